@@ -1,0 +1,76 @@
+"""Every number of the network and of its training, named once. Frozen, validated, saved as JSON beside the weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Propagation = Literal["none", "previous", "aggregated"]
+
+
+class ModelConfig(BaseModel):
+    """Shape of the network (see docs/concepts)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    in_channels: int = Field(ge=1)
+    """Image channels per slice, neighbours included: C * (2 * context_slices + 1)."""
+    num_classes: int = Field(ge=2)
+    """Classes with background, one centre each."""
+    encoder: str = "tiny"
+    """Name in :data:`s2vnet.model.encoder.ENCODERS`."""
+    stem_stride: Literal[1, 2, 4] = 1
+    """Stride of the finest feature map, on which masks are made."""
+    dim: int = 96
+    """Width d of a centre."""
+    mask_dim: int = 32
+    """Channels of the mask features F."""
+    heads: int = 4
+    """Attention heads between centres."""
+    layers_per_level: int = 1
+    """Clustering layers on each of the three coarser maps."""
+    assignment: Literal["hard", "soft"] = "hard"
+    """How pixels choose their centre: argmax (kMaX-DeepLab, arXiv 2207.04044) or softmax over the centres."""
+    propagation: Propagation = "aggregated"
+    """What a slice receives from the slice before: nothing, its centres, or recurrently aggregated centres."""
+    mask_prior: bool = True
+    """Whether a centre also carries where its class was: the previous slice's soft mask."""
+    min_area: float = 0.5
+    """Predicted area (mask cells) under which a class counts as absent from a slice."""
+
+
+class TrainConfig(BaseModel):
+    """One training run for both modes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=40, ge=1)
+    """An epoch is ``steps_per_epoch`` optimiser steps."""
+    steps_per_epoch: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    """Clips per step over all processes."""
+    clip_length: int = Field(default=4, ge=1)
+    """Consecutive slices per clip."""
+    max_slice_step: int = Field(default=2, ge=1)
+    """Largest stride between a clip's slices."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    warmup_steps: int = Field(default=50, ge=0)
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    interactive_fraction: float = Field(default=0.5, ge=0, le=1)
+    """Share of clips trained with simulated prompts; 0 trains automatic mode only."""
+    max_correction_rounds: int = Field(default=3, ge=1)
+    state_drop: float = Field(default=0.1, ge=0, le=1)
+    """Chance, per class and slice, that the carried centre is forgotten."""
+    boundary_fraction: float = Field(default=0.25, ge=0, le=1)
+    """Share of clips that straddle the first or last slice of an organ."""
+    anywhere_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Share of clips drawn without regard to what they show."""
+    layer_loss_weight: float = 0.3
+    presence_loss_weight: float = 0.1
+    auxiliary_loss_weight: float = 0.4
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    checkpoint_minutes: float = Field(default=2.0, gt=0)
+    seed: int = 0

@@ -1,0 +1,77 @@
+"""Augmentation of a clip with MONAI's transforms: one draw of parameters for all of its slices."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from monai.data.meta_obj import set_track_meta
+from monai.transforms.compose import Compose
+from monai.transforms.intensity.dictionary import (
+    RandAdjustContrastd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+)
+from monai.transforms.spatial.dictionary import RandAffined
+from torch import Tensor
+
+set_track_meta(False)
+
+
+class Augmentation:
+    """Random crop or pad to the patch, rotation, scaling, shear, translation, contrast, noise and blur.
+
+    No mirroring: left and right organs are different classes.
+    """
+
+    def __init__(self, patch_size: tuple[int, int]) -> None:
+        self.patch_size = patch_size
+        self.transform = Compose(
+            [
+                RandAffined(
+                    ["image", "labels"],
+                    prob=0.8,
+                    rotate_range=0.35,
+                    scale_range=((-0.2, 0.25), (-0.2, 0.25)),
+                    shear_range=0.1,
+                    translate_range=tuple(0.08 * s for s in patch_size),
+                    mode=("bilinear", "nearest"),
+                    padding_mode=("border", "zeros"),
+                    spatial_size=patch_size,
+                    cache_grid=True,
+                ),
+                RandGaussianSmoothd(["image"], sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), prob=0.15),
+                RandAdjustContrastd(["image"], prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
+                RandScaleIntensityd(["image"], factors=0.25, prob=0.5),
+                RandShiftIntensityd(["image"], offsets=0.2, prob=0.5),
+                RandGaussianNoised(["image"], prob=0.3, std=0.15),
+            ]
+        )
+
+    def __call__(
+        self, image: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Image (T, C, H, W) and labels (T, H, W) to a patch of the same slices; all randomness comes from `rng`."""
+        window = [_window(size, patch, rng) for size, patch in zip(image.shape[-2:], self.patch_size, strict=True)]
+        (cut_h, pad_h), (cut_w, pad_w) = window
+        pad = (*pad_w, *pad_h)
+        flat = torch.from_numpy(image[..., cut_h, cut_w].reshape(-1, *image[0, 0, cut_h, cut_w].shape).copy())
+        sample = {
+            "image": F.pad(flat, pad, value=float(flat.min())),
+            "labels": F.pad(torch.from_numpy(labels[:, cut_h, cut_w].copy()), pad).float(),
+        }
+        self.transform.set_random_state(seed=int(rng.integers(2**31)))
+        out = self.transform(sample)
+        return out["image"].unflatten(0, image.shape[:2]).contiguous(), out["labels"].long()
+
+
+def _window(size: int, patch: int, rng: np.random.Generator) -> tuple[slice, tuple[int, int]]:
+    """Where to cut and how much to pad along one axis so that `size` becomes `patch`."""
+    if size >= patch:
+        start = int(rng.integers(size - patch + 1))
+        return slice(start, start + patch), (0, 0)
+    before = int(rng.integers(patch - size + 1))
+    return slice(0, size), (before, patch - size - before)

@@ -1,0 +1,262 @@
+"""Datasets in nnU-Net's raw layout, and in the Medical Segmentation Decathlon's: which files make a case.
+
+References: nnU-Net's documentation/reference/dataset-format.md (https://github.com/MIC-DKFZ/nnUNet) and
+http://medicaldecathlon.com.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s2vnet.types import InputError
+from s2vnet.volume.files import ENDINGS, read_image, read_labels
+from s2vnet.volume.geometry import LabelMap, Volume
+
+SPLIT_SEED = 12345
+"""nnU-Net's seed for its five folds."""
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Files of one case."""
+
+    name: str
+    images: tuple[Path, ...]
+    """One file per channel, or one 4D file with all channels (Decathlon)."""
+    labels: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What ``dataset.json`` says, with the files checked to exist."""
+
+    root: Path
+    name: str
+    channels: tuple[str, ...]
+    """Channel names in order; "CT" decides the intensity scheme, as in nnU-Net."""
+    labels: Mapping[str, int]
+    """Class name to label value, background 0 included, values 0..K-1."""
+    ending: str
+    training: tuple[CaseFiles, ...]
+    test: tuple[CaseFiles, ...]
+
+    def case(self, name: str) -> CaseFiles:
+        """Training or test case by name."""
+        for case in (*self.training, *self.test):
+            if case.name == name:
+                return case
+        raise InputError(f"{self.root}: no case {name!r}")
+
+    def read(self, case: CaseFiles, *, fill_nonfinite: float | None = None) -> tuple[Volume, LabelMap | None]:
+        """Image (C, I, J, K) and, where the case has them, labels on the same grid.
+
+        Raises:
+            InputError: a file cannot be read, channels are missing, the grids differ, or a label is not in
+                dataset.json.
+        """
+        volume = read_image(case.images, fill_nonfinite=fill_nonfinite, frames_as_channels=len(case.images) == 1)
+        if volume.data.shape[0] != len(self.channels):
+            found, wanted = volume.data.shape[0], len(self.channels)
+            raise InputError(f"{case.images[0]}: {found} channels where dataset.json names {wanted}")
+        if case.labels is None:
+            return volume, None
+        labels = read_labels(case.labels)
+        volume.geometry.require_same_grid(labels.geometry, f"{case.images[0]} and {case.labels}")
+        unknown = sorted(set(np.unique(labels.data).tolist()) - set(self.labels.values()))
+        if unknown:
+            raise InputError(f"{case.labels}: label values {unknown} are not in dataset.json; correct either")
+        return volume, labels
+
+
+def read_dataset(root: Path | str) -> Dataset:
+    """Dataset from a folder with ``dataset.json``.
+
+    Raises:
+        InputError: no or damaged dataset.json, labels that are not 0..K-1, missing channels or labels, duplicate cases.
+    """
+    root = Path(root)
+    path = root / "dataset.json"
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give a folder in nnU-Net's raw layout") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold a JSON object")
+    channels = _channels(path, content)
+    ending = _ending(root, content)
+    training = _listed(root, content, "training") or _found(root, "imagesTr", "labelsTr", ending)
+    test = _listed(root, content, "test") or _found(root, "imagesTs", "labelsTs", ending)
+    _require_complete(root, training, len(channels), labelled=True)
+    _require_complete(root, test, len(channels), labelled=False)
+    name = str(content.get("name", root.resolve().name))
+    return Dataset(root, name, channels, _labels(path, content), ending, training, test)
+
+
+def find_images(folder: Path) -> tuple[CaseFiles, ...]:
+    """Images in a folder: nnU-Net's ``{case}_0000.nii.gz``, or any other name as a case of one channel.
+
+    Raises:
+        InputError: no images in the folder, or two files that would be the same case.
+    """
+    grouped: dict[str, dict[int, Path]] = {}
+    for file in sorted(folder.iterdir()):
+        ending = _ending_of(file)
+        if ending is None or file.name.startswith("."):
+            continue
+        stem = file.name[: -len(ending)]
+        number = stem[-4:] if len(stem) > 5 and stem[-5] == "_" and stem[-4:].isdigit() else ""
+        case, channel = (stem[:-5], int(number)) if number else (stem, 0)
+        if channel in grouped.setdefault(case, {}):
+            raise InputError(f"{file}: duplicate of {grouped[case][channel].name} (case {case}); keep one of them")
+        grouped[case][channel] = file
+    if not grouped:
+        raise InputError(f"{folder}: no images ({' '.join(ENDINGS)}) in this folder")
+    for case, files in grouped.items():
+        missing = sorted(set(range(max(files) + 1)) - set(files))
+        if missing:
+            raise InputError(f"{folder}: case {case} lacks channel _{missing[0]:04d}")
+    return tuple(CaseFiles(case, tuple(files[c] for c in sorted(files))) for case, files in grouped.items())
+
+
+def folds(names: Sequence[str], count: int = 5) -> list[dict[str, list[str]]]:
+    """nnU-Net's cross-validation folds: shuffled k-fold over sorted names, seed 12345.
+
+    The same as scikit-learn's ``KFold(count, shuffle=True, random_state=12345)``.
+
+    Raises:
+        InputError: fewer cases than folds.
+    """
+    if len(names) < count:
+        raise InputError(f"{len(names)} cases cannot be split into {count} folds; write your own splits_final.json")
+    ordered = np.array(sorted(names))
+    shuffled = np.random.RandomState(SPLIT_SEED).permutation(len(ordered))
+    result = []
+    for held_out in np.array_split(shuffled, count):
+        validation = np.zeros(len(ordered), bool)
+        validation[held_out] = True
+        result.append({"train": ordered[~validation].tolist(), "val": ordered[validation].tolist()})
+    return result
+
+
+def read_folds(dataset: Dataset) -> list[dict[str, list[str]]]:
+    """The folds of ``splits_final.json`` in the dataset's folder, or nnU-Net's default ones.
+
+    Raises:
+        InputError: a damaged file, or one that names unknown cases.
+    """
+    path = dataset.root / "splits_final.json"
+    names = [case.name for case in dataset.training]
+    if not path.is_file():
+        return folds(names)
+    try:
+        splits = [{part: [str(name) for name in fold[part]] for part in ("train", "val")} for fold in _load(path)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: must be a list of folds, each with 'train' and 'val' lists ({error})") from error
+    unknown = {name for fold in splits for part in fold.values() for name in part} - set(names)
+    if unknown:
+        raise InputError(f"{path}: unknown cases {sorted(unknown)[:5]}")
+    return splits
+
+
+def _load(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    named = content.get("channel_names", content.get("modality"))
+    if not isinstance(named, dict) or not named:
+        raise InputError(f"{path}: needs channel_names, such as {{'0': 'CT'}}")
+    if sorted(named) != sorted(str(c) for c in range(len(named))):
+        raise InputError(f"{path}: channel_names must be numbered '0', '1', ...; found {sorted(named)}")
+    return tuple(str(named[str(c)]) for c in range(len(named)))
+
+
+def _labels(path: Path, content: Mapping[str, Any]) -> dict[str, int]:
+    """Labels of both forms: nnU-Net 2's name -> value and the Decathlon's value -> name."""
+    listed = content.get("labels")
+    if not isinstance(listed, dict) or not listed:
+        raise InputError(f"{path}: needs labels, such as {{'background': 0, 'liver': 1}}")
+    try:
+        swapped = all(str(key).lstrip("-").isdigit() for key in listed)
+        labels = {str(v): int(k) for k, v in listed.items()} if swapped else {str(k): int(v) for k, v in listed.items()}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: every label must be one integer; regions are not supported ({error})") from error
+    if len(labels) != len(listed):
+        raise InputError(f"{path}: two labels have the same name")
+    if sorted(labels.values()) != list(range(len(labels))) or len(labels) < 2:
+        raise InputError(f"{path}: label values must be 0, 1, 2, ... without gaps, not {sorted(labels.values())}")
+    return dict(sorted(labels.items(), key=lambda item: item[1]))
+
+
+def _ending(root: Path, content: Mapping[str, Any]) -> str:
+    ending = str(content.get("file_ending", ".nii.gz"))
+    if ending not in ENDINGS:
+        raise InputError(f"{root / 'dataset.json'}: file_ending {ending!r} is not one of {' '.join(ENDINGS)}")
+    return ending
+
+
+def _ending_of(file: Path) -> str | None:
+    return next((ending for ending in ENDINGS if file.name.lower().endswith(ending)), None)
+
+
+def _listed(root: Path, content: Mapping[str, Any], part: str) -> tuple[CaseFiles, ...]:
+    """Cases that dataset.json lists: the Decathlon's `training` and `test`, or nnU-Net's `dataset`.
+
+    Decathlon lists say `imagesTr/x.nii.gz` also where the folder follows nnU-Net's naming `x_0000.nii.gz`; then the
+    folder is what counts.
+    """
+    if part == "training" and isinstance(content.get("dataset"), dict):
+        return tuple(
+            CaseFiles(str(name), tuple(root / str(p) for p in entry["images"]), root / str(entry["label"]))
+            for name, entry in content["dataset"].items()
+        )
+    cases = []
+    for entry in content.get(part) or ():
+        image, label = (entry["image"], entry.get("label")) if isinstance(entry, dict) else (entry, None)
+        file = root / str(image)
+        if not file.exists():
+            return ()
+        ending = _ending_of(file) or file.suffix
+        cases.append(CaseFiles(file.name[: -len(ending)], (file,), None if label is None else root / str(label)))
+    return tuple(cases)
+
+
+def _found(root: Path, images: str, labels: str, ending: str) -> tuple[CaseFiles, ...]:
+    """Cases of nnU-Net's folders."""
+    if not (root / images).is_dir():
+        return ()
+    found = []
+    for case in find_images(root / images):
+        truth = root / labels / f"{case.name}{ending}"
+        found.append(CaseFiles(case.name, case.images, truth if truth.exists() else None))
+    return tuple(found)
+
+
+def _require_complete(root: Path, cases: Sequence[CaseFiles], channels: int, labelled: bool) -> None:
+    if labelled and not cases:
+        raise InputError(f"{root}: no training cases (imagesTr)")
+    seen: set[str] = set()
+    for case in cases:
+        if case.name in seen:
+            raise InputError(f"{root}: case {case.name} is listed twice")
+        seen.add(case.name)
+        missing = next((file for file in case.images if not file.exists()), None)
+        if missing is not None:
+            raise InputError(f"{missing}: no such file")
+        if len(case.images) not in (1, channels) or (channels > 1 and _is_first_channel(case)):
+            raise InputError(f"{root}: case {case.name} has {len(case.images)} of {channels} channels (missing files)")
+        if labelled and (case.labels is None or not case.labels.exists()):
+            raise InputError(f"{root}: case {case.name} has no label file")
+
+
+def _is_first_channel(case: CaseFiles) -> bool:
+    """Whether a lone file is named as channel 0 of several, rather than as a 4D image."""
+    return len(case.images) == 1 and case.images[0].name.startswith(f"{case.name}_0000")

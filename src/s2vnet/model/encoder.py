@@ -1,0 +1,74 @@
+"""Slice encoders, taken from MONAI, chosen by name and given a stem of stride 1, 2 or 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from monai.networks.nets.resnet import ResNet, ResNetBlock, ResNetBottleneck
+from torch import Tensor, nn
+
+from s2vnet.types import InputError
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A residual encoder: block type, blocks per stage, and width of each of the four stages."""
+
+    bottleneck: bool
+    layers: tuple[int, int, int, int]
+    planes: tuple[int, int, int, int]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the four feature maps, finest first."""
+        expansion = ResNetBottleneck.expansion if self.bottleneck else ResNetBlock.expansion
+        return tuple(width * expansion for width in self.planes)
+
+
+ENCODERS: dict[str, EncoderSpec] = {
+    "tiny": EncoderSpec(False, (1, 1, 1, 1), (24, 48, 96, 192)),
+    "small": EncoderSpec(False, (2, 2, 2, 2), (32, 64, 128, 256)),
+    "resnet18": EncoderSpec(False, (2, 2, 2, 2), (64, 128, 256, 512)),
+    "resnet34": EncoderSpec(False, (3, 4, 6, 3), (64, 128, 256, 512)),
+    "resnet50": EncoderSpec(True, (3, 4, 6, 3), (64, 128, 256, 512)),
+}
+"""Encoders by name; ``tiny`` and ``small`` are meant for CPUs, ``resnet50`` is the paper's class of backbone."""
+
+
+class Encoder(nn.Module):
+    """Four feature maps per slice at strides s, 2s, 4s and 8s, s being the stem's stride.
+
+    Group normalisation instead of batch normalisation: a slice's features then depend on that slice alone, so they
+    can be cached, a batch of one trains, and several processes equal one.
+    """
+
+    def __init__(self, name: str, in_channels: int, stem_stride: int) -> None:
+        super().__init__()
+        if name not in ENCODERS:
+            raise InputError(f"unknown encoder {name!r}; choose one of {', '.join(ENCODERS)}")
+        spec = ENCODERS[name]
+        self.channels = spec.channels
+        net = ResNet(
+            block=ResNetBottleneck if spec.bottleneck else ResNetBlock,
+            layers=list(spec.layers),
+            block_inplanes=list(spec.planes),
+            spatial_dims=2,
+            n_input_channels=in_channels,
+            conv1_t_size=3 if stem_stride == 1 else 7,
+            conv1_t_stride=1 if stem_stride == 1 else 2,
+            no_max_pool=stem_stride < 4,
+            feed_forward=False,
+            norm=("group", {"num_groups": 8}),
+        )
+        self.stem = nn.Sequential(net.conv1, net.bn1, net.act, net.maxpool if stem_stride == 4 else nn.Identity())
+        self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
+
+    def forward(self, slices: Tensor) -> list[Tensor]:
+        """Slices (N, C, H, W) to four maps (N, channels[l], H/(s 2^l), W/(s 2^l)), finest first."""
+        x = self.stem(slices.contiguous(memory_format=torch.channels_last))
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps

@@ -1,0 +1,107 @@
+"""Drawing prompts on the mask grid: every kind of prompt becomes the same three maps per class and slice.
+
+Maps are soft and reach into neighbouring slices, since a correction is about a place in a volume, not in a slice.
+A later prompt wins over an earlier one where they disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+SIGMA_CELLS = 1.5
+"""Standard deviation in plane, in mask cells, of a prompted cell's map."""
+SIGMA_SLICES = 1.5
+"""Standard deviation along the slicing axis, in slices."""
+REACH_SLICES = 3
+"""Slices on either side of a prompted one whose maps it touches."""
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """Prompted cells of one class: what a point, scribble, lasso, mask or box leaves on the mask grid."""
+
+    class_id: int
+    positive: bool
+    cells: Tensor
+    """(N, 3) float: slice, row and column on the mask grid (slice may be fractional)."""
+    kind: Literal["point", "region", "box"] = "point"
+
+
+def draw(strokes: Iterable[Stroke], slices: Tensor, num_classes: int, size: tuple[int, int]) -> Tensor:
+    """Prompt maps of some slices.
+
+    Args:
+        strokes: in the order they were given.
+        slices: (T,) slice positions to draw, in slices.
+        num_classes: K, background included.
+        size: (h, w) of the mask grid.
+
+    Returns:
+        (T, K, 3, h, w) positive, negative and box maps in [0, 1].
+    """
+    positive = torch.zeros(len(slices), num_classes, *size)
+    negative, box = torch.zeros_like(positive), torch.zeros_like(positive)
+    for stroke in strokes:
+        if stroke.kind == "box":
+            box[:, stroke.class_id] = torch.maximum(box[:, stroke.class_id], _filled(stroke.cells, slices, size))
+            continue
+        shape = _falloff(stroke.cells, slices, size)
+        target, other = (positive, negative) if stroke.positive else (negative, positive)
+        own = stroke.class_id
+        target[:, own] = torch.maximum(target[:, own], shape)
+        other[:, own] = torch.minimum(other[:, own], 1 - shape)
+        if stroke.positive:  # a voxel has one class: what is now this class is no longer prompted as another
+            rivals = [k for k in range(num_classes) if k != own]
+            positive[:, rivals] = torch.minimum(positive[:, rivals], (1 - shape)[:, None])
+    rivals_positive = _largest_rival(positive)
+    return torch.stack([positive, torch.maximum(negative, rivals_positive), box], 2)
+
+
+def touched(strokes: Iterable[Stroke], depth: int) -> list[int]:
+    """Slices of a volume of `depth` slices whose maps the strokes touch, in rising order."""
+    found: set[int] = set()
+    for stroke in strokes:
+        reach = 0 if stroke.kind == "box" else REACH_SLICES
+        for d in stroke.cells[:, 0].round().int().unique().tolist():
+            found.update(range(max(0, d - reach), min(depth, d + reach + 1)))
+    return sorted(found)
+
+
+def _falloff(cells: Tensor, slices: Tensor, size: tuple[int, int]) -> Tensor:
+    """(T, h, w) Gaussian fall-off around cells; exactly 1 on them, 0 beyond REACH_SLICES."""
+    out = torch.zeros(len(slices), *size)
+    y, x = torch.arange(size[0], dtype=torch.float32), torch.arange(size[1], dtype=torch.float32)
+    for d in cells[:, 0].unique():
+        here = cells[cells[:, 0] == d]
+        near = (slices - d).abs() <= REACH_SLICES
+        if not near.any():
+            continue
+        plane = torch.zeros(size)
+        for chunk in here.split(512):
+            rows = torch.exp(-((y[None] - chunk[:, 1:2]) ** 2) / (2 * SIGMA_CELLS**2))
+            cols = torch.exp(-((x[None] - chunk[:, 2:3]) ** 2) / (2 * SIGMA_CELLS**2))
+            plane = torch.maximum(plane, (rows[:, :, None] * cols[:, None, :]).amax(0))
+        along = torch.exp(-((slices[near] - d) ** 2) / (2 * SIGMA_SLICES**2))
+        out[near] = torch.maximum(out[near], along[:, None, None] * plane)
+    return out
+
+
+def _filled(cells: Tensor, slices: Tensor, size: tuple[int, int]) -> Tensor:
+    """(T, h, w) 1 inside the bounding box of the cells (two corners are enough)."""
+    low, high = cells.amin(0), cells.amax(0)
+    y, x = torch.arange(size[0]), torch.arange(size[1])
+    inside_d = (slices >= low[0]) & (slices <= high[0])
+    inside_y, inside_x = (y >= low[1]) & (y <= high[1]), (x >= low[2]) & (x <= high[2])
+    return (inside_d[:, None, None] & inside_y[:, None] & inside_x[None]).float()
+
+
+def _largest_rival(positive: Tensor) -> Tensor:
+    """For every class, the largest positive map among the other classes; positive is (T, K, h, w)."""
+    top = positive.topk(2, dim=1).values
+    best, second = top[:, :1], top[:, 1:]
+    return torch.where(positive == best, second, best)

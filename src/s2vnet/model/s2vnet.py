@@ -1,0 +1,163 @@
+"""The network: encode slices once; decode a slice from its features, the carried state and its prompts.
+
+Reference: Ding et al., "Clustering Propagation for Universal Medical Image Segmentation", CVPR 2024
+(arXiv 2403.16646). Its code was never released; docs/concepts says where this implementation had to choose.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2vnet.config import ModelConfig
+from s2vnet.model.aggregation import Aggregator, State
+from s2vnet.model.clustering import INVALID, ClusteringLayer, class_logits, sine_position
+from s2vnet.model.encoder import Encoder
+from s2vnet.model.pixel_decoder import Features, PixelDecoder
+
+PROMPT_MAPS = 3
+"""Maps per class and slice that prompts are drawn on: positive, negative, box."""
+
+
+class Decoded(NamedTuple):
+    """Result of decoding B slices."""
+
+    logits: Tensor
+    """Class logits (B, K, h, w) at the mask features' stride."""
+    presence: Tensor
+    """Presence logits (B, K): does the class appear on this slice?"""
+    layer_logits: tuple[Tensor, ...]
+    """Class affinities (B, K, h_l, w_l) of every clustering layer, coarsest first, for deep supervision."""
+    state: State
+    """What the next slice receives."""
+
+
+class S2VNet(nn.Module):
+    """One 2D network for automatic and interactive segmentation of volumes, every class at once."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        d, m, k = config.dim, config.mask_dim, config.num_classes
+        self.encoder = Encoder(config.encoder, config.in_channels, config.stem_stride)
+        self.pixel_decoder = PixelDecoder(self.encoder.channels, d, m, k)
+        self.initial_centres = nn.Parameter(torch.randn(k, d) * 0.5)
+        self.identity = nn.Parameter(torch.randn(k, d) * 0.5)
+        self.prompt_identity = nn.Parameter(torch.randn(d) * 0.5)
+        self.travel = nn.Parameter(torch.zeros(d))
+        self.prompt_centre = nn.Sequential(nn.Linear(sum(self.pixel_decoder.widths) + m + d, d), nn.LayerNorm(d))
+        self.centre_norm = nn.LayerNorm(d)
+        self.layers = nn.ModuleList(
+            ClusteringLayer(width, d, config.heads, config.assignment)
+            for width in self.pixel_decoder.widths
+            for _ in range(config.layers_per_level)
+        )
+        self.map_embedding = nn.Linear(d, (1 + PROMPT_MAPS) * m)
+        self.fuse = nn.Sequential(
+            nn.Conv2d(m, m, 3, padding=1), nn.GroupNorm(8, m), nn.GELU(), nn.Conv2d(m, m, 3, padding=1)
+        )
+        self.mask_head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, m + 1))
+        self.presence = nn.Linear(d, 1)
+        self.aggregator = Aggregator(d, config.propagation, config.min_area)
+        nn.init.zeros_(self.fuse[-1].weight)  # type: ignore[arg-type]
+
+    @property
+    def stride(self) -> int:
+        """Slices must be a multiple of this in height and width."""
+        return self.config.stem_stride * 8
+
+    def encode(self, slices: Tensor) -> Features:
+        """Slices (N, C, H, W), each with its neighbours as channels, to features; slices are independent."""
+        features: Features = self.pixel_decoder(self.encoder(slices))
+        return features
+
+    def auxiliary(self, features: Features) -> Tensor:
+        """Class logits (N, K, h, w) of the pixel decoder alone; supervises it, and is not used afterwards."""
+        logits: Tensor = self.pixel_decoder.auxiliary(features.mask)
+        return logits
+
+    def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
+        """State in which nothing has been carried, for slices like `features` (B, ...).
+
+        Args:
+            features: of the first slice of each of B sequences.
+            direction: (B,) +1 when slices come in rising order, -1 when falling, 0 (default) when unknown.
+        """
+        batch, _, height, width = features.mask.shape
+        k, device = self.config.num_classes, features.mask.device
+        return State(
+            centres=torch.zeros(batch, k, self.config.dim, device=device),
+            known=torch.zeros(batch, k, device=device),
+            missed=torch.zeros(batch, k, device=device),
+            masks=torch.zeros(batch, k, height, width, device=device),
+            direction=torch.zeros(batch, device=device) if direction is None else direction,
+        )
+
+    def decode(self, features: Features, state: State, prompts: Tensor) -> Decoded:
+        """Segment B slices.
+
+        Args:
+            features: of B slices.
+            state: what the slice before left behind (:meth:`initial_state` for the first).
+            prompts: (B, K, 3, h, w) positive, negative and box maps in [0, 1]; zeros where nobody prompted.
+        """
+        k = self.config.num_classes
+        positive = prompts[:, :, 0]
+        prior = state.masks if self.config.mask_prior else torch.zeros_like(state.masks)
+        centres, valid = self._initial_rows(features, state, positive)
+        identity = torch.cat([self.identity, self.identity + self.prompt_identity])
+        layer_logits = []
+        for index, layer in enumerate(self.layers):
+            pixels = features.pyramid[index // self.config.layers_per_level]
+            size = pixels.shape[-2:]
+            centres, affinity = layer(
+                centres,
+                identity,
+                valid,
+                pixels,
+                F.adaptive_avg_pool2d(prior, (size[0], size[1])),
+                _shrink(positive, size),
+            )
+            layer_logits.append(class_logits(affinity, k))
+        logits = self._masks(features, centres, valid, torch.cat([prior[:, :, None], prompts], 2))
+        presence = self.presence(centres[:, :k]).squeeze(-1)
+        state = self.aggregator(state, centres[:, :k], presence, logits)
+        return Decoded(logits, presence, tuple(layer_logits), state)
+
+    def _initial_rows(self, features: Features, state: State, positive: Tensor) -> tuple[Tensor, Tensor]:
+        """Slot rows from the state or the learned centres, prompt rows from the features under the prompts."""
+        known = state.known[..., None]
+        slots = self.centre_norm(known * state.centres + (1 - known) * self.initial_centres)
+        slots = slots + state.direction[:, None, None] * self.travel
+        pooled = [_pool(level, _shrink(positive, level.shape[-2:])) for level in (*features.pyramid, features.mask)]
+        height, width = positive.shape[-2:]
+        place = sine_position(height, width, self.config.dim, positive.device)
+        pooled.append(_pool(place.T.reshape(1, -1, height, width), positive))
+        prompted = (positive.amax((-2, -1)) > 0.5).to(slots.dtype)
+        rows = torch.cat([slots, self.prompt_centre(torch.cat(pooled, -1))], 1)
+        return rows, torch.cat([torch.ones_like(prompted), prompted], 1)
+
+    def _masks(self, features: Features, centres: Tensor, valid: Tensor, maps: Tensor) -> Tensor:
+        """Class logits: centres times mask features, into which prior and prompt maps are drawn by class identity."""
+        m = self.config.mask_dim
+        colours = self.map_embedding(self.identity).unflatten(-1, (-1, m))
+        pixels = features.mask + torch.einsum("bkjhw,kjm->bmhw", maps, colours)
+        pixels = features.mask + self.fuse(pixels)
+        weights, bias = self.mask_head(centres).split([m, 1], -1)
+        rows = torch.einsum("brm,bmhw->brhw", weights, pixels) / m**0.5 + bias[..., None]
+        rows = rows + ((1 - valid) * INVALID)[..., None, None]
+        return class_logits(rows, self.config.num_classes)
+
+
+def _shrink(maps: Tensor, size: torch.Size) -> Tensor:
+    """Max-pool prompt maps, since a click must survive on coarse maps."""
+    return F.adaptive_max_pool2d(maps, size) if maps.shape[-2:] != size else maps
+
+
+def _pool(pixels: Tensor, weights: Tensor) -> Tensor:
+    """Mean of pixels (B, c, h, w) under weights (B, K, h, w): (B, K, c); zero where the weights are."""
+    total = weights.sum((-2, -1))[..., None]
+    return torch.einsum("bkhw,bchw->bkc", weights, pixels.expand(weights.shape[0], -1, -1, -1)) / (total + 1e-4)

@@ -1,0 +1,62 @@
+"""Losses of one decoded clip: cross-entropy and Dice on masks and on every clustering layer, presence, auxiliary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.losses.dice import DiceLoss
+from torch import Tensor
+
+from s2vnet.config import TrainConfig
+from s2vnet.model.s2vnet import Decoded
+
+# Per clip, so that the loss of a batch is the mean over its clips and does not depend on how they are spread over
+# processes; smoothing makes a class that neither clip nor prediction shows cost nothing.
+_dice = DiceLoss(include_background=False, softmax=True, to_onehot_y=True, smooth_nr=1.0, smooth_dr=1.0)
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy plus Dice of logits (B, K, T, h, w) against labels (B, T, h, w), Dice without background."""
+    loss: Tensor = F.cross_entropy(logits, labels) + _dice(logits, labels[:, None])
+    return loss
+
+
+def clip_loss(decoded: Sequence[Decoded], auxiliary: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
+    """Loss of T decoded slices of B clips.
+
+    Args:
+        decoded: one per slice.
+        auxiliary: (B, T, K, h, w) logits of the pixel decoder alone.
+        labels: (B, T, H, W).
+        config: loss weights.
+    """
+    logits = torch.stack([d.logits for d in decoded], 2)
+    loss = segmentation_loss(_grow(logits, labels), labels)
+    levels = [torch.stack(level, 2) for level in zip(*(d.layer_logits for d in decoded), strict=True)]
+    for level in levels:
+        loss = loss + config.layer_loss_weight / len(levels) * segmentation_loss(
+            level, shrink(labels, level.shape[-2:])
+        )
+    presence = torch.stack([d.presence for d in decoded], 1)
+    shown = F.one_hot(labels, logits.shape[1]).amax((2, 3)).to(presence.dtype)
+    loss = loss + config.presence_loss_weight * F.binary_cross_entropy_with_logits(presence, shown)
+    auxiliary = _grow(auxiliary.transpose(1, 2), labels)
+    return loss + config.auxiliary_loss_weight * segmentation_loss(auxiliary, labels)
+
+
+def shrink(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels (B, T, H, W) to (B, T, h, w) by the nearest pixel."""
+    if tuple(labels.shape[-2:]) == tuple(size):
+        return labels
+    return F.interpolate(labels.float(), size=tuple(size), mode="nearest-exact").long()
+
+
+def _grow(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (B, K, T, h, w) to the labels' height and width."""
+    if logits.shape[-2:] == labels.shape[-2:]:
+        return logits
+    grown = F.interpolate(logits.flatten(1, 2), size=labels.shape[-2:], mode="bilinear")
+    unflat: Tensor = grown.unflatten(1, logits.shape[1:3])
+    return unflat

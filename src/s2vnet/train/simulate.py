@@ -1,0 +1,141 @@
+"""A simulated user for training: prompts where the network's own prediction is wrong, or where organs are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from s2vnet.model.prompts import Stroke, draw
+
+CONNECTED = np.ones((3, 3, 3), bool)
+
+Labels = npt.NDArray[np.integer]
+Predict = Callable[[Tensor], Tensor]
+"""Prompt maps (B, T, K, 3, h, w) to predicted classes (B, T, h, w)."""
+
+
+def simulate_prompts(
+    predict: Predict,
+    labels: Tensor,
+    steps: Tensor,
+    num_classes: int,
+    max_rounds: int,
+    rngs: list[np.random.Generator],
+) -> Tensor:
+    """Prompt maps (B, T, K, 3, h, w) after a random number of rounds of each clip's own user.
+
+    Half of the users prompt before they see anything; afterwards all correct the largest error of each class, as the
+    evaluation protocol does (CVPR 2025 interactive challenge).
+
+    Args:
+        predict: the network without gradient.
+        labels: (B, T, h, w) truth on the mask grid.
+        steps: (B,) signed slice step of each clip.
+        num_classes: K.
+        max_rounds: most correction rounds.
+        rngs: one generator per clip.
+    """
+    _, length, height, width = labels.shape
+    truth = labels.cpu().numpy()
+    strokes: list[list[Stroke]] = [
+        _first_prompts(t, num_classes, rng) if rng.random() < 0.5 else [] for t, rng in zip(truth, rngs, strict=True)
+    ]
+    rounds = [int(rng.integers(0 if s else 1, max_rounds + 1)) for s, rng in zip(strokes, rngs, strict=True)]
+    positions = torch.arange(length) * steps.abs().cpu()[:, None]
+
+    def maps() -> Tensor:
+        drawn = [_draw(s, p, num_classes, (height, width)) for s, p in zip(strokes, positions, strict=True)]
+        return torch.stack(drawn).to(labels.device)
+
+    for number in range(max(rounds)):
+        predicted = predict(maps()).cpu().numpy()
+        for b, rng in enumerate(rngs):
+            if number < rounds[b]:
+                strokes[b] += _corrections(predicted[b], truth[b], num_classes, rng)
+    return maps()
+
+
+def _draw(strokes: list[Stroke], positions: Tensor, num_classes: int, size: tuple[int, int]) -> Tensor:
+    """Strokes hold clip positions; distances between slices count in slices of the volume."""
+    placed = []
+    for s in strokes:
+        cells = s.cells.clone()
+        cells[:, 0] = positions[cells[:, 0].long()].to(cells.dtype)
+        placed.append(Stroke(s.class_id, s.positive, cells, s.kind))
+    return draw(placed, positions.float(), num_classes, size)
+
+
+def _first_prompts(truth: Labels, num_classes: int, rng: np.random.Generator) -> list[Stroke]:
+    """Prompts of some present classes on one slice of a clip (T, h, w)."""
+    slice_index = int(rng.integers(len(truth)))
+    strokes = []
+    for class_id in range(1, num_classes):
+        where = np.argwhere(truth[slice_index] == class_id)
+        if len(where) == 0 or rng.random() < 0.5:
+            continue
+        cells = np.insert(where, 0, slice_index, axis=1)
+        if rng.random() < 0.25:
+            strokes.append(Stroke(class_id, True, torch.from_numpy(cells).float(), "box"))
+        else:
+            region = np.zeros(truth.shape, bool)
+            region[tuple(cells.T)] = True
+            strokes.append(_stroke(region, class_id, rng))
+    return strokes
+
+
+def _corrections(predicted: Labels, truth: Labels, num_classes: int, rng: np.random.Generator) -> list[Stroke]:
+    """One prompt for the largest error of each class of a clip (T, h, w)."""
+    strokes = []
+    for class_id in range(1, num_classes):
+        component = _largest_error(predicted, truth, class_id)
+        if component is None or rng.random() < 0.15:
+            continue
+        missed = truth[component][0] == class_id
+        if missed:
+            strokes.append(_stroke(component, class_id, rng))
+        elif rng.random() < 0.2:  # "not this class"
+            strokes.append(_stroke(component, class_id, rng, positive=False))
+        else:
+            point = _stroke(component, 0, rng, kind=0.0)
+            d, y, x = point.cells[0].int().tolist()
+            strokes.append(Stroke(int(truth[d, y, x]), True, point.cells))
+    return strokes
+
+
+def _largest_error(predicted: Labels, truth: Labels, class_id: int) -> npt.NDArray[np.bool_] | None:
+    """Largest 26-connected component of what was missed or wrongly given to a class."""
+    best, size = None, 0
+    for wrong in ((truth == class_id) & (predicted != class_id), (truth != class_id) & (predicted == class_id)):
+        parts, count = ndimage.label(wrong, CONNECTED)
+        if count:
+            sizes = np.bincount(parts.ravel())[1:]
+            if sizes.max() > size:
+                best, size = parts == int(sizes.argmax()) + 1, int(sizes.max())
+    return best
+
+
+def _stroke(
+    region: npt.NDArray[np.bool_],
+    class_id: int,
+    rng: np.random.Generator,
+    positive: bool = True,
+    kind: float | None = None,
+) -> Stroke:
+    """A point in the inner half of a region (most often), or a scribble or mask on its fullest slice."""
+    kind = rng.random() if kind is None else kind
+    if kind < 0.8:
+        depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1, 1:-1]
+        inner = np.argwhere(depth >= (depth.max() if rng.random() < 0.5 else 0.5 * depth.max()))
+        cells = inner[int(rng.integers(len(inner)))][None]
+        return Stroke(class_id, positive, torch.from_numpy(cells).float())
+    fullest = int(region.sum((1, 2)).argmax())
+    cells = np.insert(np.argwhere(region[fullest]), 0, fullest, axis=1)
+    if kind < 0.9:  # a scribble: the cells along a random line through the region
+        line = cells[:, 1 + int(rng.integers(2))]
+        cells = cells[line == int(rng.choice(line))]
+    return Stroke(class_id, positive, torch.from_numpy(cells).float(), "region")

@@ -1,0 +1,85 @@
+"""One training step as a module, so that data-parallel wrappers see a single forward pass."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from s2vnet.config import TrainConfig
+from s2vnet.model.aggregation import State
+from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.propagation import propagate
+from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, S2VNet
+from s2vnet.train.losses import clip_loss, shrink
+from s2vnet.train.simulate import simulate_prompts
+
+
+class ClipStep(nn.Module):
+    """Clips to loss: encode, let simulated users prompt, propagate with gradient, compare."""
+
+    def __init__(self, model: S2VNet, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+
+    def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
+        """Mean loss over clips.
+
+        Args:
+            slices: (B, T, C, H, W).
+            labels: (B, T, H, W).
+            steps: (B,) signed slice step.
+            indices: (B,) clip numbers; all randomness of a clip's user comes from its number.
+        """
+        batch, length = slices.shape[:2]
+        encoded = self.model.encode(slices.flatten(0, 1))
+        features = encoded.unflatten(batch)
+        rngs = [np.random.default_rng((self.config.seed, int(i), 1)) for i in indices]
+        prompts = self._prompts(features.detach(), labels, steps, rngs)
+        forget = self._forget(rngs, length, slices.device)
+        decoded = self._propagate(features, prompts, steps, forget)
+        auxiliary = self.model.auxiliary(encoded).unflatten(0, (batch, length))
+        return clip_loss(decoded, auxiliary, labels, self.config)
+
+    def _prompts(self, features: Features, labels: Tensor, steps: Tensor, rngs: list[np.random.Generator]) -> Tensor:
+        """Prompt maps (B, T, K, 3, h, w); zeros for clips trained in automatic mode."""
+        batch, length = labels.shape[:2]
+        size = features.mask.shape[-2:]
+        k = self.model.config.num_classes
+        maps = torch.zeros(batch, length, k, PROMPT_MAPS, *size, device=labels.device)
+        chosen = [b for b in range(batch) if rngs[b].random() < self.config.interactive_fraction]
+        if not chosen:
+            return maps
+        some, truth, strides = features.at(chosen), shrink(labels[chosen], size), steps[chosen]
+
+        @torch.no_grad()
+        def predict(prompts: Tensor) -> Tensor:
+            decoded = self._propagate(some, prompts, strides, None)
+            return torch.stack([d.logits.argmax(1) for d in decoded], 1)
+
+        users = [rngs[b] for b in chosen]
+        maps[chosen] = simulate_prompts(predict, truth, strides, k, self.config.max_correction_rounds, users)
+        return maps
+
+    def _forget(self, rngs: list[np.random.Generator], length: int, device: torch.device) -> Tensor:
+        """(T, B, K) 1 where a carried centre is dropped, so that a class can start anywhere."""
+        k = self.model.config.num_classes
+        drawn = np.stack([rng.random((length, k)) < self.config.state_drop for rng in rngs], 1)
+        return torch.from_numpy(drawn).float().to(device)
+
+    def _propagate(self, features: Features, prompts: Tensor, steps: Tensor, forget: Tensor | None) -> list[Decoded]:
+        """Decode clips (B, T, ...) slice by slice."""
+
+        number = itertools.count()
+
+        def decode(slices: Features, state: State, maps: Tensor) -> Decoded:
+            if forget is not None:
+                state = state.forget(forget[next(number)])
+            return self.model.decode(slices, state, maps)
+
+        state = self.model.initial_state(features.at((slice(None), 0)), steps.sign().to(prompts.dtype))
+        sequence = ((features.at((slice(None), t)), prompts[:, t]) for t in range(prompts.shape[1]))
+        return list(propagate(decode, sequence, state))

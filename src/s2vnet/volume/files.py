@@ -1,0 +1,162 @@
+"""Files to volumes and back: NIfTI by nibabel, NRRD and MetaImage by SimpleITK, DICOM folders by :mod:`.dicom`.
+
+This is the only place where files meet arrays; from here on the world is RAS+ mm and arrays are in file axis order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from s2vnet.atomic import replacing
+from s2vnet.types import InputError
+from s2vnet.volume import itk, nifti
+from s2vnet.volume.dicom import read_series
+from s2vnet.volume.frames import Frames
+from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+
+ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
+"""File endings that are read and written."""
+
+INTEGER_TOLERANCE = 1e-3
+"""Labels stored as floats or scaled integers may be this far from an integer (float32 slopes round)."""
+
+
+def image_ending(path: Path | str) -> str:
+    """The file's ending, one of ``ENDINGS``, in lower case.
+
+    Raises:
+        InputError: another ending.
+    """
+    name = Path(path).name.lower()
+    for ending in ENDINGS:
+        if name.endswith(ending):
+            return ending
+    raise InputError(f"{path}: unknown image format; use one of {' '.join(ENDINGS)} or a folder with one DICOM series")
+
+
+def read_image(
+    paths: Path | str | Sequence[Path | str],
+    *,
+    fill_nonfinite: float | None = None,
+    frames_as_channels: bool = False,
+) -> Volume:
+    """Read one image: one file or DICOM folder per channel, in order. Slope and intercept are applied.
+
+    Args:
+        paths: file, DICOM folder, or a sequence with one of them per channel; all on one grid.
+        fill_nonfinite: value that replaces NaN and infinite voxels; None refuses them.
+        frames_as_channels: let one 4D file hold all channels (MSD's way). Else a 4D file may hold one frame only.
+
+    Returns:
+        Volume (C, I, J, K) in the file's units (HU for CT).
+
+    Raises:
+        InputError: missing, damaged or foreign file, several frames, channels on different grids, NaN or infinity.
+    """
+    if fill_nonfinite is not None and not np.isfinite(fill_nonfinite):
+        raise InputError(f"--fill-nan must be a finite number, not {fill_nonfinite}")
+    names = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+    if not names:
+        raise InputError("no image file given")
+    parts = [_read_channels(name, fill_nonfinite, frames_as_channels) for name in names]
+    for name, part in zip(names, parts, strict=True):
+        parts[0].geometry.require_same_grid(part.geometry, f"{names[0]} and {name}")
+    data = parts[0].data if len(parts) == 1 else np.concatenate([part.data for part in parts])
+    return Volume(data, parts[0].geometry)
+
+
+def read_labels(path: Path | str) -> LabelMap:
+    """Read a label map (I, J, K); files of floats that hold integers are accepted.
+
+    Raises:
+        InputError: missing, damaged or foreign file, several frames, values that are no integers in 0..65535.
+    """
+    path = Path(path)
+    frames = _read(path, None)
+    _require_one_frame(path, frames)
+    data: npt.NDArray[Any] = frames.data[0]
+    try:
+        return LabelMap(_integers(data) if data.dtype.kind == "f" else data, frames.geometry)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def write_labels(path: Path | str, labels: LabelMap) -> None:
+    """Write labels in the format of the path's ending, without slope and intercept, on exactly their grid.
+
+    The old file stays until the new one is whole; nothing else remains on failure.
+
+    Raises:
+        InputError: unknown ending, or the folder is missing, read-only or full.
+    """
+    _write(Path(path), labels.data[None], labels.geometry)
+
+
+def write_image(path: Path | str, volume: Volume) -> None:
+    """Write a float32 image (probabilities, uncertainty); several channels become frames. Else as write_labels."""
+    _write(Path(path), volume.data, volume.geometry)
+
+
+def _read_channels(path: Path, fill: float | None, many: bool) -> Volume:
+    if path.is_dir():
+        volume = read_series(path)
+    else:
+        frames = _read(path, np.dtype(np.float32))
+        if not many:
+            _require_one_frame(path, frames)
+        volume = Volume(frames.data, frames.geometry)
+    finite = np.isfinite(volume.data)
+    bad = finite.size - int(np.count_nonzero(finite))
+    if bad == 0:
+        return volume
+    if fill is None:
+        hint = "repair the image or fill them with --fill-nan VALUE"
+        raise InputError(f"{path}: {bad} of {finite.size} voxels are NaN or infinite; {hint}")
+    return Volume(np.where(finite, volume.data, np.float32(fill)), volume.geometry)
+
+
+def _require_one_frame(path: Path, frames: Frames) -> None:
+    count = len(frames.data)
+    if count != 1:
+        raise InputError(f"{path}: {count} frames where one 3D image is needed; save one file per channel or frame")
+
+
+def _integers(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    bad = int(np.count_nonzero(~np.isfinite(data)))
+    if bad:
+        raise InputError(f"{bad} label voxels are NaN or infinite; save the labels as integers")
+    rounded = np.rint(data)
+    off = np.abs(data - rounded) > INTEGER_TOLERANCE
+    if off.any():
+        voxel = tuple(int(v) for v in np.argwhere(off)[0])
+        raise InputError(f"label {data[voxel]:.4g} at voxel {voxel} is no integer; is this an image, no label map?")
+    integers: npt.NDArray[np.int64] = rounded.astype(np.int64)
+    return integers
+
+
+def _read(path: Path, dtype: np.dtype[Any] | None) -> Frames:
+    ending = image_ending(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        # what float32 cannot hold becomes infinite and is counted as such by the caller
+        with np.errstate(over="ignore"):
+            return nifti.read(path, dtype) if ending in nifti.ENDINGS else itk.read(path, ending, dtype)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: not enough memory for this image; crop it") from error
+
+
+def _write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
+    ending = image_ending(path)
+    with replacing(path) as temporary:
+        if ending in nifti.ENDINGS:
+            nifti.write(temporary, data, geometry)
+        else:
+            itk.write(temporary, ending, data, geometry)

@@ -1,0 +1,36 @@
+"""What a file holds before it is an image or a label map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+
+from s2vnet.types import InputError
+from s2vnet.volume.geometry import MAX_VOXELS, Geometry
+
+_DEFLATE_LIMIT = 1032
+"""Deflate cannot shrink data further (https://zlib.net/zlib_tech.html), so a header that claims more lies."""
+
+
+class Frames(NamedTuple):
+    """One or more 3D arrays on one grid."""
+
+    data: npt.NDArray[Any]
+    """(F, I, J, K) as stored, or float32 where the caller asked for it."""
+    geometry: Geometry
+
+
+def require_plausible(path: Path, voxels: int, bytes_per_voxel: int = 1) -> None:
+    """Check a header's claim before anything is allocated; the file may be gzipped or not.
+
+    Raises:
+        InputError: more than ``MAX_VOXELS`` over all frames, or more bytes than the file can hold.
+    """
+    if voxels > MAX_VOXELS:
+        raise InputError(f"{voxels} voxels are over the limit of {MAX_VOXELS}; crop the image or mend its header")
+    claimed = voxels * bytes_per_voxel
+    size = path.stat().st_size
+    if claimed > _DEFLATE_LIMIT * size:
+        raise InputError(f"the header claims {claimed} bytes, which a file of {size} bytes cannot hold; it is damaged")

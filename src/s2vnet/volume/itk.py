@@ -1,0 +1,119 @@
+"""NRRD and MetaImage files by SimpleITK; its LPS grid as a Geometry, also for DICOM."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from s2vnet.types import InputError
+from s2vnet.volume.frames import Frames, require_plausible
+from s2vnet.volume.geometry import Float, Geometry
+
+_IO_NAMES = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+_DETACHED = (".nhdr", ".mhd")
+ENDINGS = tuple(_IO_NAMES)
+
+_STDERR = 2
+_stderr_lock = threading.RLock()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere: MetaIO, teem and GDCM print there what their exceptions say anyway.
+
+    The lock keeps two threads from restoring each other's descriptor.
+    """
+    with _stderr_lock, Path(os.devnull).open("wb") as nowhere:
+        saved = os.dup(_STDERR)
+        os.dup2(nowhere.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(saved, _STDERR)
+            os.close(saved)
+
+
+def geometry_of(source: Any) -> Geometry:
+    """Grid of a 2D, 3D or 4D SimpleITK image, or of an ImageFileReader that knows its header; 2D is one 1 mm slice.
+
+    Raises:
+        InputError: another number of dimensions, or no usable grid.
+    """
+    dimension = source.GetDimension()
+    if dimension not in (2, 3, 4):
+        raise InputError(f"{dimension} dimensions; a 3D image is needed")
+    space = min(dimension, 3)
+    size = [1, 1, 1]
+    size[:space] = source.GetSize()[:space]
+    affine = np.eye(4)
+    direction = np.reshape(source.GetDirection(), (dimension, dimension))[:space, :space]
+    affine[:space, :space] = direction * np.array(source.GetSpacing()[:space])
+    affine[:space, 3] = source.GetOrigin()[:space]
+    i, j, k = size
+    return Geometry.from_lps((i, j, k), affine)
+
+
+def place(image: Any, geometry: Geometry) -> None:
+    """Give a 3D SimpleITK ``image`` the grid of ``geometry``."""
+    affine = geometry.affine_lps
+    direction: Float = affine[:3, :3] / np.array(geometry.spacing)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection(direction.ravel().tolist())
+
+
+def read(path: Path, ending: str, dtype: np.dtype[Any] | None) -> Frames:
+    """Voxels as ``dtype`` where given. Vector components and the fourth dimension are frames.
+
+    Raises:
+        InputError: not of the ending's format, truncated, complex, or no usable grid.
+    """
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(_IO_NAMES[ending])
+    try:
+        with quiet():
+            reader.ReadImageInformation()
+            geometry = geometry_of(reader)
+            components = reader.GetNumberOfComponents()
+            voxels = math.prod(reader.GetSize()) * components
+            if ending not in _DETACHED:
+                require_plausible(path, voxels)
+            image = reader.Execute()
+    except RuntimeError as error:
+        kind = _IO_NAMES[ending].removesuffix("ImageIO")
+        raise InputError(f"not a readable {kind} image; it is truncated, damaged or of another format") from error
+    stored = sitk.GetArrayViewFromImage(image)
+    if stored.dtype.kind == "c":
+        raise InputError("complex voxels; a grey-value volume is needed")
+    data = np.array(stored, dtype).reshape((-1, *geometry.shape[::-1], components))  # (T, K, J, I, C)
+    return Frames(data.transpose(0, 4, 3, 2, 1).reshape((-1, *geometry.shape)), geometry)
+
+
+def write(path: Path, ending: str, data: npt.NDArray[Any], geometry: Geometry) -> None:
+    """Write ``data`` (F, I, J, K) compressed; frames become vector components.
+
+    Raises:
+        OSError: whatever stopped SimpleITK, so that callers treat all formats alike.
+    """
+    import SimpleITK as sitk
+
+    vector = len(data) > 1
+    array = data.transpose(3, 2, 1, 0) if vector else data[0].transpose(2, 1, 0)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=vector)
+    place(image, geometry)
+    try:
+        with quiet():
+            sitk.WriteImage(image, str(path), useCompression=True, imageIO=_IO_NAMES[ending])
+    except RuntimeError as error:
+        raise OSError(str(error).strip().splitlines()[-1]) from error

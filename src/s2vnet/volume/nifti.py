@@ -1,0 +1,109 @@
+"""NIfTI-1 and NIfTI-2 files by nibabel."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from s2vnet.types import InputError
+from s2vnet.volume.frames import Frames, require_plausible
+from s2vnet.volume.geometry import Geometry
+
+ENDINGS = (".nii.gz", ".nii")
+
+_FORM_TOLERANCE = 0.5
+"""Voxels by which qform and sform may differ and still mean one world: a float32 quaternion near a half turn, as LPS
+images have, is good to 1e-4 only, while forms that speak of two worlds differ by much more."""
+
+_NIFTI1_MAX_SIDE = np.iinfo(np.int16).max
+
+
+def read(path: Path, dtype: np.dtype[Any] | None) -> Frames:
+    """Voxels with slope and intercept applied, as ``dtype`` where given; 2D files are one slice.
+
+    Raises:
+        InputError: not NIfTI, truncated (gzip's checksum too), colour or complex, sizes not in mm, no usable grid.
+    """
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.imageglobals import LoggingOutputSuppressor
+    from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+    from nibabel.wrapstruct import WrapStructError
+
+    damaged = (OSError, EOFError, ValueError, OverflowError, zlib.error)
+    refused = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
+    zipped = path.name.lower().endswith(".gz")
+    try:
+        # nibabel logs what it then raises
+        with LoggingOutputSuppressor(), path.open("rb") as file:
+            stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if zipped else file
+            frames = _frames(path, stream, dtype)
+            # nibabel stops at the last voxel; the checksum comes after it
+            while zipped and stream.read(1 << 20):
+                pass
+            return frames
+    except InputError:
+        raise
+    except (*damaged, *refused) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"not a readable NIfTI image, truncated or damaged ({reason})") from error
+
+
+def _frames(path: Path, stream: IO[bytes], dtype: np.dtype[Any] | None) -> Frames:
+    import nibabel as nib
+
+    head = stream.read(4)
+    stream.seek(0)
+    sizes = (int.from_bytes(head, "little"), int.from_bytes(head, "big"))
+    kind: Any = nib.Nifti2Image if 540 in sizes else nib.Nifti1Image
+    image = kind.from_file_map(kind.make_file_map({"image": stream}), mmap=False)
+    shape, stored = image.shape, image.header.get_data_dtype()
+    if len(shape) < 2 or stored.kind not in "iufb":
+        raise InputError(f"shape {shape} of {stored} voxels; a grey-value volume is needed")
+    if image.header.get_xyzt_units()[0] in ("meter", "micron"):
+        raise InputError(f"voxel sizes in {image.header.get_xyzt_units()[0]}s; convert them to mm")
+    i, j, k = (*shape, 1)[:3]
+    geometry = Geometry((i, j, k), image.affine, _codes(image))
+    frames = math.prod(shape[3:])
+    require_plausible(path, i * j * k * frames, stored.itemsize)
+    data = np.asarray(image.dataobj, dtype).reshape((i, j, k, frames), order="F")
+    return Frames(np.moveaxis(data, -1, 0), geometry)
+
+
+def _codes(image: Any) -> tuple[int, int]:
+    qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
+    if qform > 0 and sform > 0:
+        # a qform that speaks of another world than the sform cannot be told by one affine
+        return (qform if _forms_agree(image) else 0), sform
+    return qform, sform
+
+
+def _forms_agree(image: Any) -> bool:
+    i, j, k = (*image.shape, 1)[:3]
+    geometry = Geometry((i, j, k), image.get_sform())
+    distance = geometry.corner_distance(Geometry((i, j, k), image.get_qform()))
+    return distance <= _FORM_TOLERANCE * min(geometry.spacing)
+
+
+def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
+    """Write ``data`` (F, I, J, K); NIfTI-2 only where an axis is too long for NIfTI-1."""
+    import nibabel as nib
+
+    frames = data[0] if len(data) == 1 else np.moveaxis(data, 0, -1)
+    kind: Any = nib.Nifti1Image if max(frames.shape) <= _NIFTI1_MAX_SIDE else nib.Nifti2Image
+    # a new image has no slope and intercept, whatever the input had
+    image = kind(frames, geometry.affine)
+    image.header.set_xyzt_units("mm")
+    qform, sform = geometry.nifti_codes
+    image.set_qform(geometry.affine, qform)
+    image.set_sform(geometry.affine, sform)
+    if qform > 0 and not _forms_agree(image):
+        image.set_qform(None, 0)  # a quaternion holds no shear
+    if not geometry.same_grid(Geometry(geometry.shape, image.affine)):
+        image.set_sform(geometry.affine, 1)  # the only form that holds any affine
+    image.to_filename(path)
