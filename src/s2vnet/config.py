@@ -45,12 +45,12 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=40, ge=1)
+    epochs: int = Field(default=24, ge=1)
     """An epoch is ``steps_per_epoch`` optimiser steps."""
     steps_per_epoch: int = Field(default=50, ge=1)
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=6, ge=1)
     """Clips per step over all processes."""
-    clip_length: int = Field(default=4, ge=1)
+    clip_length: int = Field(default=6, ge=1)
     """Consecutive slices per clip."""
     max_slice_step: int = Field(default=2, ge=1)
     """Largest stride between a clip's slices."""
@@ -59,9 +59,9 @@ class TrainConfig(BaseModel):
     warmup_steps: int = Field(default=50, ge=0)
     ema_decay: float = Field(default=0.995, ge=0, lt=1)
     gradient_clip: float = Field(default=1.0, gt=0)
-    interactive_fraction: float = Field(default=0.5, ge=0, le=1)
+    interactive_fraction: float = Field(default=0.6, ge=0, le=1)
     """Share of clips trained with simulated prompts; 0 trains automatic mode only."""
-    max_correction_rounds: int = Field(default=3, ge=1)
+    max_correction_rounds: int = Field(default=4, ge=1)
     state_drop: float = Field(default=0.1, ge=0, le=1)
     """Chance, per class and slice, that the carried centre is forgotten."""
     boundary_fraction: float = Field(default=0.25, ge=0, le=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,7 @@ from s2vnet.data.augment import Augmentation
 from s2vnet.data.preprocess import Case, with_neighbours
 
 
-@dataclass(frozen=True)
-class Clip:
+class Clip(NamedTuple):
     """A clip or, with a leading axis, a batch of clips."""
 
     slices: Tensor

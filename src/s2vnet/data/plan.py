@@ -62,7 +62,7 @@ class Plan(BaseModel):
     """Neighbouring slices on either side that a slice brings as extra channels."""
     encoder: str
     stem_stride: Literal[1, 2, 4]
-    clip_length: int = Field(default=4, ge=1)
+    clip_length: int = Field(default=6, ge=1)
 
     @property
     def axis(self) -> int:

@@ -1,0 +1,5 @@
+"""``python -m s2vnet`` is the command line."""
+
+from s2vnet.cli import main
+
+main()

@@ -1,0 +1,458 @@
+"""The command line: options to calls, errors to one line. Heavy libraries load when a command runs, not before."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from s2vnet import __version__
+from s2vnet.types import InputError, S2VNetError
+
+if TYPE_CHECKING:
+    from s2vnet.data.dataset import Dataset
+    from s2vnet.infer.segmenter import Segmenter
+
+app = typer.Typer(
+    help="Segment whole 3D volumes with one 2D network, automatically and interactively, every class at once.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Models = Annotated[list[str], typer.Option("-m", "--model", help="Model name or folder; several are averaged.")]
+Model = Annotated[str, typer.Option("-m", "--model", help="Model name (hippocampus-mr) or folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels (else refused).")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        typer.echo(f"s2vnet {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def plan(
+    dataset: Annotated[Path, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for fingerprint.json and plan.json.")],
+    fill_nan: Fill = None,
+) -> None:
+    """Look at a dataset and choose plane, sampling, intensities and network size.
+
+    Example: s2vnet plan Dataset004_Hippocampus -o runs/hippocampus
+    """
+    from s2vnet.data.dataset import read_dataset
+    from s2vnet.data.fingerprint import take_fingerprint
+    from s2vnet.data.plan import make_plan, save
+
+    read = read_dataset(dataset)
+    _make(output)
+    with _progress() as report:
+        found = take_fingerprint(read, fill_nonfinite=fill_nan, progress=lambda n, of: report("reading cases", n, of))
+    save(found, output / "fingerprint.json")
+    save(make_plan(found), output / "plan.json")
+    typer.echo(make_plan(found).model_dump_json(indent=2))
+
+
+@app.command()
+def train(
+    dataset: Annotated[Path, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
+    fold: Annotated[str, typer.Option("-f", "--fold", help="0 to 4, or all: train on every case.")] = "0",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run folder's checkpoint.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of 50 steps; 20 take some 15 minutes of CPU here.")] = None,
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="An edited plan.json; planned anew if none.")] = None,
+    config: Annotated[list[str] | None, typer.Option("-c", "--config", help="Training setting KEY=VALUE.")] = None,
+    network: Annotated[list[str] | None, typer.Option("-n", "--network", help="Network setting KEY=VALUE.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, clips and simulated users.")] = 0,
+    device: Device = "auto",
+    devices: Annotated[int, typer.Option(help="Processes; more than one train data-parallel.")] = 1,
+    validation: Annotated[bool, typer.Option(help="Score the fold's cases at the end, both modes.")] = True,
+    fill_nan: Fill = None,
+) -> None:
+    """Train one network for automatic and interactive use.
+
+    Example: s2vnet train Dataset004_Hippocampus -f 0 -o runs/hippocampus-f0
+    """
+    import datetime
+
+    from s2vnet.config import ModelConfig, TrainConfig
+    from s2vnet.data.dataset import read_dataset, read_folds
+    from s2vnet.data.fingerprint import take_fingerprint
+    from s2vnet.data.plan import make_plan, read_plan, save
+    from s2vnet.train.loop import load_cases
+    from s2vnet.train.loop import train as run_training
+
+    read = read_dataset(dataset)
+    names, held_out = _fold(fold, read, read_folds)
+    _make(output)
+    with _progress() as report:
+        if plan_file is None:
+            chosen = make_plan(take_fingerprint(read, fill_nonfinite=fill_nan))
+        else:
+            chosen = read_plan(plan_file)
+        save(chosen, output / "plan.json")
+        cases = load_cases(read, names, chosen, fill_nonfinite=fill_nan, report=report)
+        scored = load_cases(read, held_out[:6], chosen, fill_nonfinite=fill_nan, report=report)
+        settings = {"seed": seed, "clip_length": chosen.clip_length, **_pairs(config)}
+        settings |= {} if epochs is None else {"epochs": epochs}
+        model_config = ModelConfig.model_validate(
+            {
+                "in_channels": chosen.in_channels,
+                "num_classes": chosen.num_classes,
+                "encoder": chosen.encoder,
+                "stem_stride": chosen.stem_stride,
+                **_pairs(network),
+            }
+        )
+        info = {
+            "dataset": read.name,
+            "fold": fold,
+            "training_cases": len(names),
+            "command": " ".join(["s2vnet", *(a for a in sys.argv[1:] if a != "--resume")]),
+            "date": datetime.date.today().isoformat(),
+            "version": __version__,
+        }
+        try:
+            run_training(
+                cases,
+                scored,
+                chosen,
+                model_config,
+                TrainConfig.model_validate(settings),
+                output,
+                device=device,
+                devices=devices,
+                resume=resume,
+                info=info,
+                report=report,
+            )
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted; continue with --resume ({output})", err=True)
+            raise typer.Exit(130) from None
+    if validation and held_out:
+        _validate(output, read, held_out, device, fill_nan)
+
+
+@app.command()
+def predict(
+    model: Models,
+    input: Annotated[Path, typer.Option("-i", "--input", help="Image, DICOM folder, or folder of images.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Label file, or folder.")],
+    classes: Annotated[str | None, typer.Option(help="Only these classes: names or values, with commas.")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write an uncertainty map.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write a picture.")] = False,
+    volumes: Annotated[bool, typer.Option("--volumes", help="Also write volumes.csv (ml per class).")] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
+    device: Device = "auto",
+    fill_nan: Fill = None,
+) -> None:
+    """Segment images automatically.
+
+    Example: s2vnet predict -m hippocampus-mr -i imagesTs -o labelsTs --overlay --volumes
+    """
+    from s2vnet.infer.predict import Extras, plan_jobs
+    from s2vnet.infer.predict import predict as run
+
+    segmenter = _segmenter(model, device)
+    jobs = plan_jobs(input, output, len(segmenter.plan.channels))
+    chosen = None if classes is None else [_class(segmenter, part) for part in classes.split(",")]
+    failed = 0
+    extras = Extras(probabilities, uncertainty, overlay, volumes)
+    with _progress() as report:
+        finished = run(
+            segmenter, jobs, extras=extras, classes=chosen, fill_nonfinite=fill_nan, overwrite=not skip_existing
+        )
+        for number, (job, error) in enumerate(finished):
+            report("segmenting", number + 1, len(jobs))
+            if error is not None:
+                failed += 1
+                typer.echo(f"error: {job.case.name}: {error}", err=True)
+    if failed:
+        typer.echo(f"error: {failed} of {len(jobs)} images failed; the others are written", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def interact(
+    model: Model,
+    input: Annotated[Path, typer.Option("-i", "--input", help="Image or DICOM folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Label file to write.")],
+    log: Annotated[Path | None, typer.Option(help="Prompt log: replayed if it exists, then kept up to date.")] = None,
+    point: Annotated[list[str] | None, typer.Option("--point", help="CLASS,I,J,K: this voxel is CLASS.")] = None,
+    negative: Annotated[list[str] | None, typer.Option("--not", help="CLASS,I,J,K: this voxel is not CLASS.")] = None,
+    device: Device = "auto",
+    fill_nan: Fill = None,
+) -> None:
+    """Correct a segmentation by prompts, from options, a saved log, or typed in.
+
+    Without --point and --not, commands are read line by line: point CLASS I J K, not CLASS I J K,
+    box CLASS I J K I J K, lock CLASS, unlock CLASS, remove N, undo, redo, list, save, quit.
+
+    Example: s2vnet interact -m hippocampus-mr -i scan.nii.gz -o labels.nii.gz --point Anterior,12,30,20
+    """
+    from s2vnet.infer.dialogue import run_command
+    from s2vnet.infer.session import Session
+    from s2vnet.volume.files import image_ending, read_image, write_labels
+
+    image_ending(output)
+    segmenter = _segmenter([model], device)
+    with _progress() as report:
+        volume = read_image(input, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
+        session = Session(segmenter, volume, lambda done, total: report("encoding", done, total))
+    if log is not None and log.exists():
+        session.replay(log)
+    given = [f"point {p}" for p in point or ()] + [f"not {p}" for p in negative or ()]
+    prompting = not given and (log is None or not log.exists() or sys.stdin.isatty())
+    for line in _lines() if prompting else given:
+        try:
+            answer = run_command(session, line.replace(",", " "))
+        except InputError as error:
+            if not prompting:
+                raise
+            answer = f"error: {error}"
+        if answer is None:
+            break
+        if answer:
+            typer.echo(answer)
+        if log is not None:
+            session.save_log(log)
+    write_labels(output, session.result)
+    for note in session.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"{output}: {len(session.log)} prompts")
+
+
+@app.command()
+def evaluate(
+    input: Annotated[Path, typer.Option("-i", "--input", help="Predicted labels; with --interactive, images.")],
+    labels: Annotated[Path, typer.Option("-g", "--labels", help="True labels of the same names.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Report (.json); tables are written beside (.md).")],
+    interactive: Annotated[bool, typer.Option("--interactive", help="Let a simulated user correct a model.")] = False,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Model, for --interactive.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of one click per class.", min=1)] = 5,
+    jitter: Annotated[float, typer.Option(help="Standard deviation of clicks in mm.", min=0)] = 0.0,
+    negative_clicks: Annotated[bool, typer.Option("--negative-clicks", help="Answer excess by 'not CLASS'.")] = False,
+    classes: Annotated[str | None, typer.Option(help="Class names in order of label values from 1.")] = None,
+    device: Device = "auto",
+    fill_nan: Fill = None,
+) -> None:
+    """Score predictions, or a model under a simulated user.
+
+    Example: s2vnet evaluate -i predictions -g labelsTr -o report.json
+
+    Example: s2vnet evaluate --interactive -m hippocampus-mr -i imagesTr -g labelsTr -o report.json
+    """
+    from s2vnet.evaluate.report import markdown, write_report
+
+    if output.suffix != ".json":
+        raise InputError(f"{output}: the report must be named .json")
+    if interactive:
+        from s2vnet.infer.validate import validate
+
+        if model is None:
+            raise InputError("--interactive needs a model: -m NAME_OR_DIR")
+        segmenter = _segmenter([model], device)
+        pairs = _paired(input, labels)
+        with _progress() as report:
+            found = validate(
+                segmenter,
+                _labelled(pairs, fill_nan, len(segmenter.plan.channels) > 1),
+                rounds=rounds,
+                jitter_mm=jitter,
+                over="negative" if negative_clicks else "true-class",
+                done=_counter(report, "evaluating", len(pairs)),
+            )
+    else:
+        found = _compare(_paired(input, labels), classes)
+    write_report(output, found)
+    typer.echo(markdown(found).split("\n| Case")[0].split("\n| Dice of case")[0])
+
+
+@app.command("export-log")
+def export_log(
+    log: Annotated[Path, typer.Argument(help="Prompt log of `interact --log`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help=".csv or .md file.")],
+) -> None:
+    """Write a prompt log as a table: one row per prompt.
+
+    Example: s2vnet export-log prompts.json -o prompts.csv
+    """
+    from s2vnet.infer.dialogue import write_table
+
+    write_table(log, output)
+    typer.echo(str(output))
+
+
+def main() -> None:
+    """Entry point: any expected error becomes one line and exit code 1; an interrupt 130."""
+    try:
+        app(standalone_mode=False)
+    except S2VNetError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except typer.Exit as error:  # pragma: no cover - raised only by older click versions
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted; nothing half-written is left", err=True)
+        sys.exit(130)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(2)
+
+
+def _fold(
+    fold: str, dataset: Dataset, read: Callable[[Dataset], list[dict[str, list[str]]]]
+) -> tuple[list[str], list[str]]:
+    if fold == "all":
+        return [case.name for case in dataset.training], []
+    splits = read(dataset)
+    if not fold.isdigit() or int(fold) >= len(splits):
+        raise InputError(f"no fold {fold!r}; choose 0 to {len(splits) - 1}, or all")
+    return splits[int(fold)]["train"], splits[int(fold)]["val"]
+
+
+def _validate(folder: Path, dataset: Dataset, names: list[str], device: str, fill: float | None) -> None:
+    """Score the held-out cases of a run in both modes: validation.json in its folder."""
+    from s2vnet.evaluate.report import markdown, write_report
+    from s2vnet.infer.validate import LabelledCase, validate
+
+    def cases() -> Iterator[LabelledCase]:
+        for name in names:
+            volume, labels = dataset.read(dataset.case(name), fill_nonfinite=fill)
+            assert labels is not None
+            yield name, volume, labels
+
+    with _progress() as report:
+        done = _counter(report, "validating", len(names))
+        found = validate(_segmenter([str(folder)], device), cases(), done=done)
+    write_report(folder / "validation.json", found)
+    typer.echo(markdown(found).split("\n| Case")[0])
+
+
+def _segmenter(models: list[str], device: str) -> Segmenter:
+    from s2vnet.infer.segmenter import Segmenter
+
+    return Segmenter.from_pretrained(*models, device=device)
+
+
+def _class(segmenter: Segmenter, text: str) -> int:
+    from s2vnet.infer.dialogue import class_by_name
+
+    return class_by_name(segmenter.class_names, text.strip())
+
+
+def _paired(images: Path, labels: Path) -> list[tuple[str, tuple[Path, ...], Path]]:
+    """Cases of `images` that have a label file of the same name."""
+    from s2vnet.data.dataset import find_images
+
+    if images.is_file() and labels.is_file():
+        return [(images.name.split(".")[0], (images,), labels)]
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: give two folders, or two files")
+    truths = {case.name: case.images[0] for case in find_images(labels)}
+    cases = find_images(images)
+    missing = [case.name for case in cases if case.name not in truths]
+    if missing:
+        raise InputError(f"{labels}: no labels for {', '.join(missing[:5])}")
+    return [(case.name, case.images, truths[case.name]) for case in cases]
+
+
+def _labelled(pairs: list[tuple[str, tuple[Path, ...], Path]], fill: float | None, frames: bool) -> Iterator[Any]:
+    from s2vnet.volume.files import read_image, read_labels
+
+    for name, images, truth in pairs:
+        yield name, read_image(images, fill_nonfinite=fill, frames_as_channels=frames), read_labels(truth)
+
+
+def _compare(pairs: list[tuple[str, tuple[Path, ...], Path]], names: str | None) -> dict[str, Any]:
+    import numpy as np
+
+    from s2vnet.evaluate.metrics import class_metrics
+    from s2vnet.evaluate.report import automatic_report
+    from s2vnet.volume.files import read_labels
+
+    scores, found = {}, set()
+    with _progress() as report:
+        done = _counter(report, "evaluating", len(pairs))
+        for name, files, truth_file in pairs:
+            predicted, truth = read_labels(files[0]), read_labels(truth_file)
+            truth.geometry.require_same_grid(predicted.geometry, f"{name}: labels and prediction")
+            classes = sorted((set(np.unique(truth.data).tolist()) | set(np.unique(predicted.data).tolist())) - {0})
+            found |= set(classes)
+            scores[name] = class_metrics(predicted.data, truth.data, classes, truth.geometry.spacing)
+            done(name)
+    listed = [] if names is None else [part.strip() for part in names.split(",")]
+    return automatic_report(scores, {k: listed[k - 1] if k <= len(listed) else str(k) for k in sorted(found)})
+
+
+def _pairs(given: list[str] | None) -> dict[str, Any]:
+    """KEY=VALUE options; pydantic checks and converts the values."""
+    pairs = {}
+    for text in given or ():
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise InputError(f"{text!r}: settings are given as KEY=VALUE")
+        pairs[key] = int(value) if value.lstrip("-").isdigit() else value
+    return pairs
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror}; choose a writable folder") from error
+
+
+def _lines() -> Iterator[str]:
+    for line in sys.stdin:
+        yield line.strip()
+
+
+def _counter(report: Callable[[str, int, int], None], what: str, total: int) -> Callable[[str], None]:
+    count = iter(range(1, total + 1))
+    return lambda name: report(what, next(count), total)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars on the terminal's error stream, one per kind of work; quiet where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Prompts typed as lines of text, and prompt logs as tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from s2vnet.atomic import replacing
+from s2vnet.infer.session import Session, read_log
+from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Scribble, Voxel
+
+COMMANDS = "point, not, box, lock, unlock, remove, undo, redo, list, quit"
+
+
+def class_by_name(names: Mapping[int, str], text: str) -> int:
+    """Label value of a class given by value or by name (upper and lower case alike).
+
+    Raises:
+        InputError: no such class.
+    """
+    for value, name in names.items():
+        if text == str(value) or text.lower() == name.lower():
+            return value
+    known = ", ".join(f"{value} {name}" for value, name in names.items())
+    raise InputError(f"no class {text!r}; the model knows {known}")
+
+
+def run_command(session: Session, line: str) -> str | None:
+    """Run one line of text on a session; returns the answer, or None for ``quit``.
+
+    Raises:
+        InputError: an unknown command, class or place.
+    """
+    word, *rest = line.split() or [""]
+    if word in ("quit", "exit"):
+        return None
+    if word in ("undo", "redo"):
+        done = session.undo() if word == "undo" else session.redo()
+        return _changed(session) if done else f"nothing to {word}"
+    if word == "list":
+        return "\n".join(f"{n} {describe(entry)}" for n, entry in enumerate(session.log)) or "no prompts"
+    if word == "remove":
+        session.remove(_numbers(rest, 1)[0])
+        return _changed(session)
+    if word in ("lock", "unlock") and len(rest) == 1:
+        session.lock(class_by_name(session.segmenter.class_names, rest[0]), word == "lock")
+        return _changed(session)
+    if word in ("point", "not") and len(rest) > 3:
+        class_id = class_by_name(session.segmenter.class_names, " ".join(rest[:-3]))
+        session.add_point(class_id, _voxel(rest[-3:]), word == "point")
+        return _changed(session)
+    if word == "box" and len(rest) > 6:
+        class_id = class_by_name(session.segmenter.class_names, " ".join(rest[:-6]))
+        session.add_box(class_id, _voxel(rest[-6:-3]), _voxel(rest[-3:]))
+        return _changed(session)
+    if not word:
+        return ""
+    raise InputError(f"cannot read {line!r}; commands are {COMMANDS}")
+
+
+def describe(entry: Entry) -> str:
+    """One entry of a log in words."""
+    if isinstance(entry, Lock):
+        return f"{'lock' if entry.locked else 'unlock'} class {entry.class_id}"
+    sign = "" if entry.positive else "not "
+    return f"{entry.kind}: {sign}class {entry.class_id} at {_place(entry)}"
+
+
+def write_table(log: Path, output: Path) -> None:
+    """Prompt log as CSV or Markdown: number, kind, class, positive, place (voxels i j k).
+
+    Raises:
+        InputError: no readable log, or another file ending.
+    """
+    head = ["number", "kind", "class", "positive", "place (i j k)"]
+    rows = []
+    for n, e in enumerate(read_log(log)["entries"]):
+        positive = e.locked if isinstance(e, Lock) else e.positive
+        rows.append([str(n), e.kind, str(e.class_id), str(positive).lower(), "" if isinstance(e, Lock) else _place(e)])
+    if output.suffix == ".csv":
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows([head, *rows])
+        text = stream.getvalue()
+    elif output.suffix == ".md":
+        text = "".join("| " + " | ".join(row) + " |\n" for row in [head, ["---"] * len(head), *rows])
+    else:
+        raise InputError(f"{output}: name a .csv or .md file")
+    with replacing(output) as temporary:
+        temporary.write_text(text)
+
+
+def _place(entry: Point | Scribble | Lasso | Box | Mask) -> str:
+    if isinstance(entry, Point):
+        return " ".join(map(str, entry.voxel))
+    if isinstance(entry, Box | Mask):
+        return f"{' '.join(map(str, entry.start))} to {' '.join(map(str, entry.stop))}"
+    places = entry.voxels if isinstance(entry, Scribble) else entry.vertices
+    return f"{len(places)} voxels from {' '.join(map(str, places[0]))}"
+
+
+def _changed(session: Session) -> str:
+    if session.changed_region is None:
+        return "nothing changed"
+    return "changed " + " ".join(f"{s.start}:{s.stop}" for s in session.changed_region)
+
+
+def _numbers(words: list[str], count: int) -> list[int]:
+    if len(words) != count or not all(word.lstrip("-").isdigit() for word in words):
+        raise InputError(f"{' '.join(words)!r}: {count} whole numbers are needed")
+    return [int(word) for word in words]
+
+
+def _voxel(words: list[str]) -> Voxel:
+    i, j, k = _numbers(words, 3)
+    return i, j, k

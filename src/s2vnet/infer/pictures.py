@@ -1,0 +1,100 @@
+"""Overlays of labels on images, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from s2vnet.atomic import replacing
+from s2vnet.types import Point
+from s2vnet.volume.geometry import LabelMap, Volume
+
+OPACITY = 0.45
+
+
+def colours(count: int) -> npt.NDArray[np.float64]:
+    """RGBA (count, 4) per class; background is transparent."""
+    palette = np.array([colormaps["tab20"](n % 20) for n in range(0, 2 * count, 2)]) if count <= 10 else None
+    if palette is None:
+        palette = colormaps["gist_rainbow"](np.linspace(0, 1, count))
+    rolled = np.roll(palette, 1, axis=0)
+    rolled[:, 3] = OPACITY
+    rolled[0, 3] = 0
+    return rolled
+
+
+def write_overlay(
+    path: Path,
+    volume: Volume,
+    columns: Mapping[str, LabelMap],
+    class_names: Mapping[int, str],
+    plane: int,
+    clicks: Sequence[Point] = (),
+    slices: Sequence[int] | None = None,
+) -> None:
+    """Rows of slices: the image, then the image under each label map.
+
+    Args:
+        path: PNG file.
+        volume: its first channel is shown.
+        columns: label map by title, all on the volume's grid.
+        class_names: for the legend.
+        plane: canonical axis (R, A, S) that slices cut across.
+        clicks: drawn on every column but the first two, on the slice they lie on.
+        slices: numbers along the plane; four that show classes when not given.
+    """
+    geometry, orientation = volume.geometry.canonical()
+    image = np.moveaxis(orientation.apply(volume.data[0]), plane, 0)
+    maps: dict[str, npt.NDArray[np.integer]] = {
+        title: np.moveaxis(orientation.apply(labels.data), plane, 0) for title, labels in columns.items()
+    }
+    row_mm, column_mm = (geometry.spacing[a] for a in range(3) if a != plane)
+    placed = list(orientation.apply_points([c.voxel for c in clicks])) if clicks else []
+    chosen = _telling(list(maps.values()), placed, plane) if slices is None else list(slices)
+    low, high = np.percentile(image, [0.5, 99.5])
+    palette = colours(max(class_names) + 1)
+    titles = ["image", *maps]
+    figure = Figure(figsize=(2.6 * len(titles), 2.6 * len(chosen) + 0.5), layout="constrained", facecolor="white")
+    grid = figure.subplots(len(chosen), len(titles), squeeze=False)
+    for axes_row, d in zip(grid, chosen, strict=True):
+        for n, (axes, title) in enumerate(zip(axes_row, titles, strict=True)):
+            axes.imshow(_upright(image[d]), cmap="gray", vmin=low, vmax=high, aspect=column_mm / row_mm)
+            if n:
+                axes.imshow(palette[_upright(maps[title][d])], interpolation="nearest", aspect=column_mm / row_mm)
+            for click, place in zip(clicks, placed, strict=True):
+                if n > 1 and round(place[plane]) == d:
+                    row, column = (place[a] for a in range(3) if a != plane)
+                    shown = image.shape[2] - 1 - column
+                    axes.plot(row, shown, "+", color="white", markersize=11, markeredgewidth=3)
+                    axes.plot(
+                        row, shown, "+", color=palette[click.class_id, :3] if click.class_id else "black", markersize=9
+                    )
+            axes.set_axis_off()
+            axes.set_title(f"{title} ({['sagittal', 'coronal', 'axial'][plane]} {d})", fontsize=8)
+    shown_classes = [k for k in class_names if k and any((m == k).any() for m in maps.values())]
+    handles = [Patch(color=palette[k, :3], label=class_names[k]) for k in shown_classes]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def _upright(plane: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """A slice (first axis to the right or front, second up or back) as an image whose rows run downwards."""
+    return plane.T[::-1]
+
+
+def _telling(
+    maps: Sequence[npt.NDArray[np.integer]], clicks: Sequence[npt.NDArray[np.float64]], plane: int
+) -> list[int]:
+    """Up to four slices: those with clicks first, then evenly over what the labels show."""
+    found = np.flatnonzero(np.any([(m > 0).any((1, 2)) for m in maps], axis=0))
+    spread = found[np.linspace(0, len(found) - 1, 6).astype(int)[1:-1]] if len(found) else [len(maps[0]) // 2]
+    clicked = [round(float(c[plane])) for c in clicks]
+    return sorted(set(list(dict.fromkeys([*clicked, *(int(s) for s in spread)]))[:4]))

@@ -1,0 +1,136 @@
+"""Files and folders of images to files of labels. One bad case does not stop a folder."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from s2vnet.atomic import replacing
+from s2vnet.data.dataset import CaseFiles, find_images
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.types import InputError, S2VNetError
+from s2vnet.volume.files import ENDINGS, image_ending, read_image, write_image, write_labels
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is written beside the label map."""
+
+    probabilities: bool = False
+    """``{case}_probabilities.nii.gz``, one frame per class."""
+    uncertainty: bool = False
+    """``{case}_uncertainty.nii.gz``, entropy 0..1."""
+    overlay: bool = False
+    """``{case}.png``."""
+    volumes: bool = False
+    """``volumes.csv``: ml per class, one row per case."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to segment and where its labels go."""
+
+    case: CaseFiles
+    output: Path
+
+
+def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
+    """What to segment: a file, a DICOM folder, or a folder in nnU-Net's naming.
+
+    A folder without image files is taken as one DICOM series. A single image with `channels` channels in several
+    files is given as a folder.
+
+    Raises:
+        InputError: no such input, or an output that is neither a folder nor a label file.
+    """
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    is_file = any(target.name.lower().endswith(ending) for ending in ENDINGS)
+    if source.is_dir() and any(str(f).lower().endswith(ENDINGS) for f in source.iterdir()):
+        if is_file:
+            raise InputError(f"{target}: several images need a folder to go to, not a file")
+        cases = find_images(source)
+        wrong = next((c for c in cases if len(c.images) not in (1, channels)), None)
+        if wrong is not None:
+            raise InputError(f"{source}: case {wrong.name} has {len(wrong.images)} of {channels} channels")
+        return [Job(c, target / f"{c.name}{image_ending(c.images[0])}") for c in cases]
+    ending = image_ending(source) if source.is_file() else ".nii.gz"
+    name = source.name[: -len(ending)] if source.is_file() else source.name
+    name = name.removesuffix("_0000")
+    return [Job(CaseFiles(name, (source,)), target if is_file else target / f"{name}{ending}")]
+
+
+def predict(
+    segmenter: Segmenter,
+    jobs: Sequence[Job],
+    *,
+    extras: Extras = Extras(),
+    classes: Sequence[int] | None = None,
+    fill_nonfinite: float | None = None,
+    overwrite: bool = True,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Iterator[tuple[Job, S2VNetError | None]]:
+    """Segment and write each job; yields it with its error, or None.
+
+    Args:
+        segmenter: one model or an ensemble.
+        jobs: from :func:`plan_jobs`.
+        extras: what else to write.
+        classes: label values to keep; others become background.
+        fill_nonfinite: value for NaN and infinite voxels, which are refused otherwise.
+        overwrite: False leaves existing label maps and skips their images.
+        progress: told of (case, units done, units in all).
+    """
+    rows: dict[str, dict[str, float]] = {}
+    table = jobs[0].output.parent / "volumes.csv" if jobs else None
+    for job in jobs:
+        if not overwrite and job.output.exists():
+            yield job, None
+            continue
+        try:
+            rows[job.case.name] = _one(segmenter, job, extras, classes, fill_nonfinite, progress)
+            if extras.volumes and table is not None:
+                _write_table(table, rows)
+        except S2VNetError as error:
+            yield job, error
+        else:
+            yield job, None
+
+
+def _one(
+    segmenter: Segmenter,
+    job: Job,
+    extras: Extras,
+    classes: Sequence[int] | None,
+    fill: float | None,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, float]:
+    many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
+    volume = read_image(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
+    found = segmenter.segment(volume, lambda done, total: progress(job.case.name, done, total))
+    labels = found.labels(classes)
+    folder, stem = job.output.parent, job.output.name[: -len(image_ending(job.output))]
+    folder.mkdir(parents=True, exist_ok=True)
+    if extras.probabilities:
+        write_image(folder / f"{stem}_probabilities.nii.gz", found.probabilities())
+    if extras.uncertainty:
+        write_image(folder / f"{stem}_uncertainty.nii.gz", found.uncertainty())
+    if extras.overlay:
+        from s2vnet.infer.pictures import write_overlay
+
+        names = segmenter.class_names
+        write_overlay(folder / f"{stem}.png", volume, {"automatic": labels}, names, segmenter.plan.axis)
+    write_labels(job.output, labels)
+    volumes = found.volumes_ml(labels)
+    kept = segmenter.class_names if classes is None else classes
+    return {name: ml for name, ml in volumes.items() if segmenter.plan.labels[name] in kept}
+
+
+def _write_table(path: Path, rows: dict[str, dict[str, float]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="") as stream:
+        names = list(next(iter(rows.values())))
+        writer = csv.writer(stream)
+        writer.writerow(["case", *(f"{name} (ml)" for name in names)])
+        writer.writerows([case, *(f"{row[name]:.4f}" for name in names)] for case, row in rows.items())

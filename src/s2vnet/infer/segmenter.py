@@ -1,0 +1,149 @@
+"""Automatic segmentation: volume in, label map on exactly its grid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from s2vnet.data.plan import Plan
+from s2vnet.data.preprocess import Case, Restore, preprocess, with_neighbours
+from s2vnet.infer.engine import Progress, VolumeEngine, combine
+from s2vnet.model.checkpoint import Trained, choose_device, load_model
+from s2vnet.model.s2vnet import S2VNet
+from s2vnet.types import CheckpointError
+from s2vnet.volume.geometry import LabelMap, Volume
+
+SHIPPED = Path(__file__).parent.parent / "weights"
+"""Models that come with the package, found by name."""
+SLICES_AT_ONCE = 16
+"""Slices brought to the file's grid at a time, so that no volume of all classes is ever held."""
+
+
+def find_model(name: str | Path) -> Path:
+    """Folder of a model by name or path.
+
+    Raises:
+        CheckpointError: neither a shipped model nor a folder with one.
+    """
+    for folder in (Path(name), SHIPPED / str(name)):
+        if (folder / "model.json").is_file():
+            return folder
+    known = sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
+    raise CheckpointError(f"no model {str(name)!r}; give a folder with model.json or one of {', '.join(known)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What a network says about one volume."""
+
+    restore: Restore
+    scores: Tensor
+    """(D, K, h, w) class probabilities on the mask grid, float16."""
+    class_names: Mapping[int, str]
+
+    def labels(self, classes: Sequence[int] | None = None) -> LabelMap:
+        """Most probable class of every voxel; classes outside the subset become background."""
+        stack = self.label_slices(0, len(self.scores))
+        if classes is not None:
+            stack[~np.isin(stack, list(classes))] = 0
+        return self.restore.labels(stack)
+
+    def label_slices(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        """Most probable class (stop - start, H, W) on the source pixels of some slices of the crop."""
+        return np.concatenate([p.argmax(1).to(torch.uint8).cpu().numpy() for p in self._source(start, stop)])
+
+    def probabilities(self) -> Volume:
+        """Class probabilities (K, I, J, K) on the file's grid; background is 1 outside the crop."""
+        stack = np.concatenate([p.cpu().numpy() for p in self._source(0, len(self.scores))])
+        placed = self.restore.place(np.moveaxis(stack, 1, 0).astype(np.float32))
+        outside = placed.sum(0) == 0
+        placed[0][outside] = 1
+        return Volume(placed, self.restore.geometry)  # type: ignore[arg-type]
+
+    def uncertainty(self) -> Volume:
+        """Entropy of the class probabilities over log K, 0 (sure) to 1, on the file's grid (1, I, J, K)."""
+        parts = []
+        for p in self._source(0, len(self.scores)):
+            entropy = torch.special.entr(p.clamp(0, 1)).sum(1) / np.log(p.shape[1])
+            parts.append(entropy.cpu().numpy().astype(np.float32))
+        return Volume(self.restore.place(np.concatenate(parts))[None], self.restore.geometry)  # type: ignore[arg-type]
+
+    def volumes_ml(self, labels: LabelMap) -> dict[str, float]:
+        """Volume in ml of each class but background."""
+        voxel = labels.geometry.voxel_volume_ml
+        return {name: float(np.count_nonzero(labels.data == k) * voxel) for k, name in self.class_names.items() if k}
+
+    def _source(self, start: int, stop: int) -> list[Tensor]:
+        parts = range(start, stop, SLICES_AT_ONCE)
+        return [self.restore.to_source(self.scores[n : min(n + SLICES_AT_ONCE, stop)].float()) for n in parts]
+
+
+class Segmenter:
+    """One or several trained networks of one plan; several are averaged."""
+
+    def __init__(self, trained: Sequence[Trained], device: str = "auto") -> None:
+        """Args: models with the same plan, and the device by name.
+
+        Raises:
+            CheckpointError: a plan of another version, or models with different plans.
+        """
+        try:
+            plans = [Plan.model_validate(dict(t.plan)) for t in trained]
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise CheckpointError(f"the model's plan is of another version or damaged ({reason})") from error
+        if any(plan != plans[0] for plan in plans):
+            raise CheckpointError("the models were trained with different plans; name models of one dataset and plan")
+        self.plan = plans[0]
+        self.device = choose_device(device)
+        self.models: tuple[S2VNet, ...] = tuple(t.model.to(self.device) for t in trained)
+        self.sha256 = trained[0].sha256
+
+    @classmethod
+    def from_pretrained(cls, *names: str | Path, device: str = "auto") -> Segmenter:
+        """Models by name (``hippocampus-mr``) or folder; no network is needed.
+
+        Raises:
+            CheckpointError: unknown or damaged model.
+        """
+        return cls([load_model(find_model(name)) for name in names], device)
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Class name by label value, background included."""
+        return {value: name for name, value in self.plan.labels.items()}
+
+    def prepare(self, volume: Volume, name: str = "") -> Case:
+        """The volume as the network sees it. Raises InputError for another number of channels."""
+        return preprocess(volume, self.plan, name=name)
+
+    def engine(self, case: Case, model: S2VNet, progress: Progress | None = None) -> VolumeEngine:
+        """Encode a case and sweep it in both directions."""
+        depth = case.image.shape[1]
+        slices = torch.from_numpy(with_neighbours(case.image, range(depth), self.plan.context_slices))
+        return VolumeEngine(model, slices.to(self.device), progress=progress)
+
+    def segment(self, volume: Volume, progress: Progress | None = None) -> Segmentation:
+        """Segment a volume (C, I, J, K) automatically.
+
+        Raises:
+            InputError: the volume has another number of channels than the plan.
+        """
+        return self.segment_case(self.prepare(volume), progress)
+
+    def segment_case(self, case: Case, progress: Progress | None = None) -> Segmentation:
+        """Segment a prepared case."""
+        total: Tensor | None = None
+        for model in self.models:
+            engine = self.engine(case, model, progress)
+            scores = combine(engine.automatic, 0, engine.depth)
+            total = scores if total is None else total + scores
+        assert total is not None
+        return Segmentation(case.restore, (total / len(self.models)).half(), self.class_names)

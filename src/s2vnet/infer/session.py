@@ -1,0 +1,357 @@
+"""An interactive session over one volume. Its result is a function of the image and the prompt log, nothing else.
+
+So undo is exact, any prompt can be removed, and a saved log replays to the same labels. Slices are encoded once;
+a prompt costs decoder passes only (:meth:`s2vnet.infer.engine.VolumeEngine.prompted`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from s2vnet.atomic import replacing
+from s2vnet.infer.engine import Progress, combine
+from s2vnet.infer.segmenter import Segmentation, Segmenter
+from s2vnet.model.prompts import Stroke, draw, touched
+from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Prompt, Scribble, Voxel
+from s2vnet.volume.geometry import LabelMap, Volume
+
+LOG_FORMAT = 1
+Region = tuple[slice, slice, slice]
+_entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
+
+
+class Session:
+    """Prompts on one volume; label values and voxel indices ``i j k`` are the file's."""
+
+    def __init__(self, segmenter: Segmenter, volume: Volume, progress: Progress | None = None) -> None:
+        """Encode the volume and segment it automatically.
+
+        Raises:
+            InputError: several models (an ensemble has no one state to prompt), or channels that do not fit.
+        """
+        if len(segmenter.models) != 1:
+            raise InputError("a session works with one model, not an ensemble; name one model")
+        self.segmenter = segmenter
+        self.geometry = volume.geometry
+        self._case = segmenter.prepare(volume)
+        self._engine = segmenter.engine(self._case, segmenter.models[0], progress)
+        self._log: tuple[Entry, ...] = ()
+        self._undone: list[tuple[Entry, ...]] = []
+        self._past: list[tuple[Entry, ...]] = []
+        self._automatic = self._segmentation(()).label_slices(0, self._engine.depth)
+        self._labels = self._result(())
+        self.changed_region: Region | None = None
+        """Smallest block of file voxels that the last operation changed; None when it changed nothing."""
+
+    @property
+    def log(self) -> tuple[Entry, ...]:
+        """Prompts and locks in the order they were given."""
+        return self._log
+
+    @property
+    def labels(self) -> npt.NDArray[np.uint8]:
+        """Current class of each voxel (I, J, K)."""
+        return self._labels
+
+    @property
+    def result(self) -> LabelMap:
+        """Current label map on the file's grid."""
+        return LabelMap(self._labels.copy(), self.geometry)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the log says that a user should know: prompts that a later one or a lock overrules."""
+        return _notes(self._log, self.geometry.shape)
+
+    def add_point(self, class_id: int, voxel: Voxel, positive: bool = True) -> None:
+        """Click: this voxel is (not) of the class. Raises InputError outside the volume or for an unknown class."""
+        self.add(Point(class_id=class_id, positive=positive, voxel=voxel))
+
+    def add_scribble(self, class_id: int, voxels: Sequence[Voxel], positive: bool = True) -> None:
+        """Brush stroke: these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
+        self.add(Scribble(class_id=class_id, positive=positive, voxels=tuple(voxels)))
+
+    def add_lasso(self, class_id: int, axis: int, vertices: Sequence[Voxel], positive: bool = True) -> None:
+        """Polygon on a slice across `axis` (0, 1 or 2 of i, j, k). Raises InputError as :meth:`add_point`."""
+        self.add(Lasso(class_id=class_id, positive=positive, axis=axis, vertices=tuple(vertices)))
+
+    def add_box(self, class_id: int, start: Voxel, stop: Voxel, positive: bool = True) -> None:
+        """Half-open box around all of the class on the slices that it spans. Raises InputError as :meth:`add_point`."""
+        self.add(Box(class_id=class_id, positive=positive, start=start, stop=stop))
+
+    def add_mask(self, class_id: int, mask: npt.NDArray[np.bool_], positive: bool = True) -> None:
+        """Mask (I, J, K): these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
+        if mask.shape != self.geometry.shape:
+            raise InputError(f"mask {mask.shape} must have the image's shape {self.geometry.shape}")
+        self.add(Mask.from_array(mask, class_id, positive))
+
+    def lock(self, class_id: int, locked: bool = True) -> None:
+        """From here on prompts leave this class as it is now (or may change it again)."""
+        self.add(Lock(class_id=class_id, locked=locked))
+
+    def add(self, *entries: Entry) -> None:
+        """Take prompts of any number of classes in one round; all of them or, when one is wrong, none."""
+        for entry in entries:
+            self._check(entry)
+        self._move((*self._log, *entries))
+
+    def add_round(self, points: Sequence[Point]) -> None:
+        """One round of clicks (:class:`s2vnet.evaluate.protocol.Interactive`)."""
+        self.add(*points)
+
+    def remove(self, index: int) -> None:
+        """Take any entry out of the log. Raises InputError when there is none with this number."""
+        if not 0 <= index < len(self._log):
+            raise InputError(f"no prompt number {index}; the log has {len(self._log)}")
+        self._move((*self._log[:index], *self._log[index + 1 :]))
+
+    def undo(self) -> bool:
+        """Go back one operation; False when there is none."""
+        if not self._past:
+            return False
+        self._undone.append(self._log)
+        self._show(self._past.pop())
+        return True
+
+    def redo(self) -> bool:
+        """Take back the last undo; False when there is none."""
+        if not self._undone:
+            return False
+        self._past.append(self._log)
+        self._show(self._undone.pop())
+        return True
+
+    def save_log(self, path: Path) -> None:
+        """Write the prompt log as JSON."""
+        content = {
+            "format": LOG_FORMAT,
+            "model_sha256": self.segmenter.sha256,
+            "shape": self.geometry.shape,
+            "affine": self.geometry.affine.tolist(),
+            "classes": self.segmenter.class_names,
+            "entries": _entries.dump_python(list(self._log), mode="json"),
+            "notes": self.notes,
+        }
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+    def replay(self, path: Path) -> None:
+        """Take over a saved log in one operation.
+
+        Raises:
+            InputError: damaged, of another format, for an image of another shape, or for another model.
+        """
+        content = read_log(path)
+        if tuple(content["shape"]) != self.geometry.shape:
+            raise InputError(f"{path}: log of an image of shape {content['shape']}, not {list(self.geometry.shape)}")
+        if content["model_sha256"] != self.segmenter.sha256:
+            raise InputError(f"{path}: log of another model; use the model with sha256 {content['model_sha256'][:12]}")
+        entries = content["entries"]
+        for entry in entries:
+            self._check(entry)
+        self._move(tuple(entries))
+
+    def _check(self, entry: Entry) -> None:
+        names = self.segmenter.class_names
+        if entry.class_id not in names:
+            known = ", ".join(f"{k} {name}" for k, name in names.items())
+            raise InputError(f"no class {entry.class_id}; the model knows {known}")
+        if isinstance(entry, Lock):
+            return
+        ends = _ends(entry)
+        if (ends < 0).any() or (ends >= np.array(self.geometry.shape)).any():
+            shape = self.geometry.shape
+            raise InputError(f"{entry.kind} prompt reaches outside the volume of {shape[0]} x {shape[1]} x {shape[2]}")
+
+    def _move(self, log: tuple[Entry, ...]) -> None:
+        self._past.append(self._log)
+        self._undone.clear()
+        self._show(log)
+
+    def _show(self, log: tuple[Entry, ...]) -> None:
+        labels = self._result(log)
+        box = np.nonzero(labels != self._labels)
+        found = [slice(int(a.min()), int(a.max()) + 1) for a in box] if len(box[0]) else None
+        self.changed_region = (found[0], found[1], found[2]) if found else None
+        self._log, self._labels = log, labels
+
+    def _result(self, log: tuple[Entry, ...]) -> npt.NDArray[np.uint8]:
+        """Labels (I, J, K) of a log: the network's answer, then locks, then the prompted voxels themselves."""
+        frozen: dict[int, npt.NDArray[np.bool_]] = {}
+        prompts: tuple[Prompt, ...] = ()
+        for entry in log:
+            if not isinstance(entry, Lock):
+                prompts = (*prompts, entry)
+            elif entry.locked:
+                frozen[entry.class_id] = self._answer(prompts, frozen) == entry.class_id
+            else:
+                frozen.pop(entry.class_id, None)
+        return self._answer(prompts, frozen)
+
+    def _answer(self, prompts: tuple[Prompt, ...], frozen: dict[int, npt.NDArray[np.bool_]]) -> npt.NDArray[np.uint8]:
+        segmentation = self._segmentation(prompts)
+        start, stop = self._span
+        stack = self._automatic.copy() if prompts else self._automatic
+        if stop > start:
+            stack[start:stop] = segmentation.label_slices(start, stop)
+        labels: npt.NDArray[np.uint8] = self._case.restore.place(stack)  # type: ignore[assignment]
+        for prompt in prompts:
+            if not isinstance(prompt, Box):
+                where = tuple(prompt_voxels(prompt).T)
+                there = labels[where]
+                if prompt.positive:
+                    labels[where] = prompt.class_id
+                elif (there == prompt.class_id).any():
+                    labels[where] = self._second_best(segmentation, prompt, there)
+        for class_id, mask in frozen.items():
+            labels[(labels == class_id) & ~mask] = 0
+            labels[mask] = class_id
+        return labels
+
+    def _second_best(
+        self, segmentation: Segmentation, prompt: Prompt, there: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.uint8]:
+        """Labels `there` of a negative prompt's voxels, its class replaced by the most probable other one."""
+        voxels = prompt_voxels(prompt)
+        places = self._case.restore.crop_voxels(voxels)
+        replaced = there.copy()
+        for n in np.flatnonzero(there == prompt.class_id):
+            d, y, x = places[n]
+            scores = segmentation.restore.to_source(segmentation.scores[d : d + 1].float())[0, :, y, x].clone()
+            scores[prompt.class_id] = -1
+            replaced[n] = int(scores.argmax())
+        return replaced
+
+    def _segmentation(self, prompts: tuple[Prompt, ...]) -> Segmentation:
+        """The network's answer to prompts; ``_span`` then says which slices may differ from the automatic ones."""
+        engine = self._engine
+        strokes = [s for s in map(self._stroke, prompts) if s is not None]
+        slices = touched(strokes, engine.depth)
+        classes = len(self.segmenter.class_names)
+        maps = draw(strokes, torch.tensor(slices, dtype=torch.float32), classes, engine.size)
+        sweeps = engine.prompted({d: maps[n].to(self.segmenter.device) for n, d in enumerate(slices)})
+        spans = [s.changed for s in sweeps if slices]
+        self._span = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
+        scores = combine(sweeps, 0, engine.depth).half()
+        return Segmentation(self._case.restore, scores, self.segmenter.class_names)
+
+    def _stroke(self, prompt: Prompt) -> Stroke | None:
+        """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
+        restore, stride = self._case.restore, self.segmenter.plan.stem_stride
+        if isinstance(prompt, Box):
+            corners = np.array([prompt.start, np.array(prompt.stop) - 1])
+        else:
+            corners = prompt_voxels(prompt)
+        cells = restore.to_slices(corners)
+        cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
+        if not isinstance(prompt, Box | Point):
+            cells = np.unique(np.rint(cells), axis=0)
+        inside = (cells > -0.5).all(1) & (cells < np.array([self._engine.depth, *self._engine.size]) - 0.5).all(1)
+        if isinstance(prompt, Box):
+            kind = "box"
+        else:
+            cells = cells[inside]
+            kind = "point" if isinstance(prompt, Point) else "region"
+        if not inside.any():
+            return None
+        tensor = torch.from_numpy(cells).float()
+        return Stroke(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]
+
+
+def read_log(path: Path) -> dict[str, Any]:
+    """A saved prompt log; its ``entries`` are prompts and locks.
+
+    Raises:
+        InputError: missing, damaged, or of another format.
+    """
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != LOG_FORMAT:
+            raise InputError(f"{path}: prompt log of format {content['format']}, but this version reads {LOG_FORMAT}")
+        content["entries"] = _entries.validate_python(content["entries"])
+        _ = content["shape"], content["model_sha256"]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise InputError(f"{path}: not a prompt log, or damaged ({str(error).splitlines()[0]})") from error
+    checked: dict[str, Any] = content
+    return checked
+
+
+def prompt_voxels(prompt: Prompt) -> npt.NDArray[np.intp]:
+    """File voxels (N, 3) that a prompt names; a box names those inside it."""
+    if isinstance(prompt, Point):
+        return np.array([prompt.voxel], np.intp)
+    if isinstance(prompt, Scribble):
+        return np.array(prompt.voxels, np.intp)
+    if isinstance(prompt, Mask):
+        return prompt.voxels()
+    if isinstance(prompt, Box):
+        ranges = (np.arange(a, b) for a, b in zip(prompt.start, prompt.stop, strict=True))
+        return np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3)
+    return _inside(prompt)
+
+
+def _inside(lasso: Lasso) -> npt.NDArray[np.intp]:
+    """Voxels whose centres lie in the polygon, and its vertices."""
+    from matplotlib.path import Path as Polygon
+
+    vertices = np.array(lasso.vertices)
+    flat = np.delete(vertices, lasso.axis, axis=1)
+    low, high = flat.min(0), flat.max(0)
+    grid = np.stack(np.meshgrid(*(np.arange(a, b + 1) for a, b in zip(low, high, strict=True)), indexing="ij"), -1)
+    inside = grid.reshape(-1, 2)[Polygon(flat).contains_points(grid.reshape(-1, 2))]
+    found = np.unique(np.concatenate([inside, flat]), axis=0)
+    voxels: npt.NDArray[np.intp] = np.insert(found, lasso.axis, vertices[0, lasso.axis], axis=1)
+    return voxels
+
+
+def _ends(prompt: Prompt) -> npt.NDArray[np.intp]:
+    """Voxels (N, 3) that must lie in the volume for all of the prompt to do so."""
+    if isinstance(prompt, Box | Mask):
+        return np.array([prompt.start, np.array(prompt.stop) - 1])
+    if isinstance(prompt, Lasso):
+        return np.array(prompt.vertices)
+    return prompt_voxels(prompt)
+
+
+def _notes(log: Sequence[Entry], shape: tuple[int, int, int]) -> list[str]:
+    said: dict[int, tuple[int, int, bool]] = {}
+    locked: dict[int, int] = {}
+    notes = []
+    for number, entry in enumerate(log):
+        if isinstance(entry, Lock):
+            if entry.locked:
+                locked[entry.class_id] = number
+            else:
+                locked.pop(entry.class_id, None)
+            continue
+        if entry.class_id in locked:
+            notes.append(f"prompt {number} speaks of class {entry.class_id}, which is locked: it changes nothing of it")
+        if isinstance(entry, Box):
+            continue
+        overruled = set()
+        for voxel in np.ravel_multi_index(tuple(prompt_voxels(entry).T), shape).tolist():
+            earlier = said.get(voxel)
+            if earlier is not None and _contradict(earlier[1:], (entry.class_id, entry.positive)):
+                overruled.add(earlier[0])
+            said[voxel] = (number, entry.class_id, entry.positive)
+        notes += [f"prompt {number} overrules prompt {before} where they overlap" for before in sorted(overruled)]
+    return notes
+
+
+def _contradict(earlier: tuple[int, bool], later: tuple[int, bool]) -> bool:
+    """Whether two statements (class, positive) about one voxel exclude each other."""
+    if earlier[1] and later[1]:
+        return earlier[0] != later[0]
+    return earlier[1] != later[1] and earlier[0] == later[0]

@@ -1,0 +1,91 @@
+"""A trained network on disk: ``model.safetensors`` and ``model.json`` (config, plan, how it came about). No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from s2vnet.atomic import replacing
+from s2vnet.config import ModelConfig
+from s2vnet.model.s2vnet import S2VNet
+from s2vnet.types import CheckpointError
+
+FORMAT = 1
+"""Version of the pair of files; another one is refused."""
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with what is needed to use it."""
+
+    model: S2VNet
+    """In eval mode."""
+    plan: Mapping[str, Any]
+    """The plan's JSON, opaque here."""
+    info: Mapping[str, Any]
+    """Data, split, command, figures and date, as the training wrote them."""
+    sha256: str
+    """Of the weights file; names the model in prompt logs."""
+
+
+def save_model(folder: Path, model: S2VNet, plan: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    """Write both files into an existing folder; the description comes last and vouches for the weights."""
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    content = {"format": FORMAT, "sha256": digest, "config": model.config.model_dump(), "plan": plan, "info": info}
+    with replacing(folder / DESCRIPTION) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def load_model(folder: Path) -> Trained:
+    """Read both files.
+
+    Raises:
+        CheckpointError: missing, damaged, of another format version, or weights that the description does not name.
+    """
+    path = folder / DESCRIPTION
+    try:
+        content = json.loads(path.read_text())
+        weights = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: {error.strerror}; {folder} is not a trained model") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not valid JSON; train or download the model again") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: format {found}, but this version of s2vnet reads {FORMAT}; update s2vnet")
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != content.get("sha256"):
+        raise CheckpointError(f"{folder / WEIGHTS}: not the weights that {DESCRIPTION} names; download the model again")
+    try:
+        model = S2VNet(ModelConfig.model_validate(content["config"]))
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (KeyError, ValidationError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder}: weights and description do not fit ({reason})") from error
+    return Trained(model.eval(), content.get("plan", {}), content.get("info", {}), digest)
+
+
+def choose_device(name: str) -> torch.device:
+    """Device by name; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        CheckpointError: the device is not there.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+    if not available.get(name.split(":")[0], False):
+        raise CheckpointError(f"device {name} is not available; choose one of {[k for k, v in available.items() if v]}")
+    return torch.device(name)

@@ -1,0 +1,278 @@
+"""One training run: setup -> fit -> validate. Fabric removes devices and precision; the loop stays in sight.
+
+Clips, simulated users and the learning rate are functions of the step, so a resumed run repeats an uninterrupted one
+exactly (same machine, CPU), and several processes train on the same clips as one.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from s2vnet.atomic import replacing
+from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.data.clips import ClipDataset, collate
+from s2vnet.data.dataset import Dataset
+from s2vnet.data.plan import Plan
+from s2vnet.data.preprocess import Case, preprocess
+from s2vnet.evaluate.metrics import dice
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.model.checkpoint import Trained, save_model
+from s2vnet.model.s2vnet import S2VNet
+from s2vnet.train.step import ClipStep
+from s2vnet.types import CheckpointError, InputError
+
+CHECKPOINT = "checkpoint.pt"
+QUICK_CASES = 6
+"""Validation cases scored while training goes on; the whole fold is scored at its end."""
+
+_Tensors = tuple[Tensor, ...] | list[Tensor]
+
+Report = Callable[[str, int, int], None]
+"""Told of (what, done, total)."""
+
+
+@dataclass
+class Run:
+    """What changes while training, and what a checkpoint holds."""
+
+    step: int
+    model: S2VNet
+    ema: AveragedModel
+    optimizer: torch.optim.Optimizer
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    cases: Sequence[Case],
+    validation: Sequence[Case],
+    plan: Plan,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    device: str = "auto",
+    devices: int = 1,
+    resume: bool = False,
+    info: dict[str, Any] | None = None,
+    report: Report = lambda what, done, total: None,
+) -> Trained:
+    """Train a network for both modes and write it to `folder`.
+
+    Args:
+        cases: with labels.
+        validation: scored now and then; may be empty.
+        plan: how the cases were prepared.
+        model_config: the network.
+        config: the training.
+        folder: existing; gets ``model.*``, ``checkpoint.pt``, ``history.json``, curves, overlays, TensorBoard files.
+        device: auto, cpu, cuda or mps.
+        devices: processes; more than one train data-parallel (DDP).
+        resume: continue from ``checkpoint.pt`` if there is one.
+        info: what `model.json` shall say about data and command.
+        report: told of progress.
+
+    Raises:
+        InputError: no labelled cases, or a batch that does not divide by `devices`.
+        CheckpointError: the checkpoint is damaged or of another configuration.
+        KeyboardInterrupt: after the state has been written; continue with `resume`.
+    """
+    if config.batch_size % devices:
+        raise InputError(f"a batch of {config.batch_size} clips cannot be shared by {devices} processes")
+    fabric = Fabric(
+        accelerator=device, devices=devices, strategy="ddp" if devices > 1 else "auto", precision=config.precision
+    )
+    if devices > 1:
+        fabric.launch()
+    run, step = _setup(fabric, model_config, config)
+    signature = {"plan": plan.model_dump(mode="json"), "model": model_config.model_dump(), "train": config.model_dump()}
+    if resume:
+        _resume(run, folder / CHECKPOINT, signature)
+    _fit(fabric, run, step, cases, validation, plan, config, folder, signature, report)
+    trained = S2VNet(model_config).eval()
+    trained.load_state_dict(run.ema.module.state_dict())
+    if fabric.is_global_zero:
+        details = {**(info or {}), "steps": run.step, "train": config.model_dump(), "torch": str(torch.__version__)}
+        save_model(folder, trained, signature["plan"], details)
+    return Trained(trained, signature["plan"], info or {}, "")
+
+
+def load_cases(
+    dataset: Dataset, names: Sequence[str], plan: Plan, *, fill_nonfinite: float | None = None, report: Report
+) -> list[Case]:
+    """Read and preprocess cases by name."""
+    found = []
+    for number, name in enumerate(names):
+        volume, labels = dataset.read(dataset.case(name), fill_nonfinite=fill_nonfinite)
+        found.append(preprocess(volume, plan, labels, name))
+        report("reading cases", number + 1, len(names))
+    return found
+
+
+def _setup(fabric: Fabric, model_config: ModelConfig, config: TrainConfig) -> tuple[Run, Any]:
+    """Model, its average, optimizer, and the step module as Fabric wraps it."""
+    torch.manual_seed(config.seed)
+    model = S2VNet(model_config)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+    step, wrapped = fabric.setup(ClipStep(model, config), optimizer)
+
+    def average(averaged: _Tensors, current: _Tensors, count: Tensor | int) -> None:
+        # early on the average follows quickly, or a short run would keep its initial weights
+        decay = min(config.ema_decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    ema = AveragedModel(model, multi_avg_fn=average)
+    return Run(0, model, ema, wrapped), step
+
+
+def _fit(
+    fabric: Fabric,
+    run: Run,
+    step: Any,
+    cases: Sequence[Case],
+    validation: Sequence[Case],
+    plan: Plan,
+    config: TrainConfig,
+    folder: Path,
+    signature: dict[str, Any],
+    report: Report,
+) -> None:
+    from s2vnet.train.curves import Writer
+
+    total = config.epochs * config.steps_per_epoch
+    data = ClipDataset(cases, plan.patch_size, plan.context_slices, config, total * config.batch_size)
+    size, share = config.batch_size, config.batch_size // fabric.world_size
+    first = fabric.global_rank * share
+    batches = [list(range(s * size + first, s * size + first + share)) for s in range(run.step, total)]
+    loader = DataLoader(data, batch_sampler=batches, collate_fn=collate)
+    writer = Writer(folder, run.history) if fabric.is_global_zero else None
+    saved = started = time.monotonic()
+    losses: list[Tensor] = []
+    with _interruptible() as interrupted:
+        for indices, clip in zip(batches, loader, strict=True):
+            rate = _learning_rate(run.step, total, config)
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
+            clip = fabric.to_device(clip)
+            loss = step(clip.slices, clip.labels, clip.step, torch.tensor(indices))
+            run.optimizer.zero_grad()
+            fabric.backward(loss)
+            fabric.clip_gradients(step, run.optimizer, max_norm=config.gradient_clip)
+            run.optimizer.step()
+            run.ema.update_parameters(run.model)
+            run.step += 1
+            losses.append(loss.detach())
+            report("training", run.step, total)
+            if run.step % config.steps_per_epoch == 0:
+                mean = float(fabric.all_reduce(torch.stack(losses).mean()))  # type: ignore[arg-type]
+                losses = []
+                row = {"step": run.step, "loss": mean, "learning_rate": rate, "seconds": time.monotonic() - started}
+                epoch = run.step // config.steps_per_epoch
+                if writer is not None:
+                    if epoch % max(1, config.epochs // 5) == 0:
+                        row |= _quick_scores(run, validation[:QUICK_CASES], signature["plan"], folder)
+                    run.history.append(row)
+                    writer.write(run.history)
+            due = time.monotonic() - saved > 60 * config.checkpoint_minutes
+            stop = bool(fabric.broadcast(interrupted()))
+            if writer is not None and (due or stop or run.step == total):
+                _save(run, folder / CHECKPOINT, signature)
+                saved = time.monotonic()
+            if stop:
+                raise KeyboardInterrupt
+
+
+def _learning_rate(step: int, total: int, config: TrainConfig) -> float:
+    """Linear warm-up, then polynomial decay with exponent 0.9 (nnU-Net's)."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return config.learning_rate * warm * float((1 - step / total) ** 0.9)
+
+
+def _quick_scores(run: Run, cases: Sequence[Case], plan: dict[str, Any], folder: Path) -> dict[str, float]:
+    """Mean automatic Dice of some validation cases on the network's grid, and an overlay of the first."""
+    from s2vnet.train.curves import write_sample
+
+    if not cases:
+        return {}
+    averaged = cast(S2VNet, run.ema.module.eval())
+    segmenter = Segmenter([Trained(averaged, plan, {}, "")], device=str(next(averaged.parameters()).device))
+    scores = []
+    for number, case in enumerate(cases):
+        assert case.labels is not None
+        scores_map = segmenter.segment_case(case).scores
+        predicted = scores_map.argmax(1).cpu().numpy()
+        stride = case.labels.shape[1] // predicted.shape[1]
+        truth = case.labels[:, stride // 2 :: stride, stride // 2 :: stride]
+        scores.append(np.nanmean([dice(predicted == k, truth == k) for k in segmenter.class_names if k]))
+        if number == 0:
+            write_sample(folder / "sample.png", case, predicted, truth)
+    return {"dice": float(np.nanmean(scores))}
+
+
+def _save(run: Run, path: Path, signature: dict[str, Any]) -> None:
+    state = {
+        "step": run.step,
+        "model": run.model.state_dict(),
+        "ema": run.ema.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "history": run.history,
+        "signature": json.dumps(signature, sort_keys=True),
+    }
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
+    if not path.is_file():
+        return
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["signature"] != json.dumps(signature, sort_keys=True):
+            raise CheckpointError(f"{path}: made with another plan or configuration; train into another folder")
+        run.model.load_state_dict(state["model"])
+        run.ema.load_state_dict(state["ema"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.step, run.history = state["step"], state["history"]
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: damaged ({reason}); remove it and start again") from error
+
+
+class _interruptible:
+    """Within it, an interrupt (Ctrl-C, SIGTERM) waits for the end of a step; a second one is immediate."""
+
+    def __enter__(self) -> Callable[[], bool]:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+        def ask(number: int, frame: object) -> None:
+            if self._asked:
+                raise KeyboardInterrupt
+            self._asked = True
+
+        try:
+            self._before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: the caller handles interrupts
+            self._before = {}
+        return lambda: self._asked
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
