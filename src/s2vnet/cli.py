@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from s2vnet import __version__
-from s2vnet.types import InputError, S2VNetError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from s2vnet.data.dataset import Dataset
     from s2vnet.infer.segmenter import Segmenter
+
+_Settings = TypeVar("_Settings", bound="BaseModel")
 
 app = typer.Typer(
     help="Segment whole 3D volumes with one 2D network, automatically and interactively, every class at once.",
@@ -99,19 +103,21 @@ def train(
         else:
             chosen = read_plan(plan_file)
         save(chosen, output / "plan.json")
-        cases = load_cases(read, names, chosen, fill_nonfinite=fill_nan, report=report)
-        scored = load_cases(read, held_out[:6], chosen, fill_nonfinite=fill_nan, report=report)
         settings = {"seed": seed, "clip_length": chosen.clip_length, **_pairs(config)}
         settings |= {} if epochs is None else {"epochs": epochs}
-        model_config = ModelConfig.model_validate(
+        train_config = _settings(TrainConfig, settings)
+        model_config = _settings(
+            ModelConfig,
             {
                 "in_channels": chosen.in_channels,
                 "num_classes": chosen.num_classes,
                 "encoder": chosen.encoder,
                 "stem_stride": chosen.stem_stride,
                 **_pairs(network),
-            }
+            },
         )
+        cases = load_cases(read, names, chosen, fill_nonfinite=fill_nan, report=report)
+        scored = load_cases(read, held_out[:6], chosen, fill_nonfinite=fill_nan, report=report)
         info = {
             "dataset": read.name,
             "fold": fold,
@@ -126,7 +132,7 @@ def train(
                 scored,
                 chosen,
                 model_config,
-                TrainConfig.model_validate(settings),
+                train_config,
                 output,
                 device=device,
                 devices=devices,
@@ -135,7 +141,7 @@ def train(
                 report=report,
             )
         except KeyboardInterrupt:
-            typer.echo(f"interrupted; continue with --resume ({output})", err=True)
+            typer.echo(f"{output}: continue this run with --resume", err=True)
             raise typer.Exit(130) from None
     if validation and held_out:
         _validate(output, read, held_out, device, fill_nan)
@@ -176,8 +182,9 @@ def predict(
             if error is not None:
                 failed += 1
                 typer.echo(f"error: {job.case.name}: {error}", err=True)
-    if failed:
+    if failed and len(jobs) > 1:
         typer.echo(f"error: {failed} of {len(jobs)} images failed; the others are written", err=True)
+    if failed:
         raise typer.Exit(1)
 
 
@@ -195,15 +202,18 @@ def interact(
     """Correct a segmentation by prompts, from options, a saved log, or typed in.
 
     Without --point and --not, commands are read line by line: point CLASS I J K, not CLASS I J K,
-    box CLASS I J K I J K, lock CLASS, unlock CLASS, remove N, undo, redo, list, save, quit.
+    box CLASS I J K I J K, lock CLASS, unlock CLASS, remove N, undo, redo, list, quit.
 
     Example: s2vnet interact -m hippocampus-mr -i scan.nii.gz -o labels.nii.gz --point Anterior,12,30,20
     """
     from s2vnet.infer.dialogue import run_command
     from s2vnet.infer.session import Session
+    from s2vnet.types import InputError
     from s2vnet.volume.files import image_ending, read_image, write_labels
 
     image_ending(output)
+    if output.resolve() == input.resolve():
+        _refuse(f"{output}: the labels would replace the image; choose another output")
     segmenter = _segmenter([model], device)
     with _progress() as report:
         volume = read_image(input, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
@@ -254,12 +264,12 @@ def evaluate(
     from s2vnet.evaluate.report import markdown, write_report
 
     if output.suffix != ".json":
-        raise InputError(f"{output}: the report must be named .json")
+        _refuse(f"{output}: the report must be named .json")
     if interactive:
         from s2vnet.infer.validate import validate
 
         if model is None:
-            raise InputError("--interactive needs a model: -m NAME_OR_DIR")
+            _refuse("--interactive needs a model: -m NAME_OR_DIR")
         segmenter = _segmenter([model], device)
         pairs = _paired(input, labels)
         with _progress() as report:
@@ -314,21 +324,30 @@ def demo(
 def main() -> None:
     """Entry point: any expected error becomes one line and exit code 1; an interrupt 130."""
     try:
-        app(standalone_mode=False)
-    except S2VNetError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except typer.Exit as error:  # pragma: no cover - raised only by older click versions
-        sys.exit(error.exit_code)
+        code = app(standalone_mode=False)  # the exit code of a command that left early, else None
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted; nothing half-written is left", err=True)
-        sys.exit(130)
+        code = 130
     except Exception as error:
+        from s2vnet.types import S2VNetError
+
+        if isinstance(error, S2VNetError):
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(1)
         show = getattr(error, "show", None)
         if show is None:
             raise
         show()
         sys.exit(2)
+    if code == 130:
+        typer.echo("interrupted; nothing half-written is left", err=True)
+    sys.exit(code)
+
+
+def _refuse(text: str) -> NoReturn:
+    """Raise InputError; its module brings numpy along, for which ``--help`` shall not wait."""
+    from s2vnet.types import InputError
+
+    raise InputError(text)
 
 
 def _fold(
@@ -337,8 +356,8 @@ def _fold(
     if fold == "all":
         return [case.name for case in dataset.training], []
     splits = read(dataset)
-    if not fold.isdigit() or int(fold) >= len(splits):
-        raise InputError(f"no fold {fold!r}; choose 0 to {len(splits) - 1}, or all")
+    if not fold.isdecimal() or int(fold) >= len(splits):
+        _refuse(f"no fold {fold!r}; choose 0 to {len(splits) - 1}, or all")
     return splits[int(fold)]["train"], splits[int(fold)]["val"]
 
 
@@ -380,12 +399,12 @@ def _paired(images: Path, labels: Path) -> list[tuple[str, tuple[Path, ...], Pat
         return [(images.name.split(".")[0], (images,), labels)]
     for folder in (images, labels):
         if not folder.is_dir():
-            raise InputError(f"{folder}: give two folders, or two files")
+            _refuse(f"{folder}: give two folders, or two files")
     truths = {case.name: case.images[0] for case in find_images(labels)}
     cases = find_images(images)
     missing = [case.name for case in cases if case.name not in truths]
     if missing:
-        raise InputError(f"{labels}: no labels for {', '.join(missing[:5])}")
+        _refuse(f"{labels}: no labels for {', '.join(missing[:5])}")
     return [(case.name, case.images, truths[case.name]) for case in cases]
 
 
@@ -419,20 +438,30 @@ def _compare(pairs: list[tuple[str, tuple[Path, ...], Path]], names: str | None)
 
 def _pairs(given: list[str] | None) -> dict[str, Any]:
     """KEY=VALUE options; pydantic checks and converts the values."""
-    pairs = {}
+    pairs: dict[str, Any] = {}
     for text in given or ():
         key, sign, value = text.partition("=")
         if not sign:
-            raise InputError(f"{text!r}: settings are given as KEY=VALUE")
-        pairs[key] = int(value) if value.lstrip("-").isdigit() else value
+            _refuse(f"{text!r}: settings are given as KEY=VALUE")
+        pairs[key] = int(value) if re.fullmatch("-?[0-9]+", value) else value
     return pairs
+
+
+def _settings(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        _refuse(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
 
 
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make {folder}: {error.strerror}; choose a writable folder") from error
+        _refuse(f"cannot make {folder}: {error.strerror}; choose a writable folder")
 
 
 def _lines() -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def run_command(session: Session, line: str) -> str | None:
     if word == "remove":
         session.remove(_numbers(rest, 1)[0])
         return _changed(session)
-    if word in ("lock", "unlock") and len(rest) == 1:
-        session.lock(class_by_name(session.segmenter.class_names, rest[0]), word == "lock")
+    if word in ("lock", "unlock") and rest:
+        session.lock(class_by_name(session.segmenter.class_names, " ".join(rest)), word == "lock")
         return _changed(session)
     if word in ("point", "not") and len(rest) > 3:
         class_id = class_by_name(session.segmenter.class_names, " ".join(rest[:-3]))
@@ -107,7 +108,7 @@ def _changed(session: Session) -> str:
 
 
 def _numbers(words: list[str], count: int) -> list[int]:
-    if len(words) != count or not all(word.lstrip("-").isdigit() for word in words):
+    if len(words) != count or not all(re.fullmatch("-?[0-9]+", word) for word in words):
         raise InputError(f"{' '.join(words)!r}: {count} whole numbers are needed")
     return [int(word) for word in words]
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from s2vnet.atomic import replacing
 from s2vnet.data.dataset import CaseFiles, find_images
-from s2vnet.infer.segmenter import Segmenter
+from s2vnet.infer.segmenter import Segmenter, volumes_ml
 from s2vnet.types import InputError, S2VNetError
-from s2vnet.volume.files import ENDINGS, image_ending, read_image, write_image, write_labels
+from s2vnet.volume.files import ENDINGS, image_ending, read_image, read_labels, write_image, write_labels
+from s2vnet.volume.geometry import LabelMap
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,16 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     files is given as a folder.
 
     Raises:
-        InputError: no such input, or an output that is neither a folder nor a label file.
+        InputError: no such input, an output that is neither a folder nor a label file, or one that is an input.
     """
+    jobs = _plan(source, target, channels)
+    for job in jobs:
+        if job.output.resolve() in [image.resolve() for image in job.case.images]:
+            raise InputError(f"{job.output}: the labels would replace the image; choose another output")
+    return jobs
+
+
+def _plan(source: Path, target: Path, channels: int) -> list[Job]:
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     is_file = any(target.name.lower().endswith(ending) for ending in ENDINGS)
@@ -80,18 +89,21 @@ def predict(
         extras: what else to write.
         classes: label values to keep; others become background.
         fill_nonfinite: value for NaN and infinite voxels, which are refused otherwise.
-        overwrite: False leaves existing label maps and skips their images.
+        overwrite: False leaves existing label maps and skips their images; their volumes are still listed.
         progress: told of (case, units done, units in all).
     """
     rows: dict[str, dict[str, float]] = {}
     table = jobs[0].output.parent / "volumes.csv" if jobs else None
     for job in jobs:
-        if not overwrite and job.output.exists():
-            yield job, None
-            continue
+        skipped = not overwrite and job.output.exists()
         try:
-            rows[job.case.name] = _one(segmenter, job, extras, classes, fill_nonfinite, progress)
+            if not skipped:
+                labels = _one(segmenter, job, extras, classes, fill_nonfinite, progress)
+            elif extras.volumes:
+                labels = read_labels(job.output)
             if extras.volumes and table is not None:
+                kept = {k: n for k, n in segmenter.class_names.items() if classes is None or k in classes}
+                rows[job.case.name] = volumes_ml(labels, kept)
                 _write_table(table, rows)
         except S2VNetError as error:
             yield job, error
@@ -106,13 +118,16 @@ def _one(
     classes: Sequence[int] | None,
     fill: float | None,
     progress: Callable[[str, int, int], None],
-) -> dict[str, float]:
+) -> LabelMap:
     many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
     volume = read_image(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
     found = segmenter.segment(volume, lambda done, total: progress(job.case.name, done, total))
     labels = found.labels(classes)
     folder, stem = job.output.parent, job.output.name[: -len(image_ending(job.output))]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror}; choose a writable folder") from error
     if extras.probabilities:
         write_image(folder / f"{stem}_probabilities.nii.gz", found.probabilities())
     if extras.uncertainty:
@@ -123,9 +138,7 @@ def _one(
         names = segmenter.class_names
         write_overlay(folder / f"{stem}.png", volume, {"automatic": labels}, names, segmenter.plan.axis)
     write_labels(job.output, labels)
-    volumes = found.volumes_ml(labels)
-    kept = segmenter.class_names if classes is None else classes
-    return {name: ml for name, ml in volumes.items() if segmenter.plan.labels[name] in kept}
+    return labels
 
 
 def _write_table(path: Path, rows: dict[str, dict[str, float]]) -> None:

@@ -77,12 +77,17 @@ class Segmentation:
 
     def volumes_ml(self, labels: LabelMap) -> dict[str, float]:
         """Volume in ml of each class but background."""
-        voxel = labels.geometry.voxel_volume_ml
-        return {name: float(np.count_nonzero(labels.data == k) * voxel) for k, name in self.class_names.items() if k}
+        return volumes_ml(labels, self.class_names)
 
     def _source(self, start: int, stop: int) -> list[Tensor]:
         parts = range(start, stop, SLICES_AT_ONCE)
         return [self.restore.to_source(self.scores[n : min(n + SLICES_AT_ONCE, stop)].float()) for n in parts]
+
+
+def volumes_ml(labels: LabelMap, class_names: Mapping[int, str]) -> dict[str, float]:
+    """Volume in ml of each class but background."""
+    voxel = labels.geometry.voxel_volume_ml
+    return {name: float(np.count_nonzero(labels.data == k) * voxel) for k, name in class_names.items() if k}
 
 
 class Segmenter:

@@ -7,7 +7,8 @@ a prompt costs decoder passes only (:meth:`s2vnet.infer.engine.VolumeEngine.prom
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from s2vnet.volume.geometry import LabelMap, Volume
 
 LOG_FORMAT = 1
 Region = tuple[slice, slice, slice]
+Frozen = Mapping[int, npt.NDArray[np.bool_]]
+"""Voxels (I, J, K) of each locked class."""
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 
 
@@ -46,8 +49,10 @@ class Session:
         self._log: tuple[Entry, ...] = ()
         self._undone: list[tuple[Entry, ...]] = []
         self._past: list[tuple[Entry, ...]] = []
-        self._automatic = self._segmentation(()).label_slices(0, self._engine.depth)
-        self._labels = self._result(())
+        depth = self._engine.depth
+        self._automatic_scores = combine(self._engine.automatic, 0, depth).half()
+        self._automatic = self._segmentation(()).label_slices(0, depth)
+        self._labels, self._frozen = self._result(())
         self.changed_region: Region | None = None
         """Smallest block of file voxels that the last operation changed; None when it changed nothing."""
 
@@ -69,33 +74,39 @@ class Session:
     @property
     def notes(self) -> list[str]:
         """What the log says that a user should know: prompts that a later one or a lock overrules."""
-        return _notes(self._log, self.geometry.shape)
+        return _notes(self._log, self._frozen, self.geometry.shape)
 
     def add_point(self, class_id: int, voxel: Voxel, positive: bool = True) -> None:
         """Click: this voxel is (not) of the class. Raises InputError outside the volume or for an unknown class."""
-        self.add(Point(class_id=class_id, positive=positive, voxel=voxel))
+        with _checked():
+            self.add(Point(class_id=class_id, positive=positive, voxel=voxel))
 
     def add_scribble(self, class_id: int, voxels: Sequence[Voxel], positive: bool = True) -> None:
         """Brush stroke: these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
-        self.add(Scribble(class_id=class_id, positive=positive, voxels=tuple(voxels)))
+        with _checked():
+            self.add(Scribble(class_id=class_id, positive=positive, voxels=tuple(voxels)))
 
     def add_lasso(self, class_id: int, axis: int, vertices: Sequence[Voxel], positive: bool = True) -> None:
         """Polygon on a slice across `axis` (0, 1 or 2 of i, j, k). Raises InputError as :meth:`add_point`."""
-        self.add(Lasso(class_id=class_id, positive=positive, axis=axis, vertices=tuple(vertices)))
+        with _checked():
+            self.add(Lasso(class_id=class_id, positive=positive, axis=axis, vertices=tuple(vertices)))
 
     def add_box(self, class_id: int, start: Voxel, stop: Voxel, positive: bool = True) -> None:
         """Half-open box around all of the class on the slices that it spans. Raises InputError as :meth:`add_point`."""
-        self.add(Box(class_id=class_id, positive=positive, start=start, stop=stop))
+        with _checked():
+            self.add(Box(class_id=class_id, positive=positive, start=start, stop=stop))
 
     def add_mask(self, class_id: int, mask: npt.NDArray[np.bool_], positive: bool = True) -> None:
         """Mask (I, J, K): these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
         if mask.shape != self.geometry.shape:
             raise InputError(f"mask {mask.shape} must have the image's shape {self.geometry.shape}")
-        self.add(Mask.from_array(mask, class_id, positive))
+        with _checked():
+            self.add(Mask.from_array(mask, class_id, positive))
 
     def lock(self, class_id: int, locked: bool = True) -> None:
         """From here on prompts leave this class as it is now (or may change it again)."""
-        self.add(Lock(class_id=class_id, locked=locked))
+        with _checked():
+            self.add(Lock(class_id=class_id, locked=locked))
 
     def add(self, *entries: Entry) -> None:
         """Take prompts of any number of classes in one round; all of them or, when one is wrong, none."""
@@ -117,16 +128,20 @@ class Session:
         """Go back one operation; False when there is none."""
         if not self._past:
             return False
-        self._undone.append(self._log)
-        self._show(self._past.pop())
+        before = self._log
+        self._show(self._past[-1])
+        self._past.pop()
+        self._undone.append(before)
         return True
 
     def redo(self) -> bool:
         """Take back the last undo; False when there is none."""
         if not self._undone:
             return False
-        self._past.append(self._log)
-        self._show(self._undone.pop())
+        before = self._log
+        self._show(self._undone[-1])
+        self._undone.pop()
+        self._past.append(before)
         return True
 
     def save_log(self, path: Path) -> None:
@@ -150,10 +165,10 @@ class Session:
             InputError: damaged, of another format, for an image of another shape, or for another model.
         """
         content = read_log(path)
-        if tuple(content["shape"]) != self.geometry.shape:
+        if content["shape"] != list(self.geometry.shape):
             raise InputError(f"{path}: log of an image of shape {content['shape']}, not {list(self.geometry.shape)}")
         if content["model_sha256"] != self.segmenter.sha256:
-            raise InputError(f"{path}: log of another model; use the model with sha256 {content['model_sha256'][:12]}")
+            raise InputError(f"{path}: log of another model; use the model with sha256 {content['model_sha256']:.12}")
         entries = content["entries"]
         for entry in entries:
             self._check(entry)
@@ -166,25 +181,33 @@ class Session:
             raise InputError(f"no class {entry.class_id}; the model knows {known}")
         if isinstance(entry, Lock):
             return
-        ends = _ends(entry)
-        if (ends < 0).any() or (ends >= np.array(self.geometry.shape)).any():
-            shape = self.geometry.shape
+        shape = self.geometry.shape
+        try:
+            ends = _ends(entry)
+            outside = bool((ends < 0).any() or (ends >= np.array(shape)).any())
+        except OverflowError:
+            outside = True
+        if outside:
             raise InputError(f"{entry.kind} prompt reaches outside the volume of {shape[0]} x {shape[1]} x {shape[2]}")
+        if isinstance(entry, Mask):
+            entry.voxels()
 
     def _move(self, log: tuple[Entry, ...]) -> None:
-        self._past.append(self._log)
-        self._undone.clear()
+        before = self._log
         self._show(log)
+        self._past.append(before)
+        self._undone.clear()
 
     def _show(self, log: tuple[Entry, ...]) -> None:
-        labels = self._result(log)
+        """Take over a log and its result; an error or interrupt on the way changes nothing."""
+        labels, frozen = self._result(log)
         box = np.nonzero(labels != self._labels)
         found = [slice(int(a.min()), int(a.max()) + 1) for a in box] if len(box[0]) else None
         self.changed_region = (found[0], found[1], found[2]) if found else None
-        self._log, self._labels = log, labels
+        self._log, self._labels, self._frozen = log, labels, frozen
 
-    def _result(self, log: tuple[Entry, ...]) -> npt.NDArray[np.uint8]:
-        """Labels (I, J, K) of a log: the network's answer, then locks, then the prompted voxels themselves."""
+    def _result(self, log: tuple[Entry, ...]) -> tuple[npt.NDArray[np.uint8], Frozen]:
+        """Labels (I, J, K) of a log: the network's answer, then the prompted voxels themselves, then locks."""
         frozen: dict[int, npt.NDArray[np.bool_]] = {}
         prompts: tuple[Prompt, ...] = ()
         for entry in log:
@@ -194,41 +217,59 @@ class Session:
                 frozen[entry.class_id] = self._answer(prompts, frozen) == entry.class_id
             else:
                 frozen.pop(entry.class_id, None)
-        return self._answer(prompts, frozen)
+        return self._answer(prompts, frozen), frozen
 
-    def _answer(self, prompts: tuple[Prompt, ...], frozen: dict[int, npt.NDArray[np.bool_]]) -> npt.NDArray[np.uint8]:
+    def _answer(self, prompts: tuple[Prompt, ...], frozen: Frozen) -> npt.NDArray[np.uint8]:
         segmentation = self._segmentation(prompts)
         start, stop = self._span
         stack = self._automatic.copy() if prompts else self._automatic
         if stop > start:
             stack[start:stop] = segmentation.label_slices(start, stop)
         labels: npt.NDArray[np.uint8] = self._case.restore.place(stack)  # type: ignore[assignment]
+        flat = labels.reshape(-1)
+        denied: dict[int, npt.NDArray[np.intp]] = {}
         for prompt in prompts:
-            if not isinstance(prompt, Box):
-                where = tuple(prompt_voxels(prompt).T)
-                there = labels[where]
-                if prompt.positive:
-                    labels[where] = prompt.class_id
-                elif (there == prompt.class_id).any():
-                    labels[where] = self._second_best(segmentation, prompt, there)
+            if isinstance(prompt, Box):
+                continue
+            own = prompt.class_id
+            where = np.ravel_multi_index(tuple(prompt_voxels(prompt).T), labels.shape)
+            before = denied.get(own, np.empty(0, np.intp))
+            if prompt.positive:
+                denied[own] = np.setdiff1d(before, where)
+                flat[where] = own
+            else:
+                denied[own] = np.union1d(before, where)
+                self._relabel(flat, where[flat[where] == own], segmentation, denied, [own])
         for class_id, mask in frozen.items():
-            labels[(labels == class_id) & ~mask] = 0
             labels[mask] = class_id
+        if frozen:
+            excess = np.isin(labels, list(frozen)) & ~np.any(list(frozen.values()), axis=0)
+            self._relabel(flat, np.flatnonzero(excess), segmentation, denied, frozen)
         return labels
 
-    def _second_best(
-        self, segmentation: Segmentation, prompt: Prompt, there: npt.NDArray[np.uint8]
-    ) -> npt.NDArray[np.uint8]:
-        """Labels `there` of a negative prompt's voxels, its class replaced by the most probable other one."""
-        voxels = prompt_voxels(prompt)
-        places = self._case.restore.crop_voxels(voxels)
-        replaced = there.copy()
-        for n in np.flatnonzero(there == prompt.class_id):
-            d, y, x = places[n]
-            scores = segmentation.restore.to_source(segmentation.scores[d : d + 1].float())[0, :, y, x].clone()
-            scores[prompt.class_id] = -1
-            replaced[n] = int(scores.argmax())
-        return replaced
+    def _relabel(
+        self,
+        flat: npt.NDArray[np.uint8],
+        where: npt.NDArray[np.intp],
+        segmentation: Segmentation,
+        denied: Mapping[int, npt.NDArray[np.intp]],
+        never: Iterable[int],
+    ) -> None:
+        """Give voxels (flat indices) the most probable class but `never`, and none denied them if there is another.
+
+        Voxels outside the crop ask its nearest voxel.
+        """
+        restore = self._case.restore
+        voxels = np.stack(np.unravel_index(where, self.geometry.shape), 1)
+        places = np.clip(restore.crop_voxels(voxels), 0, np.array(restore.size) - 1)
+        for d in np.unique(places[:, 0]).tolist():
+            here = places[:, 0] == d
+            rows, columns = places[here, 1], places[here, 2]
+            scores = restore.to_source(segmentation.scores[d : d + 1].float())[0].cpu().numpy()[:, rows, columns]
+            for class_id, voxels_denied in denied.items():
+                scores[class_id, np.isin(where[here], voxels_denied)] -= 2
+            scores[list(never)] -= 4
+            flat[where[here]] = scores.argmax(0)
 
     def _segmentation(self, prompts: tuple[Prompt, ...]) -> Segmentation:
         """The network's answer to prompts; ``_span`` then says which slices may differ from the automatic ones."""
@@ -240,28 +281,34 @@ class Session:
         sweeps = engine.prompted({d: maps[n].to(self.segmenter.device) for n, d in enumerate(slices)})
         spans = [s.changed for s in sweeps if slices]
         self._span = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
-        scores = combine(sweeps, 0, engine.depth).half()
+        start, stop = self._span
+        scores = self._automatic_scores
+        if stop > start:
+            scores = scores.clone()
+            scores[start:stop] = combine(sweeps, start, stop).half()
         return Segmentation(self._case.restore, scores, self.segmenter.class_names)
 
     def _stroke(self, prompt: Prompt) -> Stroke | None:
         """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
         restore, stride = self._case.restore, self.segmenter.plan.stem_stride
         if isinstance(prompt, Box):
-            corners = np.array([prompt.start, np.array(prompt.stop) - 1])
+            crop = restore.file_box(0, self._engine.depth)
+            low = np.maximum(prompt.start, [s.start for s in crop])
+            high = np.minimum(prompt.stop, [s.stop for s in crop]) - 1
+            voxels = np.array([low, high])
+            if (high < low).any():
+                return None
         else:
-            corners = prompt_voxels(prompt)
-        cells = restore.to_slices(corners)
+            voxels = prompt_voxels(prompt)
+        cells = restore.to_slices(voxels)
         cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
-        if not isinstance(prompt, Box | Point):
+        if not isinstance(prompt, Point):
             cells = np.unique(np.rint(cells), axis=0)
         inside = (cells > -0.5).all(1) & (cells < np.array([self._engine.depth, *self._engine.size]) - 0.5).all(1)
-        if isinstance(prompt, Box):
-            kind = "box"
-        else:
-            cells = cells[inside]
-            kind = "point" if isinstance(prompt, Point) else "region"
-        if not inside.any():
+        cells = cells[inside]
+        if not len(cells):
             return None
+        kind = "box" if isinstance(prompt, Box) else "point" if isinstance(prompt, Point) else "region"
         tensor = torch.from_numpy(cells).float()
         return Stroke(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]
 
@@ -277,7 +324,8 @@ def read_log(path: Path) -> dict[str, Any]:
         if content["format"] != LOG_FORMAT:
             raise InputError(f"{path}: prompt log of format {content['format']}, but this version reads {LOG_FORMAT}")
         content["entries"] = _entries.validate_python(content["entries"])
-        _ = content["shape"], content["model_sha256"]
+        content["model_sha256"] = str(content["model_sha256"])
+        content["shape"] = list(content["shape"])
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except InputError:
@@ -303,7 +351,7 @@ def prompt_voxels(prompt: Prompt) -> npt.NDArray[np.intp]:
 
 
 def _inside(lasso: Lasso) -> npt.NDArray[np.intp]:
-    """Voxels whose centres lie in the polygon, and its vertices."""
+    """Voxels whose centres lie in the polygon or on its edges."""
     from matplotlib.path import Path as Polygon
 
     vertices = np.array(lasso.vertices)
@@ -311,7 +359,12 @@ def _inside(lasso: Lasso) -> npt.NDArray[np.intp]:
     low, high = flat.min(0), flat.max(0)
     grid = np.stack(np.meshgrid(*(np.arange(a, b + 1) for a, b in zip(low, high, strict=True)), indexing="ij"), -1)
     inside = grid.reshape(-1, 2)[Polygon(flat).contains_points(grid.reshape(-1, 2))]
-    found = np.unique(np.concatenate([inside, flat]), axis=0)
+    edges = [
+        a + np.outer(np.arange(steps), b - a) // steps
+        for a, b in zip(flat, np.roll(flat, -1, axis=0), strict=True)
+        if (steps := int(np.gcd(*(b - a)))) > 0
+    ]
+    found = np.unique(np.concatenate([inside, flat, *edges]), axis=0)
     voxels: npt.NDArray[np.intp] = np.insert(found, lasso.axis, vertices[0, lasso.axis], axis=1)
     return voxels
 
@@ -325,27 +378,34 @@ def _ends(prompt: Prompt) -> npt.NDArray[np.intp]:
     return prompt_voxels(prompt)
 
 
-def _notes(log: Sequence[Entry], shape: tuple[int, int, int]) -> list[str]:
-    said: dict[int, tuple[int, int, bool]] = {}
-    locked: dict[int, int] = {}
+def _notes(log: Sequence[Entry], frozen: Frozen, shape: tuple[int, int, int]) -> list[str]:
+    """What later prompts overrule, and what the locks in force do."""
+    since: dict[int, int] = {}
+    for number, entry in enumerate(log):
+        if isinstance(entry, Lock) and entry.locked:
+            since.setdefault(entry.class_id, number)
+        elif isinstance(entry, Lock):
+            since.pop(entry.class_id, None)
+    standing: dict[int, dict[tuple[int, bool], int]] = {}
     notes = []
     for number, entry in enumerate(log):
         if isinstance(entry, Lock):
-            if entry.locked:
-                locked[entry.class_id] = number
-            else:
-                locked.pop(entry.class_id, None)
             continue
-        if entry.class_id in locked:
+        own, locks = (entry.class_id, entry.positive), [k for k, n in since.items() if n < number]
+        if entry.class_id in locks:
             notes.append(f"prompt {number} speaks of class {entry.class_id}, which is locked: it changes nothing of it")
         if isinstance(entry, Box):
             continue
+        where = tuple(prompt_voxels(entry).T)
+        for class_id in locks:
+            if entry.positive and class_id != entry.class_id and frozen[class_id][where].any():
+                notes.append(f"prompt {number} lies on class {class_id}, which is locked: it changes nothing there")
         overruled = set()
-        for voxel in np.ravel_multi_index(tuple(prompt_voxels(entry).T), shape).tolist():
-            earlier = said.get(voxel)
-            if earlier is not None and _contradict(earlier[1:], (entry.class_id, entry.positive)):
-                overruled.add(earlier[0])
-            said[voxel] = (number, entry.class_id, entry.positive)
+        for voxel in np.ravel_multi_index(where, shape).tolist():
+            said = standing.setdefault(voxel, {})
+            for other in [other for other in said if _contradict(other, own)]:
+                overruled.add(said.pop(other))
+            said[own] = number
         notes += [f"prompt {number} overrules prompt {before} where they overlap" for before in sorted(overruled)]
     return notes
 
@@ -355,3 +415,16 @@ def _contradict(earlier: tuple[int, bool], later: tuple[int, bool]) -> bool:
     if earlier[1] and later[1]:
         return earlier[0] != later[0]
     return earlier[1] != later[1] and earlier[0] == later[0]
+
+
+@contextmanager
+def _checked() -> Iterator[None]:
+    """Say in one line what a prompt's own checks refuse.
+
+    Raises:
+        InputError: in place of pydantic's error.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise InputError(f"{error.title.lower()} prompt: {error.errors()[0]['msg']}") from error

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -71,7 +70,7 @@ def load_model(folder: Path) -> Trained:
     try:
         model = S2VNet(ModelConfig.model_validate(content["config"]))
         model.load_state_dict(load_file(folder / WEIGHTS))
-    except (KeyError, ValidationError, RuntimeError, SafetensorError) as error:
+    except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{folder}: weights and description do not fit ({reason})") from error
     return Trained(model.eval(), content.get("plan", {}), content.get("info", {}), digest)
@@ -83,9 +82,12 @@ def choose_device(name: str) -> torch.device:
     Raises:
         CheckpointError: the device is not there.
     """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
-    if not available.get(name.split(":")[0], False):
-        raise CheckpointError(f"device {name} is not available; choose one of {[k for k, v in available.items() if v]}")
-    return torch.device(name)
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    available = [kind for kind, count in counts.items() if count]
+    try:
+        device = torch.device(available[0] if name == "auto" else name)
+        if (device.index or 0) < counts.get(device.type, 0):
+            return device
+    except RuntimeError:  # no name of a device
+        pass
+    raise CheckpointError(f"device {name} is not available; choose one of {', '.join(available)}")

@@ -67,8 +67,25 @@ class ClusteringLayer(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(math.log(10.0)))
         self.prior_weight = nn.Parameter(torch.tensor(1.0))
 
+    def describe(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (N, d, h, w) of a feature map (N, c, h, w); independent of centres, so computed once."""
+        height, width = pixels.shape[-2:]
+        x = pixels.flatten(2).transpose(1, 2)
+        place = self.place(sine_position(height, width, self.place.in_features, x.device).to(x.dtype))
+        keys = F.normalize(self.key(x) + place, dim=-1)
+        # values hold appearance and place, so a centre knows where its class is as well as what it looks like
+        values = self.value(x) + place
+        keys, values = (t.transpose(1, 2).unflatten(-1, (height, width)) for t in (keys, values))
+        return keys, values
+
     def forward(
-        self, centres: Tensor, identity: Tensor, valid: Tensor, pixels: Tensor, prior: Tensor, force: Tensor
+        self,
+        centres: Tensor,
+        identity: Tensor,
+        valid: Tensor,
+        features: tuple[Tensor, Tensor],
+        prior: Tensor,
+        force: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """One clustering iteration.
 
@@ -76,28 +93,24 @@ class ClusteringLayer(nn.Module):
             centres: (B, 2K, d) rows.
             identity: (2K, d) class identity of each row.
             valid: (B, 2K) 1 where a row takes part.
-            pixels: (B, c, h, w) feature map.
+            features: keys and values (B, d, h, w) of :meth:`describe`.
             prior: (B, K, h, w) previous slice's soft masks, zero when nothing was carried.
             force: (B, K, h, w) positive prompt maps.
 
         Returns:
             Updated centres (B, 2K, d) and row affinities (B, 2K, h, w).
         """
-        height, width = pixels.shape[-2:]
-        x = pixels.flatten(2).transpose(1, 2)
-        place = self.place(sine_position(height, width, centres.shape[-1], x.device))
-        keys = F.normalize(self.key(x) + place, dim=-1)
-        queries = F.normalize(self.query(centres + identity), dim=-1)
-        affinity = self.temperature.exp() * queries @ keys.transpose(1, 2)
+        size = prior.shape[-2:]
+        keys, values = (t.flatten(2) for t in features)
+        queries = F.normalize(self.query(centres + identity), dim=-1) * self.temperature.exp()
         bias = torch.cat([self.prior_weight * prior, FORCE * force], 1).flatten(2)
-        affinity = affinity + bias + (1 - valid)[..., None] * INVALID
+        affinity = queries @ keys + bias + (1 - valid)[..., None] * INVALID
         chosen = assign(affinity, self.assignment)
-        # Values hold appearance and place, so a centre knows where its class is as well as what it looks like.
-        mean = chosen @ (self.value(x) + place) / (1 + chosen.sum(-1, keepdim=True))
+        mean = (chosen @ values.transpose(1, 2)) / (1 + chosen.sum(-1, keepdim=True))
         centres = self.norms[0](centres + self.update(mean))
         centres = self.norms[1](centres + self._attend(centres, identity, valid))
         centres = self.norms[2](centres + self.ffn(centres))
-        return centres, affinity.unflatten(-1, (height, width))
+        return centres, affinity.unflatten(-1, (size[0], size[1]))
 
     def _attend(self, centres: Tensor, identity: Tensor, valid: Tensor) -> Tensor:
         def split(t: Tensor) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import EllipsisType
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,20 +19,31 @@ class Features(NamedTuple):
 
     mask: Tensor
     """Mask features (N, M, h, w) at the stem's stride."""
-    pyramid: tuple[Tensor, ...]
-    """Clustering maps (N, c_l, h_l, w_l), coarsest first."""
+    keys: tuple[Tensor, ...]
+    """Per clustering layer, unit-length keys (N, d, h_l, w_l) of the pixels, coarsest map first."""
+    values: tuple[Tensor, ...]
+    """Per clustering layer, what pixels give to their centre (N, d, h_l, w_l): appearance and place."""
 
     def at(self, index: Index) -> Features:
         """Features of a subset; `index` as for a tensor."""
-        return Features(self.mask[index], tuple(level[index] for level in self.pyramid))
+        return self._each(lambda x: x[index])
 
     def detach(self) -> Features:
         """The same features without gradient."""
-        return Features(self.mask.detach(), tuple(level.detach() for level in self.pyramid))
+        return self._each(Tensor.detach)
 
     def unflatten(self, batch: int) -> Features:
         """(B*T, ...) to (B, T, ...)."""
-        return Features(self.mask.unflatten(0, (batch, -1)), tuple(x.unflatten(0, (batch, -1)) for x in self.pyramid))
+        return self._each(lambda x: x.unflatten(0, (batch, -1)))
+
+    @classmethod
+    def cat(cls, parts: Sequence[Features]) -> Features:
+        """One after the other along the first axis."""
+        keys, values = (zip(*(p[n] for p in parts), strict=True) for n in (1, 2))
+        return cls(torch.cat([p.mask for p in parts]), tuple(map(torch.cat, keys)), tuple(map(torch.cat, values)))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Features:
+        return Features(change(self.mask), tuple(map(change, self.keys)), tuple(map(change, self.values)))
 
 
 class PixelDecoder(nn.Module):
@@ -46,15 +58,15 @@ class PixelDecoder(nn.Module):
         self.smooth = nn.ModuleList(_smooth(w) for w in widths)
         self.auxiliary = nn.Conv2d(mask_dim, num_classes, 1)
 
-    def forward(self, maps: Sequence[Tensor]) -> Features:
-        """Encoder maps, finest first, to :class:`Features`."""
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Encoder maps, finest first, to mask features and the clustering maps, coarsest first."""
         top = self.smooth[-1](self.lateral[-1](maps[-1]))
         pyramid = [top]
         for i in range(len(maps) - 2, -1, -1):
             above = F.interpolate(self.reduce[i](top), size=maps[i].shape[-2:], mode="nearest")
             top = self.smooth[i](self.lateral[i](maps[i]) + above)
             pyramid.append(top)
-        return Features(pyramid[-1], tuple(pyramid[:-1]))
+        return pyramid[-1], pyramid[:-1]
 
 
 def _smooth(width: int) -> nn.Sequential:

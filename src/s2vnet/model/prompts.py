@@ -6,6 +6,7 @@ A later prompt wins over an earlier one where they disagree.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -66,8 +67,11 @@ def touched(strokes: Iterable[Stroke], depth: int) -> list[int]:
     """Slices of a volume of `depth` slices whose maps the strokes touch, in rising order."""
     found: set[int] = set()
     for stroke in strokes:
+        places = stroke.cells[:, 0]
+        if stroke.kind == "box":  # two corners stand for all slices between them
+            places = torch.arange(math.ceil(places.min()), math.floor(places.max()) + 1)
         reach = 0 if stroke.kind == "box" else REACH_SLICES
-        for d in stroke.cells[:, 0].round().int().unique().tolist():
+        for d in places.round().int().unique().tolist():
             found.update(range(max(0, d - reach), min(depth, d + reach + 1)))
     return sorted(found)
 

@@ -6,7 +6,7 @@ Reference: Ding et al., "Clustering Propagation for Universal Medical Image Segm
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from s2vnet.config import ModelConfig
 from s2vnet.model.aggregation import Aggregator, State
-from s2vnet.model.clustering import INVALID, ClusteringLayer, class_logits, sine_position
+from s2vnet.model.clustering import INVALID, ClusteringLayer, class_logits
 from s2vnet.model.encoder import Encoder
 from s2vnet.model.pixel_decoder import Features, PixelDecoder
+from s2vnet.types import InputError
 
 PROMPT_MAPS = 3
 """Maps per class and slice that prompts are drawn on: positive, negative, box."""
@@ -42,27 +43,33 @@ class S2VNet(nn.Module):
         super().__init__()
         self.config = config
         d, m, k = config.dim, config.mask_dim, config.num_classes
+        if d % 8 or m % 8 or d % config.heads:
+            raise InputError(f"dim {d} and mask_dim {m} must be multiples of 8, and dim one of heads {config.heads}")
         self.encoder = Encoder(config.encoder, config.in_channels, config.stem_stride)
         self.pixel_decoder = PixelDecoder(self.encoder.channels, d, m, k)
         self.initial_centres = nn.Parameter(torch.randn(k, d) * 0.5)
         self.identity = nn.Parameter(torch.randn(k, d) * 0.5)
         self.prompt_identity = nn.Parameter(torch.randn(d) * 0.5)
         self.travel = nn.Parameter(torch.zeros(d))
-        self.prompt_centre = nn.Sequential(nn.Linear(sum(self.pixel_decoder.widths) + m + d, d), nn.LayerNorm(d))
         self.centre_norm = nn.LayerNorm(d)
         self.layers = nn.ModuleList(
             ClusteringLayer(width, d, config.heads, config.assignment)
             for width in self.pixel_decoder.widths
             for _ in range(config.layers_per_level)
         )
+        self.prompt_centre = nn.Sequential(nn.Linear(len(self.layers) * d + m, d), nn.LayerNorm(d))
         self.map_embedding = nn.Linear(d, (1 + PROMPT_MAPS) * m)
-        self.fuse = nn.Sequential(
-            nn.Conv2d(m, m, 3, padding=1), nn.GroupNorm(8, m), nn.GELU(), nn.Conv2d(m, m, 3, padding=1)
-        )
+        # the only convolution of the decoder, and depthwise: a prompt must cost little next to encoding a slice
+        self.surround = nn.Conv2d(m, m, 5, padding=2, groups=m)
+        self.fuse = nn.Sequential(nn.Linear(m, 2 * m), nn.ReLU(), nn.Linear(2 * m, m))
         self.mask_head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, m + 1))
         self.presence = nn.Linear(d, 1)
         self.aggregator = Aggregator(d, config.propagation, config.min_area)
         nn.init.zeros_(self.fuse[-1].weight)  # type: ignore[arg-type]
+
+    @property
+    def _clustering(self) -> list[ClusteringLayer]:
+        return cast(list[ClusteringLayer], list(self.layers))
 
     @property
     def stride(self) -> int:
@@ -71,8 +78,10 @@ class S2VNet(nn.Module):
 
     def encode(self, slices: Tensor) -> Features:
         """Slices (N, C, H, W), each with its neighbours as channels, to features; slices are independent."""
-        features: Features = self.pixel_decoder(self.encoder(slices))
-        return features
+        mask, pyramid = self.pixel_decoder(self.encoder(slices))
+        pixels = [pyramid[index // self.config.layers_per_level] for index in range(len(self.layers))]
+        described = [layer.describe(x) for layer, x in zip(self._clustering, pixels, strict=True)]
+        return Features(mask, tuple(keys for keys, _ in described), tuple(values for _, values in described))
 
     def auxiliary(self, features: Features) -> Tensor:
         """Class logits (N, K, h, w) of the pixel decoder alone; supervises it, and is not used afterwards."""
@@ -110,17 +119,10 @@ class S2VNet(nn.Module):
         centres, valid = self._initial_rows(features, state, positive)
         identity = torch.cat([self.identity, self.identity + self.prompt_identity])
         layer_logits = []
-        for index, layer in enumerate(self.layers):
-            pixels = features.pyramid[index // self.config.layers_per_level]
-            size = pixels.shape[-2:]
-            centres, affinity = layer(
-                centres,
-                identity,
-                valid,
-                pixels,
-                F.adaptive_avg_pool2d(prior, (size[0], size[1])),
-                _shrink(positive, size),
-            )
+        for layer, keys, values in zip(self._clustering, features.keys, features.values, strict=True):
+            size = keys.shape[-2:]
+            carried = F.adaptive_avg_pool2d(prior, (size[0], size[1]))
+            centres, affinity = layer(centres, identity, valid, (keys, values), carried, _shrink(positive, size))
             layer_logits.append(class_logits(affinity, k))
         logits = self._masks(features, centres, valid, torch.cat([prior[:, :, None], prompts], 2))
         presence = self.presence(centres[:, :k]).squeeze(-1)
@@ -132,10 +134,7 @@ class S2VNet(nn.Module):
         known = state.known[..., None]
         slots = self.centre_norm(known * state.centres + (1 - known) * self.initial_centres)
         slots = slots + state.direction[:, None, None] * self.travel
-        pooled = [_pool(level, _shrink(positive, level.shape[-2:])) for level in (*features.pyramid, features.mask)]
-        height, width = positive.shape[-2:]
-        place = sine_position(height, width, self.config.dim, positive.device)
-        pooled.append(_pool(place.T.reshape(1, -1, height, width), positive))
+        pooled = [_pool(level, _shrink(positive, level.shape[-2:])) for level in (*features.values, features.mask)]
         prompted = (positive.amax((-2, -1)) > 0.5).to(slots.dtype)
         rows = torch.cat([slots, self.prompt_centre(torch.cat(pooled, -1))], 1)
         return rows, torch.cat([torch.ones_like(prompted), prompted], 1)
@@ -145,7 +144,8 @@ class S2VNet(nn.Module):
         m = self.config.mask_dim
         colours = self.map_embedding(self.identity).unflatten(-1, (-1, m))
         pixels = features.mask + torch.einsum("bkjhw,kjm->bmhw", maps, colours)
-        pixels = features.mask + self.fuse(pixels)
+        blended = self.fuse(self.surround(pixels).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        pixels = features.mask + blended
         weights, bias = self.mask_head(centres).split([m, 1], -1)
         rows = torch.einsum("brm,bmhw->brhw", weights, pixels) / m**0.5 + bias[..., None]
         rows = rows + ((1 - valid) * INVALID)[..., None, None]
@@ -160,4 +160,4 @@ def _shrink(maps: Tensor, size: torch.Size) -> Tensor:
 def _pool(pixels: Tensor, weights: Tensor) -> Tensor:
     """Mean of pixels (B, c, h, w) under weights (B, K, h, w): (B, K, c); zero where the weights are."""
     total = weights.sum((-2, -1))[..., None]
-    return torch.einsum("bkhw,bchw->bkc", weights, pixels.expand(weights.shape[0], -1, -1, -1)) / (total + 1e-4)
+    return weights.flatten(2) @ pixels.flatten(2).transpose(1, 2) / (total + 1e-4)

@@ -22,7 +22,8 @@ class Writer:
 
     def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
         self.folder = folder
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) or None)
+        later = int(history[-1]["step"]) + 1 if history else None
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=later)
 
     def write(self, history: list[dict[str, float]]) -> None:
         """Add the last row to TensorBoard and write all rows as JSON and as curves."""
@@ -33,14 +34,12 @@ class Writer:
         with replacing(self.folder / "history.json") as temporary:
             temporary.write_text(json.dumps(history, indent=1) + "\n")
         figure = Figure(figsize=(8, 3.2), layout="constrained")
-        for axes, name in zip(figure.subplots(1, 2), ("loss", "dice"), strict=True):
+        for axes, (name, title) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
             rows = [row for row in history if name in row]
             axes.plot(
                 [row["step"] for row in rows], [row[name] for row in rows], marker="." if name == "dice" else None
             )
-            axes.set(
-                xlabel="step", title="training loss" if name == "loss" else "validation Dice (automatic, few cases)"
-            )
+            axes.set(xlabel="step", title=title)
             axes.grid(alpha=0.3)
         with replacing(self.folder / "curves.png") as temporary:
             figure.savefig(temporary, dpi=110)

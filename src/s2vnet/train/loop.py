@@ -29,7 +29,7 @@ from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.evaluate.metrics import dice
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.model.checkpoint import Trained, save_model
+from s2vnet.model.checkpoint import Trained, choose_device, save_model
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.train.step import ClipStep
 from s2vnet.types import CheckpointError, InputError
@@ -86,13 +86,18 @@ def train(
 
     Raises:
         InputError: no labelled cases, or a batch that does not divide by `devices`.
-        CheckpointError: the checkpoint is damaged or of another configuration.
+        CheckpointError: the device is not there, or the checkpoint is damaged or of another configuration.
         KeyboardInterrupt: after the state has been written; continue with `resume`.
     """
     if config.batch_size % devices:
         raise InputError(f"a batch of {config.batch_size} clips cannot be shared by {devices} processes")
+    if not any(case.labels is not None for case in cases):
+        raise InputError("no labelled cases to train on; check the dataset and the fold")
     fabric = Fabric(
-        accelerator=device, devices=devices, strategy="ddp" if devices > 1 else "auto", precision=config.precision
+        accelerator=choose_device(device).type,
+        devices=devices,
+        strategy=_strategy(model_config, config) if devices > 1 else "auto",
+        precision=config.precision,
     )
     if devices > 1:
         fabric.launch()
@@ -106,6 +111,7 @@ def train(
     if fabric.is_global_zero:
         details = {**(info or {}), "steps": run.step, "train": config.model_dump(), "torch": str(torch.__version__)}
         save_model(folder, trained, signature["plan"], details)
+    fabric.barrier()
     return Trained(trained, signature["plan"], info or {}, "")
 
 
@@ -119,6 +125,12 @@ def load_cases(
         found.append(preprocess(volume, plan, labels, name))
         report("reading cases", number + 1, len(names))
     return found
+
+
+def _strategy(model_config: ModelConfig, config: TrainConfig) -> str:
+    """DDP; where no aggregated centre reaches a loss, it must expect that the aggregation's gate has no gradient."""
+    gated = model_config.propagation == "aggregated" and config.clip_length > 1
+    return "ddp" if gated else "ddp_find_unused_parameters_true"
 
 
 def _setup(fabric: Fabric, model_config: ModelConfig, config: TrainConfig) -> tuple[Run, Any]:

@@ -1,0 +1,158 @@
+"""Is propagation worth having? The same network and budget with and without it, on a phantom and on real data.
+
+    python benchmarks/ablation.py phantom -o docs/results/ablation.json
+    python benchmarks/ablation.py hippocampus --data ../shared/data/Dataset004_Hippocampus -o docs/results/ablation.json
+
+The phantom: two tubes that look alike wander through the slices. Only the first slice says, by a mark inside one of
+them, which is class 1 and which is class 2. Finished runs are kept in the output, so that it can be interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from s2vnet.atomic import replacing
+from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.data.dataset import read_dataset, read_folds
+from s2vnet.data.fingerprint import take_fingerprint
+from s2vnet.data.plan import IntensityScheme, Plan, make_plan
+from s2vnet.data.preprocess import Case, preprocess
+from s2vnet.evaluate.metrics import dice
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.train.loop import load_cases, train
+from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "none": ({"propagation": "none"}, {}),
+    "previous": ({"propagation": "previous"}, {}),
+    "aggregated": ({}, {}),
+    "aggregated-soft": ({"assignment": "soft"}, {}),
+    "aggregated-no-mask": ({"mask_prior": False}, {}),
+    "automatic-only": ({}, {"interactive_fraction": 0.0}),
+}
+"""Settings of network and training that differ from the default."""
+
+SIZE = 32
+PHANTOM_PLAN = Plan(
+    dataset="phantom",
+    channels=("mark",),
+    labels={"background": 0, "first": 1, "second": 2},
+    plane="axial",
+    spacing=(1.0, 1.0),
+    patch_size=(SIZE, SIZE),
+    intensities=(IntensityScheme(kind="zscore"),),
+    crop_to_nonzero=False,
+    context_slices=0,
+    encoder="tiny",
+    stem_stride=1,
+)
+
+
+def phantom(depth: int, rng: np.random.Generator, name: str) -> Case:
+    """Two wandering discs of radius 4; a bright mark in the first slice tells class 1."""
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    labels = np.zeros((SIZE, SIZE, depth), np.uint8)
+    image = rng.normal(0, 0.15, (SIZE, SIZE, depth)).astype(np.float32)
+    places = np.array([[SIZE / 2, SIZE * 0.28], [SIZE / 2, SIZE * 0.72]]) + rng.uniform(-3, 3, (2, 2))
+    order = rng.permutation(2)
+    home = places.copy()
+    for d in range(depth):
+        places += rng.normal(0, 0.6, (2, 2)) + 0.1 * (home - places)
+        for class_id, place in zip((1, 2), places[order], strict=True):
+            disc = (rows - place[0]) ** 2 + (columns - place[1]) ** 2 <= 16
+            image[..., d][disc] += 1.0
+            labels[..., d][disc] = class_id
+            if d == 0 and class_id == 1:
+                image[..., d][(rows - place[0]) ** 2 + (columns - place[1]) ** 2 <= 3] += 1.5
+    grid = Geometry((SIZE, SIZE, depth), np.eye(4))
+    return preprocess(Volume(image[None], grid), PHANTOM_PLAN, LabelMap(labels, grid), name)
+
+
+def score(segmenter: Segmenter, cases: list[Case]) -> float:
+    """Mean Dice over cases and classes, on the network's grid (stem stride 1)."""
+    found = []
+    for case in cases:
+        assert case.labels is not None
+        predicted = segmenter.segment_case(case).scores.argmax(1).cpu().numpy()
+        found.append(np.nanmean([dice(predicted == k, case.labels == k) for k in segmenter.class_names if k]))
+    return float(np.mean(found))
+
+
+def fit(variant: str, seed: int, cases: list[Case], plan: Plan, steps: int, **training: Any) -> tuple[Segmenter, float]:
+    """Train a variant; also the seconds that it took."""
+    network, changes = VARIANTS[variant]
+    model = ModelConfig(
+        in_channels=plan.in_channels, num_classes=plan.num_classes, encoder=plan.encoder, stem_stride=plan.stem_stride
+    ).model_copy(update=network)
+    config = TrainConfig(seed=seed, epochs=max(1, steps // 50), **{**training, **changes})
+    start = datetime.datetime.now()
+    with tempfile.TemporaryDirectory() as folder:
+        trained = train(cases, [], plan, model, config, Path(folder), device="cpu")
+    return Segmenter([trained], device="cpu"), (datetime.datetime.now() - start).total_seconds()
+
+
+def run_phantom(variant: str, seed: int, steps: int) -> dict[str, float]:
+    """Dice on unseen phantoms of 12 and of 50 slices."""
+    rng = np.random.default_rng((seed, 7))
+    cases = [phantom(12, rng, f"train{n}") for n in range(60)]
+    segmenter, seconds = fit(variant, seed, cases, PHANTOM_PLAN, steps, boundary_fraction=0.6)
+    unseen = np.random.default_rng((seed, 8))
+    short = score(segmenter, [phantom(12, unseen, f"short{n}") for n in range(20)])
+    long = score(segmenter, [phantom(50, unseen, f"long{n}") for n in range(10)])
+    return {"seed": seed, "dice": short, "dice_50_slices": long, "seconds": seconds, "steps": steps}
+
+
+def run_hippocampus(variant: str, seed: int, steps: int, data: Path) -> dict[str, float]:
+    """Dice on the held-out cases of fold 0."""
+    dataset = read_dataset(data)
+    plan = make_plan(take_fingerprint(dataset))
+    fold = read_folds(dataset)[0]
+    cases, held_out = (load_cases(dataset, fold[part], plan, report=lambda *_: None) for part in ("train", "val"))
+    segmenter, seconds = fit(variant, seed, cases, plan, steps)
+    return {"seed": seed, "dice": score(segmenter, held_out), "seconds": seconds, "steps": steps}
+
+
+def main() -> None:
+    """Run what is not in the output yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["phantom", "hippocampus"])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--variants", nargs="+", default=["none", "previous", "aggregated"], choices=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for seed in arguments.seeds:
+        for variant in arguments.variants:
+            content = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"variants": {}}
+            entry = content["variants"].setdefault(variant, {"runs": [], "phantom": [], "phantom_runs": []})
+            key = "runs" if arguments.what == "hippocampus" else "phantom_runs"
+            if any(run["seed"] == seed and run["steps"] == arguments.steps for run in entry[key]):
+                continue
+            if arguments.what == "phantom":
+                found = run_phantom(variant, seed, arguments.steps)
+            else:
+                found = run_hippocampus(variant, seed, arguments.steps, arguments.data)
+            entry[key].append(found)
+            entry["phantom"] = [run["dice"] for run in entry["phantom_runs"]]
+            content["command"] = "python benchmarks/ablation.py " + " ".join(sys.argv[1:])
+            content["date"] = datetime.date.today().isoformat()
+            content["hardware"] = f"{platform.machine()} CPU, one thread, torch {torch.__version__}"
+            with replacing(arguments.output) as temporary:
+                temporary.write_text(json.dumps(content, indent=1) + "\n")
+            print(variant, found, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Both modes scored from one session per case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2vnet.evaluate.metrics import dice
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.infer.validate import validate
+from s2vnet.types import InputError
+from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+
+Phantom = tuple[Volume, LabelMap]
+
+
+def test_both_modes_start_from_the_automatic_labels(segmenter: Segmenter, phantom: Phantom) -> None:
+    names: list[str] = []
+    report = validate(segmenter, [("a", *phantom), ("b", *phantom)], rounds=2, done=names.append)
+    labels = segmenter.segment(phantom[0]).labels().data
+    expected = np.mean([dice(labels == k, phantom[1].data == k) for k in (1, 2)])
+    assert names == ["a", "b"]
+    assert report["automatic"]["dice"] == pytest.approx(expected)
+    assert report["automatic"]["seconds_per_case"] > 0
+    assert report["interactive"]["dice_per_round"][0] == pytest.approx(expected)
+    assert len(report["interactive"]["dice_per_round"]) == 3
+
+
+def test_without_rounds_only_automatic_mode_is_scored(segmenter: Segmenter, phantom: Phantom) -> None:
+    assert list(validate(segmenter, [("a", *phantom)], rounds=0)) == ["automatic"]
+
+
+def test_labels_on_another_grid_are_refused(segmenter: Segmenter, phantom: Phantom) -> None:
+    moved = LabelMap(phantom[1].data, Geometry(phantom[1].geometry.shape, np.diag([2.0, 1, 1, 1])))
+    with pytest.raises(InputError, match="a: image and labels: grids differ"):
+        validate(segmenter, [("a", phantom[0], moved)])
+
+
+def test_an_ensemble_is_refused(model_folder: Path, phantom: Phantom) -> None:
+    with pytest.raises(InputError, match="not an ensemble"):
+        validate(Segmenter.from_pretrained(model_folder, model_folder), [("a", *phantom)])

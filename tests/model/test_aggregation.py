@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from s2vnet.model.aggregation import Aggregator, State
+
+B, K, D = 2, 3, 8
+
+
+def _state(known: float) -> State:
+    return State(
+        centres=torch.randn(B, K, D),
+        known=torch.full((B, K), known),
+        missed=torch.zeros(B, K),
+        masks=torch.rand(B, K, 4, 4),
+        direction=torch.tensor([1.0, -1.0]),
+    )
+
+
+def _aggregator(propagation: str) -> Aggregator:
+    torch.manual_seed(0)
+    return Aggregator(D, propagation, min_area=0.5)
+
+
+def _slice(present: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres, presence logits and logits of a slice that shows all classes, or background alone."""
+    sign = 1.0 if present else -1.0
+    return torch.randn(B, K, D), torch.full((B, K), 3 * sign), torch.randn(B, K, 4, 4) * 0.1
+
+
+def test_without_propagation_the_state_is_handed_on_unchanged() -> None:
+    state = _state(1)
+    assert _aggregator("none")(state, *_slice(True)) is state
+
+
+@pytest.mark.parametrize("propagation", ["previous", "aggregated"])
+def test_a_class_first_seen_hands_on_its_centre_as_it_is(propagation: str) -> None:
+    centres, presence, logits = _slice(True)
+    state = _aggregator(propagation)(_state(0), centres, presence, logits)
+    torch.testing.assert_close(state.centres, centres)
+    assert torch.equal(state.known, torch.ones(B, K))
+    torch.testing.assert_close(state.masks, logits.softmax(1))
+    assert torch.equal(state.direction, torch.tensor([1.0, -1.0]))
+
+
+def test_previous_forgets_history_and_aggregated_lies_between() -> None:
+    before, (centres, presence, logits) = _state(1), _slice(True)
+    assert torch.equal(_aggregator("previous")(before, centres, presence, logits).centres, centres)
+    mixed = _aggregator("aggregated")(before, centres, presence, logits).centres
+    share = (mixed - before.centres) / (centres - before.centres)
+    torch.testing.assert_close(share, share[..., :1].expand_as(share), atol=1e-3, rtol=1e-3)
+    assert ((share > 0) & (share < 1)).all()
+
+
+@pytest.mark.parametrize("propagation", ["previous", "aggregated"])
+def test_an_absent_class_keeps_its_centre_for_one_miss_and_is_unknown_after_two(propagation: str) -> None:
+    aggregator, seen = _aggregator(propagation), _state(1)
+    once = aggregator(seen, *_slice(False))
+    assert torch.equal(once.centres[:, 1:], seen.centres[:, 1:])
+    assert torch.equal(once.known, torch.ones(B, K))
+    assert torch.equal(once.missed, torch.tensor([[0.0, 1, 1]] * B))
+    twice = aggregator(once, *_slice(False))
+    assert torch.equal(twice.known, torch.tensor([[1.0, 0, 0]] * B))
+
+
+def test_a_class_seen_between_two_misses_stays_known() -> None:
+    aggregator, state = _aggregator("aggregated"), _state(1)
+    for present in (False, True, False):
+        state = aggregator(state, *_slice(present))
+    assert torch.equal(state.known, torch.ones(B, K))
+
+
+def test_background_is_always_present() -> None:
+    aggregator, state = _aggregator("previous"), _state(0)
+    for _ in range(3):
+        centres, presence, logits = _slice(False)
+        state = aggregator(state, centres, presence, logits)
+        assert torch.equal(state.centres[:, 0], centres[:, 0])
+    assert torch.equal(state.known[:, 0], torch.ones(B))
+    assert torch.equal(state.missed[:, 0], torch.zeros(B))
+
+
+def test_a_class_without_area_is_absent_whatever_its_presence() -> None:
+    centres, presence, logits = _slice(True)
+    logits[:, 2] = -30
+    state = _aggregator("previous")(_state(1), centres, presence, logits)
+    assert torch.equal(state.missed, torch.tensor([[0.0, 0, 1]] * B))
+
+
+def test_forgetting_drops_what_was_carried_of_those_classes_alone() -> None:
+    state = _state(1)
+    left = state.forget(torch.tensor([[0.0, 1, 0], [0, 0, 0]]))
+    assert torch.equal(left.known, torch.tensor([[1.0, 0, 1], [1, 1, 1]]))
+    assert left.masks[0, 1].abs().sum() == 0
+    assert torch.equal(left.masks[1], state.masks[1])
+    assert torch.equal(left.masks[0, [0, 2]], state.masks[0, [0, 2]])
+    assert left.centres is state.centres

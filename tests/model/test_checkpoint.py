@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, choose_device, load_model, save_model
+from s2vnet.model.s2vnet import S2VNet
+from s2vnet.types import CheckpointError
+
+PLAN, INFO = {"spacing": [1.0, 2.0]}, {"fold": "0"}
+
+
+@pytest.fixture
+def saved(tmp_path: Path, model: S2VNet) -> Path:
+    save_model(tmp_path, model, PLAN, INFO)
+    return tmp_path
+
+
+def _describe(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((folder / DESCRIPTION).read_text())
+    change(content)
+    (folder / DESCRIPTION).write_text(json.dumps(content))
+
+
+def _reweigh(folder: Path, data: bytes) -> None:
+    """Other weights, with a description that vouches for them."""
+    (folder / WEIGHTS).write_bytes(data)
+    _describe(folder, lambda c: c.update(sha256=hashlib.sha256(data).hexdigest()))
+
+
+def test_what_is_saved_is_loaded(saved: Path, model: S2VNet) -> None:
+    trained = load_model(saved)
+    assert trained.model.config == model.config
+    assert not trained.model.training
+    assert (trained.plan, trained.info) == (PLAN, INFO)
+    assert trained.sha256 == hashlib.sha256((saved / WEIGHTS).read_bytes()).hexdigest()
+    state = trained.model.state_dict()
+    assert list(state) == list(model.state_dict())
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+
+
+def test_saving_again_gives_the_same_files(saved: Path) -> None:
+    before = [(saved / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)]
+    save_model(saved, load_model(saved).model, PLAN, INFO)
+    assert [(saved / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)] == before
+    assert sorted(p.name for p in saved.iterdir()) == [DESCRIPTION, WEIGHTS]
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (lambda f: [p.unlink() for p in f.iterdir()], "not a trained model"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), "not a trained model"),
+    "not JSON": (lambda f: (f / DESCRIPTION).write_text("{"), "not valid JSON"),
+    "not text": (lambda f: (f / DESCRIPTION).write_bytes(b"\xff\xfe\x00"), "not valid JSON"),
+    "no object": (lambda f: (f / DESCRIPTION).write_text("[]"), "format None"),
+    "another format": (lambda f: _describe(f, lambda c: c.update(format=2)), "format 2, but this .* reads 1"),
+    "another hash": (lambda f: _describe(f, lambda c: c.update(sha256="0")), "not the weights that model.json names"),
+    "cut weights": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "not the weights"),
+    "weights of no format": (lambda f: _reweigh(f, b"\x00" * 64), "do not fit"),
+    "weights of another size": (lambda f: _describe(f, lambda c: c["config"].update(dim=64)), "do not fit"),
+    "a width that cannot be": (lambda f: _describe(f, lambda c: c["config"].update(dim=33)), "do not fit"),
+    "an unknown encoder": (lambda f: _describe(f, lambda c: c["config"].update(encoder="vit")), "unknown encoder"),
+    "an unknown setting": (lambda f: _describe(f, lambda c: c["config"].update(depth=3)), "do not fit"),
+    "no configuration": (lambda f: _describe(f, lambda c: c.pop("config")), "do not fit"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_cannot_be_used_is_refused_in_one_line(saved: Path, damage: str) -> None:
+    apply, reason = DAMAGES[damage]
+    apply(saved)
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        load_model(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_processor_is_always_there() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_auto_takes_what_is_there() -> None:
+    assert choose_device("auto") == choose_device(choose_device("auto").type)
+    if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        assert choose_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "cpu:1", "meta"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"not available; choose one of .*cpu") as caught:
+        choose_device(name)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from s2vnet.model.clustering import ClusteringLayer, assign, class_logits, sine_position
+
+K, D = 3, 16
+
+
+@pytest.fixture(params=["hard", "soft"])
+def layer(request: pytest.FixtureRequest) -> ClusteringLayer:
+    torch.manual_seed(0)
+    return ClusteringLayer(channels=8, dim=D, heads=2, assignment=request.param).eval()
+
+
+@pytest.fixture
+def inputs() -> dict[str, Any]:
+    """Two slices of 4 x 5 cells; class 1 is prompted on the first."""
+    torch.manual_seed(1)
+    valid = torch.ones(2, 2 * K)
+    valid[:, K:] = 0
+    valid[0, K + 1] = 1
+    force = torch.zeros(2, K, 4, 5)
+    force[0, 1, 2, 3] = 1
+    return {
+        "centres": torch.randn(2, 2 * K, D),
+        "identity": torch.randn(2 * K, D),
+        "valid": valid,
+        "features": (F.normalize(torch.randn(2, D, 4, 5), dim=1), torch.randn(2, D, 4, 5)),
+        "prior": torch.zeros(2, K, 4, 5),
+        "force": force,
+    }
+
+
+def test_hard_assignment_is_one_hot_at_the_largest_affinity() -> None:
+    affinity = torch.randn(2, 6, 20)
+    chosen = assign(affinity, "hard")
+    assert torch.equal(chosen.sum(1), torch.ones(2, 20))
+    assert set(chosen.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(chosen.argmax(1), affinity.argmax(1))
+
+
+def test_a_tie_goes_to_one_row_only() -> None:
+    assert torch.equal(assign(torch.zeros(1, 4, 3), "hard").sum(1), torch.ones(1, 3))
+
+
+def test_soft_assignment_sums_to_one_and_has_a_gradient() -> None:
+    affinity = torch.randn(2, 6, 20, requires_grad=True)
+    chosen = assign(affinity, "soft")
+    torch.testing.assert_close(chosen.sum(1), torch.ones(2, 20))
+    chosen[:, 0].sum().backward()
+    assert affinity.grad is not None
+    assert affinity.grad.abs().sum() > 0
+
+
+def test_class_logits_are_the_log_sum_of_a_classs_rows() -> None:
+    rows = torch.randn(2, 2 * K, 4, 5)
+    found = class_logits(rows, K)
+    torch.testing.assert_close(found.exp(), rows[:, :K].exp() + rows[:, K:].exp())
+
+
+def test_positions_are_measured_from_the_centre() -> None:
+    small = sine_position(4, 6, D, torch.device("cpu")).reshape(4, 6, D)
+    large = sine_position(10, 8, D, torch.device("cpu")).reshape(10, 8, D)
+    torch.testing.assert_close(large[3:7, 1:7], small)
+    assert len(small.flatten(0, 1).unique(dim=0)) == 24
+
+
+def test_an_invalid_row_changes_nothing(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
+    centres, affinity = layer(**inputs)
+    other = dict(inputs, centres=inputs["centres"].clone())
+    off = inputs["valid"] == 0
+    other["centres"][off] = 100 * torch.randn(int(off.sum()), D)
+    centres_after, affinity_after = layer(**other)
+    assert torch.equal(centres_after[~off], centres[~off])
+    assert torch.equal(affinity_after[~off], affinity[~off])
+    assert torch.equal(class_logits(affinity_after, K), class_logits(affinity, K))
+
+
+def test_a_prompted_pixel_goes_to_its_prompt_row(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
+    _, affinity = layer(**inputs)
+    assert affinity[0, :, 2, 3].argmax() == K + 1
+
+
+def test_a_prior_draws_pixels_to_its_class(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
+    _, before = layer(**inputs)
+    prior = torch.zeros(2, K, 4, 5)
+    prior[1, 2, 0, 0] = 1
+    _, after = layer(**dict(inputs, prior=prior))
+    difference = after - before
+    torch.testing.assert_close(difference[1, 2, 0, 0], layer.prior_weight.detach())
+    assert int((difference.abs() > 1e-5).sum()) == 1
+
+
+def test_centres_without_pixels_stay_finite(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
+    prior = torch.zeros(2, K, 4, 5)
+    prior[:, 0] = 1e6
+    centres, affinity = layer(**dict(inputs, prior=prior, features=layer.describe(torch.randn(2, 8, 4, 5))))
+    (centres.sum() + affinity.mean()).backward()
+    assert centres.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_the_mean_does_not_depend_on_how_often_pixels_repeat(inputs: dict[str, Any]) -> None:
+    layer = ClusteringLayer(8, D, 2, "soft").eval()
+    torch.nn.init.zeros_(layer.place.weight)  # place aside, a map tiled n times holds n times the same pixels
+    pixels, found = torch.randn(2, 8, 4, 5), []
+    for n in (20, 40):
+        maps = {name: inputs[name].repeat(1, 1, n, n) for name in ("prior", "force")}
+        found.append(layer(**(inputs | maps | {"features": layer.describe(pixels.repeat(1, 1, n, n))}))[0])
+    torch.testing.assert_close(*found, atol=1e-2, rtol=0)
+
+
+def test_keys_have_unit_length_and_describe_each_pixel_of_a_map(layer: ClusteringLayer) -> None:
+    keys, values = layer.describe(torch.randn(2, 8, 4, 5))
+    assert keys.shape == values.shape == (2, D, 4, 5)
+    torch.testing.assert_close(keys.norm(dim=1), torch.ones(2, 4, 5))

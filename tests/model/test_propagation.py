@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import torch
+
+from s2vnet.model.propagation import propagate
+from s2vnet.model.s2vnet import S2VNet
+
+
+def test_each_step_starts_from_the_state_that_the_one_before_left(model: S2VNet) -> None:
+    torch.manual_seed(0)
+    prompts = torch.zeros(3, 1, 3, 3, 8, 8)
+    prompts[1, 0, 2, 0, 3, 3] = 1
+    with torch.no_grad():
+        features = model.encode(torch.randn(3, 1, 8, 8))
+        sequence = [(features.at(slice(t, t + 1)), prompts[t]) for t in range(3)]
+        state = model.initial_state(sequence[0][0])
+        found = list(propagate(model.decode, sequence, state))
+        for (slices, maps), decoded in zip(sequence, found, strict=True):
+            wanted = model.decode(slices, state, maps)
+            state = wanted.state
+            assert torch.equal(decoded.logits, wanted.logits)
+            assert all(map(torch.equal, decoded.state, state))
+
+
+def test_a_slice_is_decoded_only_when_asked_for(model: S2VNet) -> None:
+    features = model.encode(torch.randn(2, 1, 8, 8))
+    sequence = ((features.at(slice(t, t + 1)), torch.zeros(1, 3, 3, 8, 8)) for t in range(2))
+    steps = propagate(model.decode, sequence, model.initial_state(features.at(slice(1))))
+    next(steps)
+    assert len(list(sequence)) == 1
+
+
+def test_no_slices_give_nothing(model: S2VNet) -> None:
+    state = model.initial_state(model.encode(torch.randn(1, 1, 8, 8)))
+    assert list(propagate(model.decode, [], state)) == []

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from s2vnet.config import ModelConfig
+from s2vnet.model.aggregation import State
+from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.s2vnet import Decoded, S2VNet
+from s2vnet.types import InputError
+
+MakeModel = Callable[..., S2VNet]
+
+
+def _carried(model: S2VNet, features: Features) -> State:
+    """A state in which every class has been seen."""
+    generator = torch.Generator().manual_seed(3)
+    state = model.initial_state(features, torch.tensor([1.0, -1.0]))
+    return state._replace(
+        centres=torch.randn(state.centres.shape, generator=generator),
+        known=torch.ones_like(state.known),
+        masks=torch.randn(state.masks.shape, generator=generator).softmax(1),
+    )
+
+
+def _close(found: Decoded, wanted: Decoded) -> None:
+    torch.testing.assert_close(found.logits, wanted.logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.presence, wanted.presence, atol=1e-4, rtol=1e-4)
+    for a, b in zip((*found.layer_logits, *found.state), (*wanted.layer_logits, *wanted.state), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_shapes(make_model: MakeModel, stride: int) -> None:
+    model = make_model(stem_stride=stride, layers_per_level=2, in_channels=3)
+    assert model.stride == 8 * stride
+    features = model.encode(torch.randn(2, 3, 8 * stride, 16 * stride))
+    decoded = model.decode(features, model.initial_state(features), torch.zeros(2, 3, 3, 8, 16))
+    assert decoded.logits.shape == decoded.state.masks.shape == model.auxiliary(features).shape == (2, 3, 8, 16)
+    assert decoded.presence.shape == (2, 3)
+    sizes = [tuple(level.shape) for level in decoded.layer_logits]
+    assert sizes == [(2, 3, n, 2 * n) for n in (1, 1, 2, 2, 4, 4)]
+
+
+@torch.no_grad()
+def test_slices_are_independent_of_their_batch(model: S2VNet, slices: Tensor, prompts: Tensor) -> None:
+    features = model.encode(slices)
+    for n in range(2):
+        alone = model.encode(slices[n : n + 1])
+        same = features.at(slice(n, n + 1))
+        for a, b in zip((alone.mask, *alone.keys, *alone.values), (same.mask, *same.keys, *same.values), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    together = model.decode(features, _carried(model, features), prompts)
+    state = _carried(model, features)
+    one = State(*(part[1:] for part in state))
+    torch.testing.assert_close(
+        model.decode(features.at(slice(1, 2)), one, prompts[1:]).logits, together.logits[1:], atol=1e-4, rtol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_permuting_the_classes_permutes_the_result(make_model: MakeModel, slices: Tensor, prompts: Tensor) -> None:
+    order = [0, 2, 3, 1]
+    model, permuted = make_model(num_classes=4), make_model(num_classes=4)
+    for parameter in (permuted.initial_centres, permuted.identity, *permuted.pixel_decoder.auxiliary.parameters()):
+        parameter.copy_(parameter[order].clone())
+    prompts = torch.cat([prompts, prompts[:, 2:].flip(-1)], 1)
+    features = model.encode(slices)
+    for start in (model.initial_state(features), _carried(model, features)):
+        wanted = model.decode(features, start, prompts)
+        moved = State(*(part[:, order] for part in start[:4]), start.direction)
+        found = permuted.decode(features, moved, prompts[:, order])
+        back = [order.index(k) for k in range(4)]
+        state = State(*(part[:, back] for part in found.state[:4]), found.state.direction)
+        levels = tuple(level[:, back] for level in found.layer_logits)
+        _close(Decoded(found.logits[:, back], found.presence[:, back], levels, state), wanted)
+    torch.testing.assert_close(permuted.auxiliary(features), model.auxiliary(features)[:, order])
+
+
+@torch.no_grad()
+def test_a_class_without_prompts_has_a_row_that_changes_nothing(
+    make_model: MakeModel, slices: Tensor, prompts: Tensor
+) -> None:
+    model = make_model()
+    features = model.encode(slices)
+    before = model.decode(features, model.initial_state(features), prompts)
+    model.prompt_identity.add_(3)
+    for parameter in model.prompt_centre.parameters():
+        parameter.add_(torch.randn_like(parameter))
+    after = model.decode(features, model.initial_state(features), prompts)
+    assert torch.equal(after.logits[1], before.logits[1])
+    assert not torch.allclose(after.logits[0], before.logits[0])
+
+
+@torch.no_grad()
+def test_a_weak_echo_of_a_prompt_makes_no_row_but_a_cell_does(model: S2VNet, slices: Tensor) -> None:
+    features = model.encode(slices)
+    maps = torch.zeros(2, 3, 3, 16, 24)
+    maps[0, 1, 0, 4, 4], maps[1, 1, 0, 4, 4] = 0.5, 1
+    _, valid = model._initial_rows(features, model.initial_state(features), maps[:, :, 0])
+    assert valid.tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 1, 0]]
+
+
+@torch.no_grad()
+def test_a_prompt_map_decides_its_own_coarse_assignment(model: S2VNet, slices: Tensor, prompts: Tensor) -> None:
+    features = model.encode(slices)
+    decoded = model.decode(features, model.initial_state(features), prompts)
+    finest = decoded.layer_logits[-1][0]
+    assert finest.argmax(0)[3, 3] == 1
+
+
+@torch.no_grad()
+def test_direction_and_carried_state_matter_unless_switched_off(make_model: MakeModel, slices: Tensor) -> None:
+    model = make_model()
+    features, none = model.encode(slices), torch.zeros(2, 3, 3, 16, 24)
+    start = model.initial_state(features)
+    assert torch.equal(start.direction, torch.zeros(2))
+    plain = model.decode(features, start, none).logits
+    rising = model.decode(features, start._replace(direction=torch.ones(2)), none).logits
+    assert not torch.allclose(plain, rising)
+    masks = _carried(model, features).masks
+    assert not torch.allclose(plain, model.decode(features, start._replace(masks=masks), none).logits)
+    model = make_model(mask_prior=False)
+    with_masks = model.decode(features, start._replace(masks=masks), none).logits
+    assert torch.equal(with_masks, model.decode(features, start, none).logits)
+
+
+@torch.no_grad()
+def test_without_propagation_a_slice_leaves_no_trace(make_model: MakeModel, slices: Tensor) -> None:
+    model = make_model(propagation="none")
+    features = model.encode(slices)
+    start = model.initial_state(features)
+    assert model.decode(features, start, torch.zeros(2, 3, 3, 16, 24)).state is start
+
+
+@pytest.mark.parametrize(
+    ("settings", "without"),
+    [
+        ({}, set()),
+        ({"assignment": "soft", "layers_per_level": 2}, set()),
+        ({"propagation": "previous"}, {"aggregator.gate.weight", "aggregator.gate.bias"}),
+        ({"propagation": "none"}, {"aggregator.gate.weight", "aggregator.gate.bias"}),
+        ({"mask_prior": False}, {f"layers.{n}.prior_weight" for n in range(3)}),
+    ],
+)
+def test_gradients_reach_every_parameter_that_an_option_does_not_switch_off(
+    make_model: MakeModel, prompts: Tensor, settings: dict[str, object], without: set[str]
+) -> None:
+    model = make_model(**settings)
+    encoded = model.encode(torch.randn(3, 1, 16, 24))
+    state = model.initial_state(encoded.at(slice(1)), torch.ones(1))
+    nn.init.constant_(model.presence.bias, 2.0)  # so that classes are seen and centres carried
+    parts = [model.auxiliary(encoded).square().mean()]
+    for t in range(3):
+        decoded = model.decode(encoded.at(slice(t, t + 1)), state, prompts[:1])
+        state = decoded.state
+        affinities = [level.log_softmax(1)[:, 0].mean() for level in decoded.layer_logits]
+        parts += [decoded.logits.log_softmax(1)[:, 1].mean(), decoded.presence.sum(), *affinities]
+    torch.stack(parts).sum().backward()
+    dead = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    if settings.get("propagation") == "none":  # then no mask is carried either
+        dead -= {f"layers.{n}.prior_weight" for n in range(3)}
+    assert dead == without
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+class _Decode(nn.Module):
+    def __init__(self, model: S2VNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Features, state: State, prompts: Tensor) -> Decoded:
+        return self.model.decode(features, state, prompts)
+
+
+@torch.no_grad()
+def test_decode_can_be_exported(model: S2VNet, slices: Tensor, prompts: Tensor) -> None:
+    features = model.encode(slices)
+    exported = torch.export.export(_Decode(model), (features, model.initial_state(features), prompts)).module()
+    others: Sequence[tuple[Features, State, Tensor]] = [
+        (features, _carried(model, features), torch.zeros_like(prompts)),
+        (features.at([1, 0]), _carried(model, features), prompts.flip(0)),
+    ]
+    for arguments in others:
+        _close(exported(*arguments), model.decode(*arguments))
+
+
+@pytest.mark.parametrize("settings", [{"dim": 36}, {"mask_dim": 12}, {"dim": 40, "heads": 3}])
+def test_widths_that_cannot_be_divided_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="multiples of 8"):
+        S2VNet(ModelConfig.model_validate({"in_channels": 1, "num_classes": 2} | settings))

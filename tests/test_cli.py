@@ -1,0 +1,331 @@
+"""The command line from a dataset to corrected labels, with the smallest training there is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from s2vnet import __version__, cli
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.infer.session import Session
+from s2vnet.types import InputError, S2VNetError
+from s2vnet.volume.files import read_image, read_labels, write_image, write_labels
+from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+
+COMMANDS = ("plan", "train", "predict", "interact", "evaluate", "export-log", "demo")
+SMALL = ["-c", "steps_per_epoch=1", "-c", "batch_size=1", "-c", "clip_length=2"]
+SMALL += ["-n", "dim=32", "-n", "mask_dim=8", "--device", "cpu"]
+Main = Callable[..., tuple[int, list[str]]]
+
+
+def run(*args: object, stdin: str = "", code: int = 0) -> str:
+    """Standard output of a command in this process; any error but an exit is raised."""
+    result = CliRunner().invoke(cli.app, [str(a) for a in args], input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Main:
+    """``main(*args)``: exit code of the entry point, and lines on the error stream."""
+
+    def call(*args: object) -> tuple[int, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["s2vnet", *(str(a) for a in args)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), capsys.readouterr().err.splitlines()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five cases in nnU-Net's raw layout: two bright boxes in noise, 12 x 14 x 6 voxels of 1 x 1 x 3 mm."""
+    root = tmp_path_factory.mktemp("raw") / "Dataset001_Boxes"
+    for part in ("imagesTr", "labelsTr"):
+        (root / part).mkdir(parents=True)
+    geometry = Geometry((12, 14, 6), np.diag([-1.0, -1, 3, 1]))
+    for n in range(5):
+        labels = np.zeros(geometry.shape, np.uint8)
+        labels[1:5, 2 + n % 2 : 9, 1:5] = 1
+        labels[7:11, 4:11, 2:5] = 2
+        image = 100.0 * labels + np.random.default_rng(n).normal(0, 5, geometry.shape)
+        write_image(root / "imagesTr" / f"box{n}_0000.nii.gz", Volume(image[None].astype(np.float32), geometry))
+        write_labels(root / "labelsTr" / f"box{n}.nii.gz", LabelMap(labels, geometry))
+    names = {"0": "MR"}, {"background": 0, "left box": 1, "right": 2}
+    content = {"channel_names": names[0], "labels": names[1], "numTraining": 5, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of one step of training on fold 0, validated."""
+    folder = tmp_path_factory.mktemp("runs") / "f0"
+    out = run("train", dataset, "-o", folder, "--epochs", 1, *SMALL)
+    assert "left box" in out
+    return folder
+
+
+@pytest.fixture
+def image(dataset: Path) -> Path:
+    return dataset / "imagesTr" / "box0_0000.nii.gz"
+
+
+def test_version_and_help() -> None:
+    assert run("--version") == f"s2vnet {__version__}\n"
+    out = run("--help")
+    assert all(command in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example(command: str) -> None:
+    assert f"Example: s2vnet {command}" in run(command, "--help")
+
+
+def test_help_waits_for_no_heavy_library() -> None:
+    code = "import sys, s2vnet.cli; print([m for m in ('torch', 'numpy', 'monai', 'pydantic') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_a_plan_is_shown_and_saved(dataset: Path, tmp_path: Path) -> None:
+    shown = run("plan", dataset, "-o", tmp_path / "out")
+    assert json.loads(shown) == json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert json.loads(shown)["plane"] == "axial"
+    assert json.loads((tmp_path / "out" / "fingerprint.json").read_text())["cases"] == 5
+
+
+def test_a_training_leaves_a_model_and_its_scores(model: Path, dataset: Path) -> None:
+    info = json.loads((model / "model.json").read_text())["info"]
+    assert info["fold"] == "0"
+    assert info["training_cases"] == 4
+    scores = json.loads((model / "validation.json").read_text())
+    assert [row["case"] for row in scores["automatic"]["cases"]] == ["box0"]
+    assert len(scores["interactive"]["dice_per_round"]) == 6
+
+
+def test_an_interrupted_training_goes_on(
+    dataset: Path, model: Path, tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["train", dataset, "-o", tmp_path, "-f", "all", "--epochs", 2, "--plan", model / "plan.json", *SMALL]
+    with monkeypatch.context() as patch:
+        patch.setattr("s2vnet.train.loop._quick_scores", lambda *_: signal.raise_signal(signal.SIGINT) or {})
+        code, lines = main(*given)
+    assert code == 130
+    said = [f"{tmp_path}: continue this run with --resume", "interrupted; nothing half-written is left"]
+    assert lines[-2:] == said
+    assert not (tmp_path / "model.json").exists()
+    assert main(*given, "--resume")[0] == 0
+    info = json.loads((tmp_path / "model.json").read_text())["info"]
+    assert (info["training_cases"], info["steps"]) == (5, 2)
+    assert not (tmp_path / "validation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-f", "7"], "no fold '7'; choose 0 to 4, or all"),
+        (["-f", "x"], "no fold 'x'"),
+        (["-c", "nonsense=1"], "setting nonsense: Extra inputs are not permitted"),
+        (["-c", "epochs=many"], "setting epochs: Input should be a valid integer"),
+        (["-c", "epochs=-1"], "setting epochs: Input should be greater than or equal to 1"),
+        (["-c", "epochs=--1"], "setting epochs"),
+        (["-c", "epochs"], "'epochs': settings are given as KEY=VALUE"),
+        (["-n", "stem_stride=3"], "setting stem_stride: Input should be 1, 2 or 4"),
+        (["-n", "dim=30"], "dim 30"),
+        (["-n", "encoder=huge"], "unknown encoder 'huge'"),
+        (["--device", "tpu"], "device tpu is not available"),
+        (["--plan", "absent.json"], "absent.json: No such file or directory"),
+    ],
+)
+def test_settings_that_are_none(dataset: Path, tmp_path: Path, main: Main, options: list[str], message: str) -> None:
+    code, lines = main("train", dataset, "-o", tmp_path, *options)
+    assert (code, len(lines)) == (1, 1)
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+
+
+def test_predictions_are_the_segmentation(model: Path, dataset: Path, image: Path, tmp_path: Path) -> None:
+    run("predict", "-m", model, "-i", image, "-o", tmp_path / "one.nii.gz", "--device", "cpu")
+    expected = Segmenter.from_pretrained(model, device="cpu").segment(read_image(image)).labels()
+    np.testing.assert_array_equal(read_labels(tmp_path / "one.nii.gz").data, expected.data)
+    args = ["predict", "-m", model, "-m", model, "-i", dataset / "imagesTr", "-o", tmp_path / "all", "--volumes"]
+    run(*args, "--classes", "left box, 2", "--skip-existing")
+    assert len(list((tmp_path / "all").glob("*.nii.gz"))) == 5
+    np.testing.assert_array_equal(read_labels(tmp_path / "all" / "box0.nii.gz").data, expected.data)
+    with (tmp_path / "all" / "volumes.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0] == ["case", "left box (ml)", "right (ml)"]
+    assert len(rows) == 6
+
+
+def test_one_damaged_image_fails_and_the_others_are_written(
+    model: Path, dataset: Path, tmp_path: Path, main: Main
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "bad_0000.nii.gz").write_bytes(b"bad")
+    (folder / "good_0000.nii.gz").write_bytes((dataset / "imagesTr" / "box0_0000.nii.gz").read_bytes())
+    code, lines = main("predict", "-m", model, "-i", folder, "-o", tmp_path / "out")
+    assert code == 1
+    assert lines[0].startswith("error: bad: ")
+    assert lines[1:] == ["error: 1 of 2 images failed; the others are written"]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["good.nii.gz"]
+    code, lines = main("predict", "-m", model, "-i", folder / "bad_0000.nii.gz", "-o", tmp_path / "out")
+    assert (code, len(lines)) == (1, 1)
+
+
+def test_errors_are_one_line_and_exit_code_1(model: Path, image: Path, tmp_path: Path, main: Main) -> None:
+    out = tmp_path / "out.nii.gz"
+    (tmp_path / "file").write_text("")
+    absent, report = tmp_path / "absent", tmp_path / "report.json"
+    wrong: list[tuple[list[object], str]] = [
+        (["predict", "-m", "absent", "-i", image, "-o", out], "no model 'absent'"),
+        (["predict", "-m", model, "-i", absent, "-o", out], "no such file or folder"),
+        (["predict", "-m", model, "-i", image, "-o", out, "--classes", "liver"], "no class 'liver'"),
+        (["predict", "-m", model, "-i", image, "-o", image], "would replace the image"),
+        (["plan", absent, "-o", tmp_path], "dataset.json"),
+        (["plan", image.parent.parent, "-o", tmp_path / "file" / "out"], "choose a writable folder"),
+        (["interact", "-m", model, "-i", image, "-o", tmp_path / "a.txt"], "unknown image format"),
+        (["interact", "-m", model, "-i", image, "-o", image], "would replace the image"),
+        (["interact", "-m", model, "-i", image, "-o", out, "--point", "liver,1,2,3"], "no class 'liver'"),
+        (["interact", "-m", model, "-i", image, "-o", out, "--not", "right,1,2,99"], "outside the volume"),
+        (["evaluate", "-i", image, "-g", image, "-o", tmp_path / "a.txt"], "must be named .json"),
+        (["evaluate", "-i", image, "-g", absent, "-o", report], "give two folders, or two files"),
+        (["evaluate", "-i", image.parent, "-g", absent, "-o", report], "give two folders, or two files"),
+        (["evaluate", "-i", image.parent, "-g", image.parent, "-o", report, "--interactive"], "needs a model"),
+        (["export-log", absent, "-o", tmp_path / "a.csv"], "No such file"),
+    ]
+    for args, message in wrong:
+        code, lines = main(*args)
+        assert (code, len(lines)) == (1, 1), lines
+        assert lines[0].startswith("error: ")
+        assert message in lines[0]
+    assert not out.exists()
+
+
+def test_the_module_is_the_command(model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "s2vnet", "predict", "-m", model, "-i", tmp_path / "no.nii", "-o", tmp_path]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr == f"error: {tmp_path / 'no.nii'}: no such file or folder\n"
+    assert found.stdout == ""
+
+
+def test_other_ends_of_the_entry_point(model: Path, image: Path, main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main("--version") == (0, [])
+    code, lines = main("predict", "-m", model)
+    assert code == 2
+    assert any("Missing option" in line for line in lines)
+
+    class Interrupted:
+        def __iter__(self) -> Iterator[str]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", Interrupted())
+        output = image.parent.parent / "labels.nii.gz"
+        code, lines = main("interact", "-m", model, "-i", image, "-o", output)
+    assert (code, lines[-1]) == (130, "interrupted; nothing half-written is left")
+    assert not output.exists()
+
+    def failing(error: BaseException) -> Callable[..., None]:
+        def fail(**_: object) -> None:
+            raise error
+
+        return fail
+
+    monkeypatch.setattr(cli, "app", failing(typer.Abort()))
+    assert main()[0] == 130
+    monkeypatch.setattr(cli, "app", failing(RuntimeError("a fault of the program")))
+    with pytest.raises(RuntimeError, match="a fault"):
+        cli.main()
+
+
+def test_predictions_are_scored(dataset: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    truth = dataset / "labelsTr"
+    shown = run("evaluate", "-i", truth, "-g", truth, "-o", report, "--classes", "left box")
+    found = json.loads(report.read_text())["automatic"]
+    assert found["dice"] == 1
+    assert list(found["per_class"]) == ["left box", "2"]
+    assert len(found["cases"]) == 5
+    assert report.with_suffix(".md").is_file()
+    assert "left box" in shown
+    assert "box0" not in shown
+    run("evaluate", "-i", truth / "box0.nii.gz", "-g", truth / "box1.nii.gz", "-o", report)
+    assert 0 < json.loads(report.read_text())["automatic"]["dice"] < 1
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "box0.nii.gz").write_bytes((truth / "box0.nii.gz").read_bytes())
+    run("evaluate", "-i", tmp_path / "some", "-g", truth, "-o", report)
+    with pytest.raises(InputError, match="no labels for box1, box2, box3, box4"):
+        run("evaluate", "-i", truth, "-g", tmp_path / "some", "-o", report)
+
+
+@pytest.mark.parametrize("options", [[], ["--negative-clicks", "--jitter", "1"]])
+def test_a_simulated_user_is_scored(model: Path, dataset: Path, tmp_path: Path, options: list[str]) -> None:
+    folders = ["-i", dataset / "imagesTr", "-g", dataset / "labelsTr", "-o", tmp_path / "report.json"]
+    shown = run("evaluate", "--interactive", "-m", model, *folders, "--rounds", 2, *options)
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert set(found) == {"automatic", "interactive"}
+    assert len(found["interactive"]["dice_per_round"]) == 3
+    assert "# Automatic segmentation" in shown
+
+
+def test_prompts_by_options_by_a_log_and_typed_are_one(model: Path, image: Path, tmp_path: Path) -> None:
+    log, names = tmp_path / "log.json", [tmp_path / f"{n}.nii.gz" for n in range(4)]
+    common = ["interact", "-m", model, "-i", image, "--device", "cpu"]
+    shown = run(*common, "-o", names[0], "--log", log, "--point", "left box,3,5,2", "--not", "2,8,6,3")
+    assert shown.splitlines()[-1] == f"{names[0]}: 2 prompts"
+    run(*common, "-o", names[1], "--log", log)
+    typed = "point left box 3 5 2\npoint liver 1 1 1\n\nnot 2 8 6 3\nlist\nquit\nundo\n"
+    shown = run(*common, "-o", names[2], "--log", tmp_path / "typed.json", stdin=typed)
+    lines = shown.splitlines()
+    assert lines[1] == "error: no class 'liver'; the model knows 0 background, 1 left box, 2 right"
+    assert lines[3:5] == ["0 point: class 1 at 3 5 2", "1 point: not class 2 at 8 6 3"]
+    run(*common, "-o", names[3], stdin="")
+    session = Session(Segmenter.from_pretrained(model, device="cpu"), read_image(image))
+    automatic = session.labels
+    session.add_point(1, (3, 5, 2))
+    session.add_point(2, (8, 6, 3), positive=False)
+    for name, expected in zip(names, [session.labels] * 3 + [automatic], strict=True):
+        np.testing.assert_array_equal(read_labels(name).data, expected)
+    assert json.loads(log.read_text()) == json.loads((tmp_path / "typed.json").read_text())
+    for ending in ("csv", "md"):
+        assert run("export-log", log, "-o", tmp_path / f"log.{ending}") == f"{tmp_path / f'log.{ending}'}\n"
+    assert (tmp_path / "log.csv").read_text().splitlines()[1] == "0,point,1,true,3 5 2"
+    assert (tmp_path / "log.md").read_text().startswith("| number | kind |")
+
+
+def test_what_a_later_prompt_overrules_is_noted(model: Path, image: Path, tmp_path: Path, main: Main) -> None:
+    points = ["--point", "1,3,5,2", "--point", "2,3,5,2"]
+    code, lines = main("interact", "-m", model, "-i", image, "-o", tmp_path / "a.nii.gz", *points)
+    assert (code, lines) == (0, ["note: prompt 1 overrules prompt 0 where they overlap"])
+
+
+def test_the_demo_tells_what_a_click_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "s2vnet.demo.run_demo", lambda output, device, say: SimpleNamespace(seconds_automatic=2.0, seconds=[0.1, 0.3])
+    )
+    shown = run("demo", "-o", tmp_path / "demo")
+    assert shown == f"a click costs 1/10 of encoding and segmenting anew; see {tmp_path / 'demo' / 'overlay.png'}\n"
+    assert (tmp_path / "demo").is_dir()
+
+
+def test_every_expected_error_is_of_one_kind() -> None:
+    with pytest.raises(S2VNetError):
+        cli._refuse("no")

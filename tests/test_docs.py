@@ -1,0 +1,38 @@
+"""Documentation that can be checked is checked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from s2vnet import __version__
+from s2vnet.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMANDS = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_reference_and_has_an_example(command: str) -> None:
+    assert f"s2vnet {command}" in (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert "Example: s2vnet " + command in (typer.main.get_command(app).commands[command].help or "")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_changelog_tells_of_this_version() -> None:
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_no_file_of_code_is_longer_than_600_lines() -> None:
+    for file in (ROOT / "src").rglob("*.py"):
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= 600, file
