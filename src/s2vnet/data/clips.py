@@ -49,16 +49,15 @@ class ClipDataset(Dataset[Clip]):
 
     def __getitem__(self, index: int) -> Clip:
         rng = np.random.default_rng((self.config.seed, index))
-        number, slices = self._choose(rng)
+        number, slices, step = self._choose(rng)
         case = self.cases[number]
         assert case.labels is not None
-        step = int(slices[1] - slices[0]) if len(slices) > 1 else 1
         image = with_neighbours(case.image, slices, self.context)
         patch, labels = self.augment(image, case.labels[slices], rng)
         return Clip(patch, labels, torch.tensor(step))
 
-    def _choose(self, rng: np.random.Generator) -> tuple[int, npt.NDArray[np.intp]]:
-        """A case and the slices of a clip in it."""
+    def _choose(self, rng: np.random.Generator) -> tuple[int, npt.NDArray[np.intp], int]:
+        """A case, the slices of a clip in it (the last one repeated where there are too few), and their step."""
         config = self.config
         kind = rng.random()
         if kind < config.anywhere_fraction or not self.having:
@@ -78,7 +77,9 @@ class ClipDataset(Dataset[Clip]):
         start = centre - step * int(rng.integers(length))
         start = int(np.clip(start, 0, max(0, depth - 1 - step * (length - 1))))
         slices = np.clip(start + step * np.arange(length), 0, depth - 1)
-        return number, slices[::-1].copy() if rng.random() < 0.5 else slices
+        if rng.random() < 0.5:
+            return number, slices[::-1].copy(), -step
+        return number, slices, step
 
 
 def _extents(labels: npt.NDArray[np.uint8] | None) -> dict[int, tuple[int, int]]:

@@ -21,6 +21,9 @@ from s2vnet.volume.geometry import LabelMap, Volume
 SPLIT_SEED = 12345
 """nnU-Net's seed for its five folds."""
 
+LARGEST_LABEL = 255
+"""Slices hold labels in one byte."""
+
 
 @dataclass(frozen=True)
 class CaseFiles:
@@ -191,6 +194,10 @@ def _labels(path: Path, content: Mapping[str, Any]) -> dict[str, int]:
         raise InputError(f"{path}: every label must be one integer; regions are not supported ({error})") from error
     if len(labels) != len(listed):
         raise InputError(f"{path}: two labels have the same name")
+    if "ignore" in labels:
+        raise InputError(f"{path}: nnU-Net's ignore label is not supported; relabel those voxels")
+    if len(labels) > LARGEST_LABEL + 1:
+        raise InputError(f"{path}: {len(labels)} labels; at most {LARGEST_LABEL} and background are supported")
     if sorted(labels.values()) != list(range(len(labels))) or len(labels) < 2:
         raise InputError(f"{path}: label values must be 0, 1, 2, ... without gaps, not {sorted(labels.values())}")
     return dict(sorted(labels.items(), key=lambda item: item[1]))
@@ -213,30 +220,32 @@ def _listed(root: Path, content: Mapping[str, Any], part: str) -> tuple[CaseFile
     Decathlon lists say `imagesTr/x.nii.gz` also where the folder follows nnU-Net's naming `x_0000.nii.gz`; then the
     folder is what counts.
     """
-    if part == "training" and isinstance(content.get("dataset"), dict):
-        return tuple(
-            CaseFiles(str(name), tuple(root / str(p) for p in entry["images"]), root / str(entry["label"]))
-            for name, entry in content["dataset"].items()
-        )
+    try:
+        if part == "training" and isinstance(content.get("dataset"), dict):
+            return tuple(
+                CaseFiles(str(name), tuple(root / str(p) for p in entry["images"]), root / str(entry["label"]))
+                for name, entry in content["dataset"].items()
+            )
+        pairs = [(e["image"], e.get("label")) if isinstance(e, dict) else (e, None) for e in content.get(part) or ()]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{root / 'dataset.json'}: a case lacks its image or label path ({error})") from error
     cases = []
-    for entry in content.get(part) or ():
-        image, label = (entry["image"], entry.get("label")) if isinstance(entry, dict) else (entry, None)
+    for image, label in pairs:
         file = root / str(image)
-        if not file.exists():
-            return ()
-        ending = _ending_of(file) or file.suffix
-        cases.append(CaseFiles(file.name[: -len(ending)], (file,), None if label is None else root / str(label)))
-    return tuple(cases)
+        name = file.name.removesuffix(_ending_of(file) or file.suffix)
+        cases.append(CaseFiles(name, (file,), None if label is None else root / str(label)))
+    return tuple(cases) if any(case.images[0].exists() for case in cases) else ()
 
 
 def _found(root: Path, images: str, labels: str, ending: str) -> tuple[CaseFiles, ...]:
     """Cases of nnU-Net's folders."""
-    if not (root / images).is_dir():
+    folder = root / images
+    if not folder.is_dir() or not any(map(_ending_of, folder.iterdir())):
         return ()
     found = []
-    for case in find_images(root / images):
+    for case in find_images(folder):
         truth = root / labels / f"{case.name}{ending}"
-        found.append(CaseFiles(case.name, case.images, truth if truth.exists() else None))
+        found.append(CaseFiles(case.name, case.images, truth if truth.exists() or labels == "labelsTr" else None))
     return tuple(found)
 
 
@@ -254,7 +263,7 @@ def _require_complete(root: Path, cases: Sequence[CaseFiles], channels: int, lab
         if len(case.images) not in (1, channels) or (channels > 1 and _is_first_channel(case)):
             raise InputError(f"{root}: case {case.name} has {len(case.images)} of {channels} channels (missing files)")
         if labelled and (case.labels is None or not case.labels.exists()):
-            raise InputError(f"{root}: case {case.name} has no label file")
+            raise InputError(f"{root}: case {case.name} has no label file ({case.labels or 'none is named'})")
 
 
 def _is_first_channel(case: CaseFiles) -> bool:

@@ -97,7 +97,8 @@ def make_plan(fingerprint: Fingerprint) -> Plan:
     zoom = min(2.0, max(1.0, CELLS_ACROSS * base / smallest)) if stride == 1 else 1.0
     spacing = (round(base / zoom, 4), round(base / zoom, 4))
     multiple = 8 * stride
-    patch = [min(LARGEST_PATCH, multiple * math.ceil(s / spacing[0] / multiple)) for s in sides]
+    # rounded first: 24 voxels of 0.1 mm are not a hair more than 24 pixels
+    patch = [min(LARGEST_PATCH, multiple * math.ceil(round(s / spacing[0] / multiple, 6))) for s in sides]
     return Plan(
         dataset=fingerprint.dataset,
         channels=fingerprint.channels,
@@ -143,7 +144,7 @@ def read_plan(path: Path) -> Plan:
         InputError: no such file, or not a plan of this version.
     """
     try:
-        return Plan.model_validate_json(path.read_text())
+        return Plan.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; make one with `s2vnet plan`") from error
     except ValidationError as error:

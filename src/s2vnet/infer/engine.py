@@ -21,7 +21,7 @@ from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, S2VNet
 
 STORE = torch.float16
 """Carried masks pass through this type between slices, so that resuming a sweep from storage changes nothing."""
-CONVERGED = 2.0**-4
+CONVERGED = 2.0**-6
 """Beyond its prompts, a prompted sweep ends where no carried mask differs from the automatic one by more than this."""
 
 _Key = bytes
