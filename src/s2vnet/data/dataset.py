@@ -232,7 +232,8 @@ def _listed(root: Path, content: Mapping[str, Any], part: str) -> tuple[CaseFile
     cases = []
     for image, label in pairs:
         file = root / str(image)
-        name = file.name.removesuffix(_ending_of(file) or file.suffix)
+        ending = _ending_of(file) or file.suffix
+        name = file.name[: len(file.name) - len(ending)]
         cases.append(CaseFiles(name, (file,), None if label is None else root / str(label)))
     return tuple(cases) if any(case.images[0].exists() for case in cases) else ()
 

@@ -120,7 +120,8 @@ def preprocess(volume: Volume, plan: Plan, labels: LabelMap | None = None, name:
     stack = np.moveaxis(orientation.apply(volume.data), 1 + plan.axis, 1)
     start, size = _box(stack) if plan.crop_to_nonzero else ((0, 0, 0), stack.shape[1:])
     window = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
-    image = torch.from_numpy(np.ascontiguousarray(stack[(slice(None), *window)]))
+    # a copy, since torch refuses the negative strides that flips leave on axes of one voxel
+    image = torch.from_numpy(stack[(slice(None), *window)].copy(order="C"))
     in_plane = [geometry.spacing[a] for a in range(3) if a != plan.axis]
     sampled = [max(1, round(n * s / t)) for n, s, t in zip(size[1:], in_plane, plan.spacing, strict=True)]
     padded = [plan.multiple * -(-n // plan.multiple) for n in sampled]
@@ -135,7 +136,7 @@ def preprocess(volume: Volume, plan: Plan, labels: LabelMap | None = None, name:
     if labels is not None:
         volume.geometry.require_same_grid(labels.geometry, f"{name}: image and labels")
         truth_stack = np.moveaxis(orientation.apply(labels.data), plan.axis, 0)[window]
-        truth = _resize_labels(np.ascontiguousarray(truth_stack), restore.sampled)
+        truth = _resize_labels(truth_stack.copy(order="C"), restore.sampled)
         truth = np.pad(truth, ((0, 0), (0, pad[3]), (0, pad[1])))
     return Case(name, image.numpy(), truth, restore)
 

@@ -1,0 +1,293 @@
+"""Preprocessing: to slices and exactly back, for every way a file may be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2vnet.data.plan import PLANES, IntensityScheme, Plan, Plane
+from s2vnet.data.preprocess import Case, normalise, preprocess, with_neighbours
+from s2vnet.types import InputError
+from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+
+Array = npt.NDArray[np.float64]
+MakePhantom = Callable[..., tuple[Volume, LabelMap]]
+SHAPE = (7, 9, 5)
+
+
+def numbered(affine: Array, shape: tuple[int, int, int] = SHAPE) -> tuple[Volume, LabelMap]:
+    """Every voxel has its own value, 1 upwards, and a random label 0..2."""
+    geometry = Geometry(shape, affine)
+    values = np.arange(1, np.prod(shape) + 1, dtype=np.float32).reshape(1, *shape)
+    labels = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
+    return Volume(values, geometry), LabelMap(labels, geometry)
+
+
+def unresampled(plan: Plan, plane: Plane, geometry: Geometry) -> Plan:
+    """The plan on a plane, sampling as the file does."""
+    axis = PLANES.index(plane)
+    row, column = (s for a, s in enumerate(geometry.canonical()[0].spacing) if a != axis)
+    return plan.model_copy(update={"plane": plane, "spacing": (row, column)})
+
+
+def truth(case: Case) -> npt.NDArray[np.uint8]:
+    assert case.labels is not None
+    return case.labels
+
+
+def unpadded(case: Case, slices: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    h, w = case.restore.sampled
+    return slices[..., :h, :w]
+
+
+def one_hot(labels: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """(D, 3, H, W) probabilities of label slices (D, H, W)."""
+    return torch.nn.functional.one_hot(torch.from_numpy(labels).long(), 3).movedim(-1, 1).float()
+
+
+def ijk_of(shape: tuple[int, ...]) -> npt.NDArray[np.intp]:
+    return np.argwhere(np.ones(shape, bool))
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_without_resampling_the_way_back_is_exact(any_affine: Array, plan: Plan, plane: Plane) -> None:
+    volume, labels = numbered(any_affine)
+    plan = unresampled(plan, plane, volume.geometry)
+
+    case = preprocess(volume, plan, labels, "x")
+
+    restore = case.restore
+    assert case.image.shape[1:] == truth(case).shape == (restore.size[0], *restore.padded)
+    assert case.image.shape[1] == volume.geometry.canonical()[0].shape[plan.axis]
+    assert all(n % plan.multiple == 0 for n in case.image.shape[2:])
+    back = restore.labels(unpadded(case, truth(case)))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(back.data, labels.data)
+    assert back.geometry is volume.geometry
+    np.testing.assert_array_equal(restore.place(unpadded(case, case.image)), volume.data)
+    decided = restore.to_source(one_hot(truth(case))).argmax(1).numpy().astype(np.uint8)
+    np.testing.assert_array_equal(restore.labels(decided).data, labels.data)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_voxels_keep_their_values_on_the_way(any_affine: Array, plan: Plan, plane: Plane) -> None:
+    volume, _ = numbered(any_affine)
+    case = preprocess(volume, unresampled(plan, plane, volume.geometry))
+    ijk = ijk_of(SHAPE)
+
+    points = case.restore.to_slices(ijk)
+
+    np.testing.assert_allclose(points, np.rint(points), atol=1e-9)
+    np.testing.assert_array_equal(case.image[(0, *np.rint(points).astype(int).T)], volume.data[(0, *ijk.T)])
+    np.testing.assert_array_equal(case.restore.crop_voxels(ijk), np.rint(points))
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_file_box_is_where_its_slices_are_placed(any_affine: Array, plan: Plan, plane: Plane) -> None:
+    volume, _ = numbered(any_affine)
+    volume.data[:, :2] = 0
+    case = preprocess(volume, plan.model_copy(update={"plane": plane, "crop_to_nonzero": True}))
+    depth = case.restore.size[0]
+
+    for start, stop in ((0, depth), (1, 3), (depth - 1, depth)):
+        marked = np.zeros(case.restore.size, np.uint8)
+        marked[start:stop] = 1
+        box = np.zeros(SHAPE, np.uint8)
+        box[case.restore.file_box(start, stop)] = 1
+        np.testing.assert_array_equal(case.restore.place(marked), box)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
+    st.permutations(range(3)),
+    st.tuples(*[st.sampled_from([1, -1])] * 3),
+    st.tuples(*[st.floats(0.5, 3)] * 3),
+    st.sampled_from(PLANES),
+    st.floats(0.4, 4),
+)
+def test_any_volume_comes_back_on_its_grid(
+    shape: tuple[int, int, int],
+    axes: list[int],
+    signs: tuple[int, ...],
+    spacing: tuple[float, ...],
+    plane: Plane,
+    target: float,
+) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, axes] * signs * spacing
+    volume, labels = numbered(affine, shape)
+    wanted = Plan(
+        dataset="any",
+        channels=("MR",),
+        labels={"background": 0, "a": 1, "b": 2},
+        plane=plane,
+        spacing=(target, target),
+        patch_size=(8, 8),
+        intensities=(IntensityScheme(kind="zscore"),),
+        crop_to_nonzero=False,
+        encoder="tiny",
+        stem_stride=1,
+    )
+
+    case = preprocess(volume, wanted, labels)
+
+    assert np.isfinite(case.image).all()
+    assert set(np.unique(truth(case))) <= {0, *np.unique(labels.data)}
+    back = case.restore.to_source(torch.from_numpy(case.image).movedim(1, 0))
+    assert case.restore.place(back.movedim(0, 1).numpy()).shape == (1, *shape)
+    assert case.restore.labels(np.zeros(case.restore.size, np.uint8)).geometry.same_grid(volume.geometry)
+
+
+@pytest.mark.parametrize("target", [0.5, 0.77, 1.3])
+def test_resampling_in_plane_keeps_smooth_labels(plan: Plan, target: float) -> None:
+    shape = (36, 40, 5)
+    place = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"), -1)
+    labels = ((place**2).sum(-1) < 0.6).astype(np.uint8)
+    geometry = Geometry(shape, np.diag([-1.0, 1.0, 4.0, 1.0]))
+    volume = Volume(100 * labels[None].astype(np.float32), geometry)
+
+    case = preprocess(volume, plan.model_copy(update={"spacing": (target, target)}), LabelMap(labels, geometry))
+
+    assert case.restore.sampled == (round(36 / target), round(40 / target))
+    back = case.restore.labels(case.restore.to_source(one_hot(truth(case))).argmax(1).numpy().astype(np.uint8)).data
+    dice = 2 * (back * labels).sum() / (back.sum() + labels.sum())
+    assert dice > 0.9
+
+
+def test_resampling_moves_points_with_the_pixels(plan: Plan) -> None:
+    """A voxel that becomes 2 x 2 pixels is clicked between them; a ramp is read off where the point says."""
+    shape = (12, 10, 3)
+    geometry = Geometry(shape, np.diag([1.0, -1.0, 2.0, 1.0]))
+    ijk = ijk_of(shape)
+    ramp = (3 * ijk[:, 0] + 5 * ijk[:, 1]).reshape(1, *shape).astype(np.float32)
+
+    case = preprocess(Volume(ramp, geometry), plan.model_copy(update={"spacing": (0.5, 0.5)}))
+
+    np.testing.assert_allclose(case.restore.to_slices([[0, 9, 0], [1, 8, 2]]), [[0, 0.5, 0.5], [2, 2.5, 2.5]])
+    inside = ijk[(ijk[:, :2] > 1).all(1) & (ijk[:, 0] < 10) & (ijk[:, 1] < 8)]
+    points = case.restore.to_slices(inside)
+    low = np.floor(points).astype(int)
+    around = [case.image[0][(low[:, 0], low[:, 1] + a, low[:, 2] + b)] for a in (0, 1) for b in (0, 1)]
+    np.testing.assert_allclose(np.mean(around, 0), ramp[(0, *inside.T)], atol=1e-4)
+
+
+def test_crop_to_nonzero_and_back(any_affine: Array, plan: Plan) -> None:
+    volume, labels = numbered(any_affine)
+    data, kept = np.zeros_like(volume.data), np.zeros_like(labels.data)
+    window = (slice(2, 6), slice(1, 8), slice(1, 4))
+    data[(0, *window)], kept[window] = volume.data[(0, *window)], labels.data[window]
+    volume, labels = Volume(data, volume.geometry), LabelMap(kept, volume.geometry)
+    plan = unresampled(plan, "axial", volume.geometry).model_copy(update={"crop_to_nonzero": True})
+
+    case = preprocess(volume, plan, labels)
+
+    assert sorted(case.restore.size) == [3, 4, 7]
+    back = case.restore.labels(unpadded(case, truth(case)))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(back.data, kept)
+    outside = case.restore.place(np.zeros(case.restore.size, np.float32), fill=-1)
+    np.testing.assert_array_equal(outside == 0, data[0] != 0)
+    clicked = np.argwhere(kept)
+    crop = case.restore.crop_voxels(clicked)
+    np.testing.assert_array_equal(truth(case)[tuple(crop.T)], kept[tuple(clicked.T)])
+    away = case.restore.crop_voxels([[0, 0, 0], [6, 8, 4]])
+    assert ((away < 0) | (away >= case.restore.size)).any(1).all(), "clicks outside the crop stay outside"
+
+
+def test_an_image_of_zeros_is_not_cropped(plan: Plan) -> None:
+    volume = Volume(np.zeros((1, *SHAPE), np.float32), Geometry(SHAPE, np.eye(4)))
+    case = preprocess(volume, plan.model_copy(update={"crop_to_nonzero": True}))
+    assert case.restore.size == (5, 7, 9)
+    assert case.labels is None
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, -1)])
+@pytest.mark.parametrize("shape", [(7, 9, 1), (1, 9, 5), (1, 1, 1)])
+def test_a_single_slice_works(plan: Plan, shape: tuple[int, int, int], signs: tuple[int, ...]) -> None:
+    volume, labels = numbered(np.diag([*map(float, signs), 1]), shape)
+    case = preprocess(volume, plan, labels)
+    assert case.image.shape[:2] == (1, shape[2])
+    np.testing.assert_array_equal(case.restore.labels(unpadded(case, truth(case))).data, labels.data)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [0.0, -1000.0, 0.1, 1e30])
+@pytest.mark.parametrize("scheme", [IntensityScheme(kind="zscore"), IntensityScheme(kind="ct", low=-9, high=9)])
+def test_a_constant_image_stays_finite(plan: Plan, value: float, scheme: IntensityScheme) -> None:
+    volume = Volume(np.full((1, *SHAPE), value, np.float32), Geometry(SHAPE, np.eye(4)))
+    case = preprocess(volume, plan.model_copy(update={"intensities": (scheme,)}))
+    assert np.isfinite(case.image).all()
+    assert np.ptp(case.image) == 0
+    if scheme.kind == "zscore":
+        assert not case.image.any()
+
+
+def test_intensity_schemes() -> None:
+    values = torch.linspace(-1000, 1000, 2001).reshape(1, 3, 667)
+    window = normalise(values, IntensityScheme(kind="ct", low=-100, high=300, mean=50, std=25))
+    assert (float(window.min()), float(window.max())) == (-6, 10)
+    torch.testing.assert_close(window[values == 75], torch.tensor([1.0]))
+    score = normalise(values, IntensityScheme(kind="zscore"))
+    assert score.dtype == torch.float32
+    assert abs(float(score.mean())) < 1e-5
+    assert float(score.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(normalise(3 * values + 7, IntensityScheme(kind="zscore")), score, atol=1e-5, rtol=0)
+    assert (score == score.min()).sum() == 11, "half a percent on either side is clipped"
+
+
+def test_channels_are_normalised_and_padded_each_by_itself(make_phantom: MakePhantom, plan: Plan) -> None:
+    volume, _ = make_phantom(channels=2)
+    two = plan.model_copy(update={"channels": ("MR", "CT"), "intensities": (IntensityScheme(kind="zscore"),) * 2})
+    both = preprocess(volume, two)
+    for c in range(2):
+        alone = preprocess(
+            Volume(volume.data[c : c + 1], volume.geometry),
+            plan.model_copy(update={"intensities": (IntensityScheme(kind="zscore"),)}),
+        )
+        np.testing.assert_array_equal(both.image[c], alone.image[0])
+    h, w = both.restore.sampled
+    assert (h, w) != both.restore.padded
+    for channel in both.image:
+        assert (channel[:, h:] == channel.min()).all()
+        assert (channel[:, :, w:] == channel.min()).all()
+
+
+def test_preprocessing_leaves_its_input_alone(phantom: tuple[Volume, LabelMap], plan: Plan) -> None:
+    volume, labels = phantom
+    image, values = volume.data.copy(), labels.data.copy()
+    case = preprocess(volume, unresampled(plan, "axial", volume.geometry), labels)
+    case.image[:], truth(case)[:] = 0, 0
+    np.testing.assert_array_equal(volume.data, image)
+    np.testing.assert_array_equal(labels.data, values)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("case7", "case7"), ("", "image")])
+def test_wrong_channels_are_refused(make_phantom: MakePhantom, plan: Plan, name: str, shown: str) -> None:
+    volume, _ = make_phantom(channels=2)
+    with pytest.raises(InputError, match=f"^{shown}: 2 channels where the model needs CT$"):
+        preprocess(volume, plan, name=name)
+
+
+def test_labels_on_another_grid_are_refused(phantom: tuple[Volume, LabelMap], plan: Plan) -> None:
+    volume, labels = phantom
+    moved = volume.geometry.affine.copy()
+    moved[0, 3] += 1
+    other = replace(labels, geometry=Geometry(volume.geometry.shape, moved))
+    with pytest.raises(InputError, match=r"^case7: image and labels: grids differ"):
+        preprocess(volume, plan, other, "case7")
+
+
+def test_neighbours_are_channels_and_clamp_at_the_ends() -> None:
+    image = np.arange(2 * 4 * 1 * 1, dtype=np.float32).reshape(2, 4, 1, 1)
+
+    found = with_neighbours(image, [0, 3, 2], 1)
+
+    assert found.shape == (3, 6, 1, 1)
+    np.testing.assert_array_equal(found[..., 0, 0], [[0, 4, 0, 4, 1, 5], [2, 6, 3, 7, 3, 7], [1, 5, 2, 6, 3, 7]])
+    np.testing.assert_array_equal(with_neighbours(image, [1], 0)[0], image[:, 1])
+    np.testing.assert_array_equal(with_neighbours(image[:, :1], [0], 2)[0, :, 0, 0], [0, 4] * 5)
