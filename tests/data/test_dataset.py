@@ -388,3 +388,9 @@ def test_bad_splits_are_refused(write_dataset: WriteDataset, content: bytes, mes
     with pytest.raises(InputError, match=message) as caught:
         read_folds(read_dataset(root))
     assert one_line(caught)
+
+
+def test_a_listed_case_is_named_without_its_ending_in_any_case(write_dataset: WriteDataset) -> None:
+    root = decathlon(write_dataset(("a",)), [{"image": "imagesTr/a.NII.GZ", "label": "labelsTr/a.nii.gz"}])
+    (root / "imagesTr" / "a.nii.gz").rename(root / "imagesTr" / "a.NII.GZ")
+    assert [case.name for case in read_dataset(root).training] == ["a"]
