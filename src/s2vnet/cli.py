@@ -71,7 +71,7 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
     fold: Annotated[str, typer.Option("-f", "--fold", help="0 to 4, or all: train on every case.")] = "0",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run folder's checkpoint.")] = False,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of 50 steps; 20 take some 15 minutes of CPU here.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of 50 steps; the default is 24.")] = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="An edited plan.json; planned anew if none.")] = None,
     config: Annotated[list[str] | None, typer.Option("-c", "--config", help="Training setting KEY=VALUE.")] = None,
     network: Annotated[list[str] | None, typer.Option("-n", "--network", help="Network setting KEY=VALUE.")] = None,
@@ -304,9 +304,7 @@ def export_log(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for images, labels, prompts, picture.")] = Path(
-        "demo"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what is made.")] = Path("demo"),
     device: Device = "auto",
 ) -> None:
     """Segment the hippocampus in a public brain image, then correct it by simulated clicks.

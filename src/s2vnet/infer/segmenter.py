@@ -75,10 +75,6 @@ class Segmentation:
             parts.append(entropy.cpu().numpy().astype(np.float32))
         return Volume(self.restore.place(np.concatenate(parts))[None], self.restore.geometry)  # type: ignore[arg-type]
 
-    def volumes_ml(self, labels: LabelMap) -> dict[str, float]:
-        """Volume in ml of each class but background."""
-        return volumes_ml(labels, self.class_names)
-
     def _source(self, start: int, stop: int) -> list[Tensor]:
         parts = range(start, stop, SLICES_AT_ONCE)
         return [self.restore.to_source(self.scores[n : min(n + SLICES_AT_ONCE, stop)].float()) for n in parts]
