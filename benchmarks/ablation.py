@@ -2,6 +2,7 @@
 
     python benchmarks/ablation.py phantom -o docs/results/ablation.json
     python benchmarks/ablation.py hippocampus --data ../shared/data/Dataset004_Hippocampus -o docs/results/ablation.json
+    python benchmarks/ablation.py btcv --data ../shared/data/Dataset013_BTCV --spacing 4 -o docs/results/ablation.json
 
 The phantom: two tubes that look alike wander through the slices. Only the first slice says, by a mark inside one of
 them, which is class 1 and which is class 2. Finished runs are kept in the output, so that it can be interrupted.
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
+import math
 import platform
 import sys
 import tempfile
@@ -41,6 +44,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "automatic-only": ({}, {"interactive_fraction": 0.0}),
 }
 """Settings of network and training that differ from the default."""
+RUNS = {"phantom": "phantom_runs", "hippocampus": "runs", "btcv": "btcv_runs"}
+"""Where the output keeps the runs of a testbed."""
 
 SIZE = 32
 PHANTOM_PLAN = Plan(
@@ -112,46 +117,67 @@ def run_phantom(variant: str, seed: int, steps: int) -> dict[str, float]:
     return {"seed": seed, "dice": short, "dice_50_slices": long, "seconds": seconds, "steps": steps}
 
 
-def run_hippocampus(variant: str, seed: int, steps: int, data: Path) -> dict[str, float]:
-    """Dice on the held-out cases of fold 0."""
+def run_dataset(variant: str, seed: int, steps: int, data: Path, spacing: float | None) -> dict[str, float]:
+    """Dice on the held-out cases of fold 0, on the network's grid."""
     dataset = read_dataset(data)
     plan = make_plan(take_fingerprint(dataset))
+    if spacing is not None:
+        plan = coarser(plan, spacing)
     fold = read_folds(dataset)[0]
     cases, held_out = (load_cases(dataset, fold[part], plan, report=lambda *_: None) for part in ("train", "val"))
     segmenter, seconds = fit(variant, seed, cases, plan, steps)
     return {"seed": seed, "dice": score(segmenter, held_out), "seconds": seconds, "steps": steps}
 
 
+def coarser(plan: Plan, spacing: float) -> Plan:
+    """The plan with a coarser sampling in plane and full-resolution masks, so that a CPU can train it in minutes."""
+    multiple = 8
+    patch = [
+        multiple * math.ceil(size * old / spacing / multiple)
+        for size, old in zip(plan.patch_size, plan.spacing, strict=True)
+    ]
+    changes = {"spacing": (spacing, spacing), "patch_size": (patch[0], patch[1]), "encoder": "tiny", "stem_stride": 1}
+    return plan.model_copy(update=changes)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What earlier runs found."""
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"variants": {}, "commands": []}
+    return content
+
+
 def main() -> None:
     """Run what is not in the output yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["phantom", "hippocampus"])
+    parser.add_argument("what", choices=list(RUNS))
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--spacing", type=float, help="coarser sampling in plane, mm")
     parser.add_argument("--variants", nargs="+", default=["none", "previous", "aggregated"], choices=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for seed in arguments.seeds:
-        for variant in arguments.variants:
-            content = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"variants": {}}
-            entry = content["variants"].setdefault(variant, {"runs": [], "phantom": [], "phantom_runs": []})
-            key = "runs" if arguments.what == "hippocampus" else "phantom_runs"
-            if any(run["seed"] == seed and run["steps"] == arguments.steps for run in entry[key]):
-                continue
-            if arguments.what == "phantom":
-                found = run_phantom(variant, seed, arguments.steps)
-            else:
-                found = run_hippocampus(variant, seed, arguments.steps, arguments.data)
-            entry[key].append(found)
-            entry["phantom"] = [run["dice"] for run in entry["phantom_runs"]]
-            content["command"] = "python benchmarks/ablation.py " + " ".join(sys.argv[1:])
-            content["date"] = datetime.date.today().isoformat()
-            content["hardware"] = f"{platform.machine()} CPU, one thread, torch {torch.__version__}"
-            with replacing(arguments.output) as temporary:
-                temporary.write_text(json.dumps(content, indent=1) + "\n")
-            print(variant, found, flush=True)  # noqa: T201
+    command = "python benchmarks/ablation.py " + " ".join(sys.argv[1:])
+    for seed, variant in itertools.product(arguments.seeds, arguments.variants):
+        runs = load(arguments.output)["variants"].get(variant, {}).get(RUNS[arguments.what], [])
+        if any(run["seed"] == seed and run["steps"] == arguments.steps for run in runs):
+            continue
+        if arguments.what == "phantom":
+            found = run_phantom(variant, seed, arguments.steps)
+        else:
+            found = run_dataset(variant, seed, arguments.steps, arguments.data, arguments.spacing)
+        content = load(arguments.output)  # again, since another process may have written meanwhile
+        entry = content["variants"].setdefault(variant, {"runs": [], "phantom": []})
+        entry.setdefault(RUNS[arguments.what], []).append(found)
+        entry["phantom"] = [run["dice"] for run in entry.get("phantom_runs", [])]
+        content["commands"] = sorted({*content["commands"], command})
+        content["command"] = "; ".join(content["commands"])
+        content["date"] = datetime.date.today().isoformat()
+        content["hardware"] = f"{platform.machine()} CPU, one thread, torch {torch.__version__}"
+        with replacing(arguments.output) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        print(arguments.what, variant, found, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

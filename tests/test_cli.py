@@ -109,6 +109,15 @@ def test_a_plan_is_shown_and_saved(dataset: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "fingerprint.json").read_text())["cases"] == 5
 
 
+def test_a_dataset_is_named_once(dataset: Path, tmp_path: Path, main: Main) -> None:
+    assert run("plan", "-d", dataset, "-o", tmp_path) == run("plan", dataset, "-o", tmp_path)
+    for options in ([], [dataset, "-d", dataset]):
+        assert main("plan", *options, "-o", tmp_path / "none") == (
+            1,
+            ["error: name one dataset folder, as an argument or by -d"],
+        )
+
+
 def test_a_training_leaves_a_model_and_its_scores(model: Path, dataset: Path) -> None:
     info = json.loads((model / "model.json").read_text())["info"]
     assert info["fold"] == "0"

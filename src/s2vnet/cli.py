@@ -32,6 +32,8 @@ app = typer.Typer(
 Models = Annotated[list[str], typer.Option("-m", "--model", help="Model name or folder; several are averaged.")]
 Model = Annotated[str, typer.Option("-m", "--model", help="Model name (hippocampus-mr) or folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+DatasetArgument = Annotated[Path | None, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")]
+DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, as nnU-Net's flag.")]
 Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels (else refused).")]
 
 
@@ -44,8 +46,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 @app.command()
 def plan(
-    dataset: Annotated[Path, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for fingerprint.json and plan.json.")],
+    dataset: DatasetArgument = None,
+    named: DatasetOption = None,
     fill_nan: Fill = None,
 ) -> None:
     """Look at a dataset and choose plane, sampling, intensities and network size.
@@ -56,7 +59,7 @@ def plan(
     from s2vnet.data.fingerprint import take_fingerprint
     from s2vnet.data.plan import make_plan, save
 
-    read = read_dataset(dataset)
+    read = read_dataset(_one_of(dataset, named))
     _make(output)
     with _progress() as report:
         found = take_fingerprint(read, fill_nonfinite=fill_nan, progress=lambda n, of: report("reading cases", n, of))
@@ -67,11 +70,12 @@ def plan(
 
 @app.command()
 def train(
-    dataset: Annotated[Path, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
+    dataset: DatasetArgument = None,
+    named: DatasetOption = None,
     fold: Annotated[str, typer.Option("-f", "--fold", help="0 to 4, or all: train on every case.")] = "0",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run folder's checkpoint.")] = False,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of 50 steps; the default is 24.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of 50 steps; the default is 48.")] = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="An edited plan.json; planned anew if none.")] = None,
     config: Annotated[list[str] | None, typer.Option("-c", "--config", help="Training setting KEY=VALUE.")] = None,
     network: Annotated[list[str] | None, typer.Option("-n", "--network", help="Network setting KEY=VALUE.")] = None,
@@ -94,7 +98,7 @@ def train(
     from s2vnet.train.loop import load_cases
     from s2vnet.train.loop import train as run_training
 
-    read = read_dataset(dataset)
+    read = read_dataset(_one_of(dataset, named))
     names, held_out = _fold(fold, read, read_folds)
     _make(output)
     with _progress() as report:
@@ -144,7 +148,9 @@ def train(
             typer.echo(f"{output}: continue this run with --resume", err=True)
             raise typer.Exit(130) from None
     if validation and held_out:
-        _validate(output, read, held_out, device, fill_nan)
+        from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+        rank_zero_only(_validate)(output, read, held_out, device, fill_nan)  # the first of several processes alone
 
 
 @app.command()
@@ -202,7 +208,8 @@ def interact(
     """Correct a segmentation by prompts, from options, a saved log, or typed in.
 
     Without --point and --not, commands are read line by line: point CLASS I J K, not CLASS I J K,
-    box CLASS I J K I J K, lock CLASS, unlock CLASS, remove N, undo, redo, list, quit.
+    scribble CLASS I J K I J K ..., lasso CLASS I J K I J K ... (corners on one slice), box CLASS I J K I J K,
+    mask CLASS FILE, lock CLASS, unlock CLASS, remove N, undo, redo, list, quit.
 
     Example: s2vnet interact -m hippocampus-mr -i scan.nii.gz -o labels.nii.gz --point Anterior,12,30,20
     """
@@ -346,6 +353,12 @@ def _refuse(text: str) -> NoReturn:
     from s2vnet.types import InputError
 
     raise InputError(text)
+
+
+def _one_of(dataset: Path | None, named: Path | None) -> Path:
+    if (dataset is None) == (named is None):
+        _refuse("name one dataset folder, as an argument or by -d")
+    return dataset or named  # type: ignore[return-value]
 
 
 def _fold(

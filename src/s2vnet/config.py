@@ -36,6 +36,8 @@ class ModelConfig(BaseModel):
     """What a slice receives from the slice before: nothing, its centres, or recurrently aggregated centres."""
     mask_prior: bool = True
     """Whether a centre also carries where its class was: the previous slice's soft mask."""
+    memory_dim: int = Field(default=16, ge=0)
+    """Channels of what each pixel of a slice leaves for the next slice's decoding; 0 carries no pixel memory."""
     min_area: float = 0.5
     """Predicted area (mask cells) under which a class counts as absent from a slice."""
 
@@ -45,10 +47,10 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=24, ge=1)
+    epochs: int = Field(default=48, ge=1)
     """An epoch is ``steps_per_epoch`` optimiser steps."""
     steps_per_epoch: int = Field(default=50, ge=1)
-    batch_size: int = Field(default=6, ge=1)
+    batch_size: int = Field(default=4, ge=1)
     """Clips per step over all processes."""
     clip_length: int = Field(default=6, ge=1)
     """Consecutive slices per clip."""

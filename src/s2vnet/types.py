@@ -107,11 +107,20 @@ class Mask(_Prompt):
         return cls(class_id=class_id, positive=positive, start=(i, j, k), stop=(i1, j1, k1), bits=bits)
 
     def voxels(self) -> npt.NDArray[np.intp]:
-        """Voxel indices (N, 3) inside the mask."""
+        """Voxel indices (N, 3) inside the mask.
+
+        Raises:
+            InputError: the bits are damaged, cut off, or not those of the box.
+        """
         shape = tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
         count = int(np.prod(shape))
+        size = -(-count // 8)
+        stream = zlib.decompressobj()
         try:
-            raw = zlib.decompressobj().decompress(base64.b64decode(self.bits, validate=True), count // 8 + 1)
+            # one byte more than is due, so that bits for a larger box are noticed and never unpacked further
+            raw = stream.decompress(base64.b64decode(self.bits, validate=True), size + 1)
+            if len(raw) != size or not stream.eof:
+                raise ValueError(f"it does not hold the {count} voxels of its box")
             crop = np.unpackbits(np.frombuffer(raw, np.uint8), count=count).reshape(shape)
         except (ValueError, zlib.error) as error:
             raise InputError(f"mask prompt is damaged ({error}); export the prompt log again") from error

@@ -116,7 +116,7 @@ def test_a_slice_that_fits_gets_no_larger_patch(spacing: float) -> None:
 def test_patch_and_encoder_grow_with_the_slice() -> None:
     small = make_plan(fingerprint_of(12, shape=(50, 57, 80)))
     large = make_plan(fingerprint_of(12, shape=(100, 500, 600)))
-    assert (small.patch_size, small.encoder) == ((56, 64), "tiny")
+    assert (small.patch_size, small.encoder) == ((56, 64), "compact")
     assert (large.patch_size, large.encoder) == ((112, LARGEST_PATCH), "small")
 
 

@@ -12,7 +12,8 @@ from s2vnet.infer.dialogue import class_by_name, describe, run_command, write_ta
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.types import Box, InputError, Lasso, Lock, Mask, Point, Scribble
-from s2vnet.volume.geometry import Volume
+from s2vnet.volume.files import write_labels
+from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
 NAMES = {0: "background", 1: "left part", 2: "right"}
 
@@ -55,6 +56,32 @@ def test_every_command_is_the_method_of_its_name(session: Session, segmenter: Se
     )
 
 
+def test_strokes_and_masks_are_typed_or_read(session: Session, bordered: Volume, tmp_path: Path) -> None:
+    drawn = np.zeros(bordered.geometry.shape, np.uint8)
+    drawn[5:8, 6:9, 5] = 3
+    write_labels(tmp_path / "drawn.nii.gz", LabelMap(drawn, bordered.geometry))
+    lines = [
+        "scribble left part 5 9 4 5 10 4 6 10 4",
+        "lasso right 3 4 6 9 4 6 9 11 6",
+        f"mask 1 {tmp_path}/drawn.nii.gz",
+    ]
+    for line in lines:
+        assert run_command(session, line) is not None
+    scribble, lasso, mask = session.log
+    assert scribble == Scribble(class_id=1, voxels=((5, 9, 4), (5, 10, 4), (6, 10, 4)))
+    assert lasso == Lasso(class_id=2, axis=2, vertices=((3, 4, 6), (9, 4, 6), (9, 11, 6)))
+    assert isinstance(mask, Mask)
+    np.testing.assert_array_equal(mask.voxels(), np.argwhere(drawn))
+
+
+def test_a_mask_on_another_grid_is_refused(session: Session, bordered: Volume, tmp_path: Path) -> None:
+    flipped = bordered.geometry.affine * np.array([-1, 1, 1, 1])
+    labels = LabelMap(np.ones(bordered.geometry.shape, np.uint8), Geometry(bordered.geometry.shape, flipped))
+    write_labels(tmp_path / "flipped.nii.gz", labels)
+    with pytest.raises(InputError, match="image and mask"):
+        run_command(session, f"mask 1 {tmp_path}/flipped.nii.gz")
+
+
 def test_going_back(session: Session) -> None:
     assert run_command(session, "undo") == "nothing to undo"
     assert run_command(session, "redo") == "nothing to redo"
@@ -87,6 +114,12 @@ def test_the_end(session: Session, line: str) -> None:
         ("point 1 2 3", "cannot read"),
         ("box 1 1 2 3 4 5", "cannot read"),
         ("lock", "cannot read"),
+        ("scribble 1 2 3", "cannot read"),
+        ("scribble 1 2 3 4 5", "'2 3 4 5': voxels are given as three whole numbers each"),
+        ("lasso left part x y z", "three whole numbers"),
+        ("lasso 1 1 2 3 2 3 4 5 6 7", "share one index"),
+        ("mask 1", "cannot read"),
+        ("mask 1 nowhere.nii.gz", "nowhere.nii.gz"),
         ("point liver 1 2 3", "no class 'liver'"),
         ("lock liver", "no class 'liver'"),
         ("point 1 1 2 x", "'1 2 x': 3 whole numbers are needed"),

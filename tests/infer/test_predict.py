@@ -93,7 +93,7 @@ def test_extras_are_written_beside(segmenter: Segmenter, images: Path, tmp_path:
     names = {f"{case}{part}" for case in "ab" for part in parts}
     assert {file.name for file in (tmp_path / "out").iterdir()} == names | {"volumes.csv"}
     assert {name for name, _, _ in told} == {"a", "b"}
-    assert told[-1] == ("b", 27, 27)
+    assert told[-1] == ("b", 18, 18)
     labels = read_labels(tmp_path / "out" / "a.nii.gz")
     assert set(np.unique(labels.data)) == {0, 2}
     probabilities = read_image(tmp_path / "out" / "a_probabilities.nii.gz", frames_as_channels=True)

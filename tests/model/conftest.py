@@ -44,8 +44,8 @@ def slices() -> torch.Tensor:
 
 @pytest.fixture
 def prompts() -> torch.Tensor:
-    """Prompt maps (2, 3, 3, 16, 24): class 1 is prompted on the first slice, nothing else."""
-    maps = torch.zeros(2, 3, 3, 16, 24)
+    """Prompt maps (2, 3, 4, 16, 24): class 1 is prompted on the first slice, nothing else."""
+    maps = torch.zeros(2, 3, 4, 16, 24)
     maps[0, 1, 0, 5:8, 6:9] = 1
     maps[0, 0, 1, 5:8, 6:9] = 1
     return maps

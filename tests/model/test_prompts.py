@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from s2vnet.model.prompts import REACH_SLICES, SIGMA_SLICES, Stroke, draw, touched
+from s2vnet.model.s2vnet import PROMPT_MAPS
 
 K, SIZE, DEPTH = 4, (9, 11), 12
 SLICES = torch.arange(DEPTH).float()
-POSITIVE, NEGATIVE, BOX = 0, 1, 2
+POSITIVE, NEGATIVE, BOX, WIDE = range(PROMPT_MAPS)
 
 
 def _point(class_id: int, d: float, y: int, x: int, positive: bool = True) -> Stroke:
@@ -21,7 +22,7 @@ def test_no_prompts_draw_nothing() -> None:
 
 def test_a_prompted_cell_has_exactly_one_and_its_class_alone() -> None:
     maps = draw([_point(2, 5, 3, 4)], SLICES, K, SIZE)
-    assert maps.shape == (DEPTH, K, 3, *SIZE)
+    assert maps.shape == (DEPTH, K, PROMPT_MAPS, *SIZE)
     assert maps[5, 2, POSITIVE, 3, 4] == 1
     assert maps[:, [0, 1, 3], POSITIVE].abs().sum() == 0
     assert int((maps[:, :, POSITIVE] == 1).sum()) == 1
@@ -76,8 +77,17 @@ def test_a_later_prompt_wins_over_its_own_contradiction(last: bool) -> None:
 def test_a_negative_prompt_speaks_of_its_class_alone() -> None:
     maps = draw([_point(1, 5, 3, 4, positive=False)], SLICES, K, SIZE)
     assert maps[5, 1, NEGATIVE, 3, 4] == 1
-    maps[:, 1, NEGATIVE] = 0
+    assert maps[5, 1, WIDE, 3, 4] == -1
+    maps[:, 1, [NEGATIVE, WIDE]] = 0
     assert not maps.any()
+
+
+def test_wide_maps_say_how_near_a_prompt_is_beyond_the_cells_it_names() -> None:
+    maps = draw([_point(1, 5, 4, 5)], SLICES, K, SIZE)
+    assert maps[5, 1, WIDE, 4, 5] == 1
+    assert (maps[5, 1, WIDE] >= maps[5, 1, POSITIVE]).all()
+    assert maps[5, 1, WIDE, 4, 10] > 0.4 > 0.01 > maps[5, 1, POSITIVE, 4, 10]
+    assert not maps[:, [0, 2, 3], WIDE].any()
 
 
 def test_prompts_of_equal_weight_are_negative_for_each_other() -> None:

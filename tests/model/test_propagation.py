@@ -8,7 +8,7 @@ from s2vnet.model.s2vnet import S2VNet
 
 def test_each_step_starts_from_the_state_that_the_one_before_left(model: S2VNet) -> None:
     torch.manual_seed(0)
-    prompts = torch.zeros(3, 1, 3, 3, 8, 8)
+    prompts = torch.zeros(3, 1, 3, 4, 8, 8)
     prompts[1, 0, 2, 0, 3, 3] = 1
     with torch.no_grad():
         features = model.encode(torch.randn(3, 1, 8, 8))
@@ -24,7 +24,7 @@ def test_each_step_starts_from_the_state_that_the_one_before_left(model: S2VNet)
 
 def test_a_slice_is_decoded_only_when_asked_for(model: S2VNet) -> None:
     features = model.encode(torch.randn(2, 1, 8, 8))
-    sequence = ((features.at(slice(t, t + 1)), torch.zeros(1, 3, 3, 8, 8)) for t in range(2))
+    sequence = ((features.at(slice(t, t + 1)), torch.zeros(1, 3, 4, 8, 8)) for t in range(2))
     steps = propagate(model.decode, sequence, model.initial_state(features.at(slice(1))))
     next(steps)
     assert len(list(sequence)) == 1

@@ -23,6 +23,7 @@ def _carried(model: S2VNet, features: Features) -> State:
         centres=torch.randn(state.centres.shape, generator=generator),
         known=torch.ones_like(state.known),
         masks=torch.randn(state.masks.shape, generator=generator).softmax(1),
+        memory=torch.randn(state.memory.shape, generator=generator).tanh(),
     )
 
 
@@ -38,7 +39,7 @@ def test_shapes(make_model: MakeModel, stride: int) -> None:
     model = make_model(stem_stride=stride, layers_per_level=2, in_channels=3)
     assert model.stride == 8 * stride
     features = model.encode(torch.randn(2, 3, 8 * stride, 16 * stride))
-    decoded = model.decode(features, model.initial_state(features), torch.zeros(2, 3, 3, 8, 16))
+    decoded = model.decode(features, model.initial_state(features), torch.zeros(2, 3, 4, 8, 16))
     assert decoded.logits.shape == decoded.state.masks.shape == model.auxiliary(features).shape == (2, 3, 8, 16)
     assert decoded.presence.shape == (2, 3)
     sizes = [tuple(level.shape) for level in decoded.layer_logits]
@@ -71,10 +72,10 @@ def test_permuting_the_classes_permutes_the_result(make_model: MakeModel, slices
     features = model.encode(slices)
     for start in (model.initial_state(features), _carried(model, features)):
         wanted = model.decode(features, start, prompts)
-        moved = State(*(part[:, order] for part in start[:4]), start.direction)
+        moved = State(*(part[:, order] for part in start[:4]), *start[4:])
         found = permuted.decode(features, moved, prompts[:, order])
         back = [order.index(k) for k in range(4)]
-        state = State(*(part[:, back] for part in found.state[:4]), found.state.direction)
+        state = State(*(part[:, back] for part in found.state[:4]), *found.state[4:])
         levels = tuple(level[:, back] for level in found.layer_logits)
         _close(Decoded(found.logits[:, back], found.presence[:, back], levels, state), wanted)
     torch.testing.assert_close(permuted.auxiliary(features), model.auxiliary(features)[:, order])
@@ -98,7 +99,7 @@ def test_a_class_without_prompts_has_a_row_that_changes_nothing(
 @torch.no_grad()
 def test_a_weak_echo_of_a_prompt_makes_no_row_but_a_cell_does(model: S2VNet, slices: Tensor) -> None:
     features = model.encode(slices)
-    maps = torch.zeros(2, 3, 3, 16, 24)
+    maps = torch.zeros(2, 3, 4, 16, 24)
     maps[0, 1, 0, 4, 4], maps[1, 1, 0, 4, 4] = 0.5, 1
     _, valid = model._initial_rows(features, model.initial_state(features), maps[:, :, 0])
     assert valid.tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 1, 0]]
@@ -115,15 +116,17 @@ def test_a_prompt_map_decides_its_own_coarse_assignment(model: S2VNet, slices: T
 @torch.no_grad()
 def test_direction_and_carried_state_matter_unless_switched_off(make_model: MakeModel, slices: Tensor) -> None:
     model = make_model()
-    features, none = model.encode(slices), torch.zeros(2, 3, 3, 16, 24)
+    features, none = model.encode(slices), torch.zeros(2, 3, 4, 16, 24)
     start = model.initial_state(features)
     assert torch.equal(start.direction, torch.zeros(2))
     plain = model.decode(features, start, none).logits
     rising = model.decode(features, start._replace(direction=torch.ones(2)), none).logits
     assert not torch.allclose(plain, rising)
-    masks = _carried(model, features).masks
+    masks, memory = _carried(model, features).masks, _carried(model, features).memory
+    assert not torch.allclose(plain, model.decode(features, start._replace(memory=memory), none).logits)
     assert not torch.allclose(plain, model.decode(features, start._replace(masks=masks), none).logits)
     model = make_model(mask_prior=False)
+    assert make_model(memory_dim=0).initial_state(features).memory.shape == (2, 0, 16, 24)
     with_masks = model.decode(features, start._replace(masks=masks), none).logits
     assert torch.equal(with_masks, model.decode(features, start, none).logits)
 
@@ -133,7 +136,7 @@ def test_without_propagation_a_slice_leaves_no_trace(make_model: MakeModel, slic
     model = make_model(propagation="none")
     features = model.encode(slices)
     start = model.initial_state(features)
-    assert model.decode(features, start, torch.zeros(2, 3, 3, 16, 24)).state is start
+    assert model.decode(features, start, torch.zeros(2, 3, 4, 16, 24)).state is start
 
 
 @pytest.mark.parametrize(
@@ -143,6 +146,7 @@ def test_without_propagation_a_slice_leaves_no_trace(make_model: MakeModel, slic
         ({"assignment": "soft", "layers_per_level": 2}, set()),
         ({"propagation": "previous"}, {"aggregator.gate.weight", "aggregator.gate.bias"}),
         ({"propagation": "none"}, {"aggregator.gate.weight", "aggregator.gate.bias"}),
+        ({"memory_dim": 0}, set()),
         ({"mask_prior": False}, {f"layers.{n}.prior_weight" for n in range(3)}),
     ],
 )
@@ -162,7 +166,7 @@ def test_gradients_reach_every_parameter_that_an_option_does_not_switch_off(
     torch.stack(parts).sum().backward()
     dead = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     if settings.get("propagation") == "none":  # then no mask is carried either
-        dead -= {f"layers.{n}.prior_weight" for n in range(3)}
+        dead -= {f"layers.{n}.prior_weight" for n in range(3)} | {"remember.weight", "remember.bias"}
     assert dead == without
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 

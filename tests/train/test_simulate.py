@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from s2vnet.model.s2vnet import PROMPT_MAPS
 from s2vnet.train import simulate
 from s2vnet.train.simulate import simulate_prompts
 
 K, T, SIZE = 4, 4, (10, 12)
-POSITIVE, NEGATIVE, BOX = 0, 1, 2
+POSITIVE, NEGATIVE, BOX = range(3)
 
 
 @pytest.fixture
@@ -30,14 +31,16 @@ def _rngs(*seeds: int) -> list[np.random.Generator]:
 def _simulate(truth: Tensor, predicted: Tensor, seeds: list[int], rounds: int = 3, steps: int = 1) -> Tensor:
     many = len(seeds)
     truths, answers = truth.expand(many, -1, -1, -1), predicted.expand(many, -1, -1, -1)
-    return simulate_prompts(lambda maps: answers, truths, torch.full((many,), steps), K, rounds, _rngs(*seeds))
+    return simulate_prompts(
+        lambda maps, clips: answers[clips], truths, torch.full((many,), steps), K, rounds, _rngs(*seeds)
+    )
 
 
 def test_prompted_cells_name_the_true_class(truth: Tensor) -> None:
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, K, truth.shape))
     for predicted in (torch.zeros_like(truth), noise, truth.roll(2, -1), truth.flip(2)):
         maps = _simulate(truth, predicted, list(range(25)))
-        assert maps.shape == (25, T, K, 3, *SIZE)
+        assert maps.shape == (25, T, K, PROMPT_MAPS, *SIZE)
         assert maps.any()
         for clip in maps:
             for k in range(K):
@@ -98,15 +101,20 @@ def test_a_user_is_a_function_of_its_generator_and_not_of_the_batch(truth: Tenso
 
 
 def test_a_user_sees_the_answer_to_its_own_prompts(truth: Tensor) -> None:
-    seen: list[Tensor] = []
+    seen: list[tuple[Tensor, list[int]]] = []
 
-    def predict(maps: Tensor) -> Tensor:
-        seen.append(maps)
+    def predict(maps: Tensor, clips: list[int]) -> Tensor:
+        seen.append((maps, clips))
         return torch.zeros(len(maps), T, *SIZE, dtype=torch.long)
 
     final = simulate_prompts(predict, truth.expand(6, -1, -1, -1), torch.ones(6), K, 3, _rngs(*range(6)))
     assert 1 <= len(seen) <= 3
-    assert any(not torch.equal(a, b) for a, b in zip(seen, [*seen[1:], final], strict=True))
+    shown = dict(enumerate(final))
+    for maps, clips in reversed(seen):  # only users who still correct are answered, and each correction is drawn
+        assert len(maps) == len(clips) > 0
+        for clip, drawn in zip(clips, maps, strict=True):
+            assert not torch.equal(drawn, shown[clip])
+            shown[clip] = drawn
 
 
 def test_reach_counts_in_slices_of_the_volume(truth: Tensor) -> None:

@@ -45,18 +45,7 @@ def test_the_same_seed_gives_the_same_loss(clip: Clip, model_config: ModelConfig
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize(
-    "training",
-    [
-        False,
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                reason="MONAI's ResNet does not hand `norm` on to its blocks: they normalise over the batch"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("training", [False, True])
 def test_the_loss_of_a_batch_is_the_mean_over_its_clips(
     clip: Clip, model_config: ModelConfig, config: TrainConfig, training: bool
 ) -> None:

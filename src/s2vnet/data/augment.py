@@ -33,9 +33,9 @@ class Augmentation:
             [
                 RandAffined(
                     ["image", "labels"],
-                    prob=0.8,
-                    rotate_range=0.35,
-                    scale_range=((-0.2, 0.25), (-0.2, 0.25)),
+                    prob=0.5,
+                    rotate_range=0.25,
+                    scale_range=((-0.15, 0.15), (-0.15, 0.15)),
                     shear_range=0.1,
                     translate_range=tuple(0.08 * s for s in patch_size),
                     mode=("bilinear", "nearest"),

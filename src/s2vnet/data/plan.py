@@ -113,7 +113,7 @@ def make_plan(fingerprint: Fingerprint) -> Plan:
             for name, i in zip(fingerprint.channels, fingerprint.intensities, strict=True)
         ),
         crop_to_nonzero=fingerprint.nonzero_fraction < 0.75,
-        encoder="tiny" if patch[0] * patch[1] <= (64 * stride) ** 2 else "small",
+        encoder="compact" if patch[0] * patch[1] <= (64 * stride) ** 2 else "small",
         stem_stride=stride,
     )
 

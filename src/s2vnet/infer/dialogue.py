@@ -11,8 +11,9 @@ from pathlib import Path
 from s2vnet.atomic import replacing
 from s2vnet.infer.session import Session, read_log
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Scribble, Voxel
+from s2vnet.volume.files import read_labels
 
-COMMANDS = "point, not, box, lock, unlock, remove, undo, redo, list, quit"
+COMMANDS = "point, not, scribble, lasso, box, mask, lock, unlock, remove, undo, redo, list, quit"
 
 
 def class_by_name(names: Mapping[int, str], text: str) -> int:
@@ -55,6 +56,19 @@ def run_command(session: Session, line: str) -> str | None:
     if word == "box" and len(rest) > 6:
         class_id = class_by_name(session.segmenter.class_names, " ".join(rest[:-6]))
         session.add_box(class_id, _voxel(rest[-6:-3]), _voxel(rest[-3:]))
+        return _changed(session)
+    if word in ("scribble", "lasso") and len(rest) > 3:
+        name, voxels = _voxels(rest)
+        class_id = class_by_name(session.segmenter.class_names, name)
+        if word == "scribble":
+            session.add_scribble(class_id, voxels)
+        else:
+            session.add_lasso(class_id, _shared_axis(voxels), voxels)
+        return _changed(session)
+    if word == "mask" and len(rest) > 1:
+        drawn = read_labels(Path(rest[-1]))
+        session.geometry.require_same_grid(drawn.geometry, f"{rest[-1]}: image and mask")
+        session.add_mask(class_by_name(session.segmenter.class_names, " ".join(rest[:-1])), drawn.data > 0)
         return _changed(session)
     if not word:
         return ""
@@ -111,6 +125,20 @@ def _numbers(words: list[str], count: int) -> list[int]:
     if len(words) != count or not all(re.fullmatch("-?[0-9]+", word) for word in words):
         raise InputError(f"{' '.join(words)!r}: {count} whole numbers are needed")
     return [int(word) for word in words]
+
+
+def _voxels(words: list[str]) -> tuple[str, list[Voxel]]:
+    """A class name, and the voxels whose indices follow it."""
+    start = next((n for n in range(1, len(words)) if all(re.fullmatch("-?[0-9]+", w) for w in words[n:])), len(words))
+    numbers = words[start:]
+    if not numbers or len(numbers) % 3:
+        raise InputError(f"{' '.join(numbers)!r}: voxels are given as three whole numbers each")
+    return " ".join(words[:start]), [_voxel(numbers[n : n + 3]) for n in range(0, len(numbers), 3)]
+
+
+def _shared_axis(voxels: list[Voxel]) -> int:
+    """The axis along which all voxels have one index; the last of them, 2 where there is none."""
+    return max((axis for axis in range(3) if len({voxel[axis] for voxel in voxels}) == 1), default=2)
 
 
 def _voxel(words: list[str]) -> Voxel:

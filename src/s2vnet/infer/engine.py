@@ -7,9 +7,9 @@ automatic ones, never from an earlier prompted result. Automatic mode is the sam
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,27 +20,40 @@ from s2vnet.model.propagation import propagate
 from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, S2VNet
 
 STORE = torch.float16
-"""Carried masks pass through this type between slices, so that resuming a sweep from storage changes nothing."""
-CONVERGED = 2.0**-6
-"""Beyond its prompts, a prompted sweep ends where no carried mask differs from the automatic one by more than this."""
-
-_Key = bytes
-"""Digest of what a decoded slice depends on: how the state before came about, and the prompts."""
+"""Carried maps pass through this type between slices, so that resuming a sweep from storage changes nothing."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) units of work."""
 
+_Key = bytes
+"""Digest of what a decoded slice depends on: how the state before came about, and the prompts."""
 
-@dataclass(frozen=True)
+
+class Passed(NamedTuple):
+    """What a sweep keeps of a slice."""
+
+    masks: Tensor
+    """(1, K, h, w) class probabilities, STORE type."""
+    leaving: State
+    """State leaving the slice; without its masks, which are those above, and with its memory in STORE type."""
+
+
+@dataclass
 class Sweep:
     """One direction's pass over all slices."""
 
-    masks: Tensor
-    """(D, K, h, w) soft masks, STORE type."""
-    leaving: tuple[State, ...]
-    """State leaving each slice, without its masks (they are `masks[d]`)."""
-    changed: range
-    """Slices that differ from the automatic sweep, as decoded in this one."""
+    slices: dict[int, Passed] = field(default_factory=dict)
+    """Slices as decoded in this sweep."""
+    base: Sweep | None = None
+    """The automatic sweep that a prompted one departs from and returns to."""
+
+    def __getitem__(self, d: int) -> Passed:
+        return self.slices[d] if d in self.slices or self.base is None else self.base[d]
+
+    @property
+    def changed(self) -> range:
+        """Slices from the first to the last that may differ from the automatic sweep."""
+        return range(min(self.slices), max(self.slices) + 1) if self.base and self.slices else range(0)
 
 
 class VolumeEngine:
@@ -57,17 +70,16 @@ class VolumeEngine:
         """
         self.model = model
         self.depth = len(slices)
-        self._progress = progress or (lambda done, total: None)
+        progress = progress or (lambda done, total: None)
         with torch.inference_mode():
             parts = []
             for start in range(0, self.depth, batch):
                 parts.append(model.encode(slices[start : start + batch]))
-                self._progress(min(start + batch, self.depth), 3 * self.depth)
+                progress(min(start + batch, self.depth), 2 * self.depth)
             self.features = Features.cat(parts)
-            self._device = self.features.mask.device
-            self._done = self.depth
-            self._known: dict[_Key, Decoded] = {}
-            self.automatic = (self._automatic_sweep(1), self._automatic_sweep(-1))
+        self._device = self.features.mask.device
+        self._known: dict[_Key, Passed] = {}
+        self.automatic = self._sweep({}, None, lambda done: progress(self.depth + done, 2 * self.depth))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,99 +88,154 @@ class VolumeEngine:
         return height, width
 
     def prompted(self, prompts: Mapping[int, Tensor]) -> tuple[Sweep, Sweep]:
-        """Both sweeps under prompt maps (K, 3, h, w) by slice; the automatic ones when there are none."""
-        if not prompts:
-            return self.automatic
-        signatures = {d: _digest(maps.cpu().numpy().tobytes()) for d, maps in prompts.items()}
-        known, self._known = self._known, {}
-        with torch.inference_mode():
-            rising, falling = (
-                self._prompted_sweep(base, direction, prompts, signatures, known)
-                for base, direction in zip(self.automatic, (1, -1), strict=True)
-            )
-        return rising, falling
+        """Both sweeps under prompt maps (K, 4, h, w) by slice; the automatic ones when there are none.
 
-    def _automatic_sweep(self, direction: int) -> Sweep:
-        """All slices in rising (+1) or falling (-1) order, without prompts."""
-        order = range(self.depth)[::direction]
-        masks = torch.empty((self.depth, self.model.config.num_classes, *self.size), dtype=STORE, device=self._device)
-        leaving: list[State | None] = [None] * self.depth
-        state = self.model.initial_state(self.features.at(slice(1)), self._direction(direction))
-        for d, decoded in zip(order, propagate(self._decode, self._steps(order, {}), state), strict=True):
-            masks[d], leaving[d] = decoded.logits[0], self._without_masks(decoded.state)
-            self._done += 1
-            self._progress(self._done, 3 * self.depth)
-        return Sweep(masks, cast(tuple[State, ...], tuple(leaving)), range(0))
-
-    def _prompted_sweep(
-        self,
-        base: Sweep,
-        direction: int,
-        prompts: Mapping[int, Tensor],
-        signatures: Mapping[int, bytes],
-        known: Mapping[_Key, Decoded],
-    ) -> Sweep:
-        """A base sweep, decoded anew from each prompted slice on until it agrees with the base again.
-
-        A slice whose entering state and prompts are those of the round before is taken over from there: this saves
-        time and changes nothing.
+        They are the automatic sweeps, decoded anew from each prompted slice on until they agree with them again.
         """
-        order = range(self.depth)[::direction]
-        masks, leaving = base.masks.clone(), list(base.leaving)
-        changed: list[int] = []
-        position = 0
-        while position < self.depth:
-            if order[position] not in prompts:
-                position += 1
-                continue
-            key = _digest(f"{direction} {position}".encode())
-            upcoming = iter(order[position:])
+        return self._sweep(prompts, self.automatic) if prompts else self.automatic
+
+    def _sweep(
+        self,
+        prompts: Mapping[int, Tensor],
+        base: tuple[Sweep, Sweep] | None,
+        told: Callable[[int], None] = lambda done: None,
+    ) -> tuple[Sweep, Sweep]:
+        """Rising and falling sweep, a slice of each at a time.
+
+        Both go through the decoder together, rising first and falling second, even where one of them has nothing left
+        to do: so what one gives cannot depend, not by a rounding, on what the other one needs.
+        """
+        with torch.inference_mode():
+            start = self.model.initial_state(self.features.at([0, 0]), torch.tensor([1.0, -1.0], device=self._device))
+            signatures = {d: _digest(maps.cpu().numpy().tobytes()) for d, maps in prompts.items()}
+            orders = (range(self.depth), range(self.depth)[::-1])
+            courses = [
+                _Course(order, signatures, base and base[n], self._carried, _rows(start, n))
+                for n, order in enumerate(orders)
+            ]
+            known, self._known = self._known, {}
+            nothing = torch.zeros(self.model.config.num_classes, PROMPT_MAPS, *self.size, device=self._device)
+
+            def steps() -> Iterator[tuple[Features, Tensor]]:
+                while True:
+                    for course in courses:
+                        course.advance()
+                    if not any(course.going for course in courses):
+                        return
+                    maps = torch.stack([prompts.get(course.slice, nothing) for course in courses])
+                    yield self.features.at([course.slice for course in courses]), maps
 
             def decode(features: Features, state: State, maps: Tensor) -> Decoded:
-                nonlocal key
-                key = _digest(key + signatures.get(next(upcoming), b""))  # noqa: B023
-                decoded = known.get(key) or self._decode(features, state, maps)
-                self._known[key] = decoded
-                return decoded
+                rows = [_rows(state, n) if c.anew is None else c.anew for n, c in enumerate(courses)]
+                decoded = _remembered(courses, known, rows, self._carried)
+                return decoded or self._decode(features, _join(rows), maps)
 
-            steps = self._steps(order[position:], prompts)
-            for decoded in propagate(decode, steps, self._entering(order, position, direction, base)):
-                d = order[position]
-                masks[d], leaving[d] = decoded.logits[0], self._without_masks(decoded.state)
-                changed.append(d)
-                position += 1
-                prompted_next = position < self.depth and order[position] in prompts
-                if not prompted_next and (masks[d] - base.masks[d]).abs().max() <= CONVERGED:
-                    break
-        return Sweep(masks, tuple(leaving), range(min(changed), max(changed) + 1))
-
-    def _entering(self, order: range, position: int, direction: int, base: Sweep) -> State:
-        if position == 0:
-            return self.model.initial_state(self.features.at(slice(1)), self._direction(direction))
-        before = order[position - 1]
-        state = base.leaving[before]
-        carried = self.model.config.propagation != "none"
-        masks = base.masks[before][None].float()
-        return state._replace(masks=masks if carried else torch.zeros_like(masks))
-
-    def _steps(self, order: range, prompts: Mapping[int, Tensor]) -> Iterator[tuple[Features, Tensor]]:
-        none = torch.zeros(self.model.config.num_classes, PROMPT_MAPS, *self.size, device=self._device)
-        return ((self.features.at(slice(d, d + 1)), prompts.get(d, none)[None]) for d in order)
+            for number, decoded in enumerate(propagate(decode, steps(), start)):
+                for n, course in enumerate(courses):
+                    if course.going:
+                        leaving = _rows(decoded.state, n)
+                        leaving = leaving._replace(masks=_NONE, memory=leaving.memory.to(STORE))
+                        passed = Passed(decoded.logits[n : n + 1], leaving)
+                        course.take(passed)
+                        if base:
+                            self._known[course.key] = passed
+                told(number + 1)
+        return courses[0].sweep, courses[1].sweep
 
     def _decode(self, features: Features, state: State, maps: Tensor) -> Decoded:
-        """Decode one slice; probabilities in place of logits, rounded to STORE, also in the state."""
+        """Decode slices; probabilities in place of logits, rounded to STORE, also in the state."""
         decoded = self.model.decode(features, state, maps)
         stored = decoded.logits.softmax(1).to(STORE)
-        carried = self.model.config.propagation != "none"
-        masks = stored.float() if carried else decoded.state.masks
-        return decoded._replace(logits=stored, layer_logits=(), state=decoded.state._replace(masks=masks))
+        return decoded._replace(logits=stored, state=self._carried(decoded.state, stored))
 
-    def _direction(self, direction: int) -> Tensor:
-        return torch.tensor([float(direction)], device=self._device)
+    def _carried(self, state: State, masks: Tensor) -> State:
+        """State whose maps are the stored ones; none are carried without propagation."""
+        carried = masks.float() if self.model.config.propagation != "none" else torch.zeros_like(masks).float()
+        return state._replace(masks=carried, memory=state.memory.to(STORE).float())
 
-    @staticmethod
-    def _without_masks(state: State) -> State:
-        return state._replace(masks=torch.empty(0))
+
+class _Course:
+    """One direction's way through a volume: which slice is next, and what it is entered with."""
+
+    def __init__(
+        self,
+        order: range,
+        signatures: Mapping[int, bytes],
+        base: Sweep | None,
+        carried: Callable[[State, Tensor], State],
+        first: State,
+    ) -> None:
+        self.sweep = Sweep({}, base)
+        self.going = True
+        """Whether there is a slice to decode."""
+        self.anew: State | None = first
+        """State that the slice is entered with when it does not follow on the one decoded before."""
+        self.key = b""
+        """Of the slice: equal keys mean equal entering states and equal prompts."""
+        self._order, self._signatures, self._base, self._carried = order, signatures, base, carried
+        self._first = first
+        self._position = -1
+        self._following = False
+
+    @property
+    def slice(self) -> int:
+        """The slice to decode (any slice when there is none)."""
+        return self._order[min(self._position, len(self._order) - 1)]
+
+    def advance(self) -> None:
+        """Go to the next slice that needs decoding: every slice, or those that may differ from the base sweep."""
+        self._position += 1
+        self.anew = None
+        if not self._following and self.going:
+            while self._base and self._position < len(self._order) and self.slice not in self._signatures:
+                self._position += 1
+            self.key = _digest(f"{self._order.step} {self._position}".encode())
+            self.anew = self._entering()
+        self.going = self._position < len(self._order)
+        if self.going:
+            self.key = _digest(self.key + self._signatures.get(self.slice, b""))
+
+    def take(self, passed: Passed) -> None:
+        """Keep the slice as decoded; go on with the next unless the sweep has come back to its base."""
+        self.sweep.slices[self.slice] = passed
+        following = self._order[self._position + 1 : self._position + 2]
+        self._following = (
+            self._base is None
+            or any(d in self._signatures for d in following)
+            or not torch.equal(passed.masks.argmax(1), self._base[self.slice].masks.argmax(1))
+        )
+
+    def _entering(self) -> State:
+        if self._base is None or self._position == 0:
+            return self._first
+        before = self._base[self._order[self._position - 1]]
+        return self._carried(before.leaving, before.masks)
+
+
+_NONE = torch.empty(0)
+
+
+def _remembered(
+    courses: Sequence[_Course],
+    known: Mapping[_Key, Passed],
+    rows: Sequence[State],
+    carried: Callable[[State, Tensor], State],
+) -> Decoded | None:
+    """What an earlier round decoded from the same states and prompts; this saves time and changes nothing."""
+    if not all(c.key in known for c in courses if c.going):
+        return None
+    found = [known[c.key] if c.going else None for c in courses]
+    states = [row if f is None else carried(f.leaving, f.masks) for f, row in zip(found, rows, strict=True)]
+    masks = torch.cat([row.masks.to(STORE) if f is None else f.masks for f, row in zip(found, rows, strict=True)])
+    return Decoded(masks, _NONE, (), _join(states))
+
+
+def _rows(state: State, n: int) -> State:
+    return State(*(part[n : n + 1] for part in state))
+
+
+def _join(rows: Sequence[State]) -> State:
+    return State(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
 
 
 def _digest(content: bytes) -> _Key:
@@ -177,4 +244,5 @@ def _digest(content: bytes) -> _Key:
 
 def combine(sweeps: tuple[Sweep, Sweep], start: int, stop: int) -> Tensor:
     """Class probabilities (stop - start, K, h, w) of some slices: the mean of both directions."""
-    return (sweeps[0].masks[start:stop].float() + sweeps[1].masks[start:stop].float()) / 2
+    rising, falling = (torch.cat([sweep[d].masks for d in range(start, stop)]) for sweep in sweeps)
+    return (rising.float() + falling.float()) / 2

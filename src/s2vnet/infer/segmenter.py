@@ -80,6 +80,13 @@ class Segmentation:
         return [self.restore.to_source(self.scores[n : min(n + SLICES_AT_ONCE, stop)].float()) for n in parts]
 
 
+def _require_fit(model: S2VNet, plan: Plan) -> None:
+    for name in ("in_channels", "num_classes", "stem_stride"):
+        has, needs = getattr(model.config, name), getattr(plan, name)
+        if has != needs:
+            raise CheckpointError(f"the model's {name} is {has} but its plan needs {needs}; train or download it again")
+
+
 def volumes_ml(labels: LabelMap, class_names: Mapping[int, str]) -> dict[str, float]:
     """Volume in ml of each class but background."""
     voxel = labels.geometry.voxel_volume_ml
@@ -93,7 +100,7 @@ class Segmenter:
         """Args: models with the same plan, and the device by name.
 
         Raises:
-            CheckpointError: a plan of another version, or models with different plans.
+            CheckpointError: a plan of another version, models with different plans, or one that is not for its plan.
         """
         try:
             plans = [Plan.model_validate(dict(t.plan)) for t in trained]
@@ -103,6 +110,8 @@ class Segmenter:
         if any(plan != plans[0] for plan in plans):
             raise CheckpointError("the models were trained with different plans; name models of one dataset and plan")
         self.plan = plans[0]
+        for t in trained:
+            _require_fit(t.model, self.plan)
         self.device = choose_device(device)
         self.models: tuple[S2VNet, ...] = tuple(t.model.to(self.device) for t in trained)
         self.sha256 = trained[0].sha256

@@ -24,13 +24,19 @@ class State(NamedTuple):
     """(B, K) 1 where the class was absent from the slice just seen."""
     masks: Tensor
     """(B, K, h, w) soft masks of the slice just seen; a centre's place and extent."""
+    memory: Tensor
+    """(B, c, h, w) in [-1, 1]: what the pixels of the slice just seen were made of."""
     direction: Tensor
     """(B,) +1, -1 or 0: order in which slices come."""
 
     def forget(self, classes: Tensor) -> State:
-        """State without what was carried of some classes; `classes` (B, K) is 1 where to forget."""
+        """State without what was carried of some classes; `classes` (B, K) is 1 where to forget.
+
+        The pixel memory, which belongs to no class, goes with the background.
+        """
         keep = 1 - classes
-        return self._replace(known=self.known * keep, masks=self.masks * keep[..., None, None])
+        masks, memory = self.masks * keep[..., None, None], self.memory * keep[:, :1, None, None]
+        return self._replace(known=self.known * keep, masks=masks, memory=memory)
 
 
 class Aggregator(nn.Module):
@@ -43,7 +49,7 @@ class Aggregator(nn.Module):
         self.gate = nn.Linear(2 * dim + 1, 1)
         nn.init.constant_(self.gate.bias, 1.0)
 
-    def forward(self, state: State, centres: Tensor, presence: Tensor, logits: Tensor) -> State:
+    def forward(self, state: State, centres: Tensor, presence: Tensor, logits: Tensor, memory: Tensor) -> State:
         """Next state.
 
         Args:
@@ -51,6 +57,7 @@ class Aggregator(nn.Module):
             centres: (B, K, d) slot rows after clustering.
             presence: (B, K) presence logits.
             logits: (B, K, h, w) class logits.
+            memory: (B, c, h, w) pixel memory of the slice.
         """
         if self.propagation == "none":
             return state
@@ -68,5 +75,6 @@ class Aggregator(nn.Module):
             known=present + (1 - present) * state.known * (1 - state.missed),
             missed=1 - present,
             masks=masks,
+            memory=memory,
             direction=state.direction,
         )

@@ -28,12 +28,16 @@ class EncoderSpec:
 
 ENCODERS: dict[str, EncoderSpec] = {
     "tiny": EncoderSpec(False, (1, 1, 1, 1), (24, 48, 96, 192)),
+    "compact": EncoderSpec(False, (2, 2, 2, 2), (24, 48, 96, 192)),
     "small": EncoderSpec(False, (2, 2, 2, 2), (32, 64, 128, 256)),
     "resnet18": EncoderSpec(False, (2, 2, 2, 2), (64, 128, 256, 512)),
     "resnet34": EncoderSpec(False, (3, 4, 6, 3), (64, 128, 256, 512)),
     "resnet50": EncoderSpec(True, (3, 4, 6, 3), (64, 128, 256, 512)),
 }
-"""Encoders by name; ``tiny`` and ``small`` are meant for CPUs, ``resnet50`` is the paper's class of backbone."""
+"""Encoders by name; ``tiny`` to ``small`` are meant for CPUs, ``resnet50`` is the paper's class of backbone."""
+
+
+NORM_GROUPS = 8
 
 
 class Encoder(nn.Module):
@@ -59,8 +63,9 @@ class Encoder(nn.Module):
             conv1_t_stride=1 if stem_stride == 1 else 2,
             no_max_pool=stem_stride < 4,
             feed_forward=False,
-            norm=("group", {"num_groups": 8}),
+            norm=("group", {"num_groups": NORM_GROUPS}),
         )
+        _group_normalise(net)
         self.stem = nn.Sequential(net.conv1, net.bn1, net.act, net.maxpool if stem_stride == 4 else nn.Identity())
         self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
 
@@ -72,3 +77,14 @@ class Encoder(nn.Module):
             x = stage(x)
             maps.append(x)
         return maps
+
+
+def _group_normalise(net: nn.Module) -> None:
+    """Put group normalisation where MONAI's residual blocks insist on batch normalisation.
+
+    MONAI 1.6's ``ResNet`` hands its ``norm`` to the stem alone (docs/decisions/004-normalisation.md).
+    """
+    for parent in net.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.GroupNorm(NORM_GROUPS, child.num_features))

@@ -36,6 +36,11 @@ class Features(NamedTuple):
         """(B*T, ...) to (B, T, ...)."""
         return self._each(lambda x: x.unflatten(0, (batch, -1)))
 
+    def unbind(self) -> list[Features]:
+        """(B, T, ...) to T times (B, ...). Not by index, whose gradient would fill all T slices for each."""
+        keys, values = (zip(*(x.unbind(1) for x in maps), strict=True) for maps in (self.keys, self.values))
+        return [Features(*parts) for parts in zip(self.mask.unbind(1), keys, values, strict=True)]
+
     @classmethod
     def cat(cls, parts: Sequence[Features]) -> Features:
         """One after the other along the first axis."""

@@ -1,4 +1,4 @@
-"""Drawing prompts on the mask grid: every kind of prompt becomes the same three maps per class and slice.
+"""Drawing prompts on the mask grid: every kind of prompt becomes the same four maps per class and slice.
 
 Maps are soft and reach into neighbouring slices, since a correction is about a place in a volume, not in a slice.
 A later prompt wins over an earlier one where they disagree.
@@ -18,7 +18,9 @@ SIGMA_CELLS = 1.5
 """Standard deviation in plane, in mask cells, of a prompted cell's map."""
 SIGMA_SLICES = 1.5
 """Standard deviation along the slicing axis, in slices."""
-REACH_SLICES = 3
+WIDE = 4.0
+"""How many times further a prompt's wide map reaches in plane: how near a prompt is, beyond the voxels it names."""
+REACH_SLICES = 2
 """Slices on either side of a prompted one whose maps it touches."""
 
 
@@ -43,24 +45,27 @@ def draw(strokes: Iterable[Stroke], slices: Tensor, num_classes: int, size: tupl
         size: (h, w) of the mask grid.
 
     Returns:
-        (T, K, 3, h, w) positive, negative and box maps in [0, 1].
+        (T, K, 4, h, w) positive, negative and box maps in [0, 1], and a wide map in [-1, 1] of how near positive and
+        (below zero) negative prompts are.
     """
     positive = torch.zeros(len(slices), num_classes, *size)
-    negative, box = torch.zeros_like(positive), torch.zeros_like(positive)
+    negative, box, near, far = (torch.zeros_like(positive) for _ in range(4))
     for stroke in strokes:
         if stroke.kind == "box":
             box[:, stroke.class_id] = torch.maximum(box[:, stroke.class_id], _filled(stroke.cells, slices, size))
             continue
-        shape = _falloff(stroke.cells, slices, size)
+        shape = _falloff(stroke.cells, slices, size, SIGMA_CELLS)
         target, other = (positive, negative) if stroke.positive else (negative, positive)
         own = stroke.class_id
+        wide = near if stroke.positive else far
+        wide[:, own] = torch.maximum(wide[:, own], _falloff(stroke.cells, slices, size, WIDE * SIGMA_CELLS))
         target[:, own] = torch.maximum(target[:, own], shape)
         other[:, own] = torch.minimum(other[:, own], 1 - shape)
         if stroke.positive:  # a voxel has one class: what is now this class is no longer prompted as another
             rivals = [k for k in range(num_classes) if k != own]
             positive[:, rivals] = torch.minimum(positive[:, rivals], (1 - shape)[:, None])
     rivals_positive = _largest_rival(positive)
-    return torch.stack([positive, torch.maximum(negative, rivals_positive), box], 2)
+    return torch.stack([positive, torch.maximum(negative, rivals_positive), box, near - far], 2)
 
 
 def touched(strokes: Iterable[Stroke], depth: int) -> list[int]:
@@ -76,8 +81,8 @@ def touched(strokes: Iterable[Stroke], depth: int) -> list[int]:
     return sorted(found)
 
 
-def _falloff(cells: Tensor, slices: Tensor, size: tuple[int, int]) -> Tensor:
-    """(T, h, w) Gaussian fall-off around cells; exactly 1 on them, 0 beyond REACH_SLICES."""
+def _falloff(cells: Tensor, slices: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
+    """(T, h, w) Gaussian fall-off around cells, `sigma` cells wide; exactly 1 on them, 0 beyond REACH_SLICES."""
     out = torch.zeros(len(slices), *size)
     y, x = torch.arange(size[0], dtype=torch.float32), torch.arange(size[1], dtype=torch.float32)
     for d in cells[:, 0].unique():
@@ -87,8 +92,8 @@ def _falloff(cells: Tensor, slices: Tensor, size: tuple[int, int]) -> Tensor:
             continue
         plane = torch.zeros(size)
         for chunk in here.split(512):
-            rows = torch.exp(-((y[None] - chunk[:, 1:2]) ** 2) / (2 * SIGMA_CELLS**2))
-            cols = torch.exp(-((x[None] - chunk[:, 2:3]) ** 2) / (2 * SIGMA_CELLS**2))
+            rows = torch.exp(-((y[None] - chunk[:, 1:2]) ** 2) / (2 * sigma**2))
+            cols = torch.exp(-((x[None] - chunk[:, 2:3]) ** 2) / (2 * sigma**2))
             plane = torch.maximum(plane, (rows[:, :, None] * cols[:, None, :]).amax(0))
         along = torch.exp(-((slices[near] - d) ** 2) / (2 * SIGMA_SLICES**2))
         out[near] = torch.maximum(out[near], along[:, None, None] * plane)

@@ -19,7 +19,7 @@ def propagate(decode: Decode, slices: Iterable[tuple[Features, Tensor]], state: 
 
     Args:
         decode: decodes one slice of each of B sequences.
-        slices: per step, features (B, ...) and prompt maps (B, K, 3, h, w).
+        slices: per step, features (B, ...) and prompt maps (B, K, 4, h, w).
         state: state entering the first step.
 
     Yields:

@@ -19,8 +19,8 @@ from s2vnet.model.encoder import Encoder
 from s2vnet.model.pixel_decoder import Features, PixelDecoder
 from s2vnet.types import InputError
 
-PROMPT_MAPS = 3
-"""Maps per class and slice that prompts are drawn on: positive, negative, box."""
+PROMPT_MAPS = 4
+"""Maps per class and slice that prompts are drawn on: positive, negative, box, wide."""
 
 
 class Decoded(NamedTuple):
@@ -60,8 +60,10 @@ class S2VNet(nn.Module):
         self.prompt_centre = nn.Sequential(nn.Linear(len(self.layers) * d + m, d), nn.LayerNorm(d))
         self.map_embedding = nn.Linear(d, (1 + PROMPT_MAPS) * m)
         # the only convolution of the decoder, and depthwise: a prompt must cost little next to encoding a slice
-        self.surround = nn.Conv2d(m, m, 5, padding=2, groups=m)
-        self.fuse = nn.Sequential(nn.Linear(m, 2 * m), nn.ReLU(), nn.Linear(2 * m, m))
+        wide = m + config.memory_dim
+        self.surround = nn.Conv2d(wide, wide, 5, padding=2, groups=wide)
+        self.fuse = nn.Sequential(nn.Linear(wide, 2 * wide), nn.ReLU(), nn.Linear(2 * wide, m))
+        self.remember = nn.Linear(m, config.memory_dim) if config.memory_dim else None
         self.mask_head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, m + 1))
         self.presence = nn.Linear(d, 1)
         self.aggregator = Aggregator(d, config.propagation, config.min_area)
@@ -102,6 +104,7 @@ class S2VNet(nn.Module):
             known=torch.zeros(batch, k, device=device),
             missed=torch.zeros(batch, k, device=device),
             masks=torch.zeros(batch, k, height, width, device=device),
+            memory=torch.zeros(batch, self.config.memory_dim, height, width, device=device),
             direction=torch.zeros(batch, device=device) if direction is None else direction,
         )
 
@@ -111,7 +114,7 @@ class S2VNet(nn.Module):
         Args:
             features: of B slices.
             state: what the slice before left behind (:meth:`initial_state` for the first).
-            prompts: (B, K, 3, h, w) positive, negative and box maps in [0, 1]; zeros where nobody prompted.
+            prompts: (B, K, 4, h, w) maps of :func:`s2vnet.model.prompts.draw`; zeros where nobody prompted.
         """
         k = self.config.num_classes
         positive = prompts[:, :, 0]
@@ -124,9 +127,11 @@ class S2VNet(nn.Module):
             carried = F.adaptive_avg_pool2d(prior, (size[0], size[1]))
             centres, affinity = layer(centres, identity, valid, (keys, values), carried, _shrink(positive, size))
             layer_logits.append(class_logits(affinity, k))
-        logits = self._masks(features, centres, valid, torch.cat([prior[:, :, None], prompts], 2))
+        pixels = self._pixels(features.mask, torch.cat([prior[:, :, None], prompts], 2), state.memory)
+        logits = self._masks(pixels, centres, valid)
         presence = self.presence(centres[:, :k]).squeeze(-1)
-        state = self.aggregator(state, centres[:, :k], presence, logits)
+        memory = state.memory if self.remember is None else self.remember(pixels).tanh().permute(0, 3, 1, 2)
+        state = self.aggregator(state, centres[:, :k], presence, logits, memory)
         return Decoded(logits, presence, tuple(layer_logits), state)
 
     def _initial_rows(self, features: Features, state: State, positive: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,15 +144,23 @@ class S2VNet(nn.Module):
         rows = torch.cat([slots, self.prompt_centre(torch.cat(pooled, -1))], 1)
         return rows, torch.cat([torch.ones_like(prompted), prompted], 1)
 
-    def _masks(self, features: Features, centres: Tensor, valid: Tensor, maps: Tensor) -> Tensor:
-        """Class logits: centres times mask features, into which prior and prompt maps are drawn by class identity."""
+    def _pixels(self, features: Tensor, maps: Tensor, memory: Tensor) -> Tensor:
+        """Mask features (B, M, h, w) to pixels (B, h, w, M) that know of prior, prompts and the slice before.
+
+        Prior and prompt maps (B, K, 1 + PROMPT_MAPS, h, w) are drawn into the features in the colour of their class.
+        """
+        colours = self.map_embedding(self.identity).unflatten(-1, (-1, self.config.mask_dim)).flatten(0, 1)
+        drawn = features + (colours.t() @ maps.flatten(3).flatten(1, 2)).view_as(features)
+        # a depthwise convolution is ten times faster on this layout
+        seen = torch.cat([drawn, memory], 1).contiguous(memory_format=torch.channels_last)
+        blended: Tensor = self.fuse(self.surround(seen).permute(0, 2, 3, 1))
+        return features.permute(0, 2, 3, 1) + blended
+
+    def _masks(self, pixels: Tensor, centres: Tensor, valid: Tensor) -> Tensor:
+        """Class logits (B, K, h, w): centres times pixels."""
         m = self.config.mask_dim
-        colours = self.map_embedding(self.identity).unflatten(-1, (-1, m))
-        pixels = features.mask + torch.einsum("bkjhw,kjm->bmhw", maps, colours)
-        blended = self.fuse(self.surround(pixels).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        pixels = features.mask + blended
         weights, bias = self.mask_head(centres).split([m, 1], -1)
-        rows = torch.einsum("brm,bmhw->brhw", weights, pixels) / m**0.5 + bias[..., None]
+        rows = torch.einsum("brm,bhwm->brhw", weights, pixels) / m**0.5 + bias[..., None]
         rows = rows + ((1 - valid) * INVALID)[..., None, None]
         return class_logits(rows, self.config.num_classes)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -173,7 +174,9 @@ def _fit(
     batches = [list(range(s * size + first, s * size + first + share)) for s in range(run.step, total)]
     loader = DataLoader(data, batch_sampler=batches, collate_fn=collate)
     writer = Writer(folder, run.history) if fabric.is_global_zero else None
-    saved = started = time.monotonic()
+    saved = time.monotonic()
+    before = run.history[-1] if run.history else {}
+    started = time.monotonic() - before.get("seconds", 0.0), time.process_time() - before.get("cpu_seconds", 0.0)
     losses: list[Tensor] = []
     with _interruptible() as interrupted:
         for indices, clip in zip(batches, loader, strict=True):
@@ -193,7 +196,7 @@ def _fit(
             if run.step % config.steps_per_epoch == 0:
                 mean = float(fabric.all_reduce(torch.stack(losses).mean()))  # type: ignore[arg-type]
                 losses = []
-                row = {"step": run.step, "loss": mean, "learning_rate": rate, "seconds": time.monotonic() - started}
+                row = {"step": run.step, "loss": mean, "learning_rate": rate, **_cost(started)}
                 epoch = run.step // config.steps_per_epoch
                 if writer is not None:
                     if epoch % max(1, config.epochs // 5) == 0:
@@ -207,6 +210,17 @@ def _fit(
                 saved = time.monotonic()
             if stop:
                 raise KeyboardInterrupt
+
+
+def _cost(started: tuple[float, float]) -> dict[str, float]:
+    """Seconds and CPU seconds since `started`, and this process's peak memory in MiB where the system tells."""
+    found = {"seconds": time.monotonic() - started[0], "cpu_seconds": time.process_time() - started[1]}
+    if sys.platform != "win32":
+        import resource
+
+        unit = 1024**2 if sys.platform == "darwin" else 1024
+        found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return found
 
 
 def _learning_rate(step: int, total: int, config: TrainConfig) -> float:

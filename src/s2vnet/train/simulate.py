@@ -15,8 +15,8 @@ from s2vnet.model.prompts import Stroke, draw
 CONNECTED = np.ones((3, 3, 3), bool)
 
 Labels = npt.NDArray[np.integer]
-Predict = Callable[[Tensor], Tensor]
-"""Prompt maps (B, T, K, 3, h, w) to predicted classes (B, T, h, w)."""
+Predict = Callable[[Tensor, list[int]], Tensor]
+"""Prompt maps (n, T, K, 4, h, w) of some clips, and their numbers, to predicted classes (n, T, h, w)."""
 
 
 def simulate_prompts(
@@ -27,9 +27,9 @@ def simulate_prompts(
     max_rounds: int,
     rngs: list[np.random.Generator],
 ) -> Tensor:
-    """Prompt maps (B, T, K, 3, h, w) after a random number of rounds of each clip's own user.
+    """Prompt maps (B, T, K, 4, h, w) after a random number of rounds of each clip's own user.
 
-    Half of the users prompt before they see anything; afterwards all correct the largest error of each class, as the
+    Some users prompt before they see anything; afterwards all correct the largest error of each class, as the
     evaluation protocol does (CVPR 2025 interactive challenge).
 
     Args:
@@ -43,21 +43,20 @@ def simulate_prompts(
     _, length, height, width = labels.shape
     truth = labels.cpu().numpy()
     strokes: list[list[Stroke]] = [
-        _first_prompts(t, num_classes, rng) if rng.random() < 0.5 else [] for t, rng in zip(truth, rngs, strict=True)
+        _first_prompts(t, num_classes, rng) if rng.random() < 0.3 else [] for t, rng in zip(truth, rngs, strict=True)
     ]
     rounds = [int(rng.integers(0 if s else 1, max_rounds + 1)) for s, rng in zip(strokes, rngs, strict=True)]
     positions = torch.arange(length) * steps.abs().cpu()[:, None]
 
-    def maps() -> Tensor:
-        drawn = [_draw(s, p, num_classes, (height, width)) for s, p in zip(strokes, positions, strict=True)]
+    def maps(clips: list[int]) -> Tensor:
+        drawn = [_draw(strokes[b], positions[b], num_classes, (height, width)) for b in clips]
         return torch.stack(drawn).to(labels.device)
 
     for number in range(max(rounds)):
-        predicted = predict(maps()).cpu().numpy()
-        for b, rng in enumerate(rngs):
-            if number < rounds[b]:
-                strokes[b] += _corrections(predicted[b], truth[b], num_classes, rng)
-    return maps()
+        going = [b for b, wanted in enumerate(rounds) if number < wanted]
+        for b, predicted in zip(going, predict(maps(going), going).cpu().numpy(), strict=True):
+            strokes[b] += _corrections(predicted, truth[b], num_classes, rngs[b])
+    return maps(list(range(len(rngs))))
 
 
 def _draw(strokes: list[Stroke], positions: Tensor, num_classes: int, size: tuple[int, int]) -> Tensor:

@@ -45,7 +45,7 @@ class ClipStep(nn.Module):
         return clip_loss(decoded, auxiliary, labels, self.config)
 
     def _prompts(self, features: Features, labels: Tensor, steps: Tensor, rngs: list[np.random.Generator]) -> Tensor:
-        """Prompt maps (B, T, K, 3, h, w); zeros for clips trained in automatic mode."""
+        """Prompt maps (B, T, K, 4, h, w); zeros for clips trained in automatic mode."""
         batch, length = labels.shape[:2]
         size = features.mask.shape[-2:]
         k = self.model.config.num_classes
@@ -56,8 +56,8 @@ class ClipStep(nn.Module):
         some, truth, strides = features.at(chosen), shrink(labels[chosen], size), steps[chosen]
 
         @torch.no_grad()
-        def predict(prompts: Tensor) -> Tensor:
-            decoded = self._propagate(some, prompts, strides, None)
+        def predict(prompts: Tensor, clips: list[int]) -> Tensor:
+            decoded = self._propagate(some.at(clips), prompts, strides[clips], None)
             return torch.stack([d.logits.argmax(1) for d in decoded], 1)
 
         users = [rngs[b] for b in chosen]
@@ -80,6 +80,6 @@ class ClipStep(nn.Module):
                 state = state.forget(forget[next(number)])
             return self.model.decode(slices, state, maps)
 
-        state = self.model.initial_state(features.at((slice(None), 0)), steps.sign().to(prompts.dtype))
-        sequence = ((features.at((slice(None), t)), prompts[:, t]) for t in range(prompts.shape[1]))
+        sequence = list(zip(features.unbind(), prompts.unbind(1), strict=True))
+        state = self.model.initial_state(sequence[0][0], steps.sign().to(prompts.dtype))
         return list(propagate(decode, sequence, state))

@@ -1,0 +1,271 @@
+"""How far do a 3D and a 2D U-Net get with the same data, augmentation, CPU time and scoring?
+
+    s2vnet train ../shared/data/Dataset004_Hippocampus -f 0 -o runs/hippocampus-f0
+    python benchmarks/yardsticks.py runs/hippocampus-f0 --data ../shared/data/Dataset004_Hippocampus \
+        -o docs/results/yardsticks.json
+
+Each yardstick gets the CPU seconds that the run took (its `history.json`), on one thread, with the run's optimiser,
+schedule, weight average and augmentation. Each is trained and each is scored in a process of its own, so that peak
+memory can be told apart. Finished parts are kept in the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.losses.dice import DiceCELoss
+from monai.networks.nets.dynunet import DynUNet
+from monai.transforms.compose import Compose
+from monai.transforms.intensity.dictionary import (
+    RandAdjustContrastd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+)
+from monai.transforms.spatial.dictionary import RandAffined
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from s2vnet.atomic import replacing
+from s2vnet.config import TrainConfig
+from s2vnet.data.clips import ClipDataset
+from s2vnet.data.dataset import read_dataset, read_folds
+from s2vnet.data.plan import Plan, read_plan
+from s2vnet.data.preprocess import Case, with_neighbours
+from s2vnet.evaluate.metrics import dice
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.train.loop import load_cases
+
+WIDTHS_3D = (16, 32, 64, 128)
+WIDTHS_2D = (24, 48, 96, 192)
+"""As wide as the encoders `tiny` and `compact`."""
+MULTIPLE = 8
+VOLUMES_PER_STEP = 2
+SLICES_PER_STEP = 36
+
+Predict = Callable[[Case], Tensor]
+"""Classes (D, H, W) of a case."""
+
+
+def unet(dimensions: int, channels: int, classes: int) -> nn.Module:
+    """nnU-Net's plain architecture, from MONAI."""
+    widths = WIDTHS_3D if dimensions == 3 else WIDTHS_2D
+    strides = (1, 2, 2, 2)
+    return DynUNet(dimensions, channels, classes, [3] * 4, strides, strides[1:], filters=widths)
+
+
+def slice_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    """Slices with neighbours (N, C, H, W) and labels (N, 1, H, W): the same clips as ours, taken apart."""
+    data = ClipDataset(cases, plan.patch_size, plan.context_slices, config, 10**9)
+    many = SLICES_PER_STEP // config.clip_length
+    for step in range(10**9):
+        clips = [data[step * many + n] for n in range(many)]
+        yield torch.cat([c.slices for c in clips]), torch.cat([c.labels for c in clips])[:, None]
+
+
+def volume_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    """Whole volumes (N, C, D, H, W), padded, under the same augmentation in three dimensions."""
+    shape = [MULTIPLE * -(-max(c.image.shape[a] for c in cases) // MULTIPLE) for a in (1, 2, 3)]
+    transform = Compose(
+        [
+            RandAffined(
+                ["image", "labels"],
+                prob=0.5,
+                rotate_range=(0.25, 0.25, 0.25),
+                scale_range=((-0.15, 0.15),) * 3,
+                shear_range=0.1,
+                translate_range=[0.08 * s for s in shape],
+                mode=("bilinear", "nearest"),
+                padding_mode=("border", "zeros"),
+                spatial_size=shape,
+                cache_grid=True,
+            ),
+            RandGaussianSmoothd(["image"], sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), sigma_z=(0.3, 0.9), prob=0.15),
+            RandAdjustContrastd(["image"], prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
+            RandScaleIntensityd(["image"], factors=0.25, prob=0.5),
+            RandShiftIntensityd(["image"], offsets=0.2, prob=0.5),
+            RandGaussianNoised(["image"], prob=0.3, std=0.15),
+        ]
+    )
+    rng = np.random.default_rng(config.seed)
+    while True:
+        samples = []
+        for number in rng.integers(len(cases), size=VOLUMES_PER_STEP):
+            case = cases[int(number)]
+            transform.set_random_state(seed=int(rng.integers(2**31)))
+            image, labels = torch.from_numpy(case.image), torch.from_numpy(case.labels)[None].float()
+            samples.append(transform({"image": _pad(image, shape), "labels": _pad(labels, shape)}))
+        yield torch.stack([s["image"] for s in samples]), torch.stack([s["labels"] for s in samples]).long()
+
+
+def _pad(volume: Tensor, shape: Sequence[int]) -> Tensor:
+    missing = [p for n, m in zip(reversed(volume.shape[1:]), reversed(shape), strict=True) for p in (0, m - n)]
+    return F.pad(volume, missing, value=float(volume.min()))
+
+
+def fit(
+    model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], budget: float, config: TrainConfig
+) -> tuple[nn.Module, int]:
+    """Train for `budget` CPU seconds; the averaged network and the steps taken."""
+    loss_of = DiceCELoss(include_background=False, softmax=True, to_onehot_y=True, smooth_nr=1.0, smooth_dr=1.0)
+    decayed, plain = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    )
+
+    def average(averaged: Any, current: Any, count: Any) -> None:
+        decay = min(config.ema_decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    ema = AveragedModel(model, multi_avg_fn=average)
+    start, step = time.process_time(), 0
+    for image, labels in batches:
+        spent = (time.process_time() - start) / budget
+        if spent >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, (step + 1) / config.warmup_steps) * (1 - spent) ** 0.9
+        optimizer.zero_grad()
+        loss_of(model(image), labels).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        optimizer.step()
+        ema.update_parameters(model)
+        step += 1
+    return cast(nn.Module, ema.module), step
+
+
+def predictor(name: str, run: Path, weights: Path, plan: Plan) -> Predict:
+    """How a trained network segments a case, on the network's grid."""
+    if name == "s2vnet":
+        segmenter = Segmenter.from_pretrained(run, device="cpu")
+        return lambda case: segmenter.segment_case(case).scores.argmax(1)
+    dimensions = 3 if name == "unet3d" else 2
+    model = unet(dimensions, len(plan.channels) if dimensions == 3 else plan.in_channels, plan.num_classes).eval()
+    model.load_state_dict(load_file(weights))
+
+    def whole(case: Case) -> Tensor:
+        shape = case.image.shape[1:]
+        padded = _pad(torch.from_numpy(case.image), [MULTIPLE * -(-n // MULTIPLE) for n in shape])
+        classes: Tensor = model(padded[None])[0].argmax(0)
+        return classes[: shape[0], : shape[1], : shape[2]]
+
+    def slices(case: Case) -> Tensor:
+        depth = case.image.shape[1]
+        stack = torch.from_numpy(with_neighbours(case.image, range(depth), plan.context_slices))
+        return torch.cat([model(part).argmax(1) for part in stack.split(8)])
+
+    return whole if dimensions == 3 else slices
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _part(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train or score one network, in this process."""
+    torch.set_num_threads(1)
+    plan = read_plan(arguments.run / "plan.json")
+    description = json.loads((arguments.run / "model.json").read_text())
+    config = TrainConfig.model_validate(description["info"]["train"])
+    dataset = read_dataset(arguments.data)
+    fold = read_folds(dataset)[int(description["info"]["fold"])]
+    weights = arguments.run / f"{arguments.network}.safetensors"
+    torch.manual_seed(config.seed)
+    if arguments.part == "train":
+        cases = load_cases(dataset, fold["train"], plan, report=lambda *_: None)
+        three = arguments.network == "unet3d"
+        model = unet(3 if three else 2, len(plan.channels) if three else plan.in_channels, plan.num_classes)
+        start = time.process_time()
+        trained, steps = fit(
+            model, (volume_batches if three else slice_batches)(cases, plan, config), arguments.budget, config
+        )
+        save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, weights)
+        return {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "steps": steps,
+            "training_cpu_seconds": time.process_time() - start,
+            "training_peak_mb": _peak_mb(),
+        }
+    cases = load_cases(dataset, fold["val"], plan, report=lambda *_: None)
+    segment = predictor(arguments.network, arguments.run, weights, plan)
+    before, seconds, found = _peak_mb(), [], []
+    with torch.inference_mode():
+        for case in cases:
+            start = time.perf_counter()
+            predicted = segment(case).numpy()
+            seconds.append(time.perf_counter() - start)
+            assert case.labels is not None
+            found.append([dice(predicted == k, case.labels == k) for k in range(1, plan.num_classes)])
+    names = [name for name, value in plan.labels.items() if value]
+    return {
+        "dice": float(np.nanmean(found)),
+        "per_class": dict(zip(names, np.nanmean(found, 0).tolist(), strict=True)),
+        "cases": len(cases),
+        "seconds_per_case": float(np.median(seconds)),
+        "inference_peak_mb": _peak_mb(),
+        "inference_peak_above_loaded_mb": _peak_mb() - before,
+    }
+
+
+def main() -> None:
+    """Run every part that the output does not hold yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="our run of a fold; the yardsticks' weights are put beside it")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--budget", type=float, help="CPU seconds; default: those of the run")
+    parser.add_argument("--network", help=argparse.SUPPRESS)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    if arguments.part:
+        with replacing(arguments.output) as temporary:
+            temporary.write_text(json.dumps(_part(arguments)))
+        return
+    history = json.loads((arguments.run / "history.json").read_text())[-1]
+    content = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"networks": {}}
+    budget = arguments.budget or history["cpu_seconds"]
+    weights = load_file(arguments.run / "model.safetensors")
+    ours = content["networks"].setdefault("s2vnet", {})
+    ours |= {
+        "parameters": sum(w.numel() for w in weights.values()),
+        "steps": history["step"],
+        "training_cpu_seconds": history["cpu_seconds"],
+        "training_peak_mb": history["peak_mb"],
+    }
+    content |= {"command": "python benchmarks/yardsticks.py " + " ".join(sys.argv[1:]), "budget_cpu_seconds": budget}
+    content |= {"date": datetime.date.today().isoformat(), "hardware": f"{platform.machine()} CPU, one thread"}
+    for network, part in [
+        ("unet3d", "train"),
+        ("unet2d", "train"),
+        *((n, "score") for n in ("s2vnet", "unet3d", "unet2d")),
+    ]:
+        entry = content["networks"].setdefault(network, {})
+        if ("steps" if part == "train" else "dice") in entry:
+            continue
+        result = arguments.output.with_suffix(f".{network}.{part}.json")
+        command = [sys.executable, __file__, str(arguments.run), "--data", str(arguments.data), "--budget", str(budget)]
+        subprocess.run([*command, "--network", network, "--part", part, "-o", str(result)], check=True)
+        entry |= json.loads(result.read_text())
+        result.unlink()
+        with replacing(arguments.output) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        print(network, part, entry, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
