@@ -13,7 +13,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pytest --cov --cov-report=term
 
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check && $(BIN)/python scripts/results.py --check
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -27,7 +27,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python scripts/reference.py
+	$(BIN)/python scripts/reference.py && $(BIN)/python scripts/results.py
 
 clean:
 	rm -rf $(VENV) demo

@@ -16,6 +16,15 @@ import numpy as np
 from s2vnet.atomic import replacing
 
 
+def hardware() -> str:
+    """The processor's name where the system tells, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def main() -> None:
     """Mean over all held-out cases, and per fold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,7 +52,7 @@ def main() -> None:
                 "nsd_auc": report["interactive"]["nsd_auc"],
                 "seconds_per_case": report["automatic"]["seconds_per_case"],
                 "seconds_per_round": report["interactive"]["seconds_per_round"],
-                "training_seconds": history[-1]["seconds"],
+                "training_cpu_seconds": history[-1]["cpu_seconds"],
                 "command": info["command"],
                 "date": info["date"],
             }
@@ -63,7 +72,7 @@ def main() -> None:
         "dice_per_round": per_round.tolist(),
         "gain_after_1": float(per_round[1] - per_round[0]),
         "gain_after_5": float(per_round[5] - per_round[0]),
-        "hardware": f"{platform.processor() or platform.machine()}, one thread per run",
+        "hardware": f"{hardware()}, one thread per run",
         "folds": folds,
     }
     with replacing(arguments.output) as temporary:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,7 +252,7 @@ def test_other_ends_of_the_entry_point(model: Path, image: Path, main: Main, mon
         output = image.parent.parent / "labels.nii.gz"
         code, lines = main("interact", "-m", model, "-i", image, "-o", output)
     assert (code, lines[-1]) == (130, "interrupted; nothing half-written is left")
-    assert not output.exists()
+    assert output.exists()
 
     def failing(error: BaseException) -> Callable[..., None]:
         def fail(**_: object) -> None:
@@ -301,11 +303,10 @@ def test_prompts_by_options_by_a_log_and_typed_are_one(model: Path, image: Path,
     shown = run(*common, "-o", names[0], "--log", log, "--point", "left box,3,5,2", "--not", "2,8,6,3")
     assert shown.splitlines()[-1] == f"{names[0]}: 2 prompts"
     run(*common, "-o", names[1], "--log", log)
-    typed = "point left box 3 5 2\npoint liver 1 1 1\n\nnot 2 8 6 3\nlist\nquit\nundo\n"
+    typed = "point left box 3 5 2\n\nnot 2 8 6 3\nlist\nquit\nundo\n"
     shown = run(*common, "-o", names[2], "--log", tmp_path / "typed.json", stdin=typed)
     lines = shown.splitlines()
-    assert lines[1] == "error: no class 'liver'; the model knows 0 background, 1 left box, 2 right"
-    assert lines[3:5] == ["0 point: class 1 at 3 5 2", "1 point: not class 2 at 8 6 3"]
+    assert lines[2:4] == ["0 point: class 1 at 3 5 2", "1 point: not class 2 at 8 6 3"]
     run(*common, "-o", names[3], stdin="")
     session = Session(Segmenter.from_pretrained(model, device="cpu"), read_image(image))
     automatic = session.labels
@@ -318,6 +319,105 @@ def test_prompts_by_options_by_a_log_and_typed_are_one(model: Path, image: Path,
         assert run("export-log", log, "-o", tmp_path / f"log.{ending}") == f"{tmp_path / f'log.{ending}'}\n"
     assert (tmp_path / "log.csv").read_text().splitlines()[1] == "0,point,1,true,3 5 2"
     assert (tmp_path / "log.md").read_text().startswith("| number | kind |")
+
+
+def test_a_wrong_prompt_ends_what_nobody_watches_and_keeps_the_rest(
+    model: Path, image: Path, tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, output = tmp_path / "log.json", tmp_path / "a.nii.gz"
+    common = ["interact", "-m", model, "-i", image, "-o", output, "--log", log]
+    wrong = ["error: no class 'liver'; the model knows 0 background, 1 left box, 2 right"]
+    assert main(*common, "--point", "1,3,5,2", "--point", "liver,1,1,1") == (1, wrong)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(sys, "stdin", io.StringIO("point 1 3 5 2\npoint liver 1 1 1\n"))
+    assert main(*common) == (1, wrong)
+    assert [file.name for file in tmp_path.iterdir()] == ["log.json"]
+    assert len(json.loads(log.read_text())["entries"]) == 1
+
+
+def test_a_wrong_prompt_can_be_typed_again_and_an_interrupt_keeps_the_labels(
+    model: Path, image: Path, tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def __next__(self) -> str:
+            line = super().__next__()
+            if line == "interrupt\n":
+                raise KeyboardInterrupt
+            return line
+
+    monkeypatch.setattr(sys, "stdin", Terminal("point liver 1 1 1\npoint 1 3 5 2\ninterrupt\n"))
+    code, lines = main("interact", "-m", model, "-i", image, "-o", tmp_path / "a.nii.gz", "--log", tmp_path / "l.json")
+    assert code == 130
+    assert [line.split(":")[0] for line in lines] == ["error", "interrupted; nothing half-written is left"]
+    assert read_labels(tmp_path / "a.nii.gz").data[3, 5, 2] == 1
+    assert len(json.loads((tmp_path / "l.json").read_text())["entries"]) == 1
+
+
+@pytest.mark.parametrize("command", ["interact", "evaluate"])
+def test_where_nothing_can_be_written_is_said_before_the_work(
+    model: Path, image: Path, tmp_path: Path, main: Main, command: str
+) -> None:
+    given: list[object] = (
+        ["-m", model, "-i", image, "-o"] if command == "interact" else ["-i", image, "-g", image, "-o"]
+    )
+    name, folder = "a.nii.gz" if command == "interact" else "r.json", tmp_path / "nowhere"
+    code, lines = main(command, *given, folder / name)
+    reason = "No such file or directory; choose an existing, writable folder"
+    assert (code, lines) == (1, [f"error: cannot write to {folder}: {reason}"])
+    if command == "interact":
+        assert main(command, *given, tmp_path / "a.nii.gz", "--log", tmp_path / "a.nii.gz")[0] == 1
+
+
+def test_a_refused_training_leaves_the_run_as_it_was(model: Path, dataset: Path, tmp_path: Path, main: Main) -> None:
+    before = {file.name: file.read_bytes() for file in model.iterdir() if file.is_file()}
+    edited = json.loads((model / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps(edited | {"context_slices": 0}))
+    (tmp_path / "labels.json").write_text(json.dumps(edited | {"labels": {"background": 0, "one": 1}}))
+    for options, message in (
+        (["--resume", "--plan", tmp_path / "plan.json"], "made with another plan or configuration"),
+        (["--plan", tmp_path / "labels.json"], "the plan is for labels"),
+        (["-c", "nonsense=1"], "setting nonsense"),
+    ):
+        code, lines = main("train", dataset, "-o", model, "--epochs", 1, *SMALL, *options)
+        assert code == 1
+        assert len(lines) == 1
+        assert message in lines[0]
+    assert {file.name: file.read_bytes() for file in model.iterdir() if file.is_file()} == before
+
+
+def test_cases_that_were_not_predicted_are_named(dataset: Path, tmp_path: Path, main: Main) -> None:
+    for n in (0, 1):
+        shutil.copy(dataset / "labelsTr" / f"box{n}.nii.gz", tmp_path)
+    shutil.copy(dataset / "imagesTr" / "box0_0000.nii.gz", tmp_path / "box0_probabilities.nii.gz")
+    code, lines = main("evaluate", "-i", tmp_path, "-g", dataset / "labelsTr", "-o", tmp_path / "report.json")
+    assert (code, lines) == (0, [f"note: 3 of 5 labelled cases are not in {tmp_path}: box2, box3, box4"])
+    assert len(json.loads((tmp_path / "report.json").read_text())["automatic"]["cases"]) == 2
+
+
+def test_a_single_slice_and_voxels_to_fill(model: Path, tmp_path: Path, main: Main) -> None:
+    data = np.random.default_rng(0).normal(size=(1, 12, 14, 1)).astype(np.float32)
+    data[0, 3, 4, 0] = np.nan
+    write_image(tmp_path / "one.nii.gz", Volume(data, Geometry((12, 14, 1), np.eye(4))))
+    common = ["predict", "-m", model, "-i", tmp_path / "one.nii.gz", "-o", tmp_path / "labels.nii.gz"]
+    code, lines = main(*common)
+    assert code == 1
+    assert "1 of 168 voxels are NaN or infinite" in lines[0]
+    assert main(*common, "--fill-nan", 0) == (0, [])
+    assert read_labels(tmp_path / "labels.nii.gz").data.shape == (12, 14, 1)
+
+
+def test_a_file_that_the_system_refuses_is_one_line(
+    model: Path, image: Path, tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    code, lines = main("predict", "-m", model, "-i", image, "-o", tmp_path / "a.nii.gz")
+    assert (code, lines) == (1, [f"error: {image}: Permission denied"])
 
 
 def test_what_a_later_prompt_overrules_is_noted(model: Path, image: Path, tmp_path: Path, main: Main) -> None:

@@ -28,3 +28,29 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot write {path}: {reason}; choose an existing, writable folder with space") from error
+
+
+def require_writable(folder: Path) -> None:
+    """Find out before long work, not after it, whether files can be written to a folder.
+
+    Raises:
+        InputError: they cannot.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=".s2vnet-", dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose an existing, writable folder") from error
+
+
+@contextmanager
+def disk_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Within it, a library's own errors of writing a file are the system's, as :func:`replacing` expects them.
+
+    Raises:
+        OSError: in place of any of `kinds`.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise OSError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -94,7 +95,7 @@ def train(
     from s2vnet.config import ModelConfig, TrainConfig
     from s2vnet.data.dataset import read_dataset, read_folds
     from s2vnet.data.fingerprint import take_fingerprint
-    from s2vnet.data.plan import make_plan, read_plan, save
+    from s2vnet.data.plan import make_plan, read_plan
     from s2vnet.train.loop import load_cases
     from s2vnet.train.loop import train as run_training
 
@@ -106,7 +107,7 @@ def train(
             chosen = make_plan(take_fingerprint(read, fill_nonfinite=fill_nan))
         else:
             chosen = read_plan(plan_file)
-        save(chosen, output / "plan.json")
+            chosen.require_dataset(read.channels, read.labels)
         settings = {"seed": seed, "clip_length": chosen.clip_length, **_pairs(config)}
         settings |= {} if epochs is None else {"epochs": epochs}
         train_config = _settings(TrainConfig, settings)
@@ -213,6 +214,8 @@ def interact(
 
     Example: s2vnet interact -m hippocampus-mr -i scan.nii.gz -o labels.nii.gz --point Anterior,12,30,20
     """
+    from s2vnet.atomic import require_writable
+    from s2vnet.data.dataset import find_channels
     from s2vnet.infer.dialogue import run_command
     from s2vnet.infer.session import Session
     from s2vnet.types import InputError
@@ -221,31 +224,45 @@ def interact(
     image_ending(output)
     if output.resolve() == input.resolve():
         _refuse(f"{output}: the labels would replace the image; choose another output")
+    if log is not None and log.resolve() in (output.resolve(), input.resolve()):
+        _refuse(f"{log}: the log needs a file of its own")
+    for path in (output, *([log] if log else [])):  # found out now, not when prompts have been given
+        require_writable(path.parent)
     segmenter = _segmenter([model], device)
     with _progress() as report:
-        volume = read_image(input, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
+        files = find_channels(input) or input
+        volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
         session = Session(segmenter, volume, lambda done, total: report("encoding", done, total))
     if log is not None and log.exists():
         session.replay(log)
     given = [f"point {p}" for p in point or ()] + [f"not {p}" for p in negative or ()]
     prompting = not given and (log is None or not log.exists() or sys.stdin.isatty())
-    for line in _lines() if prompting else given:
-        try:
-            answer = run_command(session, line.replace(",", " "))
-        except InputError as error:
-            if not prompting:
-                raise
-            answer = f"error: {error}"
-        if answer is None:
-            break
-        if answer:
-            typer.echo(answer)
-        if log is not None:
-            session.save_log(log)
+    interrupted = False
+    try:
+        for line in _lines() if prompting else given:
+            try:
+                answer = run_command(session, line.replace(",", " "))
+            except InputError as error:
+                if not sys.stdin.isatty() or not prompting:  # nobody there who could correct it
+                    raise
+                typer.echo(f"error: {error}", err=True)
+                continue
+            if answer is None:
+                break
+            if answer:
+                typer.echo(answer)
+            if log is not None and prompting:
+                session.save_log(log)
+    except KeyboardInterrupt:
+        interrupted = True  # what was prompted so far is worth keeping
+    if log is not None:
+        session.save_log(log)
     write_labels(output, session.result)
     for note in session.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(f"{output}: {len(session.log)} prompts")
+    if interrupted:
+        raise typer.Exit(130)
 
 
 @app.command()
@@ -268,10 +285,12 @@ def evaluate(
 
     Example: s2vnet evaluate --interactive -m hippocampus-mr -i imagesTr -g labelsTr -o report.json
     """
+    from s2vnet.atomic import require_writable
     from s2vnet.evaluate.report import markdown, write_report
 
     if output.suffix != ".json":
         _refuse(f"{output}: the report must be named .json")
+    require_writable(output.parent)
     if interactive:
         from s2vnet.infer.validate import validate
 
@@ -328,6 +347,8 @@ def demo(
 
 def main() -> None:
     """Entry point: any expected error becomes one line and exit code 1; an interrupt 130."""
+    # read when torch loads: else its threads spin while they wait, which on a busy machine costs tens of times more
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)  # the exit code of a command that left early, else None
     except (KeyboardInterrupt, typer.Abort):
@@ -337,6 +358,9 @@ def main() -> None:
 
         if isinstance(error, S2VNetError):
             typer.echo(f"error: {error}", err=True)
+            sys.exit(1)
+        if isinstance(error, OSError) and error.filename:
+            typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
             sys.exit(1)
         show = getattr(error, "show", None)
         if show is None:
@@ -412,11 +436,20 @@ def _paired(images: Path, labels: Path) -> list[tuple[str, tuple[Path, ...], Pat
         if not folder.is_dir():
             _refuse(f"{folder}: give two folders, or two files")
     truths = {case.name: case.images[0] for case in find_images(labels)}
-    cases = find_images(images)
+    cases = [case for case in find_images(images) if not _is_extra(case.name, truths)]
     missing = [case.name for case in cases if case.name not in truths]
     if missing:
         _refuse(f"{labels}: no labels for {', '.join(missing[:5])}")
+    left = sorted(truths.keys() - {case.name for case in cases})
+    if left:
+        shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
+        typer.echo(f"note: {len(left)} of {len(truths)} labelled cases are not in {images}: {shown}", err=True)
     return [(case.name, case.images, truths[case.name]) for case in cases]
+
+
+def _is_extra(name: str, truths: dict[str, Path]) -> bool:
+    """Whether a file is what `predict --probabilities --uncertainty` writes beside a case's labels."""
+    return any(name.endswith(end) and name.removesuffix(end) in truths for end in ("_probabilities", "_uncertainty"))
 
 
 def _labelled(pairs: list[tuple[str, tuple[Path, ...], Path]], fill: float | None, frames: bool) -> Iterator[Any]:

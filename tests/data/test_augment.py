@@ -72,7 +72,7 @@ def test_image_and_labels_move_together() -> None:
         assert dice > 0.9
         assert torch.equal(found[0], found[1]), "all slices of a clip move alike"
         moved += not torch.equal(found[0], torch.from_numpy(blob[0]).long())
-    assert moved > 15
+    assert moved > 8
     assert image.shape == (2, 1, 32, 32)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s2vnet.data.dataset import Dataset, find_images, folds, read_dataset, read_folds
+from s2vnet.data.dataset import Dataset, find_channels, find_images, folds, read_dataset, read_folds
 from s2vnet.types import InputError
 from s2vnet.volume.files import read_image, read_labels, write_image, write_labels
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
@@ -375,6 +375,7 @@ def test_read_folds_are_the_default_or_the_file(write_dataset: WriteDataset) -> 
     ("content", "message"),
     [
         (b'[{"train": ["a"], "val": ["z"]}]', r"unknown cases \['z'\]"),
+        (b'[{"train": ["a", "b"], "val": ["b"]}]', "fold 0 lists b twice"),
         (b'[{"train": ["a"]}]', "each with 'train' and 'val' lists"),
         (b'{"train": ["a"], "val": ["b"]}', "must be a list of folds"),
         (b"7", "must be a list of folds"),
@@ -394,3 +395,14 @@ def test_a_listed_case_is_named_without_its_ending_in_any_case(write_dataset: Wr
     root = decathlon(write_dataset(("a",)), [{"image": "imagesTr/a.NII.GZ", "label": "labelsTr/a.nii.gz"}])
     (root / "imagesTr" / "a.nii.gz").rename(root / "imagesTr" / "a.NII.GZ")
     assert [case.name for case in read_dataset(root).training] == ["a"]
+
+
+def test_channels_of_one_case_in_a_folder(tmp_path: Path) -> None:
+    assert find_channels(tmp_path) is None
+    for name in ("a_0000.nii.gz", "a_0001.nii.gz"):
+        (tmp_path / name).touch()
+    assert find_channels(tmp_path) == (tmp_path / "a_0000.nii.gz", tmp_path / "a_0001.nii.gz")
+    assert find_channels(tmp_path / "a_0000.nii.gz") is None
+    (tmp_path / "b.nii.gz").touch()
+    with pytest.raises(InputError, match="2 images in this folder; name one of them"):
+        find_channels(tmp_path)

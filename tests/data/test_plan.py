@@ -173,3 +173,28 @@ def test_damaged_and_foreign_plans_are_refused(tmp_path: Path, content: dict[str
 def test_a_missing_plan_names_the_command_that_makes_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"plan\.json: No such file or directory; make one with `s2vnet plan`"):
         read_plan(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spacing": [0.0, 1.0]}, "must be above 0"),
+        ({"patch_size": [16, 0]}, "must be above 0"),
+        ({"intensities": []}, "0 intensity schemes for 1 channels"),
+        ({"labels": {"background": 0, "organ": 2}}, "without gaps"),
+    ],
+)
+def test_a_plan_edited_into_nonsense_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    content = json.loads(make_plan(fingerprint_of()).model_dump_json()) | change
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_a_plan_is_for_its_channels_and_labels() -> None:
+    plan = make_plan(fingerprint_of())
+    plan.require_dataset(("another MR",), {"background": 0, "organ": 1})
+    with pytest.raises(InputError, match="the plan is for channels"):
+        plan.require_dataset(("MR", "CT"), plan.labels)
+    with pytest.raises(InputError, match="the plan is for labels"):
+        plan.require_dataset(("MR",), {"background": 0, "bone": 1})

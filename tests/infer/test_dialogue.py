@@ -110,7 +110,7 @@ def test_the_end(session: Session, line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("paint 1 2 3 4", "cannot read 'paint 1 2 3 4'; commands are point, not, box"),
+        ("paint 1 2 3 4", "cannot read 'paint 1 2 3 4'; commands are point, not, scribble"),
         ("point 1 2 3", "cannot read"),
         ("box 1 1 2 3 4 5", "cannot read"),
         ("lock", "cannot read"),

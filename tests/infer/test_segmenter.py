@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,23 @@ def test_a_plan_of_another_version_is_refused(save: Save) -> None:
     content["plan"]["version"] = 2
     (folder / DESCRIPTION).write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="another version"):
+        Segmenter.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"context_slices": 0}, "in_channels is 3 but its plan needs 1"),
+        ({"labels": {"background": 0, "one": 1}}, "num_classes is 3 but its plan needs 2"),
+        ({"stem_stride": 2}, "stem_stride is 1 but its plan needs 2"),
+    ],
+)
+def test_a_network_that_its_plan_does_not_describe_is_refused(save: Save, change: dict[str, Any], message: str) -> None:
+    folder = save()
+    content = json.loads((folder / DESCRIPTION).read_text())
+    content["plan"] |= change
+    (folder / DESCRIPTION).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=message):
         Segmenter.from_pretrained(folder)
 
 

@@ -406,7 +406,8 @@ def test_a_log_replays_to_the_same_labels(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shape": [18, 20, 14]}, r"log of an image of shape \[18, 20, 14\], not \[18, 20, 13\]"),
+        ({"shape": [18, 20, 14]}, "this image and the one of the log: grids differ"),
+        ({"affine": np.diag([-1.0, 1, 1, 1]).tolist()}, "this image and the one of the log: grids differ"),
         ({"shape": 5}, "not a prompt log, or damaged"),
         ({"shape": None}, "not a prompt log, or damaged"),
         ({"model_sha256": "0" * 64}, "log of another model; use the model with sha256 000000000000$"),

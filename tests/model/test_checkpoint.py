@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,13 +54,34 @@ def test_saving_again_gives_the_same_files(saved: Path) -> None:
     assert sorted(p.name for p in saved.iterdir()) == [DESCRIPTION, WEIGHTS]
 
 
+def test_a_full_disk_leaves_the_model_that_was_there(saved: Path) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    code = """
+import resource, sys
+from pathlib import Path
+from s2vnet.model.checkpoint import load_model, save_model
+from s2vnet.types import InputError
+folder = Path(sys.argv[1])
+model = load_model(folder).model
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+try:
+    save_model(folder, model, {}, {})
+except InputError as error:
+    sys.stdout.write(str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"cannot write {saved / DESCRIPTION}: ")
+    assert done.stdout.count("\n") == 0
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda f: [p.unlink() for p in f.iterdir()], "not a trained model"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "not a trained model"),
     "not JSON": (lambda f: (f / DESCRIPTION).write_text("{"), "not valid JSON"),
     "not text": (lambda f: (f / DESCRIPTION).write_bytes(b"\xff\xfe\x00"), "not valid JSON"),
     "no object": (lambda f: (f / DESCRIPTION).write_text("[]"), "format None"),
-    "another format": (lambda f: _describe(f, lambda c: c.update(format=2)), "format 2, but this .* reads 1"),
+    "another format": (lambda f: _describe(f, lambda c: c.update(format=1)), "format 1, but this .* reads 2"),
     "another hash": (lambda f: _describe(f, lambda c: c.update(sha256="0")), "not the weights that model.json names"),
     "cut weights": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "not the weights"),
     "weights of no format": (lambda f: _reweigh(f, b"\x00" * 64), "do not fit"),

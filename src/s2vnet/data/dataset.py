@@ -7,6 +7,7 @@ http://medicaldecathlon.com.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,20 @@ def find_images(folder: Path) -> tuple[CaseFiles, ...]:
     return tuple(CaseFiles(case, tuple(files[c] for c in sorted(files))) for case, files in grouped.items())
 
 
+def find_channels(path: Path) -> tuple[Path, ...] | None:
+    """Channel files of the one case in a folder; None for a file, and for a folder without image files (DICOM).
+
+    Raises:
+        InputError: the folder holds several cases.
+    """
+    if not path.is_dir() or not any(_ending_of(file) for file in path.iterdir()):
+        return None
+    cases = find_images(path)
+    if len(cases) > 1:
+        raise InputError(f"{path}: {len(cases)} images in this folder; name one of them")
+    return cases[0].images
+
+
 def folds(names: Sequence[str], count: int = 5) -> list[dict[str, list[str]]]:
     """nnU-Net's cross-validation folds: shuffled k-fold over sorted names, seed 12345.
 
@@ -166,6 +181,13 @@ def read_folds(dataset: Dataset) -> list[dict[str, list[str]]]:
     unknown = {name for fold in splits for part in fold.values() for name in part} - set(names)
     if unknown:
         raise InputError(f"{path}: unknown cases {sorted(unknown)[:5]}")
+    for number, fold in enumerate(splits):
+        counts = Counter(fold["train"] + fold["val"])
+        twice = sorted(name for name, count in counts.items() if count > 1)
+        if twice:
+            raise InputError(
+                f"{path}: fold {number} lists {', '.join(twice[:5])} twice; train and val must not overlap"
+            )
     return splits
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from s2vnet.atomic import replacing
 from s2vnet.data.fingerprint import Fingerprint
@@ -51,7 +52,7 @@ class Plan(BaseModel):
     channels: tuple[str, ...]
     labels: dict[str, int]
     plane: Plane
-    spacing: tuple[float, float] = Field()
+    spacing: tuple[float, float]
     """Sampling (row, column) in plane, mm; slices stay where they are."""
     patch_size: tuple[int, int]
     """Pixels (H, W) of training patches."""
@@ -63,6 +64,29 @@ class Plan(BaseModel):
     encoder: str
     stem_stride: Literal[1, 2, 4]
     clip_length: int = Field(default=6, ge=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Plan:
+        if min(self.spacing) <= 0 or min(self.patch_size) <= 0:
+            raise ValueError("spacing and patch_size must be above 0")
+        if len(self.intensities) != len(self.channels):
+            raise ValueError(f"{len(self.intensities)} intensity schemes for {len(self.channels)} channels")
+        if sorted(self.labels.values()) != list(range(len(self.labels))):
+            raise ValueError(f"label values must be 0, 1, 2, ... without gaps, not {sorted(self.labels.values())}")
+        return self
+
+    def require_dataset(self, channels: Sequence[str], labels: Mapping[str, int]) -> None:
+        """Refuse to prepare a dataset that the plan was not made for.
+
+        Raises:
+            InputError: other channels or label values.
+        """
+        if len(channels) != len(self.channels):
+            raise InputError(
+                f"the plan is for {len(self.channels)} channels, the dataset has {len(channels)}; plan anew"
+            )
+        if dict(labels) != self.labels:
+            raise InputError(f"the plan is for labels {self.labels}, the dataset has {dict(labels)}; plan anew")
 
     @property
     def axis(self) -> int:

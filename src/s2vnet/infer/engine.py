@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from s2vnet.model.aggregation import State
+from s2vnet.model.clustering import strongest
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.propagation import propagate
 from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, S2VNet
@@ -202,7 +203,7 @@ class _Course:
         self._following = (
             self._base is None
             or any(d in self._signatures for d in following)
-            or not torch.equal(passed.masks.argmax(1), self._base[self.slice].masks.argmax(1))
+            or not torch.equal(strongest(passed.masks), strongest(self._base[self.slice].masks))
         )
 
     def _entering(self) -> State:

@@ -16,6 +16,7 @@ from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, Restore, preprocess, with_neighbours
 from s2vnet.infer.engine import Progress, VolumeEngine, combine
 from s2vnet.model.checkpoint import Trained, choose_device, load_model
+from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.types import CheckpointError
 from s2vnet.volume.geometry import LabelMap, Volume
@@ -57,7 +58,7 @@ class Segmentation:
 
     def label_slices(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
         """Most probable class (stop - start, H, W) on the source pixels of some slices of the crop."""
-        return np.concatenate([p.argmax(1).to(torch.uint8).cpu().numpy() for p in self._source(start, stop)])
+        return np.concatenate([strongest(p).to(torch.uint8).cpu().numpy() for p in self._source(start, stop)])
 
     def probabilities(self) -> Volume:
         """Class probabilities (K, I, J, K) on the file's grid; background is 1 outside the crop."""

@@ -22,7 +22,7 @@ from s2vnet.infer.engine import Progress, combine
 from s2vnet.infer.segmenter import Segmentation, Segmenter
 from s2vnet.model.prompts import Stroke, draw, touched
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Prompt, Scribble, Voxel
-from s2vnet.volume.geometry import LabelMap, Volume
+from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
 LOG_FORMAT = 1
 Region = tuple[slice, slice, slice]
@@ -110,9 +110,7 @@ class Session:
 
     def add(self, *entries: Entry) -> None:
         """Take prompts of any number of classes in one round; all of them or, when one is wrong, none."""
-        for entry in entries:
-            self._check(entry)
-        self._move((*self._log, *entries))
+        self._move_checked((*self._log, *entries))
 
     def add_round(self, points: Sequence[Point]) -> None:
         """One round of clicks (:class:`s2vnet.evaluate.protocol.Interactive`)."""
@@ -165,14 +163,13 @@ class Session:
             InputError: damaged, of another format, for an image of another shape, or for another model.
         """
         content = read_log(path)
-        if content["shape"] != list(self.geometry.shape):
-            raise InputError(f"{path}: log of an image of shape {content['shape']}, not {list(self.geometry.shape)}")
+        self.geometry.require_same_grid(content["geometry"], f"{path}: this image and the one of the log")
         if content["model_sha256"] != self.segmenter.sha256:
             raise InputError(f"{path}: log of another model; use the model with sha256 {content['model_sha256']:.12}")
-        entries = content["entries"]
-        for entry in entries:
-            self._check(entry)
-        self._move(tuple(entries))
+        try:
+            self._move_checked(content["entries"])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
     def _check(self, entry: Entry) -> None:
         names = self.segmenter.class_names
@@ -182,15 +179,21 @@ class Session:
         if isinstance(entry, Lock):
             return
         shape = self.geometry.shape
+        size = " x ".join(map(str, shape))
         try:
             ends = _ends(entry)
             outside = bool((ends < 0).any() or (ends >= np.array(shape)).any())
         except OverflowError:
             outside = True
         if outside:
-            raise InputError(f"{entry.kind} prompt reaches outside the volume of {shape[0]} x {shape[1]} x {shape[2]}")
+            raise InputError(f"{entry.kind} prompt reaches outside the volume of {size}; indices start at 0")
         if isinstance(entry, Mask):
             entry.voxels()
+
+    def _move_checked(self, log: Sequence[Entry]) -> None:
+        for entry in log:
+            self._check(entry)
+        self._move(tuple(log))
 
     def _move(self, log: tuple[Entry, ...]) -> None:
         before = self._log
@@ -314,7 +317,7 @@ class Session:
 
 
 def read_log(path: Path) -> dict[str, Any]:
-    """A saved prompt log; its ``entries`` are prompts and locks.
+    """A saved prompt log; its ``entries`` are prompts and locks, its ``geometry`` the grid of their image.
 
     Raises:
         InputError: missing, damaged, or of another format.
@@ -325,7 +328,8 @@ def read_log(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: prompt log of format {content['format']}, but this version reads {LOG_FORMAT}")
         content["entries"] = _entries.validate_python(content["entries"])
         content["model_sha256"] = str(content["model_sha256"])
-        content["shape"] = list(content["shape"])
+        i, j, k = (int(n) for n in content["shape"])
+        content["geometry"] = Geometry((i, j, k), np.array(content["affine"], float))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except InputError:

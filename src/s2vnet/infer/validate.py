@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from s2vnet.evaluate.clicks import Over
 from s2vnet.evaluate.metrics import class_metrics
 from s2vnet.evaluate.protocol import Played, play
 from s2vnet.evaluate.report import automatic_report, interactive_report
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
+from s2vnet.types import InputError
 from s2vnet.volume.geometry import LabelMap, Volume
 
 LabelledCase = tuple[str, Volume, LabelMap]
@@ -33,12 +36,15 @@ def validate(
         ``{"automatic": {...}, "interactive": {...}}`` as :mod:`s2vnet.evaluate.report` builds them.
 
     Raises:
-        InputError: image and labels on different grids, or an ensemble.
+        InputError: image and labels on different grids, label values that the model does not know, or an ensemble.
     """
     classes = {k: name for k, name in segmenter.class_names.items() if k}
     scores, played, first = {}, {}, []
     for name, volume, truth in cases:
         volume.geometry.require_same_grid(truth.geometry, f"{name}: image and labels")
+        unknown = sorted(set(np.unique(truth.data).tolist()) - set(segmenter.class_names))
+        if unknown:
+            raise InputError(f"{name}: the model does not know label values {unknown}; correct the labels")
         start = time.perf_counter()
         session = Session(segmenter, volume)
         first.append(time.perf_counter() - start)

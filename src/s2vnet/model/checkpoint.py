@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from s2vnet.atomic import replacing
+from s2vnet.atomic import disk_errors, replacing
 from s2vnet.config import ModelConfig
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.types import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the pair of files; another one is refused."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
@@ -38,13 +38,18 @@ class Trained:
 
 
 def save_model(folder: Path, model: S2VNet, plan: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-    """Write both files into an existing folder; the description comes last and vouches for the weights."""
-    with replacing(folder / WEIGHTS) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    content = {"format": FORMAT, "sha256": digest, "config": model.config.model_dump(), "plan": plan, "info": info}
-    with replacing(folder / DESCRIPTION) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    """Write both files into an existing folder; the description comes last and vouches for the weights.
+
+    Raises:
+        InputError: the system refuses; what was there before is still whole.
+    """
+    with replacing(folder / DESCRIPTION) as description:
+        weights = description.with_name(WEIGHTS)
+        with disk_errors(SafetensorError):
+            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        content = {"format": FORMAT, "sha256": digest, "config": model.config.model_dump(), "plan": plan, "info": info}
+        description.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def load_model(folder: Path) -> Trained:
@@ -71,8 +76,10 @@ def load_model(folder: Path) -> Trained:
         model = S2VNet(ModelConfig.model_validate(content["config"]))
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{folder}: weights and description do not fit ({reason})") from error
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{folder}: weights and description do not fit ({reason}); train or download the model again"
+        ) from error
     return Trained(model.eval(), content.get("plan", {}), content.get("info", {}), digest)
 
 

@@ -22,20 +22,22 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from s2vnet.atomic import replacing
+from s2vnet.atomic import disk_errors, replacing
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.clips import ClipDataset, collate
 from s2vnet.data.dataset import Dataset
-from s2vnet.data.plan import Plan
+from s2vnet.data.plan import Plan, save
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.evaluate.metrics import dice
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.model.checkpoint import Trained, choose_device, save_model
+from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.train.step import ClipStep
 from s2vnet.types import CheckpointError, InputError
 
 CHECKPOINT = "checkpoint.pt"
+PLAN = "plan.json"
 QUICK_CASES = 6
 """Validation cases scored while training goes on; the whole fold is scored at its end."""
 
@@ -78,7 +80,8 @@ def train(
         plan: how the cases were prepared.
         model_config: the network.
         config: the training.
-        folder: existing; gets ``model.*``, ``checkpoint.pt``, ``history.json``, curves, overlays, TensorBoard files.
+        folder: existing; gets ``plan.json``, ``model.*``, ``checkpoint.pt``, ``history.json``, curves, overlays, and
+            TensorBoard files.
         device: auto, cpu, cuda or mps.
         devices: processes; more than one train data-parallel (DDP).
         resume: continue from ``checkpoint.pt`` if there is one.
@@ -106,6 +109,8 @@ def train(
     signature = {"plan": plan.model_dump(mode="json"), "model": model_config.model_dump(), "train": config.model_dump()}
     if resume:
         _resume(run, folder / CHECKPOINT, signature)
+    if fabric.is_global_zero:
+        save(plan, folder / PLAN)  # not before: a refused call must leave an earlier run as it was
     _fit(fabric, run, step, cases, validation, plan, config, folder, signature, report)
     trained = S2VNet(model_config).eval()
     trained.load_state_dict(run.ema.module.state_dict())
@@ -241,13 +246,14 @@ def _quick_scores(run: Run, cases: Sequence[Case], plan: dict[str, Any], folder:
     for number, case in enumerate(cases):
         assert case.labels is not None
         scores_map = segmenter.segment_case(case).scores
-        predicted = scores_map.argmax(1).cpu().numpy()
+        predicted = strongest(scores_map).cpu().numpy()
         stride = case.labels.shape[1] // predicted.shape[1]
         truth = case.labels[:, stride // 2 :: stride, stride // 2 :: stride]
-        scores.append(np.nanmean([dice(predicted == k, truth == k) for k in segmenter.class_names if k]))
+        scores += [dice(predicted == k, truth == k) for k in segmenter.class_names if k]
         if number == 0:
             write_sample(folder / "sample.png", case, predicted, truth)
-    return {"dice": float(np.nanmean(scores))}
+    defined = [score for score in scores if not np.isnan(score)]  # a class that nobody shows has none
+    return {"dice": float(np.mean(defined))} if defined else {}
 
 
 def _save(run: Run, path: Path, signature: dict[str, Any]) -> None:
@@ -259,7 +265,7 @@ def _save(run: Run, path: Path, signature: dict[str, Any]) -> None:
         "history": run.history,
         "signature": json.dumps(signature, sort_keys=True),
     }
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, disk_errors(RuntimeError):
         torch.save(state, temporary)
 
 

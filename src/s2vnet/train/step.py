@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from s2vnet.config import TrainConfig
 from s2vnet.model.aggregation import State
+from s2vnet.model.clustering import strongest
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.propagation import propagate
 from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, S2VNet
@@ -58,7 +59,7 @@ class ClipStep(nn.Module):
         @torch.no_grad()
         def predict(prompts: Tensor, clips: list[int]) -> Tensor:
             decoded = self._propagate(some.at(clips), prompts, strides[clips], None)
-            return torch.stack([d.logits.argmax(1) for d in decoded], 1)
+            return torch.stack([strongest(d.logits) for d in decoded], 1)
 
         users = [rngs[b] for b in chosen]
         maps[chosen] = simulate_prompts(predict, truth, strides, k, self.config.max_correction_rounds, users)
