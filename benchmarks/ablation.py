@@ -39,6 +39,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "none": ({"propagation": "none"}, {}),
     "previous": ({"propagation": "previous"}, {}),
     "aggregated": ({}, {}),
+    "aggregated-warmup": ({}, {"carry_warmup": 0.3}),
     "aggregated-soft": ({"assignment": "soft"}, {}),
     "aggregated-no-mask": ({"mask_prior": False}, {}),
     "aggregated-no-memory": ({"memory_dim": 0}, {}),
@@ -128,7 +129,8 @@ def run_dataset(variant: str, seed: int, steps: int, data: Path, spacing: float 
     fold = read_folds(dataset)[0]
     cases, held_out = (load_cases(dataset, fold[part], plan, report=lambda *_: None) for part in ("train", "val"))
     segmenter, seconds = fit(variant, seed, cases, plan, steps)
-    return {"seed": seed, "dice": score(segmenter, held_out), "seconds": seconds, "steps": steps}
+    found = {"seed": seed, "dice": score(segmenter, held_out), "seconds": seconds, "steps": steps}
+    return found if spacing is None else found | {"spacing": spacing}
 
 
 def coarser(plan: Plan, spacing: float) -> Plan:
@@ -163,7 +165,8 @@ def main() -> None:
     command = "python benchmarks/ablation.py " + " ".join(sys.argv[1:])
     for seed, variant in itertools.product(arguments.seeds, arguments.variants):
         runs = load(arguments.output)["variants"].get(variant, {}).get(RUNS[arguments.what], [])
-        if any(run["seed"] == seed and run["steps"] == arguments.steps for run in runs):
+        wanted = {"seed": seed, "steps": arguments.steps, "spacing": arguments.spacing}
+        if any(wanted.items() <= {"spacing": None, **run}.items() for run in runs):
             continue
         if arguments.what == "phantom":
             found = run_phantom(variant, seed, arguments.steps)

@@ -16,6 +16,10 @@ import numpy as np
 from s2vnet.atomic import replacing
 
 
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
 def hardware() -> str:
     """The processor's name where the system tells, else its kind."""
     try:
@@ -66,7 +70,7 @@ def main() -> None:
         "nsd": float(np.mean([case["nsd"] for case in automatic])),
         "hd95": float(np.mean([case["hd95"] for case in automatic])),
         "per_class": {
-            name: float(np.nanmean([case["per_class"][name]["dice"] or np.nan for case in automatic]))
+            name: float(np.nanmean([_number(case["per_class"][name]["dice"]) for case in automatic]))
             for name in automatic[0]["per_class"]
         },
         "dice_per_round": per_round.tolist(),

@@ -56,7 +56,7 @@ WIDTHS_2D = (24, 48, 96, 192)
 """As wide as the encoders `tiny` and `compact`."""
 MULTIPLE = 8
 VOLUMES_PER_STEP = 2
-SLICES_PER_STEP = 36
+SLICES_PER_STEP = 24
 
 Predict = Callable[[Case], Tensor]
 """Classes (D, H, W) of a case."""
@@ -139,7 +139,7 @@ def fit(
         if spent >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (step + 1) / config.warmup_steps) * (1 - spent) ** 0.9
+            group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps)) * (1 - spent) ** 0.9
         optimizer.zero_grad()
         loss_of(model(image), labels).backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
@@ -237,8 +237,14 @@ def main() -> None:
             temporary.write_text(json.dumps(_part(arguments)))
         return
     history = json.loads((arguments.run / "history.json").read_text())[-1]
-    content = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"networks": {}}
     budget = arguments.budget or history["cpu_seconds"]
+    content: dict[str, Any] = {"networks": {}}
+    model = json.loads((arguments.run / "model.json").read_text())["sha256"]
+    if arguments.output.exists():
+        earlier = json.loads(arguments.output.read_text())
+        if (earlier["model_sha256"], earlier["budget_cpu_seconds"]) == (model, budget):
+            content = earlier  # parts that are done; those of another model or budget are not comparable
+    content["model_sha256"] = model
     weights = load_file(arguments.run / "model.safetensors")
     ours = content["networks"].setdefault("s2vnet", {})
     ours |= {

@@ -409,6 +409,21 @@ def test_a_single_slice_and_voxels_to_fill(model: Path, tmp_path: Path, main: Ma
     assert read_labels(tmp_path / "labels.nii.gz").data.shape == (12, 14, 1)
 
 
+def test_channels_in_a_folder_are_one_image_and_are_never_replaced(
+    model: Path, image: Path, tmp_path: Path, main: Main
+) -> None:
+    case = tmp_path / "case"
+    case.mkdir()
+    shutil.copy(image, case / "x_0000.nii.gz")
+    before = (case / "x_0000.nii.gz").read_bytes()
+    code, lines = main("interact", "-m", model, "-i", case, "-o", case / "x_0000.nii.gz", "--point", "1,3,5,2")
+    assert code == 1
+    assert "the labels would replace the image" in lines[0]
+    assert main("interact", "-m", model, "-i", case, "-o", tmp_path / "a.nii.gz", "--point", "1,3,5,2") == (0, [])
+    assert (case / "x_0000.nii.gz").read_bytes() == before
+    assert read_labels(tmp_path / "a.nii.gz").data[3, 5, 2] == 1
+
+
 def test_a_file_that_the_system_refuses_is_one_line(
     model: Path, image: Path, tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch
 ) -> None:

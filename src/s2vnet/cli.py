@@ -151,7 +151,8 @@ def train(
     if validation and held_out:
         from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-        rank_zero_only(_validate)(output, read, held_out, device, fill_nan)  # the first of several processes alone
+        if devices == 1 or getattr(rank_zero_only, "rank", 0) == 0:  # the first of several processes alone
+            _validate(output, read, held_out, device, fill_nan)
 
 
 @app.command()
@@ -210,7 +211,8 @@ def interact(
 
     Without --point and --not, commands are read line by line: point CLASS I J K, not CLASS I J K,
     scribble CLASS I J K I J K ..., lasso CLASS I J K I J K ... (corners on one slice), box CLASS I J K I J K,
-    mask CLASS FILE, lock CLASS, unlock CLASS, remove N, undo, redo, list, quit.
+    mask CLASS FILE, lock CLASS, unlock CLASS, remove N, undo, redo, list, quit. With a log that exists they are read
+    from a terminal only.
 
     Example: s2vnet interact -m hippocampus-mr -i scan.nii.gz -o labels.nii.gz --point Anterior,12,30,20
     """
@@ -222,26 +224,28 @@ def interact(
     from s2vnet.volume.files import image_ending, read_image, write_labels
 
     image_ending(output)
-    if output.resolve() == input.resolve():
+    images = find_channels(input) or (input,)
+    if output.resolve() in [image.resolve() for image in images]:
         _refuse(f"{output}: the labels would replace the image; choose another output")
-    if log is not None and log.resolve() in (output.resolve(), input.resolve()):
+    if log is not None and log.resolve() in [path.resolve() for path in (output, *images)]:
         _refuse(f"{log}: the log needs a file of its own")
     for path in (output, *([log] if log else [])):  # found out now, not when prompts have been given
         require_writable(path.parent)
     segmenter = _segmenter([model], device)
     with _progress() as report:
-        files = find_channels(input) or input
+        files = images if len(images) > 1 else images[0]
         volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
         session = Session(segmenter, volume, lambda done, total: report("encoding", done, total))
     if log is not None and log.exists():
         session.replay(log)
-    given = [f"point {p}" for p in point or ()] + [f"not {p}" for p in negative or ()]
+    given = [f"point {p}".replace(",", " ") for p in point or ()]
+    given += [f"not {p}".replace(",", " ") for p in negative or ()]
     prompting = not given and (log is None or not log.exists() or sys.stdin.isatty())
     interrupted = False
     try:
         for line in _lines() if prompting else given:
             try:
-                answer = run_command(session, line.replace(",", " "))
+                answer = run_command(session, line)
             except InputError as error:
                 if not sys.stdin.isatty() or not prompting:  # nobody there who could correct it
                     raise

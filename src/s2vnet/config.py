@@ -66,6 +66,8 @@ class TrainConfig(BaseModel):
     max_correction_rounds: int = Field(default=4, ge=1)
     state_drop: float = Field(default=0.1, ge=0, le=1)
     """Chance, per class and slice, that the carried centre is forgotten."""
+    carry_warmup: float = Field(default=0.0, ge=0, le=1)
+    """Share of the training over which that chance falls from 1, as in a network that carries nothing."""
     boundary_fraction: float = Field(default=0.25, ge=0, le=1)
     """Share of clips that straddle the first or last slice of an organ."""
     anywhere_fraction: float = Field(default=0.1, ge=0, le=1)

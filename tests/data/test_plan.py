@@ -194,7 +194,7 @@ def test_a_plan_edited_into_nonsense_is_refused(tmp_path: Path, change: dict[str
 def test_a_plan_is_for_its_channels_and_labels() -> None:
     plan = make_plan(fingerprint_of())
     plan.require_dataset(("another MR",), {"background": 0, "organ": 1})
-    with pytest.raises(InputError, match="the plan is for channels"):
+    with pytest.raises(InputError, match="the plan is for 1 channels, the dataset has 2"):
         plan.require_dataset(("MR", "CT"), plan.labels)
     with pytest.raises(InputError, match="the plan is for labels"):
         plan.require_dataset(("MR",), {"background": 0, "bone": 1})

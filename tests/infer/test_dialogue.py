@@ -59,11 +59,11 @@ def test_every_command_is_the_method_of_its_name(session: Session, segmenter: Se
 def test_strokes_and_masks_are_typed_or_read(session: Session, bordered: Volume, tmp_path: Path) -> None:
     drawn = np.zeros(bordered.geometry.shape, np.uint8)
     drawn[5:8, 6:9, 5] = 3
-    write_labels(tmp_path / "drawn.nii.gz", LabelMap(drawn, bordered.geometry))
+    write_labels(tmp_path / "drawn, by me.nii.gz", LabelMap(drawn, bordered.geometry))
     lines = [
         "scribble left part 5 9 4 5 10 4 6 10 4",
         "lasso right 3 4 6 9 4 6 9 11 6",
-        f"mask 1 {tmp_path}/drawn.nii.gz",
+        f"mask 1 '{tmp_path}/drawn, by me.nii.gz'",
     ]
     for line in lines:
         assert run_command(session, line) is not None
@@ -115,7 +115,9 @@ def test_the_end(session: Session, line: str) -> None:
         ("box 1 1 2 3 4 5", "cannot read"),
         ("lock", "cannot read"),
         ("scribble 1 2 3", "cannot read"),
-        ("scribble 1 2 3 4 5", "'2 3 4 5': voxels are given as three whole numbers each"),
+        ("scribble left part 2 3 4 5", "no class 'left part 2'"),
+        ("scribble right 2 x 4", "'2 x 4': voxels are given as three whole numbers each"),
+        ("mask 1 'nowhere.nii.gz", "No closing quotation"),
         ("lasso left part x y z", "three whole numbers"),
         ("lasso 1 1 2 3 2 3 4 5 6 7", "share one index"),
         ("mask 1", "cannot read"),

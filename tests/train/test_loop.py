@@ -92,6 +92,15 @@ def test_a_long_run_scores_five_times(tmp_path: Path, run: Train) -> None:
     assert [row["step"] for row in history if "dice" in row] == [2, 4, 6, 8, 10]
 
 
+def test_a_network_that_is_not_for_the_plan_is_refused_before_it_is_trained(
+    tmp_path: Path, plan: Plan, model_config: ModelConfig, config: TrainConfig, cases: list[Case]
+) -> None:
+    other = model_config.model_copy(update={"stem_stride": 2})
+    with pytest.raises(InputError, match="setting stem_stride: 2, but the plan needs 1"):
+        train(cases, [], plan, other, config, tmp_path, device="cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_class_that_nobody_shows_has_no_score(tmp_path: Path, run: Train, cases: list[Case]) -> None:
     empty = dataclasses.replace(cases[1], labels=np.zeros_like(cases[1].labels))
     run(tmp_path, {"epochs": 1, "steps_per_epoch": 1}, validation=[empty])

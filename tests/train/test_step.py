@@ -93,6 +93,15 @@ def test_without_prompts_and_forgetting_steps_are_plain_propagation(
     assert torch.equal(*losses)
 
 
+def test_what_is_carried_warms_up(model_config: ModelConfig, config: TrainConfig) -> None:
+    step = _step(model_config, config, state_drop=0.0, carry_warmup=0.5)
+    total = step.config.epochs * step.config.steps_per_epoch * step.config.batch_size
+    for index, least, most in ((0, 1.0, 1.0), (total // 4, 0.3, 0.7), (total // 2, 0.0, 0.0), (total, 0.0, 0.0)):
+        rngs = [np.random.default_rng(n) for n in range(40)]
+        share = float(step._forget(rngs, torch.full((40,), index), 6, torch.device("cpu")).mean())
+        assert least <= share <= most
+
+
 def test_forgetting_everything_is_a_network_that_carries_nothing(
     clip: Clip, model_config: ModelConfig, config: TrainConfig
 ) -> None:

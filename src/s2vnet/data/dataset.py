@@ -136,7 +136,7 @@ def find_channels(path: Path) -> tuple[Path, ...] | None:
     Raises:
         InputError: the folder holds several cases.
     """
-    if not path.is_dir() or not any(_ending_of(file) for file in path.iterdir()):
+    if not path.is_dir() or not any(_ending_of(f) for f in path.iterdir() if not f.name.startswith(".")):
         return None
     cases = find_images(path)
     if len(cases) > 1:

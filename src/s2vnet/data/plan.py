@@ -79,7 +79,7 @@ class Plan(BaseModel):
         """Refuse to prepare a dataset that the plan was not made for.
 
         Raises:
-            InputError: other channels or label values.
+            InputError: another number of channels, or other classes.
         """
         if len(channels) != len(self.channels):
             raise InputError(
@@ -87,6 +87,11 @@ class Plan(BaseModel):
             )
         if dict(labels) != self.labels:
             raise InputError(f"the plan is for labels {self.labels}, the dataset has {dict(labels)}; plan anew")
+
+    @property
+    def network(self) -> dict[str, int]:
+        """Settings that a network must have to take what this plan prepares."""
+        return {"in_channels": self.in_channels, "num_classes": self.num_classes, "stem_stride": self.stem_stride}
 
     @property
     def axis(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def run_command(session: Session, line: str) -> str | None:
         InputError: an unknown command, class or place.
     """
     word, *rest = line.split() or [""]
+    if word != "mask":  # a file's name may hold commas
+        word, *rest = line.replace(",", " ").split() or [""]
     if word in ("quit", "exit"):
         return None
     if word in ("undo", "redo"):
@@ -66,9 +69,11 @@ def run_command(session: Session, line: str) -> str | None:
             session.add_lasso(class_id, _shared_axis(voxels), voxels)
         return _changed(session)
     if word == "mask" and len(rest) > 1:
-        drawn = read_labels(Path(rest[-1]))
-        session.geometry.require_same_grid(drawn.geometry, f"{rest[-1]}: image and mask")
-        session.add_mask(class_by_name(session.segmenter.class_names, " ".join(rest[:-1])), drawn.data > 0)
+        *parts, file = _words(line)[1:]
+        class_id = class_by_name(session.segmenter.class_names, " ".join(parts))
+        drawn = read_labels(Path(file))
+        session.geometry.require_same_grid(drawn.geometry, f"{file}: image and mask")
+        session.add_mask(class_id, drawn.data > 0)
         return _changed(session)
     if not word:
         return ""
@@ -121,6 +126,18 @@ def _changed(session: Session) -> str:
     return "changed " + " ".join(f"{s.start}:{s.stop}" for s in session.changed_region)
 
 
+def _words(line: str) -> list[str]:
+    """Words of a line, in which quotes hold a file's name together.
+
+    Raises:
+        InputError: a quote is not closed.
+    """
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise InputError(f"cannot read {line!r} ({error})") from error
+
+
 def _numbers(words: list[str], count: int) -> list[int]:
     if len(words) != count or not all(re.fullmatch("-?[0-9]+", word) for word in words):
         raise InputError(f"{' '.join(words)!r}: {count} whole numbers are needed")
@@ -129,10 +146,11 @@ def _numbers(words: list[str], count: int) -> list[int]:
 
 def _voxels(words: list[str]) -> tuple[str, list[Voxel]]:
     """A class name, and the voxels whose indices follow it."""
-    start = next((n for n in range(1, len(words)) if all(re.fullmatch("-?[0-9]+", w) for w in words[n:])), len(words))
+    numeric = [n for n in range(1, len(words)) if all(re.fullmatch("-?[0-9]+", word) for word in words[n:])]
+    start = next((n for n in numeric if (len(words) - n) % 3 == 0), len(words))  # a name may end in a number
     numbers = words[start:]
-    if not numbers or len(numbers) % 3:
-        raise InputError(f"{' '.join(numbers)!r}: voxels are given as three whole numbers each")
+    if not numbers:
+        raise InputError(f"{' '.join(words[1:])!r}: voxels are given as three whole numbers each")
     return " ".join(words[:start]), [_voxel(numbers[n : n + 3]) for n in range(0, len(numbers), 3)]
 
 

@@ -82,8 +82,8 @@ class Segmentation:
 
 
 def _require_fit(model: S2VNet, plan: Plan) -> None:
-    for name in ("in_channels", "num_classes", "stem_stride"):
-        has, needs = getattr(model.config, name), getattr(plan, name)
+    for name, needs in plan.network.items():
+        has = getattr(model.config, name)
         if has != needs:
             raise CheckpointError(f"the model's {name} is {has} but its plan needs {needs}; train or download it again")
 

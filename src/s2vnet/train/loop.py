@@ -89,12 +89,16 @@ def train(
         report: told of progress.
 
     Raises:
-        InputError: no labelled cases, or a batch that does not divide by `devices`.
+        InputError: no labelled cases, a network that is not for the plan, or a batch that does not divide by `devices`.
         CheckpointError: the device is not there, or the checkpoint is damaged or of another configuration.
         KeyboardInterrupt: after the state has been written; continue with `resume`.
     """
     if config.batch_size % devices:
         raise InputError(f"a batch of {config.batch_size} clips cannot be shared by {devices} processes")
+    for name, needs in plan.network.items():
+        has = getattr(model_config, name)
+        if has != needs:
+            raise InputError(f"setting {name}: {has}, but the plan needs {needs}; edit the plan instead")
     if not any(case.labels is not None for case in cases):
         raise InputError("no labelled cases to train on; check the dataset and the fold")
     fabric = Fabric(
@@ -214,6 +218,7 @@ def _fit(
                 _save(run, folder / CHECKPOINT, signature)
                 saved = time.monotonic()
             if stop:
+                fabric.barrier()  # a process that left now would take the one that writes with it
                 raise KeyboardInterrupt
 
 
@@ -274,7 +279,11 @@ def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
         return
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["signature"] != json.dumps(signature, sort_keys=True):
+        made = json.loads(state["signature"])
+        # settings that a later version added have their defaults
+        made["train"] = TrainConfig.model_validate(made["train"]).model_dump()
+        made["model"] = ModelConfig.model_validate(made["model"]).model_dump()
+        if made != json.loads(json.dumps(signature)):
             raise CheckpointError(f"{path}: made with another plan or configuration; train into another folder")
         run.model.load_state_dict(state["model"])
         run.ema.load_state_dict(state["ema"])

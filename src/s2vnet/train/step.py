@@ -40,7 +40,7 @@ class ClipStep(nn.Module):
         features = encoded.unflatten(batch)
         rngs = [np.random.default_rng((self.config.seed, int(i), 1)) for i in indices]
         prompts = self._prompts(features.detach(), labels, steps, rngs)
-        forget = self._forget(rngs, length, slices.device)
+        forget = self._forget(rngs, indices, length, slices.device)
         decoded = self._propagate(features, prompts, steps, forget)
         auxiliary = self.model.auxiliary(encoded).unflatten(0, (batch, length))
         return clip_loss(decoded, auxiliary, labels, self.config)
@@ -65,10 +65,12 @@ class ClipStep(nn.Module):
         maps[chosen] = simulate_prompts(predict, truth, strides, k, self.config.max_correction_rounds, users)
         return maps
 
-    def _forget(self, rngs: list[np.random.Generator], length: int, device: torch.device) -> Tensor:
+    def _forget(self, rngs: list[np.random.Generator], indices: Tensor, length: int, device: torch.device) -> Tensor:
         """(T, B, K) 1 where a carried centre is dropped, so that a class can start anywhere."""
-        k = self.model.config.num_classes
-        drawn = np.stack([rng.random((length, k)) < self.config.state_drop for rng in rngs], 1)
+        config, k = self.config, self.model.config.num_classes
+        warm = config.carry_warmup * config.epochs * config.steps_per_epoch * config.batch_size
+        chances = [max(config.state_drop, 1 - int(i) / warm if warm else 0) for i in indices]
+        drawn = np.stack([rng.random((length, k)) < chance for rng, chance in zip(rngs, chances, strict=True)], 1)
         return torch.from_numpy(drawn).float().to(device)
 
     def _propagate(self, features: Features, prompts: Tensor, steps: Tensor, forget: Tensor | None) -> list[Decoded]:
