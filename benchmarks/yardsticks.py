@@ -37,7 +37,7 @@ from monai.transforms.intensity.dictionary import (
     RandShiftIntensityd,
 )
 from monai.transforms.spatial.dictionary import RandAffined
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -156,7 +156,7 @@ def predictor(name: str, run: Path, weights: Path, plan: Plan) -> Predict:
         return lambda case: segmenter.segment_case(case).scores.argmax(1)
     dimensions = 3 if name == "unet3d" else 2
     model = unet(dimensions, len(plan.channels) if dimensions == 3 else plan.in_channels, plan.num_classes).eval()
-    model.load_state_dict(load_file(weights))
+    load_model(model, str(weights))
 
     def whole(case: Case) -> Tensor:
         shape = case.image.shape[1:]
@@ -194,7 +194,7 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
         trained, steps = fit(
             model, (volume_batches if three else slice_batches)(cases, plan, config), arguments.budget, config
         )
-        save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, weights)
+        save_model(trained, str(weights))  # its layers are registered twice
         return {
             "parameters": sum(p.numel() for p in model.parameters()),
             "steps": steps,

@@ -164,6 +164,17 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path, run: T
     assert "\n" not in str(caught.value)
 
 
+def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tmp_path: Path, run: Train) -> None:
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", report=_interrupt_at(2))
+    state = torch.load(tmp_path / "parts" / CHECKPOINT, weights_only=True)
+    signature = json.loads(state["signature"])
+    del signature["train"]["carry_warmup"], signature["model"]["memory_dim"]
+    torch.save(state | {"signature": json.dumps(signature)}, tmp_path / "parts" / CHECKPOINT)
+    assert _equal(run(tmp_path / "parts", resume=True), whole)
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "another"])
 def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path, run: Train, damage: str) -> None:
     path = tmp_path / CHECKPOINT
