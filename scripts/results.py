@@ -67,7 +67,7 @@ def crossvalidation(found: Mapping[str, Any]) -> str:
 {found["dataset"]}; {found["cases"]} held-out cases of {found["folds_done"]} folds. Automatic mean Dice **{_f(found["dice"])}**
 ({classes}), NSD {_f(found["nsd"])}, HD95 {found["hd95"]:.2f} mm. A simulated user (one click per class and round at the centre of
 the largest error, five rounds) brings it to **{_f(found["dice_per_round"][1])}** after one round ({found["gain_after_1"]:+.4f}) and
-**{_f(found["dice_per_round"][5])}** after five ({found["gain_after_5"]:+.4f}). {first["command"]!r} and so on for each fold,
+**{_f(found["dice_per_round"][5])}** after five ({found["gain_after_5"]:+.4f}). `{first["command"]}` and so on for each fold,
 {first["date"]}, {found["hardware"]}, seed 0.
 
 {_table(head, rows)}
