@@ -79,6 +79,7 @@ def model(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "f0"
     out = run("train", dataset, "-o", folder, "--epochs", 1, *SMALL)
     assert "left box" in out
+    assert "Dice to reach" in out
     return folder
 
 
@@ -378,8 +379,10 @@ def test_a_refused_training_leaves_the_run_as_it_was(model: Path, dataset: Path,
     (tmp_path / "labels.json").write_text(json.dumps(edited | {"labels": {"background": 0, "one": 1}}))
     for options, message in (
         (["--resume", "--plan", tmp_path / "plan.json"], "made with another plan or configuration"),
-        (["--plan", tmp_path / "labels.json"], "the plan is for labels"),
-        (["-c", "nonsense=1"], "setting nonsense"),
+        (["--resume", "--plan", tmp_path / "labels.json"], "the plan is for labels"),
+        (["--resume", "-c", "nonsense=1"], "setting nonsense"),
+        (["--resume", "--seed", "1"], "another plan or configuration (train seed)"),
+        ([], "holds a run; give --resume"),
     ):
         code, lines = main("train", dataset, "-o", model, "--epochs", 1, *SMALL, *options)
         assert code == 1

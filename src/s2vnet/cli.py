@@ -82,7 +82,7 @@ def train(
     network: Annotated[list[str] | None, typer.Option("-n", "--network", help="Network setting KEY=VALUE.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, clips and simulated users.")] = 0,
     device: Device = "auto",
-    devices: Annotated[int, typer.Option(help="Processes; more than one train data-parallel.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Processes; more than one train data-parallel.")] = 1,
     validation: Annotated[bool, typer.Option(help="Score the fold's cases at the end, both modes.")] = True,
     fill_nan: Fill = None,
 ) -> None:
@@ -91,20 +91,27 @@ def train(
     Example: s2vnet train Dataset004_Hippocampus -f 0 -o runs/hippocampus-f0
     """
     import datetime
+    from functools import partial
 
+    from s2vnet.atomic import require_writable
     from s2vnet.config import ModelConfig, TrainConfig
     from s2vnet.data.dataset import read_dataset, read_folds
     from s2vnet.data.fingerprint import take_fingerprint
     from s2vnet.data.plan import make_plan, read_plan
-    from s2vnet.train.loop import load_cases
+    from s2vnet.model.checkpoint import DESCRIPTION
+    from s2vnet.train.loop import CHECKPOINT, load_cases
     from s2vnet.train.loop import train as run_training
 
     read = read_dataset(_one_of(dataset, named))
     names, held_out = _fold(fold, read, read_folds)
     _make(output)
+    require_writable(output)
+    if not resume and any((output / name).exists() for name in (CHECKPOINT, DESCRIPTION)):
+        _refuse(f"{output} holds a run; give --resume to go on with it, or choose another folder")
     with _progress() as report:
         if plan_file is None:
-            chosen = make_plan(take_fingerprint(read, fill_nonfinite=fill_nan))
+            told = partial(report, "taking the fingerprint")
+            chosen = make_plan(take_fingerprint(read, fill_nonfinite=fill_nan, progress=told))
         else:
             chosen = read_plan(plan_file)
             chosen.require_dataset(read.channels, read.labels)
@@ -314,7 +321,7 @@ def evaluate(
     else:
         found = _compare(_paired(input, labels), classes)
     write_report(output, found)
-    typer.echo(markdown(found).split("\n| Case")[0].split("\n| Dice of case")[0])
+    typer.echo(markdown(found, cases=False))
 
 
 @app.command("export-log")
@@ -415,7 +422,7 @@ def _validate(folder: Path, dataset: Dataset, names: list[str], device: str, fil
         done = _counter(report, "validating", len(names))
         found = validate(_segmenter([str(folder)], device), cases(), done=done)
     write_report(folder / "validation.json", found)
-    typer.echo(markdown(found).split("\n| Case")[0])
+    typer.echo(markdown(found, cases=False))
 
 
 def _segmenter(models: list[str], device: str) -> Segmenter:

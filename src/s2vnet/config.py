@@ -22,13 +22,13 @@ class ModelConfig(BaseModel):
     """Name in :data:`s2vnet.model.encoder.ENCODERS`."""
     stem_stride: Literal[1, 2, 4] = 1
     """Stride of the finest feature map, on which masks are made."""
-    dim: int = 96
+    dim: int = Field(default=96, ge=8)
     """Width d of a centre."""
-    mask_dim: int = 32
+    mask_dim: int = Field(default=32, ge=8)
     """Channels of the mask features F."""
-    heads: int = 4
+    heads: int = Field(default=4, ge=1)
     """Attention heads between centres."""
-    layers_per_level: int = 1
+    layers_per_level: int = Field(default=1, ge=1)
     """Clustering layers on each of the three coarser maps."""
     assignment: Literal["hard", "soft"] = "hard"
     """How pixels choose their centre: argmax (kMaX-DeepLab, arXiv 2207.04044) or softmax over the centres."""
@@ -36,8 +36,8 @@ class ModelConfig(BaseModel):
     """What a slice receives from the slice before: nothing, its centres, or recurrently aggregated centres."""
     mask_prior: bool = True
     """Whether a centre also carries where its class was: the previous slice's soft mask."""
-    memory_dim: int = Field(default=16, ge=0)
-    """Channels of what each pixel of a slice leaves for the next slice's decoding; 0 carries no pixel memory."""
+    through_time: bool = False
+    """Whether, in training, the loss of a slice flows back into those before it (docs/decisions/005)."""
     min_area: float = 0.5
     """Predicted area (mask cells) under which a class counts as absent from a slice."""
 
@@ -66,8 +66,8 @@ class TrainConfig(BaseModel):
     max_correction_rounds: int = Field(default=4, ge=1)
     state_drop: float = Field(default=0.1, ge=0, le=1)
     """Chance, per class and slice, that the carried centre is forgotten."""
-    carry_warmup: float = Field(default=0.0, ge=0, le=1)
-    """Share of the training over which that chance falls from 1, as in a network that carries nothing."""
+    feature_dropout: float = Field(default=0.15, ge=0, lt=1)
+    """Chance, per slice and channel, that one of the encoder's maps is dropped (docs/decisions/006)."""
     boundary_fraction: float = Field(default=0.25, ge=0, le=1)
     """Share of clips that straddle the first or last slice of an organ."""
     anywhere_fraction: float = Field(default=0.1, ge=0, le=1)

@@ -77,12 +77,14 @@ def run_demo(output: Path, device: str = "auto", say: Callable[[str], None] = la
     write_labels(output / "automatic.nii.gz", automatic)
     write_labels(output / "corrected.nii.gz", session.result)
     session.save_log(output / "prompts.json")
+    other = max(segmenter.class_names) + 1  # a class of its own: the whole hippocampus
     columns = {
         "automatic": automatic,
         f"after {len(clicks)} clicks": session.result,
-        "drawn by others": LabelMap(reference.astype(np.uint8), volume.geometry),
+        "drawn by others": LabelMap(reference.astype(np.uint8) * np.uint8(other), volume.geometry),
     }
-    write_overlay(output / "overlay.png", volume, columns, segmenter.class_names, segmenter.plan.axis, clicks)
+    names = segmenter.class_names | {other: "whole, drawn by others"}
+    write_overlay(output / "overlay.png", volume, columns, names, segmenter.plan.axis, clicks)
     return result
 
 

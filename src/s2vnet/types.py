@@ -69,7 +69,10 @@ class Lasso(_Prompt):
 
 
 class Box(_Prompt):
-    """Half-open box ``start <= ijk < stop`` that holds all of the class on the slices that it spans."""
+    """Half-open box ``start <= ijk < stop`` that holds all of the class on the slices that it spans.
+
+    A negative one holds nothing of the class.
+    """
 
     kind: Literal["box"] = "box"
     start: Voxel

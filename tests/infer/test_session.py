@@ -182,14 +182,29 @@ def test_prompts_outside_the_crop(session: Session, labels_of: Callable[..., Lab
     assert session.changed_region == (slice(0, 1), slice(0, 1), slice(0, 1))
     around, whole = Box(class_id=1, start=(0, 0, 0), stop=SHAPE), Box(class_id=1, start=(2, 2, 2), stop=(16, 18, 11))
     np.testing.assert_array_equal(labels_of(around), labels_of(whole))
-    np.testing.assert_array_equal(labels_of(Box(class_id=1, start=(0, 0, 0), stop=(2, 20, 13))), labels_of())
+    assert not (labels_of(Box(class_id=1, start=(0, 0, 0), stop=(2, 20, 13))) == 1).any()
 
 
-def test_a_box_speaks_on_all_slices_that_it_spans(labels_of: Callable[..., Labels]) -> None:
-    box = Box(class_id=2, start=(3, 4, 3), stop=(11, 12, 9))
-    ends = [box.model_copy(update={"start": (3, 4, k), "stop": (11, 12, k + 1)}) for k in range(3, 9)]
-    np.testing.assert_array_equal(labels_of(box), labels_of(*ends))
-    assert not np.array_equal(labels_of(box), labels_of(ends[0], ends[-1]))
+def test_a_box_holds_all_of_its_class_on_the_slices_that_it_spans(labels_of: Callable[..., Labels]) -> None:
+    automatic = labels_of()
+    where = np.argwhere(automatic == 2)
+    (i, j, k), (i1, j1, k1) = where.min(0).tolist(), (where.max(0) + 1).tolist()
+    box = Box(class_id=2, start=(i, j, k), stop=((i + i1) // 2, j1, k1))
+    outside = tuple(where[where[:, 0] == i1 - 1][0].tolist())
+    boxed = labels_of(box)
+    assert (automatic[box.stop[0] :] == 2).any()
+    assert not (boxed[box.stop[0] :, :, k:k1] == 2).any()
+    assert (boxed == 2).any()
+    for order in ((box, Point(class_id=2, voxel=outside)), (Point(class_id=2, voxel=outside), box)):
+        assert labels_of(*order)[outside] == 2
+
+
+def test_a_negative_box_is_the_mask_of_its_voxels(labels_of: Callable[..., Labels]) -> None:
+    box = Box(class_id=2, start=(3, 4, 3), stop=(11, 12, 9), positive=False)
+    inside = np.zeros(SHAPE, bool)
+    inside[3:11, 4:12, 3:9] = True
+    np.testing.assert_array_equal(labels_of(box), labels_of(Mask.from_array(inside, 2, positive=False)))
+    assert not (labels_of(box)[inside] == 2).any()
 
 
 @pytest.mark.parametrize(

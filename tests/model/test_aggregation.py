@@ -6,7 +6,7 @@ from torch import Tensor
 
 from s2vnet.model.aggregation import Aggregator, State
 
-B, K, D, M = 2, 3, 8, 2
+B, K, D = 2, 3, 8
 
 
 def _state(known: float) -> State:
@@ -15,7 +15,6 @@ def _state(known: float) -> State:
         known=torch.full((B, K), known),
         missed=torch.zeros(B, K),
         masks=torch.rand(B, K, 4, 4),
-        memory=torch.rand(B, M, 4, 4),
         direction=torch.tensor([1.0, -1.0]),
     )
 
@@ -25,10 +24,10 @@ def _aggregator(propagation: str) -> Aggregator:
     return Aggregator(D, propagation, min_area=0.5)
 
 
-def _slice(present: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centres, presence logits, logits and pixel memory of a slice that shows all classes, or background alone."""
+def _slice(present: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres, presence logits and logits of a slice that shows all classes, or background alone."""
     sign = 1.0 if present else -1.0
-    return torch.randn(B, K, D), torch.full((B, K), 3 * sign), torch.randn(B, K, 4, 4) * 0.1, torch.rand(B, M, 4, 4)
+    return torch.randn(B, K, D), torch.full((B, K), 3 * sign), torch.randn(B, K, 4, 4) * 0.1
 
 
 def test_without_propagation_the_state_is_handed_on_unchanged() -> None:
@@ -38,19 +37,18 @@ def test_without_propagation_the_state_is_handed_on_unchanged() -> None:
 
 @pytest.mark.parametrize("propagation", ["previous", "aggregated"])
 def test_a_class_first_seen_hands_on_its_centre_as_it_is(propagation: str) -> None:
-    centres, presence, logits, memory = _slice(True)
-    state = _aggregator(propagation)(_state(0), centres, presence, logits, memory)
+    centres, presence, logits = _slice(True)
+    state = _aggregator(propagation)(_state(0), centres, presence, logits)
     torch.testing.assert_close(state.centres, centres)
     assert torch.equal(state.known, torch.ones(B, K))
     torch.testing.assert_close(state.masks, logits.softmax(1))
-    assert torch.equal(state.memory, memory)
     assert torch.equal(state.direction, torch.tensor([1.0, -1.0]))
 
 
 def test_previous_forgets_history_and_aggregated_lies_between() -> None:
-    before, (centres, presence, logits, memory) = _state(1), _slice(True)
-    assert torch.equal(_aggregator("previous")(before, centres, presence, logits, memory).centres, centres)
-    mixed = _aggregator("aggregated")(before, centres, presence, logits, memory).centres
+    before, (centres, presence, logits) = _state(1), _slice(True)
+    assert torch.equal(_aggregator("previous")(before, centres, presence, logits).centres, centres)
+    mixed = _aggregator("aggregated")(before, centres, presence, logits).centres
     share = (mixed - before.centres) / (centres - before.centres)
     torch.testing.assert_close(share, share[..., :1].expand_as(share), atol=1e-3, rtol=1e-3)
     assert ((share > 0) & (share < 1)).all()
@@ -77,17 +75,17 @@ def test_a_class_seen_between_two_misses_stays_known() -> None:
 def test_background_is_always_present() -> None:
     aggregator, state = _aggregator("previous"), _state(0)
     for _ in range(3):
-        centres, presence, logits, memory = _slice(False)
-        state = aggregator(state, centres, presence, logits, memory)
+        centres, presence, logits = _slice(False)
+        state = aggregator(state, centres, presence, logits)
         assert torch.equal(state.centres[:, 0], centres[:, 0])
     assert torch.equal(state.known[:, 0], torch.ones(B))
     assert torch.equal(state.missed[:, 0], torch.zeros(B))
 
 
 def test_a_class_without_area_is_absent_whatever_its_presence() -> None:
-    centres, presence, logits, memory = _slice(True)
+    centres, presence, logits = _slice(True)
     logits[:, 2] = -30
-    state = _aggregator("previous")(_state(1), centres, presence, logits, memory)
+    state = _aggregator("previous")(_state(1), centres, presence, logits)
     assert torch.equal(state.missed, torch.tensor([[0.0, 0, 1]] * B))
 
 
@@ -99,8 +97,21 @@ def test_forgetting_drops_what_was_carried_of_those_classes_alone() -> None:
     assert torch.equal(left.masks[1], state.masks[1])
     assert torch.equal(left.masks[0, [0, 2]], state.masks[0, [0, 2]])
     assert left.centres is state.centres
-    assert torch.equal(left.memory, state.memory)
-    assert torch.equal(
-        state.forget(torch.tensor([[1.0, 0, 0], [0, 0, 0]])).memory,
-        state.memory * torch.tensor([0.0, 1]).view(2, 1, 1, 1),
-    )
+
+
+def test_of_what_a_slice_leaves_only_how_much_to_keep_learns_from_the_next() -> None:
+    aggregator, before = _aggregator("aggregated"), _state(1)
+    left = [part.requires_grad_() for part in _slice(True)]
+    state = aggregator(before._replace(centres=before.centres.requires_grad_()), *left)
+    state.centres.square().sum().backward()
+    assert all(part.grad is None for part in (before.centres, *left))
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in aggregator.parameters())
+    assert not state.masks.requires_grad
+
+
+def test_through_time_a_slice_learns_what_to_leave() -> None:
+    aggregator = Aggregator(D, "aggregated", min_area=0.5, through_time=True)
+    centres, presence, logits = (part.requires_grad_() for part in _slice(True))
+    state = aggregator(_state(1), centres, presence, logits)
+    (state.centres.square().sum() + state.masks.square().sum()).backward()
+    assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in (centres, presence, logits))

@@ -81,7 +81,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "not JSON": (lambda f: (f / DESCRIPTION).write_text("{"), "not valid JSON"),
     "not text": (lambda f: (f / DESCRIPTION).write_bytes(b"\xff\xfe\x00"), "not valid JSON"),
     "no object": (lambda f: (f / DESCRIPTION).write_text("[]"), "format None"),
-    "another format": (lambda f: _describe(f, lambda c: c.update(format=1)), "format 1, but this .* reads 2"),
+    "another format": (lambda f: _describe(f, lambda c: c.update(format=1)), "format 1, but this .* reads 3"),
     "another hash": (lambda f: _describe(f, lambda c: c.update(sha256="0")), "not the weights that model.json names"),
     "cut weights": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "not the weights"),
     "weights of no format": (lambda f: _reweigh(f, b"\x00" * 64), "do not fit"),

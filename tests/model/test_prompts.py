@@ -86,14 +86,14 @@ def test_wide_maps_say_how_near_a_prompt_is_beyond_the_cells_it_names() -> None:
     maps = draw([_point(1, 5, 4, 5)], SLICES, K, SIZE)
     assert maps[5, 1, WIDE, 4, 5] == 1
     assert (maps[5, 1, WIDE] >= maps[5, 1, POSITIVE]).all()
-    assert maps[5, 1, WIDE, 4, 10] > 0.4 > 0.01 > maps[5, 1, POSITIVE, 4, 10]
+    assert maps[5, 1, WIDE, 4, 10] > 0.6 > 0.1 > maps[5, 1, POSITIVE, 4, 10]
     assert not maps[:, [0, 2, 3], WIDE].any()
 
 
 def test_prompts_of_equal_weight_are_negative_for_each_other() -> None:
     maps = draw([_point(1, 5, 0, 0), _point(2, 5, 8, 10)], SLICES, K, SIZE)
-    assert maps[5, 1, NEGATIVE, 8, 10] == 1
-    assert maps[5, 2, NEGATIVE, 0, 0] == 1
+    assert float(maps[5, 1, NEGATIVE, 8, 10]) == pytest.approx(1)
+    assert float(maps[5, 2, NEGATIVE, 0, 0]) == pytest.approx(1)
 
 
 def test_a_box_fills_what_lies_between_its_corners() -> None:
@@ -133,3 +133,14 @@ def test_touched_misses_no_slice_of_a_point_between_slices() -> None:
 def test_two_classes_are_enough() -> None:
     maps = draw([_point(1, 0, 2, 2)], SLICES, 2, SIZE)
     assert torch.equal(maps[:, 0, NEGATIVE], maps[:, 1, POSITIVE])
+
+
+def test_a_region_ends_where_it_was_drawn_to_end() -> None:
+    cells = torch.tensor([[5.0, y, x] for y in (2, 3, 4) for x in (3, 4, 5)])
+    maps = draw([Stroke(2, True, cells, "region")], SLICES, K, SIZE)
+    inside = torch.zeros(DEPTH, *SIZE, dtype=torch.bool)
+    inside[5, 2:5, 3:6] = True
+    assert (maps[:, 2, POSITIVE][inside] == 1).all()
+    assert (maps[:, 2, POSITIVE][~inside] < 0.2).all()
+    assert not maps[[4, 6]].any()
+    assert touched([Stroke(2, True, cells, "region")], DEPTH) == [5]

@@ -23,7 +23,6 @@ def _carried(model: S2VNet, features: Features) -> State:
         centres=torch.randn(state.centres.shape, generator=generator),
         known=torch.ones_like(state.known),
         masks=torch.randn(state.masks.shape, generator=generator).softmax(1),
-        memory=torch.randn(state.memory.shape, generator=generator).tanh(),
     )
 
 
@@ -122,11 +121,9 @@ def test_direction_and_carried_state_matter_unless_switched_off(make_model: Make
     plain = model.decode(features, start, none).logits
     rising = model.decode(features, start._replace(direction=torch.ones(2)), none).logits
     assert not torch.allclose(plain, rising)
-    masks, memory = _carried(model, features).masks, _carried(model, features).memory
-    assert not torch.allclose(plain, model.decode(features, start._replace(memory=memory), none).logits)
+    masks = _carried(model, features).masks
     assert not torch.allclose(plain, model.decode(features, start._replace(masks=masks), none).logits)
     model = make_model(mask_prior=False)
-    assert make_model(memory_dim=0).initial_state(features).memory.shape == (2, 0, 16, 24)
     with_masks = model.decode(features, start._replace(masks=masks), none).logits
     assert torch.equal(with_masks, model.decode(features, start, none).logits)
 
@@ -146,7 +143,6 @@ def test_without_propagation_a_slice_leaves_no_trace(make_model: MakeModel, slic
         ({"assignment": "soft", "layers_per_level": 2}, set()),
         ({"propagation": "previous"}, {"aggregator.gate.weight", "aggregator.gate.bias"}),
         ({"propagation": "none"}, {"aggregator.gate.weight", "aggregator.gate.bias"}),
-        ({"memory_dim": 0}, set()),
         ({"mask_prior": False}, {f"layers.{n}.prior_weight" for n in range(3)}),
     ],
 )
@@ -166,7 +162,7 @@ def test_gradients_reach_every_parameter_that_an_option_does_not_switch_off(
     torch.stack(parts).sum().backward()
     dead = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     if settings.get("propagation") == "none":  # then no mask is carried either
-        dead -= {f"layers.{n}.prior_weight" for n in range(3)} | {"remember.weight", "remember.bias"}
+        dead -= {f"layers.{n}.prior_weight" for n in range(3)}
     assert dead == without
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 

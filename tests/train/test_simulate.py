@@ -80,7 +80,7 @@ def test_corrections_of_a_missed_class_lie_in_its_largest_error(truth: Tensor) -
                 assert stroke.class_id in (0, 2)
                 if stroke.class_id == 2:
                     assert (d == 3).all()
-    assert kinds == {("point", False), ("region", True)}
+    assert kinds == {("point", False), ("point", True), ("region", True)}
 
 
 def test_a_perfect_prediction_yields_no_corrections(truth: Tensor) -> None:

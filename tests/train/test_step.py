@@ -87,19 +87,29 @@ def test_without_prompts_and_forgetting_steps_are_plain_propagation(
     clip: Clip, model_config: ModelConfig, config: TrainConfig
 ) -> None:
     losses = [
-        _step(model_config, config, interactive_fraction=0.0, state_drop=0.0, seed=seed)(*clip, INDICES)
+        _step(model_config, config, interactive_fraction=0.0, state_drop=0.0, feature_dropout=0.0, seed=seed)(
+            *clip, INDICES
+        )
         for seed in range(2)
     ]
     assert torch.equal(*losses)
 
 
-def test_what_is_carried_warms_up(model_config: ModelConfig, config: TrainConfig) -> None:
-    step = _step(model_config, config, state_drop=0.0, carry_warmup=0.5)
-    total = step.config.epochs * step.config.steps_per_epoch * step.config.batch_size
-    for index, least, most in ((0, 1.0, 1.0), (total // 4, 0.3, 0.7), (total // 2, 0.0, 0.0), (total, 0.0, 0.0)):
-        rngs = [np.random.default_rng(n) for n in range(40)]
-        share = float(step._forget(rngs, torch.full((40,), index), 6, torch.device("cpu")).mean())
-        assert least <= share <= most
+def test_dropped_features_are_a_matter_of_the_clip_and_right_on_average(
+    model_config: ModelConfig, config: TrainConfig
+) -> None:
+    maps = [torch.ones(600, 8, 2, 2), torch.ones(600, 16, 1, 1)]
+    indices = torch.arange(100)
+    whole = _step(model_config, config, feature_dropout=0.0)._dropped(maps, indices)
+    assert all(torch.equal(a, b) for a, b in zip(whole, maps, strict=True))
+    step = _step(model_config, config, feature_dropout=0.25)
+    found = step._dropped(maps, indices)
+    for before, after in zip(maps, found, strict=True):
+        assert after.unique().tolist() == pytest.approx([0, 4 / 3])
+        assert float(after.mean()) == pytest.approx(1, abs=0.05)
+        assert torch.equal(after, after[..., :1, :1].expand_as(before))
+    alone = step._dropped([x[6:12] for x in maps], indices[1:2])
+    assert all(torch.equal(a, b[6:12]) for a, b in zip(alone, found, strict=True))
 
 
 def test_forgetting_everything_is_a_network_that_carries_nothing(

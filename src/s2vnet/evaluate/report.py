@@ -85,13 +85,13 @@ def write_report(path: Path, report: Report) -> None:
             temporary.write_text(content, encoding="utf-8")
 
 
-def markdown(report: Report) -> str:
-    """Tables of the parts that ``report`` holds, ``automatic`` and ``interactive``."""
+def markdown(report: Report, cases: bool = True) -> str:
+    """Tables of the parts that ``report`` holds, ``automatic`` and ``interactive``; with or without single cases."""
     parts = []
     if "automatic" in report:
-        parts.append(_automatic_tables(report["automatic"]))
+        parts.append(_automatic_tables(report["automatic"], cases))
     if "interactive" in report:
-        parts.append(_interactive_tables(report["interactive"]))
+        parts.append(_interactive_tables(report["interactive"], cases))
     return "\n".join(parts)
 
 
@@ -141,7 +141,7 @@ def _nullable(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _automatic_tables(part: Report) -> str:
+def _automatic_tables(part: Report, single: bool) -> str:
     head = ["", "Dice", "NSD (2 mm)", "HD95 (mm)"]
     classes = [[name, *_with_interval(row), str(row["cases"])] for name, row in part["per_class"].items()]
     classes.append(["**Mean**", *_with_interval(part), str(len(part["cases"]))])
@@ -149,12 +149,11 @@ def _automatic_tables(part: Report) -> str:
     return (
         "# Automatic segmentation\n\nMean over cases; in brackets the 95 % bootstrap interval.\n\n"
         + _table(["Class", *head[1:], "Cases"], classes)
-        + "\n"
-        + _table(["Case", *head[1:]], cases)
+        + ("\n" + _table(["Case", *head[1:]], cases) if single else "")
     )
 
 
-def _interactive_tables(part: Report) -> str:
+def _interactive_tables(part: Report, single: bool) -> str:
     rounds = len(part["dice_per_round"]) - 1
     scores = [
         [name, *(_number(v) for v in part[f"{key}_per_round"]), _number(part[f"{area}_auc"])]
@@ -170,8 +169,8 @@ def _interactive_tables(part: Report) -> str:
         + _table(["Round", *numbers, "AUC"], scores)
         + f"\nA class that never reaches the Dice counts as {rounds} clicks.\n\n"
         + _table(["Dice to reach", "Clicks", "Never reached"], targets)
-        + f"\nSeconds per round: {_number(part['seconds_per_round'])}\n\n"
-        + _table(["Dice of case", *numbers], cases)
+        + f"\nSeconds per round: {_number(part['seconds_per_round'])}\n"
+        + ("\n" + _table(["Dice of case", *numbers], cases) if single else "")
     )
 
 

@@ -36,7 +36,7 @@ class Passed(NamedTuple):
     masks: Tensor
     """(1, K, h, w) class probabilities, STORE type."""
     leaving: State
-    """State leaving the slice; without its masks, which are those above, and with its memory in STORE type."""
+    """State leaving the slice; without its masks, which are those above."""
 
 
 @dataclass
@@ -134,8 +134,7 @@ class VolumeEngine:
             for number, decoded in enumerate(propagate(decode, steps(), start)):
                 for n, course in enumerate(courses):
                     if course.going:
-                        leaving = _rows(decoded.state, n)
-                        leaving = leaving._replace(masks=_NONE, memory=leaving.memory.to(STORE))
+                        leaving = _rows(decoded.state, n)._replace(masks=_NONE)
                         passed = Passed(decoded.logits[n : n + 1], leaving)
                         course.take(passed)
                         if base:
@@ -152,7 +151,7 @@ class VolumeEngine:
     def _carried(self, state: State, masks: Tensor) -> State:
         """State whose maps are the stored ones; none are carried without propagation."""
         carried = masks.float() if self.model.config.propagation != "none" else torch.zeros_like(masks).float()
-        return state._replace(masks=carried, memory=state.memory.to(STORE).float())
+        return state._replace(masks=carried)
 
 
 class _Course:

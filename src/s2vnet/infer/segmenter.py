@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ class Segmentation:
     """What a network says about one volume."""
 
     restore: Restore
-    scores: Tensor
+    scores: Tensor = field(repr=False)
     """(D, K, h, w) class probabilities on the mask grid, float16."""
     class_names: Mapping[int, str]
 

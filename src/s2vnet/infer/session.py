@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Promp
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
 LOG_FORMAT = 1
+_NOWHERE = np.empty(0, np.intp)
 Region = tuple[slice, slice, slice]
 Frozen = Mapping[int, npt.NDArray[np.bool_]]
 """Voxels (I, J, K) of each locked class."""
@@ -231,14 +232,18 @@ class Session:
         labels: npt.NDArray[np.uint8] = self._case.restore.place(stack)  # type: ignore[assignment]
         flat = labels.reshape(-1)
         denied: dict[int, npt.NDArray[np.intp]] = {}
+        named: dict[int, npt.NDArray[np.intp]] = {}
         for prompt in prompts:
-            if isinstance(prompt, Box):
-                continue
             own = prompt.class_id
+            if _is_box(prompt):
+                beyond = np.flatnonzero(self._beyond(prompt) & (labels == own))
+                self._relabel(flat, np.setdiff1d(beyond, named.get(own, _NOWHERE)), segmentation, denied, [own])
+                continue
             where = np.ravel_multi_index(tuple(prompt_voxels(prompt).T), labels.shape)
-            before = denied.get(own, np.empty(0, np.intp))
+            before = denied.get(own, _NOWHERE)
             if prompt.positive:
                 denied[own] = np.setdiff1d(before, where)
+                named[own] = np.union1d(named.get(own, _NOWHERE), where)
                 flat[where] = own
             else:
                 denied[own] = np.union1d(before, where)
@@ -249,6 +254,14 @@ class Session:
             excess = np.isin(labels, list(frozen)) & ~np.any(list(frozen.values()), axis=0)
             self._relabel(flat, np.flatnonzero(excess), segmentation, denied, frozen)
         return labels
+
+    def _beyond(self, box: Box) -> npt.NDArray[np.bool_]:
+        """Voxels (I, J, K) outside a box, on the slices that it spans."""
+        axis = self._case.restore.orientation.axes[self._case.restore.axis]
+        beyond = np.zeros(self.geometry.shape, bool)
+        beyond[(slice(None),) * axis + (slice(box.start[axis], box.stop[axis]),)] = True
+        beyond[tuple(map(slice, box.start, box.stop))] = False
+        return beyond
 
     def _relabel(
         self,
@@ -294,7 +307,7 @@ class Session:
     def _stroke(self, prompt: Prompt) -> Stroke | None:
         """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
         restore, stride = self._case.restore, self.segmenter.plan.stem_stride
-        if isinstance(prompt, Box):
+        if _is_box(prompt):
             crop = restore.file_box(0, self._engine.depth)
             low = np.maximum(prompt.start, [s.start for s in crop])
             high = np.minimum(prompt.stop, [s.stop for s in crop]) - 1
@@ -305,13 +318,15 @@ class Session:
             voxels = prompt_voxels(prompt)
         cells = restore.to_slices(voxels)
         cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
-        if not isinstance(prompt, Point):
+        if _is_box(prompt):  # drawn where it is tightest, if anywhere; elsewhere it only says where the class is not
+            cells[:, 0] = cells[:, 0].mean().round()
+        elif not isinstance(prompt, Point):
             cells = np.unique(np.rint(cells), axis=0)
         inside = (cells > -0.5).all(1) & (cells < np.array([self._engine.depth, *self._engine.size]) - 0.5).all(1)
         cells = cells[inside]
         if not len(cells):
             return None
-        kind = "box" if isinstance(prompt, Box) else "point" if isinstance(prompt, Point) else "region"
+        kind = "box" if _is_box(prompt) else "point" if isinstance(prompt, Point | Scribble) else "region"
         tensor = torch.from_numpy(cells).float()
         return Stroke(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]
 
@@ -352,6 +367,11 @@ def prompt_voxels(prompt: Prompt) -> npt.NDArray[np.intp]:
         ranges = (np.arange(a, b) for a, b in zip(prompt.start, prompt.stop, strict=True))
         return np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3)
     return _inside(prompt)
+
+
+def _is_box(prompt: Entry) -> TypeGuard[Box]:
+    """Whether it says where a class ends; "not in this box" is a statement on the voxels inside, as a mask's."""
+    return isinstance(prompt, Box) and prompt.positive
 
 
 def _inside(lasso: Lasso) -> npt.NDArray[np.intp]:
@@ -398,7 +418,7 @@ def _notes(log: Sequence[Entry], frozen: Frozen, shape: tuple[int, int, int]) ->
         own, locks = (entry.class_id, entry.positive), [k for k, n in since.items() if n < number]
         if entry.class_id in locks:
             notes.append(f"prompt {number} speaks of class {entry.class_id}, which is locked: it changes nothing of it")
-        if isinstance(entry, Box):
+        if _is_box(entry):
             continue
         where = tuple(prompt_voxels(entry).T)
         for class_id in locks:

@@ -24,57 +24,56 @@ class State(NamedTuple):
     """(B, K) 1 where the class was absent from the slice just seen."""
     masks: Tensor
     """(B, K, h, w) soft masks of the slice just seen; a centre's place and extent."""
-    memory: Tensor
-    """(B, c, h, w) in [-1, 1]: what the pixels of the slice just seen were made of."""
     direction: Tensor
     """(B,) +1, -1 or 0: order in which slices come."""
 
     def forget(self, classes: Tensor) -> State:
-        """State without what was carried of some classes; `classes` (B, K) is 1 where to forget.
-
-        The pixel memory, which belongs to no class, goes with the background.
-        """
+        """State without what was carried of some classes; `classes` (B, K) is 1 where to forget."""
         keep = 1 - classes
-        masks, memory = self.masks * keep[..., None, None], self.memory * keep[:, :1, None, None]
-        return self._replace(known=self.known * keep, masks=masks, memory=memory)
+        return self._replace(known=self.known * keep, masks=self.masks * keep[..., None, None])
 
 
 class Aggregator(nn.Module):
     """Update of the carried state by a decoded slice."""
 
-    def __init__(self, dim: int, propagation: str, min_area: float) -> None:
+    def __init__(self, dim: int, propagation: str, min_area: float, through_time: bool = False) -> None:
         super().__init__()
         self.propagation = propagation
         self.min_area = min_area
+        self.through_time = through_time
         self.gate = nn.Linear(2 * dim + 1, 1)
         nn.init.constant_(self.gate.bias, 1.0)
 
-    def forward(self, state: State, centres: Tensor, presence: Tensor, logits: Tensor, memory: Tensor) -> State:
+    def forward(self, state: State, centres: Tensor, presence: Tensor, logits: Tensor) -> State:
         """Next state.
+
+        Unless the network is trained through time, a slice learns from its own labels: of what it leaves, only how much
+        to keep (the gate) learns from later slices.
 
         Args:
             state: state the slice was decoded with.
             centres: (B, K, d) slot rows after clustering.
             presence: (B, K) presence logits.
             logits: (B, K, h, w) class logits.
-            memory: (B, c, h, w) pixel memory of the slice.
         """
         if self.propagation == "none":
             return state
+        before = state.centres
+        if not self.through_time:
+            before, centres, presence, logits = (x.detach() for x in (before, centres, presence, logits))
         masks = logits.softmax(1)
         present = ((presence > 0) & (masks.sum((-2, -1)) >= self.min_area)).to(centres.dtype)
         present = torch.cat([torch.ones_like(present[:, :1]), present[:, 1:]], 1)
         update = torch.ones_like(present)[..., None]
         if self.propagation == "aggregated":
-            gate = self.gate(torch.cat([state.centres, centres, presence.sigmoid()[..., None]], -1)).sigmoid()
+            gate = self.gate(torch.cat([before, centres, presence.sigmoid()[..., None]], -1)).sigmoid()
             carried = state.known[..., None]
             update = carried * gate + (1 - carried)
         update = update * present[..., None]
         return State(
-            centres=(1 - update) * state.centres + update * centres,
+            centres=(1 - update) * before + update * centres,
             known=present + (1 - present) * state.known * (1 - state.missed),
             missed=1 - present,
             masks=masks,
-            memory=memory,
             direction=state.direction,
         )

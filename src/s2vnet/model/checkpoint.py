@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from s2vnet.atomic import disk_errors, replacing
+from s2vnet.atomic import replacing
 from s2vnet.config import ModelConfig
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.types import CheckpointError
 
-FORMAT = 2
+FORMAT = 3
 """Version of the pair of files; another one is refused."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
@@ -45,9 +45,9 @@ def save_model(folder: Path, model: S2VNet, plan: Mapping[str, Any], info: Mappi
     """
     with replacing(folder / DESCRIPTION) as description:
         weights = description.with_name(WEIGHTS)
-        with disk_errors(SafetensorError):
-            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        stored = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+        weights.write_bytes(stored)  # save_file would leave a file that only its owner can read
+        digest = hashlib.sha256(stored).hexdigest()
         content = {"format": FORMAT, "sha256": digest, "config": model.config.model_dump(), "plan": plan, "info": info}
         description.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -68,7 +68,10 @@ def load_model(folder: Path) -> Trained:
         raise CheckpointError(f"{path}: not valid JSON; train or download the model again") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
-        raise CheckpointError(f"{path}: format {found}, but this version of s2vnet reads {FORMAT}; update s2vnet")
+        raise CheckpointError(
+            f"{path}: format {found}, but this version of s2vnet reads {FORMAT}; "
+            "use the version that made it, or train or download the model again"
+        )
     digest = hashlib.sha256(weights).hexdigest()
     if digest != content.get("sha256"):
         raise CheckpointError(f"{folder / WEIGHTS}: not the weights that {DESCRIPTION} names; download the model again")

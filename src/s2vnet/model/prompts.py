@@ -14,11 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-SIGMA_CELLS = 1.5
-"""Standard deviation in plane, in mask cells, of a prompted cell's map."""
+SIGMA_CELLS = 2.2
+"""Standard deviation in plane, in mask cells, of the map of a cell that stands for its surroundings."""
+SIGMA_REGION = 0.5
+"""The same of a cell of a region, which ends where it was drawn to end."""
 SIGMA_SLICES = 1.5
 """Standard deviation along the slicing axis, in slices."""
-WIDE = 4.0
+WIDE = 3.0
 """How many times further a prompt's wide map reaches in plane: how near a prompt is, beyond the voxels it names."""
 REACH_SLICES = 2
 """Slices on either side of a prompted one whose maps it touches."""
@@ -33,6 +35,7 @@ class Stroke:
     cells: Tensor
     """(N, 3) float: slice, row and column on the mask grid (slice may be fractional)."""
     kind: Literal["point", "region", "box"] = "point"
+    """Points and cells of a scribble stand for what lies around them too, those of a region (lasso, mask) do not."""
 
 
 def draw(strokes: Iterable[Stroke], slices: Tensor, num_classes: int, size: tuple[int, int]) -> Tensor:
@@ -54,11 +57,12 @@ def draw(strokes: Iterable[Stroke], slices: Tensor, num_classes: int, size: tupl
         if stroke.kind == "box":
             box[:, stroke.class_id] = torch.maximum(box[:, stroke.class_id], _filled(stroke.cells, slices, size))
             continue
-        shape = _falloff(stroke.cells, slices, size, SIGMA_CELLS)
+        sigma, reach = (SIGMA_REGION, 0) if stroke.kind == "region" else (SIGMA_CELLS, REACH_SLICES)
+        shape = _falloff(stroke.cells, slices, size, sigma, reach)
         target, other = (positive, negative) if stroke.positive else (negative, positive)
         own = stroke.class_id
         wide = near if stroke.positive else far
-        wide[:, own] = torch.maximum(wide[:, own], _falloff(stroke.cells, slices, size, WIDE * SIGMA_CELLS))
+        wide[:, own] = torch.maximum(wide[:, own], _falloff(stroke.cells, slices, size, WIDE * sigma, reach))
         target[:, own] = torch.maximum(target[:, own], shape)
         other[:, own] = torch.minimum(other[:, own], 1 - shape)
         if stroke.positive:  # a voxel has one class: what is now this class is no longer prompted as another
@@ -75,19 +79,19 @@ def touched(strokes: Iterable[Stroke], depth: int) -> list[int]:
         places = stroke.cells[:, 0]
         if stroke.kind == "box":  # two corners stand for all slices between them
             places = torch.arange(math.ceil(places.min()), math.floor(places.max()) + 1)
-        reach = 0 if stroke.kind == "box" else REACH_SLICES
+        reach = REACH_SLICES if stroke.kind == "point" else 0
         for d in places.round().int().unique().tolist():
             found.update(range(max(0, d - reach), min(depth, d + reach + 1)))
     return sorted(found)
 
 
-def _falloff(cells: Tensor, slices: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
-    """(T, h, w) Gaussian fall-off around cells, `sigma` cells wide; exactly 1 on them, 0 beyond REACH_SLICES."""
+def _falloff(cells: Tensor, slices: Tensor, size: tuple[int, int], sigma: float, reach: int) -> Tensor:
+    """(T, h, w) Gaussian fall-off around cells, `sigma` cells wide; exactly 1 on them, 0 beyond `reach` slices."""
     out = torch.zeros(len(slices), *size)
     y, x = torch.arange(size[0], dtype=torch.float32), torch.arange(size[1], dtype=torch.float32)
     for d in cells[:, 0].unique():
         here = cells[cells[:, 0] == d]
-        near = (slices - d).abs() <= REACH_SLICES
+        near = (slices - d).abs() <= reach
         if not near.any():
             continue
         plane = torch.zeros(size)

@@ -6,6 +6,7 @@ Reference: Ding et al., "Clustering Propagation for Universal Medical Image Segm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -60,13 +61,11 @@ class S2VNet(nn.Module):
         self.prompt_centre = nn.Sequential(nn.Linear(len(self.layers) * d + m, d), nn.LayerNorm(d))
         self.map_embedding = nn.Linear(d, (1 + PROMPT_MAPS) * m)
         # the only convolution of the decoder, and depthwise: a prompt must cost little next to encoding a slice
-        wide = m + config.memory_dim
-        self.surround = nn.Conv2d(wide, wide, 5, padding=2, groups=wide)
-        self.fuse = nn.Sequential(nn.Linear(wide, 2 * wide), nn.ReLU(), nn.Linear(2 * wide, m))
-        self.remember = nn.Linear(m, config.memory_dim) if config.memory_dim else None
+        self.surround = nn.Conv2d(m, m, 5, padding=2, groups=m)
+        self.fuse = nn.Sequential(nn.Linear(m, 2 * m), nn.ReLU(), nn.Linear(2 * m, m))
         self.mask_head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, m + 1))
         self.presence = nn.Linear(d, 1)
-        self.aggregator = Aggregator(d, config.propagation, config.min_area)
+        self.aggregator = Aggregator(d, config.propagation, config.min_area, config.through_time)
         nn.init.zeros_(self.fuse[-1].weight)  # type: ignore[arg-type]
 
     @property
@@ -80,7 +79,11 @@ class S2VNet(nn.Module):
 
     def encode(self, slices: Tensor) -> Features:
         """Slices (N, C, H, W), each with its neighbours as channels, to features; slices are independent."""
-        mask, pyramid = self.pixel_decoder(self.encoder(slices))
+        return self.describe(self.encoder(slices))
+
+    def describe(self, maps: Sequence[Tensor]) -> Features:
+        """The encoder's maps (N, c, h, w), finest first, to features."""
+        mask, pyramid = self.pixel_decoder(maps)
         pixels = [pyramid[index // self.config.layers_per_level] for index in range(len(self.layers))]
         described = [layer.describe(x) for layer, x in zip(self._clustering, pixels, strict=True)]
         return Features(mask, tuple(keys for keys, _ in described), tuple(values for _, values in described))
@@ -104,7 +107,6 @@ class S2VNet(nn.Module):
             known=torch.zeros(batch, k, device=device),
             missed=torch.zeros(batch, k, device=device),
             masks=torch.zeros(batch, k, height, width, device=device),
-            memory=torch.zeros(batch, self.config.memory_dim, height, width, device=device),
             direction=torch.zeros(batch, device=device) if direction is None else direction,
         )
 
@@ -127,11 +129,10 @@ class S2VNet(nn.Module):
             carried = F.adaptive_avg_pool2d(prior, (size[0], size[1]))
             centres, affinity = layer(centres, identity, valid, (keys, values), carried, _shrink(positive, size))
             layer_logits.append(class_logits(affinity, k))
-        pixels = self._pixels(features.mask, torch.cat([prior[:, :, None], prompts], 2), state.memory)
+        pixels = self._pixels(features.mask, torch.cat([prior[:, :, None], prompts], 2))
         logits = self._masks(pixels, centres, valid)
         presence = self.presence(centres[:, :k]).squeeze(-1)
-        memory = state.memory if self.remember is None else self.remember(pixels).tanh().permute(0, 3, 1, 2)
-        state = self.aggregator(state, centres[:, :k], presence, logits, memory)
+        state = self.aggregator(state, centres[:, :k], presence, logits)
         return Decoded(logits, presence, tuple(layer_logits), state)
 
     def _initial_rows(self, features: Features, state: State, positive: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,15 +145,15 @@ class S2VNet(nn.Module):
         rows = torch.cat([slots, self.prompt_centre(torch.cat(pooled, -1))], 1)
         return rows, torch.cat([torch.ones_like(prompted), prompted], 1)
 
-    def _pixels(self, features: Tensor, maps: Tensor, memory: Tensor) -> Tensor:
-        """Mask features (B, M, h, w) to pixels (B, h, w, M) that know of prior, prompts and the slice before.
+    def _pixels(self, features: Tensor, maps: Tensor) -> Tensor:
+        """Mask features (B, M, h, w) to pixels (B, h, w, M) that know of prior and prompts.
 
         Prior and prompt maps (B, K, 1 + PROMPT_MAPS, h, w) are drawn into the features in the colour of their class.
         """
         colours = self.map_embedding(self.identity).unflatten(-1, (-1, self.config.mask_dim)).flatten(0, 1)
         drawn = features + (colours.t() @ maps.flatten(3).flatten(1, 2)).view_as(features)
         # a depthwise convolution is ten times faster on this layout
-        seen = torch.cat([drawn, memory], 1).contiguous(memory_format=torch.channels_last)
+        seen = drawn.contiguous(memory_format=torch.channels_last)
         blended: Tensor = self.fuse(self.surround(seen).permute(0, 2, 3, 1))
         return features.permute(0, 2, 3, 1) + blended
 

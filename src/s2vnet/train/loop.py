@@ -283,8 +283,13 @@ def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
         # settings that a later version added have their defaults
         made["train"] = TrainConfig.model_validate(made["train"]).model_dump()
         made["model"] = ModelConfig.model_validate(made["model"]).model_dump()
-        if made != json.loads(json.dumps(signature)):
-            raise CheckpointError(f"{path}: made with another plan or configuration; train into another folder")
+        wanted = json.loads(json.dumps(signature))
+        other = [
+            f"{part} {name}" for part in wanted for name in wanted[part] if made[part].get(name) != wanted[part][name]
+        ]
+        if made != wanted:
+            what = f"made with another plan or configuration ({', '.join(other)})"
+            raise CheckpointError(f"{path}: {what}; give the settings that the run began with, or take another folder")
         run.model.load_state_dict(state["model"])
         run.ema.load_state_dict(state["ema"])
         run.optimizer.load_state_dict(state["optimizer"])

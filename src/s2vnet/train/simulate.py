@@ -137,4 +137,5 @@ def _stroke(
     if kind < 0.9:  # a scribble: the cells along a random line through the region
         line = cells[:, 1 + int(rng.integers(2))]
         cells = cells[line == int(rng.choice(line))]
+        return Stroke(class_id, positive, torch.from_numpy(cells).float())
     return Stroke(class_id, positive, torch.from_numpy(cells).float(), "region")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -36,14 +37,23 @@ class ClipStep(nn.Module):
             indices: (B,) clip numbers; all randomness of a clip's user comes from its number.
         """
         batch, length = slices.shape[:2]
-        encoded = self.model.encode(slices.flatten(0, 1))
+        encoded = self.model.describe(self._dropped(self.model.encoder(slices.flatten(0, 1)), indices))
         features = encoded.unflatten(batch)
         rngs = [np.random.default_rng((self.config.seed, int(i), 1)) for i in indices]
         prompts = self._prompts(features.detach(), labels, steps, rngs)
-        forget = self._forget(rngs, indices, length, slices.device)
+        forget = self._forget(rngs, length, slices.device)
         decoded = self._propagate(features, prompts, steps, forget)
         auxiliary = self.model.auxiliary(encoded).unflatten(0, (batch, length))
         return clip_loss(decoded, auxiliary, labels, self.config)
+
+    def _dropped(self, maps: Sequence[Tensor], indices: Tensor) -> list[Tensor]:
+        """The encoder's maps (B * T, c, h, w) less some channels of each slice; those kept make up for the loss."""
+        chance = self.config.feature_dropout
+        channels = [x.shape[1] for x in maps]
+        shape = (len(maps[0]) // len(indices), sum(channels))
+        drawn = np.stack([np.random.default_rng((self.config.seed, int(i), 2)).random(shape) for i in indices])
+        keep = torch.from_numpy((drawn >= chance).reshape(-1, shape[1]) / (1 - chance)).to(maps[0])
+        return [x * k[..., None, None] for x, k in zip(maps, keep.split(channels, 1), strict=True)]
 
     def _prompts(self, features: Features, labels: Tensor, steps: Tensor, rngs: list[np.random.Generator]) -> Tensor:
         """Prompt maps (B, T, K, 4, h, w); zeros for clips trained in automatic mode."""
@@ -65,12 +75,10 @@ class ClipStep(nn.Module):
         maps[chosen] = simulate_prompts(predict, truth, strides, k, self.config.max_correction_rounds, users)
         return maps
 
-    def _forget(self, rngs: list[np.random.Generator], indices: Tensor, length: int, device: torch.device) -> Tensor:
+    def _forget(self, rngs: list[np.random.Generator], length: int, device: torch.device) -> Tensor:
         """(T, B, K) 1 where a carried centre is dropped, so that a class can start anywhere."""
         config, k = self.config, self.model.config.num_classes
-        warm = config.carry_warmup * config.epochs * config.steps_per_epoch * config.batch_size
-        chances = [max(config.state_drop, 1 - int(i) / warm if warm else 0) for i in indices]
-        drawn = np.stack([rng.random((length, k)) < chance for rng, chance in zip(rngs, chances, strict=True)], 1)
+        drawn = np.stack([rng.random((length, k)) < config.state_drop for rng in rngs], 1)
         return torch.from_numpy(drawn).float().to(device)
 
     def _propagate(self, features: Features, prompts: Tensor, steps: Tensor, forget: Tensor | None) -> list[Decoded]:

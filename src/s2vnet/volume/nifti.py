@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import zlib
 from pathlib import Path
@@ -31,16 +32,16 @@ def read(path: Path, dtype: np.dtype[Any] | None) -> Frames:
         InputError: not NIfTI, truncated (gzip's checksum too), colour or complex, sizes not in mm, no usable grid.
     """
     from nibabel.filebasedimages import ImageFileError
-    from nibabel.imageglobals import LoggingOutputSuppressor
+    from nibabel.imageglobals import logger
     from nibabel.spatialimages import HeaderDataError, HeaderTypeError
     from nibabel.wrapstruct import WrapStructError
 
     damaged = (OSError, EOFError, ValueError, OverflowError, zlib.error)
     refused = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
     zipped = path.name.lower().endswith(".gz")
+    logger.addFilter(_mute)  # nibabel logs what it then raises
     try:
-        # nibabel logs what it then raises
-        with LoggingOutputSuppressor(), path.open("rb") as file:
+        with path.open("rb") as file:
             stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if zipped else file
             frames = _frames(path, stream, dtype)
             # nibabel stops at the last voxel; the checksum comes after it
@@ -52,6 +53,12 @@ def read(path: Path, dtype: np.dtype[Any] | None) -> Frames:
     except (*damaged, *refused) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"not a readable NIfTI image, truncated or damaged ({reason})") from error
+    finally:
+        logger.removeFilter(_mute)
+
+
+def _mute(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _frames(path: Path, stream: IO[bytes], dtype: np.dtype[Any] | None) -> Frames:
