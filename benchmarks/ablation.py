@@ -1,6 +1,6 @@
 """Is propagation worth having? The same network and budget with and without it, on a phantom and on real data.
 
-    python benchmarks/ablation.py phantom --steps 500 -o docs/results/ablation.json
+    python benchmarks/ablation.py phantom --steps 800 -o docs/results/ablation.json
     python benchmarks/ablation.py hippocampus --data ../shared/data/Dataset004_Hippocampus --steps 600 \\
         -o docs/results/ablation.json
     python benchmarks/ablation.py btcv --data ../shared/data/Dataset013_BTCV --spacing 6 --steps 400 \\

@@ -80,7 +80,7 @@ def slice_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> Ite
 
 def volume_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
     """Whole volumes (N, C, D, H, W), padded, under the same augmentation in three dimensions."""
-    shape = [MULTIPLE * -(-max(c.image.shape[a] for c in cases) // MULTIPLE) for a in (1, 2, 3)]
+    shape = common_shape(cases)
     transform = Compose(
         [
             RandAffined(
@@ -111,6 +111,11 @@ def volume_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> It
             image, labels = torch.from_numpy(case.image), torch.from_numpy(case.labels)[None].float()
             samples.append(transform({"image": _pad(image, shape), "labels": _pad(labels, shape)}))
         yield torch.stack([s["image"] for s in samples]), torch.stack([s["labels"] for s in samples]).long()
+
+
+def common_shape(cases: Sequence[Case]) -> list[int]:
+    """Voxels (D, H, W) that every case is padded to, in training and afterwards: instance norm sees the padding."""
+    return [MULTIPLE * -(-max(c.image.shape[a] for c in cases) // MULTIPLE) for a in (1, 2, 3)]
 
 
 def _pad(volume: Tensor, shape: Sequence[int]) -> Tensor:
@@ -149,8 +154,8 @@ def fit(
     return cast(nn.Module, ema.module), step
 
 
-def predictor(name: str, run: Path, weights: Path, plan: Plan) -> Predict:
-    """How a trained network segments a case, on the network's grid."""
+def predictor(name: str, run: Path, weights: Path, plan: Plan, cases: Sequence[Case]) -> Predict:
+    """How a network trained on `cases` segments another case, on the network's grid."""
     if name == "s2vnet":
         segmenter = Segmenter.from_pretrained(run, device="cpu")
         return lambda case: segmenter.segment_case(case).scores.argmax(1)
@@ -158,9 +163,12 @@ def predictor(name: str, run: Path, weights: Path, plan: Plan) -> Predict:
     model = unet(dimensions, len(plan.channels) if dimensions == 3 else plan.in_channels, plan.num_classes).eval()
     load_model(model, str(weights))
 
+    common = common_shape(cases)
+
     def whole(case: Case) -> Tensor:
         shape = case.image.shape[1:]
-        padded = _pad(torch.from_numpy(case.image), [MULTIPLE * -(-n // MULTIPLE) for n in shape])
+        larger = [max(m, MULTIPLE * -(-n // MULTIPLE)) for n, m in zip(shape, common, strict=True)]
+        padded = _pad(torch.from_numpy(case.image), larger)
         classes: Tensor = model(padded[None])[0].argmax(0)
         return classes[: shape[0], : shape[1], : shape[2]]
 
@@ -186,13 +194,13 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
     fold = read_folds(dataset)[int(description["info"]["fold"])]
     weights = arguments.run / f"{arguments.network}.safetensors"
     torch.manual_seed(config.seed)
+    training = load_cases(dataset, fold["train"], plan, report=lambda *_: None)
     if arguments.part == "train":
-        cases = load_cases(dataset, fold["train"], plan, report=lambda *_: None)
         three = arguments.network == "unet3d"
         model = unet(3 if three else 2, len(plan.channels) if three else plan.in_channels, plan.num_classes)
         start = time.process_time()
         trained, steps = fit(
-            model, (volume_batches if three else slice_batches)(cases, plan, config), arguments.budget, config
+            model, (volume_batches if three else slice_batches)(training, plan, config), arguments.budget, config
         )
         save_model(trained, str(weights))  # its layers are registered twice
         return {
@@ -202,7 +210,7 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
             "training_peak_mb": _peak_mb(),
         }
     cases = load_cases(dataset, fold["val"], plan, report=lambda *_: None)
-    segment = predictor(arguments.network, arguments.run, weights, plan)
+    segment = predictor(arguments.network, arguments.run, weights, plan, training)
     before, seconds, found = _peak_mb(), [], []
     with torch.inference_mode():
         for case in cases:

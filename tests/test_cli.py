@@ -245,6 +245,9 @@ def test_other_ends_of_the_entry_point(model: Path, image: Path, main: Main, mon
     assert any("Missing option" in line for line in lines)
 
     class Interrupted:
+        def isatty(self) -> bool:
+            return False
+
         def __iter__(self) -> Iterator[str]:
             raise KeyboardInterrupt
 
@@ -352,7 +355,8 @@ def test_a_wrong_prompt_can_be_typed_again_and_an_interrupt_keeps_the_labels(
     monkeypatch.setattr(sys, "stdin", Terminal("point liver 1 1 1\npoint 1 3 5 2\ninterrupt\n"))
     code, lines = main("interact", "-m", model, "-i", image, "-o", tmp_path / "a.nii.gz", "--log", tmp_path / "l.json")
     assert code == 130
-    assert [line.split(":")[0] for line in lines] == ["error", "interrupted; nothing half-written is left"]
+    said = ["commands", "classes", "error", "interrupted; nothing half-written is left"]
+    assert [line.split(":")[0] for line in lines] == said
     assert read_labels(tmp_path / "a.nii.gz").data[3, 5, 2] == 1
     assert len(json.loads((tmp_path / "l.json").read_text())["entries"]) == 1
 

@@ -67,6 +67,8 @@ def plan(
     save(found, output / "fingerprint.json")
     save(make_plan(found), output / "plan.json")
     typer.echo(make_plan(found).model_dump_json(indent=2))
+    if found.empty_cases:
+        typer.echo(f"note: no label but background in {', '.join(found.empty_cases)}", err=True)
 
 
 @app.command()
@@ -180,11 +182,14 @@ def predict(
 
     Example: s2vnet predict -m hippocampus-mr -i imagesTs -o labelsTs --overlay --volumes
     """
+    from s2vnet.atomic import require_writable
     from s2vnet.infer.predict import Extras, plan_jobs
     from s2vnet.infer.predict import predict as run
 
     segmenter = _segmenter(model, device)
     jobs = plan_jobs(input, output, len(segmenter.plan.channels))
+    for folder in {job.output.parent for job in jobs}:
+        require_writable(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
     chosen = None if classes is None else [_class(segmenter, part) for part in classes.split(",")]
     failed = 0
     extras = Extras(probabilities, uncertainty, overlay, volumes)
@@ -225,7 +230,7 @@ def interact(
     """
     from s2vnet.atomic import require_writable
     from s2vnet.data.dataset import find_channels
-    from s2vnet.infer.dialogue import run_command
+    from s2vnet.infer.dialogue import COMMANDS, run_command
     from s2vnet.infer.session import Session
     from s2vnet.types import InputError
     from s2vnet.volume.files import image_ending, read_image, write_labels
@@ -245,10 +250,16 @@ def interact(
         session = Session(segmenter, volume, lambda done, total: report("encoding", done, total))
     if log is not None and log.exists():
         session.replay(log)
+    for text in (*(point or ()), *(negative or ())):
+        if text.count(",") < 3:
+            _refuse(f"{text!r}: a point is given as CLASS,I,J,K")
     given = [f"point {p}".replace(",", " ") for p in point or ()]
     given += [f"not {p}".replace(",", " ") for p in negative or ()]
     prompting = not given and (log is None or not log.exists() or sys.stdin.isatty())
     interrupted = False
+    if prompting and sys.stdin.isatty():
+        classes = ", ".join(f"{k} {name}" for k, name in segmenter.class_names.items())
+        typer.echo(f"commands: {COMMANDS}\nclasses: {classes}; voxels are I J K of the file", err=True)
     try:
         for line in _lines() if prompting else given:
             try:

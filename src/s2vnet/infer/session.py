@@ -102,7 +102,7 @@ class Session:
         if mask.shape != self.geometry.shape:
             raise InputError(f"mask {mask.shape} must have the image's shape {self.geometry.shape}")
         with _checked():
-            self.add(Mask.from_array(mask, class_id, positive))
+            self.add(Mask.from_array(np.asarray(mask) > 0, class_id, positive))
 
     def lock(self, class_id: int, locked: bool = True) -> None:
         """From here on prompts leave this class as it is now (or may change it again)."""
@@ -143,8 +143,8 @@ class Session:
         self._past.append(before)
         return True
 
-    def save_log(self, path: Path) -> None:
-        """Write the prompt log as JSON."""
+    def save_log(self, path: Path | str) -> None:
+        """Write the prompt log as JSON. Raises InputError when the system refuses to."""
         content = {
             "format": LOG_FORMAT,
             "model_sha256": self.segmenter.sha256,
@@ -154,7 +154,7 @@ class Session:
             "entries": _entries.dump_python(list(self._log), mode="json"),
             "notes": self.notes,
         }
-        with replacing(path) as temporary:
+        with replacing(Path(path)) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
 
     def replay(self, path: Path) -> None:
