@@ -13,6 +13,7 @@ import typer.main
 
 import s2vnet
 from s2vnet.cli import app
+from s2vnet.config import ModelConfig, TrainConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 SKIPPED = ("s2vnet.__main__", "s2vnet.cli")
@@ -46,6 +47,7 @@ def _module(module: Any) -> str:
             continue
         lines.append(f"\n- **`{name}`** — {_first(item)}")
         if inspect.isclass(item):
+            lines += [f"\n  - {setting}" for setting in _settings(item)]
             for method, function in vars(item).items():
                 function = getattr(function, "__func__", function)
                 if not method.startswith("_") and inspect.isfunction(function) and function.__doc__:
@@ -53,6 +55,17 @@ def _module(module: Any) -> str:
         else:
             lines[-1] = f"\n- **`{name}{_arguments(item)}`** — {_first(item)}"
     return "".join(lines) + "\n"
+
+
+def _settings(item: Any) -> list[str]:
+    """What can be set by `train -c` and `-n`, with defaults."""
+    if not issubclass(item, ModelConfig | TrainConfig):
+        return []
+    shown = []
+    for name, setting in item.model_fields.items():
+        default = "" if setting.is_required() else f" = {setting.default}"
+        shown.append(f"`{name}{default}` — {' '.join((setting.description or '').split())}")
+    return shown
 
 
 def _arguments(function: Any) -> str:

@@ -12,7 +12,7 @@ Propagation = Literal["none", "previous", "aggregated"]
 class ModelConfig(BaseModel):
     """Shape of the network (see docs/concepts)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     in_channels: int = Field(ge=1)
     """Image channels per slice, neighbours included: C * (2 * context_slices + 1)."""
@@ -45,11 +45,12 @@ class ModelConfig(BaseModel):
 class TrainConfig(BaseModel):
     """One training run for both modes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     epochs: int = Field(default=48, ge=1)
     """An epoch is ``steps_per_epoch`` optimiser steps."""
     steps_per_epoch: int = Field(default=50, ge=1)
+    """Optimiser steps per epoch."""
     batch_size: int = Field(default=4, ge=1)
     """Clips per step over all processes."""
     clip_length: int = Field(default=6, ge=1)
@@ -57,13 +58,19 @@ class TrainConfig(BaseModel):
     max_slice_step: int = Field(default=2, ge=1)
     """Largest stride between a clip's slices."""
     learning_rate: float = Field(default=2e-3, gt=0)
+    """Largest learning rate, after the warm-up; then it falls polynomially (nnU-Net's exponent 0.9)."""
     weight_decay: float = Field(default=0.02, ge=0)
+    """AdamW's, on matrices and filters."""
     warmup_steps: int = Field(default=50, ge=0)
+    """Steps over which the learning rate rises."""
     ema_decay: float = Field(default=0.995, ge=0, lt=1)
+    """Of the averaged weights, which are what is saved."""
     gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
     interactive_fraction: float = Field(default=0.6, ge=0, le=1)
     """Share of clips trained with simulated prompts; 0 trains automatic mode only."""
     max_correction_rounds: int = Field(default=4, ge=1)
+    """Most rounds of corrections that a simulated user makes on a clip."""
     state_drop: float = Field(default=0.1, ge=0, le=1)
     """Chance, per class and slice, that the carried centre is forgotten."""
     feature_dropout: float = Field(default=0.15, ge=0, lt=1)
@@ -73,8 +80,14 @@ class TrainConfig(BaseModel):
     anywhere_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of clips drawn without regard to what they show."""
     layer_loss_weight: float = 0.3
+    """Weight of the losses of the clustering layers' own masks."""
     presence_loss_weight: float = 0.1
+    """Weight of the loss of which classes a slice shows."""
     auxiliary_loss_weight: float = 0.4
+    """Weight of the loss of the pixel decoder's own masks."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Fabric's name; bf16-mixed for GPUs."""
     checkpoint_minutes: float = Field(default=2.0, gt=0)
+    """Time between checkpoints."""
     seed: int = 0
+    """Of weights, clips and simulated users."""
