@@ -263,6 +263,6 @@ def test_two_processes_train_as_one(
     wanted = train(cases, [], plan, model_config, alone, tmp_path, device="cpu").model.state_dict()
     # what is added to every class alike has no gradient, and Adam makes steps of its rounding errors
     for weights in (found, wanted):
-        weights["mask_head.2.bias"] = weights["mask_head.2.bias"][:-1]
-    far = {name: int(((found[name] - wanted[name]).abs() > 1e-4).sum()) for name in wanted}
-    assert {name: n for name, n in far.items() if n > max(2, 0.005 * wanted[name].numel())} == {}
+        del weights["mask_head.2.bias"]
+    far = {name: ((found[name] - wanted[name]).abs() > 1e-4).float().mean() for name in wanted}
+    assert {name: share for name, share in far.items() if share > 0.005} == {}
