@@ -80,7 +80,7 @@ def slice_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> Ite
 
 def volume_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
     """Whole volumes (N, C, D, H, W), padded, under the same augmentation in three dimensions."""
-    shape = common_shape(cases)
+    shape = common_shape([c.image.shape for c in cases])
     transform = Compose(
         [
             RandAffined(
@@ -113,9 +113,9 @@ def volume_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> It
         yield torch.stack([s["image"] for s in samples]), torch.stack([s["labels"] for s in samples]).long()
 
 
-def common_shape(cases: Sequence[Case]) -> list[int]:
-    """Voxels (D, H, W) that every case is padded to, in training and afterwards: instance norm sees the padding."""
-    return [MULTIPLE * -(-max(c.image.shape[a] for c in cases) // MULTIPLE) for a in (1, 2, 3)]
+def common_shape(shapes: Sequence[Sequence[int]]) -> list[int]:
+    """Voxels (D, H, W) that images (C, D, H, W) are padded to, also after training: instance norm sees the padding."""
+    return [MULTIPLE * -(-max(shape[a] for shape in shapes) // MULTIPLE) for a in (1, 2, 3)]
 
 
 def _pad(volume: Tensor, shape: Sequence[int]) -> Tensor:
@@ -154,8 +154,8 @@ def fit(
     return cast(nn.Module, ema.module), step
 
 
-def predictor(name: str, run: Path, weights: Path, plan: Plan, cases: Sequence[Case]) -> Predict:
-    """How a network trained on `cases` segments another case, on the network's grid."""
+def predictor(name: str, run: Path, weights: Path, plan: Plan, shapes: Sequence[Sequence[int]]) -> Predict:
+    """How a network trained on images of `shapes` segments a case, on the network's grid."""
     if name == "s2vnet":
         segmenter = Segmenter.from_pretrained(run, device="cpu")
         return lambda case: segmenter.segment_case(case).scores.argmax(1)
@@ -163,12 +163,9 @@ def predictor(name: str, run: Path, weights: Path, plan: Plan, cases: Sequence[C
     model = unet(dimensions, len(plan.channels) if dimensions == 3 else plan.in_channels, plan.num_classes).eval()
     load_model(model, str(weights))
 
-    common = common_shape(cases)
-
     def whole(case: Case) -> Tensor:
         shape = case.image.shape[1:]
-        larger = [max(m, MULTIPLE * -(-n // MULTIPLE)) for n, m in zip(shape, common, strict=True)]
-        padded = _pad(torch.from_numpy(case.image), larger)
+        padded = _pad(torch.from_numpy(case.image), common_shape([*shapes, case.image.shape]))
         classes: Tensor = model(padded[None])[0].argmax(0)
         return classes[: shape[0], : shape[1], : shape[2]]
 
@@ -194,8 +191,8 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
     fold = read_folds(dataset)[int(description["info"]["fold"])]
     weights = arguments.run / f"{arguments.network}.safetensors"
     torch.manual_seed(config.seed)
-    training = load_cases(dataset, fold["train"], plan, report=lambda *_: None)
     if arguments.part == "train":
+        training = load_cases(dataset, fold["train"], plan, report=lambda *_: None)
         three = arguments.network == "unet3d"
         model = unet(3 if three else 2, len(plan.channels) if three else plan.in_channels, plan.num_classes)
         start = time.process_time()
@@ -209,8 +206,12 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
             "training_cpu_seconds": time.process_time() - start,
             "training_peak_mb": _peak_mb(),
         }
+    shapes = []
+    if arguments.network == "unet3d":  # one case after the other, since peak memory is measured here
+        for name in fold["train"]:
+            shapes += [c.image.shape for c in load_cases(dataset, [name], plan, report=lambda *_: None)]
     cases = load_cases(dataset, fold["val"], plan, report=lambda *_: None)
-    segment = predictor(arguments.network, arguments.run, weights, plan, training)
+    segment = predictor(arguments.network, arguments.run, weights, plan, shapes)
     before, seconds, found = _peak_mb(), [], []
     with torch.inference_mode():
         for case in cases:

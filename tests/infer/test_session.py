@@ -199,6 +199,14 @@ def test_a_box_holds_all_of_its_class_on_the_slices_that_it_spans(labels_of: Cal
         assert labels_of(*order)[outside] == 2
 
 
+def test_what_is_taken_from_another_class_does_not_go_beyond_a_box(labels_of: Callable[..., Labels]) -> None:
+    automatic = labels_of()
+    everywhere = Mask.from_array(np.ones(SHAPE, bool), 0, positive=False)
+    box = Box(class_id=2, start=(0, 0, 0), stop=(2, *SHAPE[1:]))
+    assert (labels_of(everywhere)[2:] == 2).sum() > (automatic[2:] == 2).sum()
+    assert not (labels_of(box, everywhere)[2:] == 2).any()
+
+
 def test_a_negative_box_is_the_mask_of_its_voxels(labels_of: Callable[..., Labels]) -> None:
     box = Box(class_id=2, start=(3, 4, 3), stop=(11, 12, 9), positive=False)
     inside = np.zeros(SHAPE, bool)

@@ -217,3 +217,41 @@ def test_a_folder_without_write_permission(tmp_path: Path, labels_on: LabelsOn) 
             write_labels(folder / "a.nii.gz", labels_on(np.eye(4)))
     else:
         pytest.skip("this user may write anywhere")
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".nhdr"])
+def test_what_a_silent_writer_cut_off_is_not_moved_into_place(
+    tmp_path: Path, ending: str, labels_on: LabelsOn, oblique: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import SimpleITK as sitk
+
+    write_labels(tmp_path / f"a{ending}", labels_on(oblique))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    whole = sitk.WriteImage
+
+    def cut(image: sitk.Image, path: str, **options: object) -> None:
+        whole(image, path, **options)
+        for file in Path(path).parent.iterdir():
+            if file.suffix != ".nhdr":
+                file.write_bytes(file.read_bytes()[: -file.stat().st_size // 3])
+
+    monkeypatch.setattr(sitk, "WriteImage", cut)
+    with pytest.raises(InputError, match="cannot write"):
+        write_labels(tmp_path / f"a{ending}", labels_on(oblique))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_what_is_no_image_is_refused_without_a_word_of_the_reader_s(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").write_text("not an image at all " * 40)
+    code = """
+import sys
+from s2vnet.types import InputError
+from s2vnet.volume.files import read_image
+try:
+    read_image(sys.argv[1])
+except InputError as error:
+    sys.stdout.write(str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.nii"], capture_output=True, text=True, check=True)
+    assert "not a readable NIfTI image" in done.stdout
+    assert done.stderr == ""

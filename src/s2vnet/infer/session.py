@@ -233,11 +233,13 @@ class Session:
         flat = labels.reshape(-1)
         denied: dict[int, npt.NDArray[np.intp]] = {}
         named: dict[int, npt.NDArray[np.intp]] = {}
+        boxes: list[Box] = []
         for prompt in prompts:
             own = prompt.class_id
             if _is_box(prompt):
-                beyond = np.flatnonzero(self._beyond(prompt) & (labels == own))
-                self._relabel(flat, np.setdiff1d(beyond, named.get(own, _NOWHERE)), segmentation, denied, [own])
+                boxes.append(prompt)
+                where = np.setdiff1d(np.flatnonzero(flat == own), named.get(own, _NOWHERE))
+                self._relabel(flat, where[self._beyond(prompt, self._ijk(where))], segmentation, denied, boxes, [own])
                 continue
             where = np.ravel_multi_index(tuple(prompt_voxels(prompt).T), labels.shape)
             before = denied.get(own, _NOWHERE)
@@ -247,20 +249,23 @@ class Session:
                 flat[where] = own
             else:
                 denied[own] = np.union1d(before, where)
-                self._relabel(flat, where[flat[where] == own], segmentation, denied, [own])
+                self._relabel(flat, where[flat[where] == own], segmentation, denied, boxes, [own])
         for class_id, mask in frozen.items():
             labels[mask] = class_id
         if frozen:
             excess = np.isin(labels, list(frozen)) & ~np.any(list(frozen.values()), axis=0)
-            self._relabel(flat, np.flatnonzero(excess), segmentation, denied, frozen)
+            self._relabel(flat, np.flatnonzero(excess), segmentation, denied, boxes, frozen)
         return labels
 
-    def _beyond(self, box: Box) -> npt.NDArray[np.bool_]:
-        """Voxels (I, J, K) outside a box, on the slices that it spans."""
+    def _ijk(self, flat: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Voxels (N, 3) of flat indices (N,)."""
+        return np.stack(np.unravel_index(flat, self.geometry.shape), 1)
+
+    def _beyond(self, box: Box, voxels: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Which voxels (N, 3) lie outside a box on the slices that it spans."""
+        inside = (voxels >= np.array(box.start)) & (voxels < np.array(box.stop))
         axis = self._case.restore.orientation.axes[self._case.restore.axis]
-        beyond = np.zeros(self.geometry.shape, bool)
-        beyond[(slice(None),) * axis + (slice(box.start[axis], box.stop[axis]),)] = True
-        beyond[tuple(map(slice, box.start, box.stop))] = False
+        beyond: npt.NDArray[np.bool_] = inside[:, axis] & ~inside.all(1)
         return beyond
 
     def _relabel(
@@ -269,6 +274,7 @@ class Session:
         where: npt.NDArray[np.intp],
         segmentation: Segmentation,
         denied: Mapping[int, npt.NDArray[np.intp]],
+        boxes: Sequence[Box],
         never: Iterable[int],
     ) -> None:
         """Give voxels (flat indices) the most probable class but `never`, and none denied them if there is another.
@@ -276,7 +282,7 @@ class Session:
         Voxels outside the crop ask its nearest voxel.
         """
         restore = self._case.restore
-        voxels = np.stack(np.unravel_index(where, self.geometry.shape), 1)
+        voxels = self._ijk(where)
         places = np.clip(restore.crop_voxels(voxels), 0, np.array(restore.size) - 1)
         for d in np.unique(places[:, 0]).tolist():
             here = places[:, 0] == d
@@ -284,6 +290,8 @@ class Session:
             scores = restore.to_source(segmentation.scores[d : d + 1].float())[0].cpu().numpy()[:, rows, columns]
             for class_id, voxels_denied in denied.items():
                 scores[class_id, np.isin(where[here], voxels_denied)] -= 2
+            for box in boxes:
+                scores[box.class_id, self._beyond(box, voxels[here])] -= 2
             scores[list(never)] -= 4
             flat[where[here]] = scores.argmax(0)
 

@@ -47,7 +47,10 @@ class ClipStep(nn.Module):
         return clip_loss(decoded, auxiliary, labels, self.config)
 
     def _dropped(self, maps: Sequence[Tensor], indices: Tensor) -> list[Tensor]:
-        """The encoder's maps (B * T, c, h, w) less some channels of each slice; those kept make up for the loss."""
+        """The encoder's maps (B * T, c, h, w) less some channels of each slice; those kept make up for the loss.
+
+        Drawn from the clip's number, not from torch's generator, so that a resumed run and several processes agree.
+        """
         chance = self.config.feature_dropout
         channels = [x.shape[1] for x in maps]
         shape = (len(maps[0]) // len(indices), sum(channels))

@@ -115,6 +115,7 @@ def write(path: Path, ending: str, data: npt.NDArray[Any], geometry: Geometry) -
     try:
         with quiet():
             sitk.WriteImage(image, str(path), useCompression=True, imageIO=_IO_NAMES[ending])
-            sitk.ReadImage(str(path), imageIO=_IO_NAMES[ending])  # ITK's NRRD writer says nothing of a full disk
+            if _IO_NAMES[ending] == "NrrdImageIO":  # the one writer that says nothing of a full disk
+                sitk.ReadImage(str(path), imageIO=_IO_NAMES[ending])
     except RuntimeError as error:
         raise OSError(str(error).strip().splitlines()[-1]) from error

@@ -39,7 +39,8 @@ def read(path: Path, dtype: np.dtype[Any] | None) -> Frames:
     damaged = (OSError, EOFError, ValueError, OverflowError, zlib.error)
     refused = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
     zipped = path.name.lower().endswith(".gz")
-    logger.addFilter(_mute)  # nibabel logs what it then raises
+    # nibabel logs what it then raises; its own suppressor leaves Python's last resort, which prints to stderr
+    logger.addFilter(_mute)
     try:
         with path.open("rb") as file:
             stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if zipped else file
