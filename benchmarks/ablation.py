@@ -3,11 +3,12 @@
     python benchmarks/ablation.py phantom --steps 800 -o docs/results/ablation.json
     python benchmarks/ablation.py hippocampus --data ../shared/data/Dataset004_Hippocampus --steps 600 \\
         -o docs/results/ablation.json
-    python benchmarks/ablation.py btcv --data ../shared/data/Dataset013_BTCV --spacing 6 --steps 400 \\
+    python benchmarks/ablation.py btcv --data ../shared/data/Dataset013_BTCV --spacing 6 --steps 3000 --batch-size 2 \\
         -o docs/results/ablation.json
 
 The phantom: two tubes that look alike wander through the slices. Only the first slice says, by a hole inside one of
-them, which is class 1 and which is class 2. Finished runs are kept in the output, so that it can be interrupted.
+them, which is class 1 and which is class 2; all its variants are trained through time. Finished runs are kept in the
+output, so that it can be interrupted.
 """
 
 from __future__ import annotations
@@ -97,32 +98,35 @@ def score(segmenter: Segmenter, cases: list[Case]) -> float:
 
 
 def fit(
-    variant: str, seed: int, cases: list[Case], plan: Plan, steps: int, through_time: bool = False
+    variant: str, seed: int, cases: list[Case], plan: Plan, steps: int, batch_size: int, through_time: bool = False
 ) -> tuple[Segmenter, float]:
     """Train a variant, without prompts unless it says otherwise; also the seconds that it took."""
     network, changes = VARIANTS[variant]
     model = ModelConfig(
         in_channels=plan.in_channels, num_classes=plan.num_classes, encoder=plan.encoder, stem_stride=plan.stem_stride
     ).model_copy(update={"through_time": through_time, **network})
-    config = TrainConfig(seed=seed, epochs=max(1, steps // 50), **{"interactive_fraction": 0.0, **changes})
+    settings = {"interactive_fraction": 0.0, "batch_size": batch_size, **changes}
+    config = TrainConfig(seed=seed, epochs=max(1, steps // 50), **settings)
     start = datetime.datetime.now()
     with tempfile.TemporaryDirectory() as folder:
         trained = train(cases, [], plan, model, config, Path(folder), device="cpu")
     return Segmenter([trained], device="cpu"), (datetime.datetime.now() - start).total_seconds()
 
 
-def run_phantom(variant: str, seed: int, steps: int) -> dict[str, float]:
+def run_phantom(variant: str, seed: int, steps: int, batch_size: int) -> dict[str, float]:
     """Dice on unseen phantoms of 12 and of 50 slices."""
     rng = np.random.default_rng((seed, 7))
     cases = [phantom(6, rng, f"train{n}") for n in range(60)]  # as long as a clip, so that every clip holds the mark
-    segmenter, seconds = fit(variant, seed, cases, PHANTOM_PLAN, steps, through_time=True)
+    segmenter, seconds = fit(variant, seed, cases, PHANTOM_PLAN, steps, batch_size, through_time=True)
     unseen = np.random.default_rng((seed, 8))
     short = score(segmenter, [phantom(12, unseen, f"short{n}") for n in range(20)])
     long = score(segmenter, [phantom(50, unseen, f"long{n}") for n in range(10)])
     return {"seed": seed, "dice": short, "dice_50_slices": long, "seconds": seconds, "steps": steps}
 
 
-def run_dataset(variant: str, seed: int, steps: int, data: Path, spacing: float | None) -> dict[str, float]:
+def run_dataset(
+    variant: str, seed: int, steps: int, batch_size: int, data: Path, spacing: float | None
+) -> dict[str, float]:
     """Dice on the held-out cases of fold 0, on the network's grid."""
     dataset = read_dataset(data)
     plan = make_plan(take_fingerprint(dataset))
@@ -130,7 +134,7 @@ def run_dataset(variant: str, seed: int, steps: int, data: Path, spacing: float 
         plan = coarser(plan, spacing)
     fold = read_folds(dataset)[0]
     cases, held_out = (load_cases(dataset, fold[part], plan, report=lambda *_: None) for part in ("train", "val"))
-    segmenter, seconds = fit(variant, seed, cases, plan, steps)
+    segmenter, seconds = fit(variant, seed, cases, plan, steps, batch_size)
     found = {"seed": seed, "dice": score(segmenter, held_out), "seconds": seconds, "steps": steps}
     return found if spacing is None else found | {"spacing": spacing}
 
@@ -161,19 +165,26 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["none", "previous", "aggregated"], choices=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch-size", type=int, default=TrainConfig().batch_size, help="clips per step")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     command = "python benchmarks/ablation.py " + " ".join(sys.argv[1:])
     for seed, variant in itertools.product(arguments.seeds, arguments.variants):
         runs = load(arguments.output)["variants"].get(variant, {}).get(RUNS[arguments.what], [])
-        wanted = {"seed": seed, "steps": arguments.steps, "spacing": arguments.spacing}
-        if any(wanted.items() <= {"spacing": None, **run}.items() for run in runs):
+        wanted = {
+            "seed": seed,
+            "steps": arguments.steps,
+            "spacing": arguments.spacing,
+            "batch_size": arguments.batch_size,
+        }
+        if any(wanted.items() <= {"spacing": None, "batch_size": 4, **run}.items() for run in runs):
             continue
         if arguments.what == "phantom":
-            found = run_phantom(variant, seed, arguments.steps)
+            found = run_phantom(variant, seed, arguments.steps, arguments.batch_size)
         else:
-            found = run_dataset(variant, seed, arguments.steps, arguments.data, arguments.spacing)
+            found = run_dataset(variant, seed, arguments.steps, arguments.batch_size, arguments.data, arguments.spacing)
+        found["batch_size"] = arguments.batch_size
         content = load(arguments.output)  # again, since another process may have written meanwhile
         entry = content["variants"].setdefault(variant, {"runs": [], "phantom": []})
         entry.setdefault(RUNS[arguments.what], []).append(found)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from s2vnet.config import ModelConfig
 from s2vnet.model.aggregation import State
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import Decoded, S2VNet
+from s2vnet.model.s2vnet import Decoded, S2VNet, _shrink
 from s2vnet.types import InputError
 
 MakeModel = Callable[..., S2VNet]
@@ -100,7 +100,9 @@ def test_a_weak_echo_of_a_prompt_makes_no_row_but_a_cell_does(model: S2VNet, sli
     features = model.encode(slices)
     maps = torch.zeros(2, 3, 4, 16, 24)
     maps[0, 1, 0, 4, 4], maps[1, 1, 0, 4, 4] = 0.5, 1
-    _, valid = model._initial_rows(features, model.initial_state(features), maps[:, :, 0])
+    grids = [keys.shape[-2:] for keys in features.keys]
+    positive = [_shrink(maps[:, :, 0], size) for size in grids] + [maps[:, :, 0]]
+    _, valid = model._initial_rows(features, model.initial_state(features), positive)
     assert valid.tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 1, 0]]
 
 

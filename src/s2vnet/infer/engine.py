@@ -145,7 +145,8 @@ class VolumeEngine:
     def _decode(self, features: Features, state: State, maps: Tensor) -> Decoded:
         """Decode slices; probabilities in place of logits, rounded to STORE, also in the state."""
         decoded = self.model.decode(features, state, maps)
-        stored = decoded.logits.softmax(1).to(STORE)
+        carried = self.model.config.propagation != "none"
+        stored = (decoded.state.masks if carried else decoded.logits.softmax(1)).to(STORE)
         return decoded._replace(logits=stored, state=self._carried(decoded.state, stored))
 
     def _carried(self, state: State, masks: Tensor) -> State:

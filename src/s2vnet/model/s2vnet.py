@@ -62,7 +62,7 @@ class S2VNet(nn.Module):
         self.map_embedding = nn.Linear(d, (1 + PROMPT_MAPS) * m)
         # the only convolution of the decoder, and depthwise: a prompt must cost little next to encoding a slice
         self.surround = nn.Conv2d(m, m, 5, padding=2, groups=m)
-        self.fuse = nn.Sequential(nn.Linear(m, 2 * m), nn.ReLU(), nn.Linear(2 * m, m))
+        self.fuse = nn.Sequential(nn.Linear(m, 2 * m), nn.ReLU(inplace=True), nn.Linear(2 * m, m))
         self.mask_head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, m + 1))
         self.presence = nn.Linear(d, 1)
         self.aggregator = Aggregator(d, config.propagation, config.min_area, config.through_time)
@@ -121,13 +121,14 @@ class S2VNet(nn.Module):
         k = self.config.num_classes
         positive = prompts[:, :, 0]
         prior = state.masks if self.config.mask_prior else torch.zeros_like(state.masks)
-        centres, valid = self._initial_rows(features, state, positive)
+        shrunk = [_shrink(positive, keys.shape[-2:]) for keys in features.keys]
+        centres, valid = self._initial_rows(features, state, [*shrunk, positive])
         identity = torch.cat([self.identity, self.identity + self.prompt_identity])
         layer_logits = []
-        for layer, keys, values in zip(self._clustering, features.keys, features.values, strict=True):
+        for layer, keys, values, force in zip(self._clustering, features.keys, features.values, shrunk, strict=True):
             size = keys.shape[-2:]
             carried = F.adaptive_avg_pool2d(prior, (size[0], size[1]))
-            centres, affinity = layer(centres, identity, valid, (keys, values), carried, _shrink(positive, size))
+            centres, affinity = layer(centres, identity, valid, (keys, values), carried, force)
             layer_logits.append(class_logits(affinity, k))
         pixels = self._pixels(features.mask, torch.cat([prior[:, :, None], prompts], 2))
         logits = self._masks(pixels, centres, valid)
@@ -135,13 +136,17 @@ class S2VNet(nn.Module):
         state = self.aggregator(state, centres[:, :k], presence, logits)
         return Decoded(logits, presence, tuple(layer_logits), state)
 
-    def _initial_rows(self, features: Features, state: State, positive: Tensor) -> tuple[Tensor, Tensor]:
-        """Slot rows from the state or the learned centres, prompt rows from the features under the prompts."""
+    def _initial_rows(self, features: Features, state: State, positive: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Slot rows from the state or the learned centres, prompt rows from the features under the prompts.
+
+        `positive` holds the positive prompt maps on the grid of each layer and, last, of the mask features.
+        """
         known = state.known[..., None]
         slots = self.centre_norm(known * state.centres + (1 - known) * self.initial_centres)
         slots = slots + state.direction[:, None, None] * self.travel
-        pooled = [_pool(level, _shrink(positive, level.shape[-2:])) for level in (*features.values, features.mask)]
-        prompted = (positive.amax((-2, -1)) > 0.5).to(slots.dtype)
+        levels = (*features.values, features.mask)
+        pooled = [_pool(level, maps) for level, maps in zip(levels, positive, strict=True)]
+        prompted = (positive[-1].amax((-2, -1)) > 0.5).to(slots.dtype)
         rows = torch.cat([slots, self.prompt_centre(torch.cat(pooled, -1))], 1)
         return rows, torch.cat([torch.ones_like(prompted), prompted], 1)
 
