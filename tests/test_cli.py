@@ -25,7 +25,7 @@ from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.files import read_image, read_labels, write_image, write_labels
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
-COMMANDS = ("plan", "train", "predict", "interact", "evaluate", "export-log", "demo")
+COMMANDS = ("import", "plan", "train", "predict", "interact", "evaluate", "export-log", "demo")
 SMALL = ["-c", "steps_per_epoch=1", "-c", "batch_size=1", "-c", "clip_length=2"]
 SMALL += ["-n", "dim=32", "-n", "mask_dim=8", "--device", "cpu"]
 Main = Callable[..., tuple[int, list[str]]]
@@ -119,6 +119,20 @@ def test_a_dataset_is_named_once(dataset: Path, tmp_path: Path, main: Main) -> N
             1,
             ["error: name one dataset folder, as an argument or by -d"],
         )
+
+
+def test_an_imported_dataset_can_be_planned(dataset: Path, tmp_path: Path, main: Main) -> None:
+    target = tmp_path / "Dataset002_Boxes"
+    assert run("import", "nnunet", dataset, target) == f"{target}: 5 training and 0 test cases\n"
+    assert run("plan", target, "-o", tmp_path / "a") == run("plan", dataset, "-o", tmp_path / "b")
+    assert main("import", "nnunet", dataset, tmp_path / "boxes", "--copy") == (
+        0,
+        ["note: boxes: nnU-Net itself wants a name such as Dataset017_BTCV"],
+    )
+    again = ["import", "nnunet", dataset, target, "--partial"]
+    assert main(*again) == (1, [f"error: {target}: exists already; remove it or choose another name"])
+    options = ["--split", "24/6", "--modality", "ct"]
+    assert main("import", "btcv", dataset, tmp_path / "new", *options)[0] == 1
 
 
 def test_a_training_leaves_a_model_and_its_scores(model: Path, dataset: Path) -> None:

@@ -78,13 +78,38 @@ class Dataset:
         return volume, labels
 
 
-def read_dataset(root: Path | str) -> Dataset:
+def read_dataset(root: Path | str, *, skip_missing: bool = False) -> Dataset:
     """Dataset from a folder with ``dataset.json``.
+
+    Args:
+        root: the folder.
+        skip_missing: leave out cases of which an image or the labels are missing; else they are an error.
 
     Raises:
         InputError: no or damaged dataset.json, labels that are not 0..K-1, missing channels or labels, duplicate cases.
     """
     root = Path(root)
+    path = root / "dataset.json"
+    content = read_content(root)
+    channels = _channels(path, content)
+    ending = _ending(root, content)
+    training = _listed(root, content, "training") or _found(root, "imagesTr", "labelsTr", ending)
+    test = _listed(root, content, "test") or _found(root, "imagesTs", "labelsTs", ending)
+    if skip_missing:
+        training = tuple(case for case in training if _is_there(case) and case.labels is not None)
+        test = tuple(case for case in test if _is_there(case))
+    _require_complete(root, training, len(channels), labelled=True)
+    _require_complete(root, test, len(channels), labelled=False)
+    name = str(content.get("name", root.resolve().name))
+    return Dataset(root, name, channels, _labels(path, content), ending, training, test)
+
+
+def read_content(root: Path) -> dict[str, Any]:
+    """What the folder's ``dataset.json`` holds.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
     path = root / "dataset.json"
     try:
         content = json.loads(path.read_text())
@@ -94,14 +119,7 @@ def read_dataset(root: Path | str) -> Dataset:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object")
-    channels = _channels(path, content)
-    ending = _ending(root, content)
-    training = _listed(root, content, "training") or _found(root, "imagesTr", "labelsTr", ending)
-    test = _listed(root, content, "test") or _found(root, "imagesTs", "labelsTs", ending)
-    _require_complete(root, training, len(channels), labelled=True)
-    _require_complete(root, test, len(channels), labelled=False)
-    name = str(content.get("name", root.resolve().name))
-    return Dataset(root, name, channels, _labels(path, content), ending, training, test)
+    return content
 
 
 def find_images(folder: Path) -> tuple[CaseFiles, ...]:
@@ -275,18 +293,23 @@ def _found(root: Path, images: str, labels: str, ending: str) -> tuple[CaseFiles
 def _require_complete(root: Path, cases: Sequence[CaseFiles], channels: int, labelled: bool) -> None:
     if labelled and not cases:
         raise InputError(f"{root}: no training cases (imagesTr)")
+    missing = [file for case in cases for file in case.images if not file.exists()]
+    if missing:
+        more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+        raise InputError(f"{missing[0]}: no such file{more}")
     seen: set[str] = set()
     for case in cases:
         if case.name in seen:
             raise InputError(f"{root}: case {case.name} is listed twice")
         seen.add(case.name)
-        missing = next((file for file in case.images if not file.exists()), None)
-        if missing is not None:
-            raise InputError(f"{missing}: no such file")
         if len(case.images) not in (1, channels) or (channels > 1 and _is_first_channel(case)):
             raise InputError(f"{root}: case {case.name} has {len(case.images)} of {channels} channels (missing files)")
         if labelled and (case.labels is None or not case.labels.exists()):
             raise InputError(f"{root}: case {case.name} has no label file ({case.labels or 'none is named'})")
+
+
+def _is_there(case: CaseFiles) -> bool:
+    return all(file.exists() for file in (*case.images, case.labels) if file is not None)
 
 
 def _is_first_channel(case: CaseFiles) -> bool:

@@ -102,6 +102,19 @@ def write_image(path: Path | str, volume: Volume) -> None:
     _write(Path(path), volume.data, volume.geometry)
 
 
+def split_frames(path: Path | str, targets: Sequence[Path]) -> None:
+    """Write each frame of a 4D image as a float32 image of its own; values, NaN too, and grid stay as they are.
+
+    Raises:
+        InputError: missing or damaged file, another number of frames, or as write_labels.
+    """
+    frames = _read(Path(path), np.dtype(np.float32))
+    if len(frames.data) != len(targets):
+        raise InputError(f"{path}: {len(frames.data)} frames where {len(targets)} channels are named; correct either")
+    for target, frame in zip(targets, frames.data, strict=True):
+        _write(target, frame[None], frames.geometry)
+
+
 def _read_channels(path: Path, fill: float | None, many: bool) -> Volume:
     if path.is_dir():
         volume = read_series(path)
