@@ -7,8 +7,7 @@
         -o docs/results/ablation.json
 
 The phantom: two tubes that look alike wander through the slices. Only the first slice says, by a hole inside one of
-them, which is class 1 and which is class 2; all its variants are trained through time. Finished runs are kept in the
-output, so that it can be interrupted.
+them, which is class 1 and which is class 2. Finished runs are kept in the output, so that it can be interrupted.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "previous": ({"propagation": "previous"}, {}),
     "aggregated": ({}, {}),
     "aggregated-soft": ({"assignment": "soft"}, {}),
-    "aggregated-through-time": ({"through_time": True}, {}),
+    "aggregated-cut-off": ({"through_time": False}, {}),
     "aggregated-centres-alone": ({"mask_prior": False}, {}),
     "aggregated-both-modes": ({}, {"interactive_fraction": 0.6}),
 }
@@ -97,14 +96,12 @@ def score(segmenter: Segmenter, cases: list[Case]) -> float:
     return float(np.mean(found))
 
 
-def fit(
-    variant: str, seed: int, cases: list[Case], plan: Plan, steps: int, batch_size: int, through_time: bool = False
-) -> tuple[Segmenter, float]:
+def fit(variant: str, seed: int, cases: list[Case], plan: Plan, steps: int, batch_size: int) -> tuple[Segmenter, float]:
     """Train a variant, without prompts unless it says otherwise; also the seconds that it took."""
     network, changes = VARIANTS[variant]
     model = ModelConfig(
         in_channels=plan.in_channels, num_classes=plan.num_classes, encoder=plan.encoder, stem_stride=plan.stem_stride
-    ).model_copy(update={"through_time": through_time, **network})
+    ).model_copy(update=network)
     settings = {"interactive_fraction": 0.0, "batch_size": batch_size, **changes}
     config = TrainConfig(seed=seed, epochs=max(1, steps // 50), **settings)
     start = datetime.datetime.now()
@@ -117,7 +114,7 @@ def run_phantom(variant: str, seed: int, steps: int, batch_size: int) -> dict[st
     """Dice on unseen phantoms of 12 and of 50 slices."""
     rng = np.random.default_rng((seed, 7))
     cases = [phantom(6, rng, f"train{n}") for n in range(60)]  # as long as a clip, so that every clip holds the mark
-    segmenter, seconds = fit(variant, seed, cases, PHANTOM_PLAN, steps, batch_size, through_time=True)
+    segmenter, seconds = fit(variant, seed, cases, PHANTOM_PLAN, steps, batch_size)
     unseen = np.random.default_rng((seed, 8))
     short = score(segmenter, [phantom(12, unseen, f"short{n}") for n in range(20)])
     long = score(segmenter, [phantom(50, unseen, f"long{n}") for n in range(10)])

@@ -36,7 +36,7 @@ class ModelConfig(BaseModel):
     """What a slice receives from the slice before: nothing, its centres, or recurrently aggregated centres."""
     mask_prior: bool = True
     """Whether a centre also carries where its class was: the previous slice's soft mask."""
-    through_time: bool = False
+    through_time: bool = True
     """Whether, in training, the loss of a slice flows back into those before it (docs/decisions/005)."""
     min_area: float = 0.5
     """Predicted area (mask cells) under which a class counts as absent from a slice."""

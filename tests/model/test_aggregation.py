@@ -100,7 +100,7 @@ def test_forgetting_drops_what_was_carried_of_those_classes_alone() -> None:
 
 
 def test_of_what_a_slice_leaves_only_how_much_to_keep_learns_from_the_next() -> None:
-    aggregator, before = _aggregator("aggregated"), _state(1)
+    aggregator, before = Aggregator(D, "aggregated", min_area=0.5, through_time=False), _state(1)
     left = [part.requires_grad_() for part in _slice(True)]
     state = aggregator(before._replace(centres=before.centres.requires_grad_()), *left)
     state.centres.square().sum().backward()

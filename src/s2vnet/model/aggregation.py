@@ -36,7 +36,7 @@ class State(NamedTuple):
 class Aggregator(nn.Module):
     """Update of the carried state by a decoded slice."""
 
-    def __init__(self, dim: int, propagation: str, min_area: float, through_time: bool = False) -> None:
+    def __init__(self, dim: int, propagation: str, min_area: float, through_time: bool = True) -> None:
         super().__init__()
         self.propagation = propagation
         self.min_area = min_area
@@ -47,8 +47,8 @@ class Aggregator(nn.Module):
     def forward(self, state: State, centres: Tensor, presence: Tensor, logits: Tensor) -> State:
         """Next state.
 
-        Unless the network is trained through time, a slice learns from its own labels: of what it leaves, only how much
-        to keep (the gate) learns from later slices.
+        Trained through time, what a slice leaves learns from later slices. Otherwise a slice learns from its own labels:
+        of what it leaves, only how much to keep (the gate) learns from later ones.
 
         Args:
             state: state the slice was decoded with.
