@@ -37,10 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="hippocampus-mr")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     dataset = read_dataset(arguments.data)
     segmenter = Segmenter.from_pretrained(arguments.model, device="cpu")
     axis = segmenter.plan.axis
@@ -52,25 +51,35 @@ def main() -> None:
             cases.append((case, volume, labels))
         if len(cases) == CASES:
             break
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = plan_jobs(cases[0][0].images[0], Path(folder) / "labels.nii.gz", 1)
-        start = time.perf_counter()
-        fresh = Segmenter.from_pretrained(arguments.model, device="cpu")
-        assert [error for _, error in predict(fresh, jobs)] == [None]
-        one_file = time.perf_counter() - start
+    by_threads = {}
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        by_threads[str(threads)] = {
+            "predict_seconds_with_loading": _predict(arguments.model, cases[0][0].images[0]),
+            **_clicks(segmenter, [(volume, labels) for _, volume, labels in cases]),
+        }
     found: dict[str, Any] = {
-        "predict_seconds_with_loading": one_file,
+        "threads": by_threads,
         "slices": int(cases[0][1].geometry.canonical()[0].shape[axis]),
-        **_clicks(segmenter, [(volume, labels) for _, volume, labels in cases]),
         "help_seconds": float(np.median([_help() for _ in range(STARTS)])),
         "cases": len(cases),
         "command": "python benchmarks/timing.py " + " ".join(sys.argv[1:]),
         "date": datetime.date.today().isoformat(),
-        "hardware": f"{platform.machine()} CPU, {arguments.threads} threads, torch {torch.__version__}",
+        "hardware": f"{platform.machine()} CPU, torch {torch.__version__}",
     }
     with replacing(arguments.output) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))  # noqa: T201
+
+
+def _predict(model: str, image: Path) -> float:
+    """Seconds to load a model and segment one file."""
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = plan_jobs(image, Path(folder) / "labels.nii.gz", 1)
+        start = time.perf_counter()
+        fresh = Segmenter.from_pretrained(model, device="cpu")
+        assert [error for _, error in predict(fresh, jobs)] == [None]
+        return time.perf_counter() - start
 
 
 def _clicks(segmenter: Segmenter, cases: list[tuple[Volume, LabelMap]]) -> dict[str, float]:
