@@ -73,11 +73,13 @@ class VolumeEngine:
         self.depth = len(slices)
         progress = progress or (lambda done, total: None)
         with torch.inference_mode():
-            parts = []
-            for start in range(0, self.depth, batch):
-                parts.append(model.encode(slices[start : start + batch]))
-                progress(min(start + batch, self.depth), 2 * self.depth)
-            self.features = Features.cat(parts)
+
+            def parts() -> Iterator[Features]:
+                for start in range(0, self.depth, batch):
+                    yield model.encode(slices[start : start + batch])
+                    progress(min(start + batch, self.depth), 2 * self.depth)
+
+            self.features = Features.collect(parts(), self.depth)
         self._device = self.features.mask.device
         self._known: dict[_Key, Passed] = {}
         self.automatic = self._sweep({}, None, lambda done: progress(self.depth + done, 2 * self.depth))

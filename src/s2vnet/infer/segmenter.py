@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,9 +76,10 @@ class Segmentation:
             parts.append(entropy.cpu().numpy().astype(np.float32))
         return Volume(self.restore.place(np.concatenate(parts))[None], self.restore.geometry)  # type: ignore[arg-type]
 
-    def _source(self, start: int, stop: int) -> list[Tensor]:
-        parts = range(start, stop, SLICES_AT_ONCE)
-        return [self.restore.to_source(self.scores[n : min(n + SLICES_AT_ONCE, stop)].float()) for n in parts]
+    def _source(self, start: int, stop: int) -> Iterator[Tensor]:
+        """Probabilities (n, K, H, W) on source pixels, a few slices at a time: all of a CT's would fill the memory."""
+        for n in range(start, stop, SLICES_AT_ONCE):
+            yield self.restore.to_source(self.scores[n : min(n + SLICES_AT_ONCE, stop)].float())
 
 
 def _require_fit(model: S2VNet, plan: Plan) -> None:

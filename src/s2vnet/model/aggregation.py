@@ -47,8 +47,8 @@ class Aggregator(nn.Module):
     def forward(self, state: State, centres: Tensor, presence: Tensor, logits: Tensor) -> State:
         """Next state.
 
-        Trained through time, what a slice leaves learns from later slices. Otherwise a slice learns from its own labels:
-        of what it leaves, only how much to keep (the gate) learns from later ones.
+        Trained through time, what a slice leaves learns from later slices. Otherwise a slice learns from its own
+        labels: of what it leaves, only how much to keep (the gate) learns from later ones.
 
         Args:
             state: state the slice was decoded with.

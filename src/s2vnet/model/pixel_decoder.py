@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import EllipsisType
 from typing import NamedTuple
 
@@ -42,10 +42,23 @@ class Features(NamedTuple):
         return [Features(*parts) for parts in zip(self.mask.unbind(1), keys, values, strict=True)]
 
     @classmethod
-    def cat(cls, parts: Sequence[Features]) -> Features:
-        """One after the other along the first axis."""
-        keys, values = (zip(*(p[n] for p in parts), strict=True) for n in (1, 2))
-        return cls(torch.cat([p.mask for p in parts]), tuple(map(torch.cat, keys)), tuple(map(torch.cat, values)))
+    def collect(cls, parts: Iterable[Features], count: int) -> Features:
+        """`count` slices from parts that come one after the other; each part can go before the next one is made."""
+        found: Features | None = None
+        done = 0
+        for part in parts:
+            if found is None:
+                found = part._each(lambda x: torch.empty_like(x[:1].expand(count, *x.shape[1:])))
+            for whole, piece in zip(found._tensors, part._tensors, strict=True):
+                whole[done : done + len(piece)] = piece
+            done += len(part.mask)
+        assert found is not None
+        assert done == count
+        return found
+
+    @property
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.mask, *self.keys, *self.values
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Features:
         return Features(change(self.mask), tuple(map(change, self.keys)), tuple(map(change, self.values)))
