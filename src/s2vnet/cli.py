@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from s2vnet import __version__
+from s2vnet.console import counter, key_values, make_folder, note, progress, refuse, settings_of
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from s2vnet.data.dataset import Dataset
     from s2vnet.infer.segmenter import Segmenter
-
-_Settings = TypeVar("_Settings", bound="BaseModel")
 
 app = typer.Typer(
     help="Segment whole 3D volumes with one 2D network, automatically and interactively, every class at once.",
@@ -61,12 +56,12 @@ def import_(
     """
     from s2vnet.data.importers import import_release
 
-    with _progress() as report:
+    with progress() as report:
         made = import_release(
             release, source, target, split=split, modality=modality, copy=copy, partial=partial, progress=report
         )
-    for note in made.notes:
-        typer.echo(f"note: {note}", err=True)
+    for text in made.notes:
+        note(text)
     typer.echo(f"{target}: {made.training} training and {made.test} test cases")
 
 
@@ -86,14 +81,14 @@ def plan(
     from s2vnet.data.plan import make_plan, save
 
     read = read_dataset(_one_of(dataset, named))
-    _make(output)
-    with _progress() as report:
+    make_folder(output)
+    with progress() as report:
         found = take_fingerprint(read, fill_nonfinite=fill_nan, progress=lambda n, of: report("reading cases", n, of))
     save(found, output / "fingerprint.json")
     save(make_plan(found), output / "plan.json")
     typer.echo(make_plan(found).model_dump_json(indent=2))
     if found.empty_cases:
-        typer.echo(f"note: no label but background in {', '.join(found.empty_cases)}", err=True)
+        note(f"no label but background in {', '.join(found.empty_cases)}")
 
 
 @app.command()
@@ -131,28 +126,28 @@ def train(
 
     read = read_dataset(_one_of(dataset, named))
     names, held_out = _fold(fold, read, read_folds)
-    _make(output)
+    make_folder(output)
     require_writable(output)
     if not resume and any((output / name).exists() for name in (CHECKPOINT, DESCRIPTION)):
-        _refuse(f"{output} holds a run; give --resume to go on with it, or choose another folder")
-    with _progress() as report:
+        refuse(f"{output} holds a run; give --resume to go on with it, or choose another folder")
+    with progress() as report:
         if plan_file is None:
             told = partial(report, "taking the fingerprint")
             chosen = make_plan(take_fingerprint(read, fill_nonfinite=fill_nan, progress=told))
         else:
             chosen = read_plan(plan_file)
             chosen.require_dataset(read.channels, read.labels)
-        settings = {"seed": seed, "clip_length": chosen.clip_length, **_pairs(config)}
+        settings = {"seed": seed, "clip_length": chosen.clip_length, **key_values(config)}
         settings |= {} if epochs is None else {"epochs": epochs}
-        train_config = _settings(TrainConfig, settings)
-        model_config = _settings(
+        train_config = settings_of(TrainConfig, settings)
+        model_config = settings_of(
             ModelConfig,
             {
                 "in_channels": chosen.in_channels,
                 "num_classes": chosen.num_classes,
                 "encoder": chosen.encoder,
                 "stem_stride": chosen.stem_stride,
-                **_pairs(network),
+                **key_values(network),
             },
         )
         cases = load_cases(read, names, chosen, fill_nonfinite=fill_nan, report=report)
@@ -218,9 +213,15 @@ def predict(
     chosen = None if classes is None else [_class(segmenter, part) for part in classes.split(",")]
     failed = 0
     extras = Extras(probabilities, uncertainty, overlay, volumes)
-    with _progress() as report:
+    with progress() as report:
         finished = run(
-            segmenter, jobs, extras=extras, classes=chosen, fill_nonfinite=fill_nan, overwrite=not skip_existing
+            segmenter,
+            jobs,
+            extras=extras,
+            classes=chosen,
+            fill_nonfinite=fill_nan,
+            overwrite=not skip_existing,
+            note=lambda name, text: note(f"{name}: unlike the training data: {text}"),
         )
         for number, (job, error) in enumerate(finished):
             report("segmenting", number + 1, len(jobs))
@@ -263,21 +264,23 @@ def interact(
     image_ending(output)
     images = find_channels(input) or (input,)
     if output.resolve() in [image.resolve() for image in images]:
-        _refuse(f"{output}: the labels would replace the image; choose another output")
+        refuse(f"{output}: the labels would replace the image; choose another output")
     if log is not None and log.resolve() in [path.resolve() for path in (output, *images)]:
-        _refuse(f"{log}: the log needs a file of its own")
+        refuse(f"{log}: the log needs a file of its own")
     for path in (output, *([log] if log else [])):  # found out now, not when prompts have been given
         require_writable(path.parent)
     segmenter = _segmenter([model], device)
-    with _progress() as report:
+    with progress() as report:
         files = images if len(images) > 1 else images[0]
         volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
         session = Session(segmenter, volume, lambda done, total: report("encoding", done, total))
+    for text in segmenter.plan.differences(volume):
+        note(f"unlike the training data: {text}")
     if log is not None and log.exists():
         session.replay(log)
     for text in (*(point or ()), *(negative or ())):
         if text.count(",") < 3:
-            _refuse(f"{text!r}: a point is given as CLASS,I,J,K")
+            refuse(f"{text!r}: a point is given as CLASS,I,J,K")
     given = [f"point {p}".replace(",", " ") for p in point or ()]
     given += [f"not {p}".replace(",", " ") for p in negative or ()]
     prompting = not given and (log is None or not log.exists() or sys.stdin.isatty())
@@ -305,8 +308,8 @@ def interact(
     if log is not None:
         session.save_log(log)
     write_labels(output, session.result)
-    for note in session.notes:
-        typer.echo(f"note: {note}", err=True)
+    for text in session.notes:
+        note(text)
     typer.echo(f"{output}: {len(session.log)} prompts")
     if interrupted:
         raise typer.Exit(130)
@@ -336,23 +339,23 @@ def evaluate(
     from s2vnet.evaluate.report import markdown, write_report
 
     if output.suffix != ".json":
-        _refuse(f"{output}: the report must be named .json")
+        refuse(f"{output}: the report must be named .json")
     require_writable(output.parent)
     if interactive:
         from s2vnet.infer.validate import validate
 
         if model is None:
-            _refuse("--interactive needs a model: -m NAME_OR_DIR")
+            refuse("--interactive needs a model: -m NAME_OR_DIR")
         segmenter = _segmenter([model], device)
         pairs = _paired(input, labels)
-        with _progress() as report:
+        with progress() as report:
             found = validate(
                 segmenter,
                 _labelled(pairs, fill_nan, len(segmenter.plan.channels) > 1),
                 rounds=rounds,
                 jitter_mm=jitter,
                 over="negative" if negative_clicks else "true-class",
-                done=_counter(report, "evaluating", len(pairs)),
+                done=counter(report, "evaluating", len(pairs)),
             )
     else:
         found = _compare(_paired(input, labels), classes)
@@ -386,7 +389,7 @@ def demo(
     """
     from s2vnet.demo import run_demo
 
-    _make(output)
+    make_folder(output)
     result = run_demo(output, device, say=typer.echo)
     full = result.seconds_automatic / max(1e-9, sum(result.seconds) / max(1, len(result.seconds)))
     typer.echo(f"a click costs 1/{full:.0f} of encoding and segmenting anew; see {output / 'overlay.png'}")
@@ -419,16 +422,9 @@ def main() -> None:
     sys.exit(code)
 
 
-def _refuse(text: str) -> NoReturn:
-    """Raise InputError; its module brings numpy along, for which ``--help`` shall not wait."""
-    from s2vnet.types import InputError
-
-    raise InputError(text)
-
-
 def _one_of(dataset: Path | None, named: Path | None) -> Path:
     if (dataset is None) == (named is None):
-        _refuse("name one dataset folder, as an argument or by -d")
+        refuse("name one dataset folder, as an argument or by -d")
     return dataset or named  # type: ignore[return-value]
 
 
@@ -439,7 +435,7 @@ def _fold(
         return [case.name for case in dataset.training], []
     splits = read(dataset)
     if not fold.isdecimal() or int(fold) >= len(splits):
-        _refuse(f"no fold {fold!r}; choose 0 to {len(splits) - 1}, or all")
+        refuse(f"no fold {fold!r}; choose 0 to {len(splits) - 1}, or all")
     return splits[int(fold)]["train"], splits[int(fold)]["val"]
 
 
@@ -454,8 +450,8 @@ def _validate(folder: Path, dataset: Dataset, names: list[str], device: str, fil
             assert labels is not None
             yield name, volume, labels
 
-    with _progress() as report:
-        done = _counter(report, "validating", len(names))
+    with progress() as report:
+        done = counter(report, "validating", len(names))
         found = validate(_segmenter([str(folder)], device), cases(), done=done)
     write_report(folder / "validation.json", found)
     typer.echo(markdown(found, cases=False))
@@ -481,16 +477,16 @@ def _paired(images: Path, labels: Path) -> list[tuple[str, tuple[Path, ...], Pat
         return [(images.name.split(".")[0], (images,), labels)]
     for folder in (images, labels):
         if not folder.is_dir():
-            _refuse(f"{folder}: give two folders, or two files")
+            refuse(f"{folder}: give two folders, or two files")
     truths = {case.name: case.images[0] for case in find_images(labels)}
     cases = [case for case in find_images(images) if not _is_extra(case.name, truths)]
     missing = [case.name for case in cases if case.name not in truths]
     if missing:
-        _refuse(f"{labels}: no labels for {', '.join(missing[:5])}")
+        refuse(f"{labels}: no labels for {', '.join(missing[:5])}")
     left = sorted(truths.keys() - {case.name for case in cases})
     if left:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
-        typer.echo(f"note: {len(left)} of {len(truths)} labelled cases are not in {images}: {shown}", err=True)
+        note(f"{len(left)} of {len(truths)} labelled cases are not in {images}: {shown}")
     return [(case.name, case.images, truths[case.name]) for case in cases]
 
 
@@ -514,8 +510,8 @@ def _compare(pairs: list[tuple[str, tuple[Path, ...], Path]], names: str | None)
     from s2vnet.volume.files import read_labels
 
     scores, found = {}, set()
-    with _progress() as report:
-        done = _counter(report, "evaluating", len(pairs))
+    with progress() as report:
+        done = counter(report, "evaluating", len(pairs))
         for name, files, truth_file in pairs:
             predicted, truth = read_labels(files[0]), read_labels(truth_file)
             truth.geometry.require_same_grid(predicted.geometry, f"{name}: labels and prediction")
@@ -527,70 +523,9 @@ def _compare(pairs: list[tuple[str, tuple[Path, ...], Path]], names: str | None)
     return automatic_report(scores, {k: listed[k - 1] if k <= len(listed) else str(k) for k in sorted(found)})
 
 
-def _pairs(given: list[str] | None) -> dict[str, Any]:
-    """KEY=VALUE options; pydantic checks and converts the values."""
-    pairs: dict[str, Any] = {}
-    for text in given or ():
-        key, sign, value = text.partition("=")
-        if not sign:
-            _refuse(f"{text!r}: settings are given as KEY=VALUE")
-        pairs[key] = int(value) if re.fullmatch("-?[0-9]+", value) else value
-    return pairs
-
-
-def _settings(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        _refuse(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _refuse(f"cannot make {folder}: {error.strerror}; choose a writable folder")
-
-
 def _lines() -> Iterator[str]:
     for line in sys.stdin:
         yield line.strip()
-
-
-def _counter(report: Callable[[str, int, int], None], what: str, total: int) -> Callable[[str], None]:
-    count = iter(range(1, total + 1))
-    return lambda name: report(what, next(count), total)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bars on the terminal's error stream, one per kind of work; quiet where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield report
 
 
 if __name__ == "__main__":

@@ -87,6 +87,23 @@ def test_medians_over_cases(tmp_path: Path) -> None:
     assert (found.spacing, found.shape) == ((1, 2, 3), (9, 10, 6))
 
 
+def test_ranges_over_cases(tmp_path: Path) -> None:
+    spacings, shapes = ((1, 1, 4), (1, 2, 3), (2, 4, 9)), ((8, 10, 6), (9, 10, 6), (20, 30, 40))
+    pairs = [
+        box_case(np.diag([*s, 1.0]), shape, value)
+        for s, shape, value in zip(spacings, shapes, (40, 60, 20), strict=True)
+    ]
+    for (volume, _), typical in zip(pairs, (30, 50, 25), strict=True):
+        volume.data[:, 6:8] = typical  # more of it than there is of the box, whose values make the window
+
+    seen = take_fingerprint(dataset_of(tmp_path, pairs)).seen
+
+    assert seen is not None
+    assert seen.spacing == ((1, 1, 3), (2, 4, 9))
+    assert seen.size == ((8, 10, 18), (40, 120, 360))
+    assert seen.tissue == ((25, 50),)
+
+
 def test_the_same_data_give_the_same_fingerprint(write_dataset: WriteDataset) -> None:
     dataset = read_dataset(write_dataset(channels=("T1", "T2")))
     found = take_fingerprint(dataset)

@@ -11,8 +11,10 @@ import pytest
 import SimpleITK as sitk
 
 from s2vnet.data.plan import Plan
+from s2vnet.data.seen import Seen
 from s2vnet.infer.predict import Extras, Job, plan_jobs, predict
 from s2vnet.infer.segmenter import Segmenter
+from s2vnet.model.checkpoint import Trained
 from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.files import read_image, read_labels, write_image
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
@@ -65,6 +67,23 @@ def test_an_image_is_never_replaced(images: Path, tmp_path: Path) -> None:
     image.rename(images / "a.nii.gz")
     with pytest.raises(InputError, match="the labels would replace the image"):
         plan_jobs(images, images, 1)
+
+
+def test_what_is_unlike_the_training_data_is_said_and_segmented(
+    segmenter: Segmenter, images: Path, tmp_path: Path
+) -> None:
+    size = read_image(images / "a_0000.nii.gz").geometry
+    edges = tuple(float(n * s) for n, s in zip(size.canonical()[0].shape, size.canonical()[0].spacing, strict=True))
+    other = Seen(spacing=((9, 9, 9), (9, 9, 9)), size=(edges, edges), tissue=((0, 1),))  # type: ignore[arg-type]
+    plan = segmenter.plan.model_copy(update={"seen": other})
+    trained = [Trained(model, plan.model_dump(mode="json"), {}, "") for model in segmenter.models]
+    told: list[tuple[str, str]] = []
+    jobs = plan_jobs(images, tmp_path / "out", 1)
+    found = predict(Segmenter(trained, "cpu"), jobs, note=lambda name, text: told.append((name, text)))
+    assert all_errors(list(found)) == []
+    assert {name for name, _ in told} == {"a", "b"}
+    assert all("in training 9.00 mm" in text for _, text in told)
+    assert read_labels(tmp_path / "out" / "a.nii.gz").geometry.same_grid(size)
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet.data.dataset import Dataset
+from s2vnet.data.seen import Seen, tissue
 from s2vnet.types import InputError
 from s2vnet.volume.geometry import LabelMap, Volume
 
@@ -65,6 +66,8 @@ class Fingerprint(BaseModel):
     """Median share of the volume inside the bounding box of its nonzero voxels."""
     empty_cases: tuple[str, ...]
     """Cases whose labels show no class at all; they train background."""
+    seen: Seen | None = None
+    """Ranges over the cases; none in fingerprints of earlier versions."""
 
 
 def take_fingerprint(
@@ -80,6 +83,7 @@ def take_fingerprint(
     """
     spacings, shapes, boxes, empty = [], [], [], []
     samples: list[list[npt.NDArray[np.float32]]] = [[] for _ in dataset.channels]
+    anywhere: list[list[npt.NDArray[np.float32]]] = [[] for _ in dataset.channels]
     extents: dict[int, list[npt.NDArray[np.float64]]] = {v: [] for v in dataset.labels.values() if v}
     rng = np.random.default_rng(0)
     for number, case in enumerate(dataset.training):
@@ -97,11 +101,16 @@ def take_fingerprint(
             chosen = rng.choice(foreground, SAMPLES_PER_CASE)
             for channel, found in zip(image, samples, strict=True):
                 found.append(channel.reshape(-1)[chosen])
+        places = np.random.default_rng(number).choice(truth.size, SAMPLES_PER_CASE)
+        for channel, found in zip(image, anywhere, strict=True):
+            found.append(channel.reshape(-1)[places])
         for class_id in extents:
             extents[class_id] += _extent(truth == class_id, spacing)
         progress(number + 1, len(dataset.training))
     if len(empty) == len(dataset.training):
         raise InputError(f"{dataset.root}: no case shows any class; are the labels written?")
+    intensities = tuple(_intensities(np.concatenate(found)) for found in samples)
+    sizes: npt.NDArray[np.float64] = np.array(shapes) * np.array(spacings)
     return Fingerprint(
         dataset=dataset.name,
         cases=len(dataset.training),
@@ -109,10 +118,15 @@ def take_fingerprint(
         labels=dict(dataset.labels),
         spacing=_triple(np.median(spacings, 0)),
         shape=_triple(np.median(shapes, 0)),
-        intensities=tuple(_intensities(np.concatenate(found)) for found in samples),
+        intensities=intensities,
         extents={n: _class_extent(extents[v]) for n, v in dataset.labels.items() if v and extents[v]},
         nonzero_fraction=round(float(np.median(boxes)), 4),
         empty_cases=tuple(empty),
+        seen=Seen(
+            spacing=(_triple(np.min(spacings, 0)), _triple(np.max(spacings, 0))),
+            size=(_triple(sizes.min(0)), _triple(sizes.max(0))),
+            tissue=tuple(_tissue(found, i) for found, i in zip(anywhere, intensities, strict=True)),
+        ),
     )
 
 
@@ -161,6 +175,12 @@ def _intensities(values: npt.NDArray[np.float32]) -> Intensities:
         percentile_00_5=float(low),
         percentile_99_5=float(high),
     )
+
+
+def _tissue(cases: Sequence[npt.NDArray[np.float32]], window: Intensities) -> tuple[float, float]:
+    found = [tissue(values, window.percentile_00_5, window.percentile_99_5) for values in cases]
+    known = [value for value in found if not np.isnan(value)] or [window.mean]
+    return round(min(known), 4), round(max(known), 4)
 
 
 def _triple(values: npt.ArrayLike) -> Triple:

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from s2vnet.atomic import replacing
 from s2vnet.data.fingerprint import Fingerprint
+from s2vnet.data.seen import Seen, differences
 from s2vnet.types import InputError
+from s2vnet.volume.geometry import Volume
 
 PLAN_VERSION = 1
 ANISOTROPIC = 1.5
@@ -64,6 +66,8 @@ class Plan(BaseModel):
     encoder: str
     stem_stride: Literal[1, 2, 4]
     clip_length: int = Field(default=6, ge=1)
+    seen: Seen | None = None
+    """What training had; none in plans of earlier versions."""
 
     @model_validator(mode="after")
     def _whole(self) -> Plan:
@@ -87,6 +91,13 @@ class Plan(BaseModel):
             )
         if dict(labels) != self.labels:
             raise InputError(f"the plan is for labels {self.labels}, the dataset has {dict(labels)}; plan anew")
+
+    def differences(self, volume: Volume) -> tuple[str, ...]:
+        """In what a volume lies outside of what the network was trained on, a line each."""
+        if self.seen is None:
+            return ()
+        windows = [(scheme.low, scheme.high) if scheme.kind == "ct" else None for scheme in self.intensities]
+        return differences(self.seen, self.axis, windows, volume)
 
     @property
     def network(self) -> dict[str, int]:
@@ -144,6 +155,7 @@ def make_plan(fingerprint: Fingerprint) -> Plan:
         crop_to_nonzero=fingerprint.nonzero_fraction < 0.75,
         encoder="compact" if patch[0] * patch[1] <= (64 * stride) ** 2 else "small",
         stem_stride=stride,
+        seen=fingerprint.seen,
     )
 
 

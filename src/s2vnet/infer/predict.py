@@ -80,6 +80,7 @@ def predict(
     fill_nonfinite: float | None = None,
     overwrite: bool = True,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    note: Callable[[str, str], None] = lambda name, text: None,
 ) -> Iterator[tuple[Job, S2VNetError | None]]:
     """Segment and write each job; yields it with its error, or None.
 
@@ -91,6 +92,7 @@ def predict(
         fill_nonfinite: value for NaN and infinite voxels, which are refused otherwise.
         overwrite: False leaves existing label maps and skips their images; their volumes are still listed.
         progress: told of (case, units done, units in all).
+        note: told of (case, in what it lies outside of what the model was trained on).
     """
     rows: dict[str, dict[str, float]] = {}
     table = jobs[0].output.parent / "volumes.csv" if jobs else None
@@ -98,7 +100,7 @@ def predict(
         skipped = not overwrite and job.output.exists()
         try:
             if not skipped:
-                labels = _one(segmenter, job, extras, classes, fill_nonfinite, progress)
+                labels = _one(segmenter, job, extras, classes, fill_nonfinite, progress, note)
             elif extras.volumes:
                 labels = read_labels(job.output)
             if extras.volumes and table is not None:
@@ -118,9 +120,12 @@ def _one(
     classes: Sequence[int] | None,
     fill: float | None,
     progress: Callable[[str, int, int], None],
+    note: Callable[[str, str], None],
 ) -> LabelMap:
     many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
     volume = read_image(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
+    for text in segmenter.plan.differences(volume):
+        note(job.case.name, text)
     found = segmenter.segment(volume, lambda done, total: progress(job.case.name, done, total))
     labels = found.labels(classes)
     folder, stem = job.output.parent, job.output.name[: -len(image_ending(job.output))]

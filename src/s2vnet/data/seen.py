@@ -1,0 +1,93 @@
+"""What a network was trained on, and in what a volume differs from it: nothing says so later but a bad result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from s2vnet.volume.geometry import Geometry, Volume
+
+Triple = tuple[float, float, float]
+Pair = tuple[float, float]
+
+SLICE_FACTOR = 1.5
+"""Slices may be this many times thinner or thicker than in training: they are never resampled across the plane."""
+PIXEL_FACTOR = 2.0
+"""Pixels may be this many times coarser than in training; finer ones are resampled and lose nothing."""
+SIZE_FACTOR = 2.0
+"""The field of view may be this many times smaller or larger than in training."""
+TISSUE_MARGIN = 40.0
+"""HU by which a volume's typical tissue may lie outside what training had: contrast phases differ by as much."""
+LEAST_TISSUE = 0.02
+"""Share of voxels inside the window under which a volume is hardly a CT in HU."""
+
+
+class Seen(BaseModel):
+    """Ranges over the training cases: smallest, then largest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spacing: tuple[Triple, Triple]
+    """Voxel sizes along R, A, S in mm."""
+    size: tuple[Triple, Triple]
+    """Field of view along R, A, S in mm."""
+    tissue: tuple[Pair, ...]
+    """Per channel, the median of a case's values inside the foreground's window (percentiles 0.5 to 99.5)."""
+
+
+def tissue(values: npt.NDArray[np.float32], low: float, high: float) -> float:
+    """Median of the values strictly inside a window, so that neither air nor clipping counts; NaN if there is none."""
+    inside = values[(values > low) & (values < high)]
+    return float(np.median(inside)) if inside.size else float("nan")
+
+
+def differences(seen: Seen, axis: int, windows: Sequence[Pair | None], volume: Volume) -> tuple[str, ...]:
+    """In what a volume lies outside of what a network was trained on, a line each.
+
+    Args:
+        seen: what training had.
+        axis: canonical axis (R, A, S) that slices cut across.
+        windows: per channel, its window in HU, or None where intensities have no common scale.
+        volume: (C, I, J, K).
+    """
+    geometry = volume.geometry.canonical()[0]
+    found = _grid(seen, axis, geometry)
+    for channel, window, (low, high) in zip(volume.data, windows, seen.tissue, strict=True):
+        if window is None:
+            continue
+        inside = np.count_nonzero((channel > window[0]) & (channel < window[1])) / channel.size
+        typical = tissue(channel, *window)
+        if inside < LEAST_TISSUE:
+            found.append(
+                f"{inside:.1%} of the voxels lie within {window[0]:g} to {window[1]:g} HU; is this a CT in HU, "
+                "with its slope and intercept?"
+            )
+        elif not low - TISSUE_MARGIN <= typical <= high + TISSUE_MARGIN:
+            found.append(f"typical tissue has {typical:.0f} HU, in training {low:.0f} to {high:.0f}")
+    return tuple(found)
+
+
+def _grid(seen: Seen, axis: int, geometry: Geometry) -> list[str]:
+    found = []
+    thin, thick = (bound[axis] for bound in seen.spacing)
+    if not thin / SLICE_FACTOR <= geometry.spacing[axis] <= thick * SLICE_FACTOR:
+        found.append(f"slices are {geometry.spacing[axis]:.3g} mm apart, in training {_range(thin, thick)} mm")
+    coarse = [a for a in range(3) if a != axis and geometry.spacing[a] > PIXEL_FACTOR * seen.spacing[1][a]]
+    if coarse:
+        worst = max(coarse, key=lambda a: geometry.spacing[a] / seen.spacing[1][a])
+        known = _range(seen.spacing[0][worst], seen.spacing[1][worst])
+        found.append(f"pixels are {geometry.spacing[worst]:.3g} mm large, in training {known} mm")
+    for a, name in enumerate(("right to left", "back to front", "foot to head")):
+        size = geometry.shape[a] * geometry.spacing[a]
+        least, most = (bound[a] for bound in seen.size)
+        if not least / SIZE_FACTOR <= size <= most * SIZE_FACTOR:
+            found.append(f"the volume is {size:.0f} mm long from {name}, in training {_range(least, most, 0)} mm")
+    return found
+
+
+def _range(low: float, high: float, digits: int = 2) -> str:
+    a, b = f"{low:.{digits}f}", f"{high:.{digits}f}"
+    return a if a == b else f"{a} to {b}"
