@@ -45,6 +45,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "aggregated-cut-off": ({"through_time": False}, {}),
     "aggregated-centres-alone": ({"mask_prior": False}, {}),
     "aggregated-both-modes": ({}, {"interactive_fraction": 0.6}),
+    "previous-cut-off": ({"propagation": "previous", "through_time": False}, {}),
+    "aggregated-cut-off-soft": ({"assignment": "soft", "through_time": False}, {}),
+    "aggregated-cut-off-both-modes": ({"through_time": False}, {"interactive_fraction": 0.6}),
 }
 """Settings of network and training that differ from the default."""
 RUNS = {"phantom": "phantom_runs", "hippocampus": "runs", "btcv": "btcv_runs"}
