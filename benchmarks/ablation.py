@@ -6,8 +6,7 @@
     python benchmarks/ablation.py btcv --data ../shared/data/Dataset013_BTCV --spacing 6 --steps 3000 --batch-size 2 \\
         -o docs/results/ablation.json
 
-The phantom: two tubes that look alike wander through the slices. Only the first slice says, by a hole inside one of
-them, which is class 1 and which is class 2. Finished runs are kept in the output, so that it can be interrupted.
+The phantom is that of `phantom.py`. Finished runs are kept in the output, so that it can be interrupted.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from phantom import SIZE, draw
 from s2vnet.atomic import replacing
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import read_dataset, read_folds
@@ -35,7 +35,6 @@ from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.evaluate.metrics import dice
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.train.loop import load_cases, train
-from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "none": ({"propagation": "none"}, {}),
@@ -53,11 +52,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 RUNS = {"phantom": "phantom_runs", "hippocampus": "runs", "btcv": "btcv_runs"}
 """Where the output keeps the runs of a testbed."""
 
-SIZE = 32
 PHANTOM_PLAN = Plan(
     dataset="phantom",
     channels=("mark",),
-    labels={"background": 0, "first": 1, "second": 2},
+    labels={"background": 0, "left tube": 1, "right tube": 2},
     plane="axial",
     spacing=(1.0, 1.0),
     patch_size=(SIZE, SIZE),
@@ -70,23 +68,9 @@ PHANTOM_PLAN = Plan(
 
 
 def phantom(depth: int, rng: np.random.Generator, name: str) -> Case:
-    """Two wandering discs of radius 4; a hole in the first slice tells class 1."""
-    rows, columns = np.mgrid[:SIZE, :SIZE]
-    labels = np.zeros((SIZE, SIZE, depth), np.uint8)
-    image = rng.normal(0, 0.15, (SIZE, SIZE, depth)).astype(np.float32)
-    places = np.array([[SIZE / 2, SIZE * 0.28], [SIZE / 2, SIZE * 0.72]]) + rng.uniform(-3, 3, (2, 2))
-    order = rng.permutation(2)
-    home = places.copy()
-    for d in range(depth):
-        places += rng.normal(0, 0.6, (2, 2)) + 0.1 * (home - places)
-        for class_id, place in zip((1, 2), places[order], strict=True):
-            disc = (rows - place[0]) ** 2 + (columns - place[1]) ** 2 <= 16
-            image[..., d][disc] += 1.0
-            labels[..., d][disc] = class_id
-            if d == 0 and class_id == 1:
-                image[..., d][(rows - place[0]) ** 2 + (columns - place[1]) ** 2 <= 4] -= 1.0
-    grid = Geometry((SIZE, SIZE, depth), np.eye(4))
-    return preprocess(Volume(image[None], grid), PHANTOM_PLAN, LabelMap(labels, grid), name)
+    """A phantom as the network sees it."""
+    image, labels = draw(depth, rng)
+    return preprocess(image, PHANTOM_PLAN, labels, name)
 
 
 def score(segmenter: Segmenter, cases: list[Case]) -> float:

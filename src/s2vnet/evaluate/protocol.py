@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from s2vnet.evaluate.clicks import Over, next_click
-from s2vnet.evaluate.metrics import Labels, Spacing, dice, require_same_shape, surface_dice
+from s2vnet.evaluate.metrics import NSD_TOLERANCE_MM, Labels, Spacing, dice, require_same_shape, surface_dice
 from s2vnet.types import Point
 
 
@@ -35,7 +35,7 @@ class Played:
     dice: list[dict[int, float]]
     """Dice of each class that the truth shows, per round."""
     nsd: list[dict[int, float]]
-    """Normalised surface Dice (2 mm), likewise."""
+    """Normalised surface Dice, likewise."""
     clicks: list[list[Point]]
     """Clicks that led to each round; empty for round 0 and for rounds without any error."""
     seconds_per_round: list[float]
@@ -51,6 +51,7 @@ def play(
     jitter_mm: float = 0.0,
     seed: int = 42,
     over: Over = "true-class",
+    tolerance_mm: float = NSD_TOLERANCE_MM,
 ) -> Played:
     """Score the automatic result, then correct it for some rounds.
 
@@ -67,6 +68,7 @@ def play(
         jitter_mm: see :func:`s2vnet.evaluate.clicks.next_click`.
         seed: of the draws among equally good clicks and of the jitter.
         over: see :func:`s2vnet.evaluate.clicks.next_click`.
+        tolerance_mm: of the normalised surface Dice.
 
     Raises:
         InputError: the shapes differ or are not three-dimensional.
@@ -77,7 +79,7 @@ def play(
     shown = set(np.unique(truth).tolist())
     classes = [c for c in class_ids if c != 0 and c in shown]
     played = Played([], [], [[]], [])
-    _score(played, labels, truth, classes, spacing)
+    _score(played, labels, truth, classes, spacing, tolerance_mm)
     for _ in range(rounds):
         found = (next_click(labels, truth, c, spacing, rng, jitter_mm, over) for c in classes)
         clicks = list(dict.fromkeys(click for click in found if click is not None))
@@ -90,7 +92,7 @@ def play(
         session.add_round(clicks)
         labels = session.labels
         played.seconds_per_round.append(time.perf_counter() - start)
-        _score(played, labels, truth, classes, spacing)
+        _score(played, labels, truth, classes, spacing, tolerance_mm)
     return played
 
 
@@ -111,6 +113,8 @@ def clicks_to_reach(dice_per_round: Sequence[float], target: float) -> int | Non
     return next((number for number, score in enumerate(dice_per_round) if score >= target), None)
 
 
-def _score(played: Played, labels: Labels, truth: Labels, classes: Sequence[int], spacing: Spacing) -> None:
+def _score(
+    played: Played, labels: Labels, truth: Labels, classes: Sequence[int], spacing: Spacing, tolerance_mm: float
+) -> None:
     played.dice.append({c: dice(labels == c, truth == c) for c in classes})
-    played.nsd.append({c: surface_dice(labels == c, truth == c, spacing) for c in classes})
+    played.nsd.append({c: surface_dice(labels == c, truth == c, spacing, tolerance_mm) for c in classes})

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
@@ -147,19 +147,27 @@ def _setup(fabric: Fabric, model_config: ModelConfig, config: TrainConfig) -> tu
     """Model, its average, optimizer, and the step module as Fabric wraps it."""
     torch.manual_seed(config.seed)
     model = S2VNet(model_config)
+    step, wrapped = fabric.setup(ClipStep(model, config), make_optimizer(model, config))
+    return Run(0, model, make_average(model, config), wrapped), step
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW with weight decay on matrices and filters alone."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
-    step, wrapped = fabric.setup(ClipStep(model, config), optimizer)
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def make_average(model: nn.Module, config: TrainConfig) -> AveragedModel:
+    """The exponential average of a model's weights."""
 
     def average(averaged: _Tensors, current: _Tensors, count: Tensor | int) -> None:
         # early on the average follows quickly, or a short run would keep its initial weights
         decay = min(config.ema_decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
-    ema = AveragedModel(model, multi_avg_fn=average)
-    return Run(0, model, ema, wrapped), step
+    return AveragedModel(model, multi_avg_fn=average)
 
 
 def _fit(
@@ -187,9 +195,9 @@ def _fit(
     before = run.history[-1] if run.history else {}
     started = time.monotonic() - before.get("seconds", 0.0), time.process_time() - before.get("cpu_seconds", 0.0)
     losses: list[Tensor] = []
-    with _interruptible() as interrupted:
+    with interruptible() as interrupted:
         for indices, clip in zip(batches, loader, strict=True):
-            rate = _learning_rate(run.step, total, config)
+            rate = learning_rate(run.step, run.step / total, config)
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
             clip = fabric.to_device(clip)
@@ -233,10 +241,10 @@ def _cost(started: tuple[float, float]) -> dict[str, float]:
     return found
 
 
-def _learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Linear warm-up, then polynomial decay with exponent 0.9 (nnU-Net's)."""
+def learning_rate(step: int, done: float, config: TrainConfig) -> float:
+    """Linear warm-up, then polynomial decay with exponent 0.9 (nnU-Net's); `done` is the part that is over, 0..1."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return config.learning_rate * warm * float((1 - step / total) ** 0.9)
+    return config.learning_rate * warm * float((1 - done) ** 0.9)
 
 
 def _quick_scores(run: Run, cases: Sequence[Case], plan: dict[str, Any], folder: Path) -> dict[str, float]:
@@ -301,7 +309,7 @@ def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
         raise CheckpointError(f"{path}: damaged ({reason}); remove it and start again") from error
 
 
-class _interruptible:
+class interruptible:
     """Within it, an interrupt (Ctrl-C, SIGTERM) waits for the end of a step; a second one is immediate."""
 
     def __enter__(self) -> Callable[[], bool]:

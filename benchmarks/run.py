@@ -1,0 +1,218 @@
+"""From a dataset to the finished tables: plan, train, predict, score.
+
+    python benchmarks/run.py phantom -o runs/phantom --quick
+    python benchmarks/run.py btcv-downsampled --data ../shared/data -o runs/btcv
+    python benchmarks/run.py btcv-downsampled --data ../shared/data -o runs/btcv --test
+
+Every stage leaves its result in the output folder and is skipped when it is there, so the same command goes on after
+an interrupt. Test cases are opened by `--test` alone. The result: `report.json`, `report.md` and pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads, see s2vnet.cli
+
+import typer
+
+from phantom import write_dataset
+from recipe import FINAL, OURS, Recipe, chosen, read_recipe
+from s2vnet.atomic import replacing, require_writable
+from s2vnet.data.dataset import read_dataset
+from s2vnet.data.fingerprint import take_fingerprint
+from s2vnet.data.plan import make_plan, read_plan, save
+from s2vnet.infer.pictures import write_overlay
+from s2vnet.model.checkpoint import choose_device
+from s2vnet.types import InputError, S2VNetError
+from s2vnet.volume.files import read_labels
+from stages import Run, guarded, hardware, missing, predict_stage, score_stage, train_stage, write_json
+from tables import PICTURES, extreme_cases, gather, markdown, plots, save_figure
+
+STAGES = (train_stage, predict_stage, score_stage)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Everything that is not done yet, then the report.
+
+    Raises:
+        InputError: an option, recipe or dataset that is not what it has to be; also when a stage failed, which has
+            said why.
+        KeyboardInterrupt: interrupted, after what was at work has been saved.
+    """
+    recipe = read_recipe(arguments.recipe)
+    recipe = recipe.quick() if arguments.quick else recipe
+    out: Path = arguments.output
+    methods = chosen(arguments.methods, recipe.methods, "method")
+    seeds = chosen(arguments.seeds, recipe.seeds, "seed")
+    wanted = arguments.folds or ([FINAL] if arguments.test else [str(fold) for fold in recipe.folds])
+    wrong = [fold for fold in wanted if fold != FINAL and not fold.isdecimal()]
+    if wrong:
+        raise InputError(f"no fold {wrong[0]!r}; folds are numbers, or {FINAL} with --test")
+    folds = [fold if fold == FINAL else int(fold) for fold in dict.fromkeys(wanted)]
+    if FINAL in folds and not arguments.test:
+        raise InputError(f"fold {FINAL} opens the test cases; add --test once every choice has been made")
+    device = choose_device(arguments.device).type
+    skipped = {method: why for method in methods if (why := missing(method))}
+    data = _data(recipe, arguments.data, out)
+    if recipe.phantom is None:
+        dataset = read_dataset(data)  # before anything is written
+        for fold in folds:
+            recipe.cases(dataset, fold)
+    out.mkdir(parents=True, exist_ok=True)
+    require_writable(out)
+    _keep_recipe(recipe, out)
+    if recipe.phantom is not None and not (data / "dataset.json").exists():
+        write_dataset(data, **recipe.phantom.model_dump())
+    _plan(recipe, data, out)
+    runs = [
+        Run(recipe, data, out, fold, seed, method, device)
+        for fold in folds
+        for seed in seeds
+        for method in methods
+        if method not in skipped
+    ]
+    for one in runs:
+        if OURS not in methods and not (replace(one, method=OURS).folder / "trained.json").exists():
+            raise InputError(f"run {OURS} first: the seconds that it takes are what {one.method} gets")
+    for one in sorted(runs, key=lambda r: r.method != OURS):  # ours first: its seconds are the others' budget
+        for stage in STAGES:
+            _apart(stage, one)
+    _report(arguments, recipe, runs, skipped, device)
+
+
+def _data(recipe: Recipe, given: Path | None, out: Path) -> Path:
+    """The dataset's folder."""
+    if recipe.phantom is not None:
+        return out / recipe.dataset
+    if given is None:
+        raise InputError(f"--data: name the folder that holds {recipe.dataset}")
+    found = next((p for p in (given / recipe.dataset, given) if (p / "dataset.json").is_file()), None)
+    if found is None:
+        raise InputError(f"{given}: no {recipe.dataset} there; see `s2vnet import`")
+    return found
+
+
+def _keep_recipe(recipe: Recipe, out: Path) -> None:
+    """Note what the folder is for; refuse one that is for something else. More methods, folds and seeds may come."""
+    path, free = out / "recipe.json", {"methods", "folds", "seeds", "title"}
+    text = recipe.model_dump_json(indent=2) + "\n"
+    if path.exists():
+        before, now = json.loads(path.read_text()), json.loads(text)
+        other = [key for key in now if key not in free and before.get(key) != now[key]]
+        if other:
+            raise InputError(f"{out} was made by another recipe ({', '.join(other)}); choose another folder")
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def _plan(recipe: Recipe, data: Path, out: Path) -> None:
+    path = out / "plan.json"
+    if not path.exists():
+        plan = recipe.plan_from(make_plan(take_fingerprint(read_dataset(data))))
+        recipe.train_config(plan, 0)
+        recipe.model_config_of(plan)
+        save(plan, path)
+
+
+def _apart(stage: Any, one: Run) -> None:
+    """Run a stage in a process of its own, so that its peak memory can be told."""
+    if stage is not train_stage and not one.todo({predict_stage: "predicted", score_stage: "scores"}[stage]):
+        return
+    if stage is train_stage and (one.folder / "trained.json").exists():
+        return
+    typer.echo(f"{one.method}, fold {one.fold}, seed {one.seed}: {stage.__name__.removesuffix('_stage')}", err=True)
+    process = CONTEXT.Process(target=guarded, args=(stage, one))
+    process.start()
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.join()
+        raise
+    if process.exitcode:
+        why = "interrupted or out of memory" if process.exitcode < 0 else "see above"
+        raise InputError(f"{one.method}, {stage.__name__.replace('_', ' ')} failed ({why}); the same command goes on")
+
+
+def _report(arguments: argparse.Namespace, recipe: Recipe, runs: Sequence[Run], skipped: Any, device: str) -> None:
+    out: Path = arguments.output
+    plan, by_method = read_plan(out / "plan.json"), {}
+    classes = {value: name for name, value in plan.labels.items() if value}
+    for one in runs:
+        by_method.setdefault(one.method, []).append(one.folder)
+    report: dict[str, Any] = {
+        "title": recipe.title,
+        "command": "python benchmarks/run.py " + " ".join(sys.argv[1:]),
+        "date": datetime.date.today().isoformat(),
+        "hardware": hardware(device),
+        "device": device,
+        "quick": arguments.quick,
+        "recipe": recipe.model_dump(mode="json"),
+        "tolerance_mm": recipe.tolerance_mm,
+        "budget_share": recipe.budget_share,
+        "skipped": skipped,
+        "methods": {method: gather(folders, classes, recipe.rounds) for method, folders in by_method.items()},
+    }
+    write_json(out / "report.json", report)
+    report = json.loads((out / "report.json").read_text())  # as whoever reads it later will find it
+    plots(report, lambda name, figure: save_figure(out / f"{name}.png", figure))
+    if OURS in by_method:
+        dataset = read_dataset(runs[0].data)
+        for kind, name in extreme_cases(report["methods"][OURS]).items():
+            volume, truth = dataset.read(dataset.case(name))
+            folder = next(f for f in by_method[OURS] if (f / "scores" / f"{name}.json").exists())
+            columns = {"truth": truth, "automatic": read_labels(folder / "labels" / f"{name}.nii.gz")}
+            write_overlay(out / f"{kind}.png", volume, columns, classes, plan.axis)  # type: ignore[arg-type]
+    there = {name: f"{name}.png" for name in PICTURES if (out / f"{name}.png").exists()}
+    with replacing(out / "report.md") as temporary:
+        temporary.write_text(markdown(report, there.get))
+    typer.echo(f"{out / 'report.md'}")
+
+
+def main() -> None:
+    """Any expected error becomes one line and exit code 1; an interrupt 130."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="name in benchmarks/recipes, or file")
+    parser.add_argument("--data", type=Path, help="folder that holds the recipe's dataset")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="try the code in a minute; the figures mean nothing")
+    parser.add_argument("--methods", nargs="+", help="some of the recipe's")
+    parser.add_argument("--folds", nargs="+", help=f"numbers, or {FINAL}")
+    parser.add_argument("--seeds", nargs="+", help="some of the recipe's")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--test", action="store_true", help=f"open the test cases (fold {FINAL} unless folds are named)"
+    )
+    arguments = parser.parse_args()
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        run(arguments)
+    except S2VNetError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on", err=True)
+        sys.exit(130)
+
+
+CONTEXT = multiprocessing.get_context("forkserver")
+"""Each stage starts from a server that has loaded the libraries once and done nothing with them."""
+CONTEXT.set_forkserver_preload(["stages"])
+
+if __name__ == "__main__":
+    main()
