@@ -37,8 +37,9 @@ def place(maps: Tensor, class_id: int, cell: Sequence[int]) -> None:
     if all(len(r) for r in ranges):
         squares = [(r - c) ** 2 for r, c in zip(ranges, cell, strict=True)]
         distance = squares[0][:, None, None] + squares[1][:, None] + squares[2]
-        window = (class_id, *(slice(int(r[0]), int(r[-1]) + 1) for r in ranges))
-        maps[window] = torch.maximum(maps[window], torch.exp(-distance / (2 * SIGMA**2)))
+        depth, rows, columns = (slice(int(r[0]), int(r[-1]) + 1) for r in ranges)
+        window = maps[class_id, depth, rows, columns]
+        window.copy_(torch.maximum(window, torch.exp(-distance / (2 * SIGMA**2))))
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

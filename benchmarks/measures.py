@@ -145,10 +145,10 @@ def rates(sums: Mapping[str, Any]) -> dict[str, Any]:
 def twins(class_names: Mapping[int, str]) -> dict[int, int]:
     """Class to class of the other side, for names that differ by left and right (or a last _L and _R) alone."""
     by_name = {name: k for k, name in class_names.items()}
-    found = {}
+    found: dict[int, int] = {}
     for name, k in by_name.items():
         for one, other in ((r"left", "right"), (r"_L$", "_R")):
             twin = by_name.get(re.sub(one, other, name))
-            if twin not in (None, k):
-                found |= {k: twin, twin: k}  # type: ignore[dict-item]
+            if twin is not None and twin != k:
+                found |= {k: twin, twin: k}
     return found

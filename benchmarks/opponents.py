@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,16 +63,15 @@ def build(name: str, channels: int, classes: int, patch: Patch, spacing: Sequenc
     """
     dimensions = len(patch)
     if name == "unetr":
-        return UNETR(channels, classes, patch)
-    small = not name.startswith("nnunet")
-    widths = (SMALL_WIDTHS if small else NNUNET_WIDTHS)[dimensions]
+        return cast(nn.Module, UNETR(channels, classes, patch))
+    widths = widths_of(name, dimensions)
     strides, kernels = stages(patch, spacing, len(widths))
     widths = widths[: len(strides)]
-    if small:
-        return DynUNet(dimensions, channels, classes, kernels, strides, strides[1:], filters=widths)
+    if not name.startswith("nnunet"):
+        return cast(nn.Module, DynUNet(dimensions, channels, classes, kernels, strides, strides[1:], filters=widths))
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
-    return PlainConvUNet(
+    network: nn.Module = PlainConvUNet(
         channels,
         len(widths),
         widths,
@@ -88,6 +88,18 @@ def build(name: str, channels: int, classes: int, patch: Patch, spacing: Sequenc
         nonlin_kwargs={"inplace": True},
         deep_supervision=True,
     )
+    return network
+
+
+def widths_of(name: str, dimensions: int) -> tuple[int, ...]:
+    """Channels at each resolution, at most."""
+    return (NNUNET_WIDTHS if name.startswith("nnunet") else SMALL_WIDTHS)[dimensions]
+
+
+def multiple_of(name: str, patch: Patch, spacing: Sequence[float]) -> Patch:
+    """Cells that images must be whole multiples of for a U-Net."""
+    strides, _ = stages(patch, spacing, len(widths_of(name, len(patch))))
+    return tuple(math.prod(stride[axis] for stride in strides) for axis in range(len(patch)))
 
 
 def stages(patch: Patch, spacing: Sequence[float], most: int) -> tuple[list[list[int]], list[list[int]]]:
@@ -280,7 +292,7 @@ def fit(
             if interrupted():
                 raise KeyboardInterrupt
     history.append({"step": step, "loss": float(np.mean(losses or [np.nan])), "seconds": clock() - start})
-    return cast(nn.Module, average.module), history
+    return average.module, history
 
 
 @torch.inference_mode()
@@ -305,7 +317,8 @@ def segment_volume(network: nn.Module, image: Tensor, patch: Patch, device: torc
     logits = sliding_window_inference(
         whole, patch, 1, lambda window: first(network(window)), overlap=OVERLAP, mode="gaussian", device="cpu"
     )
-    return logits[0, :, :depth, :height, :width].softmax(0).half().transpose(0, 1)  # type: ignore[union-attr, return-value, index]
+    scores: Tensor = logits[0, :, :depth, :height, :width].softmax(0).half().transpose(0, 1)
+    return scores
 
 
 def first(outputs: Tensor | Sequence[Tensor]) -> Tensor:

@@ -99,7 +99,7 @@ class Recipe(BaseModel):
         Raises:
             InputError: no such fold, or test cases without labels.
         """
-        if fold == FINAL:
+        if fold == "final":
             parts = [case.name for case in dataset.training], [case.name for case in dataset.test if case.labels]
             if not parts[1]:
                 raise InputError(f"{dataset.root}: no test case has labels; fold {FINAL} cannot be scored")

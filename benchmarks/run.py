@@ -147,7 +147,8 @@ def _apart(stage: Any, one: Run) -> None:
 
 def _report(arguments: argparse.Namespace, recipe: Recipe, runs: Sequence[Run], skipped: Any, device: str) -> None:
     out: Path = arguments.output
-    plan, by_method = read_plan(out / "plan.json"), {}
+    plan = read_plan(out / "plan.json")
+    by_method: dict[str, list[Path]] = {}
     classes = {value: name for name, value in plan.labels.items() if value}
     for one in runs:
         by_method.setdefault(one.method, []).append(one.folder)

@@ -131,8 +131,7 @@ class Trained:
                 session = clicknet.ClickSession(self.network, case, self.names, self.patch, self.device)
             return session.segmentation, {"network": time.perf_counter() - start}
         elif opponents.DIMENSIONS[self.method] == 2:
-            strides = opponents.stages(self.patch, self.spacing, 7)[0]
-            multiple = tuple(int(np.prod([s[a] for s in strides])) for a in (0, 1))
+            multiple = opponents.multiple_of(self.method, self.patch, self.spacing)
             scores = opponents.segment_slices(self.network, case, self.plan, multiple, self.device)
         else:
             scores = opponents.segment_volume(self.network, torch.from_numpy(case.image), self.patch, self.device)
@@ -205,7 +204,7 @@ def train_stage(run: Run) -> None:
         parameters = sum(p.numel() for p in network.parameters())
         key = "cpu_seconds" if device.type == "cpu" else "seconds"
         found = {key: history[-1]["seconds"], "patch": patch, "spacing": spacing}
-    found |= {"parameters": parameters, "steps": history[-1]["step"], "peak_mb": peak_mb(), "history": history}
+    found |= {"parameters": parameters, "steps": history[-1]["step"], "history": history, **peaks()}
     write_json(run.folder / "trained.json", found)
     (run.folder / "checkpoint.pt").unlink(missing_ok=True)
 
@@ -232,7 +231,7 @@ def predict_stage(run: Run) -> None:
         last = list(seconds)[-1]  # bringing labels to the file's grid belongs to it
         parts = {"reading": read - start, **seconds, last: decoded - read - sum(seconds.values()) + seconds[last]}
         parts["writing"] = time.perf_counter() - decoded
-        write_json(run.folder / "predicted" / f"{name}.json", {"seconds": parts, "peak_mb": peak_mb()})
+        write_json(run.folder / "predicted" / f"{name}.json", {"seconds": parts, **peaks()})
 
 
 def score_stage(run: Run) -> None:
@@ -278,10 +277,11 @@ def confidence(segmentation: Segmentation) -> np.ndarray:
     return segmentation.restore.place(np.concatenate(parts), fill=1)
 
 
-def peak_mb() -> float:
-    """Peak memory of this process, MiB."""
+def peaks() -> dict[str, float]:
+    """Peak memory of this process in MiB, and on its GPU where it used one."""
     unit = 1024**2 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    found = {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    return found | ({"gpu_peak_mb": torch.cuda.max_memory_allocated() / 1024**2} if torch.cuda.is_initialized() else {})
 
 
 def hardware(device: str) -> str:

@@ -15,6 +15,8 @@ from s2vnet.atomic import replacing
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS, PAGE, IMAGES = DOCS / "results", DOCS / "results.md", DOCS / "images"
+BENCHMARKS = ("btcv-downsampled",)
+"""Reports of `benchmarks/run.py` that the page shows."""
 TESTBEDS = {
     "runs": "hippocampus, fold 0",
     "phantom_runs": "phantom, 12 slices",
@@ -29,7 +31,19 @@ def page() -> str:
         file = RESULTS / f"{name}.json"
         if file.exists() and (name != "yardsticks" or "dice" in json.loads(file.read_text())["networks"]["s2vnet"]):
             parts.append(section(json.loads(file.read_text())))
-    return "\n".join(parts)
+    return "\n".join([*parts, *(benchmark(name) for name in BENCHMARKS if (RESULTS / f"{name}.json").exists())])
+
+
+def benchmark(name: str) -> str:
+    """A report of `benchmarks/run.py`, with the pictures that lie in docs/images under its name."""
+    sys.path.insert(0, str(DOCS.parent / "benchmarks"))
+    from tables import PICTURES, markdown, plots
+
+    found = json.loads((RESULTS / f"{name}.json").read_text())
+    plots(found, lambda kind, figure: _save(figure, f"{name}-{kind}"))
+    there = {kind: f"images/{name}-{kind}.png" for kind in PICTURES if (IMAGES / f"{name}-{kind}.png").exists()}
+    text = markdown(found, there.get)
+    return "\n" + "".join(f"#{line}" if line.startswith("#") else line for line in text.splitlines(keepends=True))
 
 
 def crossvalidation(found: Mapping[str, Any]) -> str:
