@@ -33,11 +33,12 @@ def channels_of(image_channels: int, classes: int) -> int:
 
 def place(maps: Tensor, class_id: int, cell: Sequence[int]) -> None:
     """Draw a click at a cell (d, y, x) into maps (K, D, H, W)."""
-    ranges = [torch.arange(max(0, c - REACH), min(n, c + REACH + 1)) for c, n in zip(cell, maps.shape[1:], strict=True)]
-    if all(len(r) for r in ranges):
+    near = [(max(0, c - REACH), min(n, c + REACH + 1)) for c, n in zip(cell, maps.shape[1:], strict=True)]
+    if all(start < stop for start, stop in near):
+        ranges = [torch.arange(start, stop) for start, stop in near]
         squares = [(r - c) ** 2 for r, c in zip(ranges, cell, strict=True)]
         distance = squares[0][:, None, None] + squares[1][:, None] + squares[2]
-        depth, rows, columns = (slice(int(r[0]), int(r[-1]) + 1) for r in ranges)
+        depth, rows, columns = (slice(start, stop) for start, stop in near)
         window = maps[class_id, depth, rows, columns]
         window.copy_(torch.maximum(window, torch.exp(-distance / (2 * SIGMA**2))))
 

@@ -212,8 +212,11 @@ def main() -> None:
 
 
 CONTEXT = multiprocessing.get_context("forkserver")
-"""Each stage starts from a server that has loaded the libraries once and done nothing with them."""
-CONTEXT.set_forkserver_preload(["stages"])
+"""Each stage starts from a server that has loaded the slow libraries once and done nothing with them."""
+CONTEXT.set_forkserver_preload(
+    ["s2vnet.train.loop", "s2vnet.train.curves", "s2vnet.infer.session", "monai.networks.nets.dynunet"]
+    + ["monai.networks.nets.unetr", "monai.metrics.surface_dice", "monai.metrics.hausdorff_distance"]
+)
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,86 @@
+"""Recipes: all that come with the repository are whole, and a wrong one is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ablation import PHANTOM_PLAN
+from phantom import write_dataset
+from recipe import FINAL, RECIPES, Recipe, chosen, read_recipe
+from s2vnet.data.dataset import read_dataset
+from s2vnet.types import InputError
+
+NAMES = sorted(path.stem for path in RECIPES.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_is_whole(name: str) -> None:
+    recipe = read_recipe(name)
+    plan = recipe.plan_from(PHANTOM_PLAN)
+    assert recipe.train_config(plan, 3).seed == 3
+    assert recipe.model_config_of(plan).num_classes == plan.num_classes
+    assert FINAL not in recipe.folds  # the test is opened by --test alone
+    assert recipe.quick().most_cases is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fold": 0}, "fold: Extra inputs"),
+        ({"methods": ["sam"]}, "methods.0: Input should be"),
+        ({"seeds": []}, "seeds: Tuple should have at least 1"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    content = json.loads((RECIPES / "phantom.json").read_text()) | change
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"^mine.json: {message}[^\n]*$"):
+        read_recipe(str(file))
+    file.write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        read_recipe(str(file))
+
+
+def test_wrong_settings_are_named() -> None:
+    recipe = read_recipe("phantom").model_copy(update={"training": {"epoch": 3}, "plan": {"plane": "oblique"}})
+    with pytest.raises(InputError, match="training: epoch: Extra"):
+        recipe.train_config(PHANTOM_PLAN, 0)
+    with pytest.raises(InputError, match="plan: plane: "):
+        recipe.plan_from(PHANTOM_PLAN)
+
+
+def test_patches_keep_their_size_in_mm() -> None:
+    recipe = read_recipe("hippocampus").model_copy(update={"plan": {"spacing": (2.0, 2.0)}})
+    assert recipe.plan_from(PHANTOM_PLAN).patch_size == (16, 16)
+
+
+def test_cases_of_folds_and_of_the_test(tmp_path: Path) -> None:
+    write_dataset(tmp_path, training=10, test=2, depth=3)
+    dataset, recipe = read_dataset(tmp_path), read_recipe("phantom")
+    train, scored = recipe.cases(dataset, 1)
+    assert len(train) == 8
+    assert not set(train) & set(scored)
+    assert recipe.cases(dataset, "final") == ([f"tr{n:03d}" for n in range(10)], ["ts000", "ts001"])
+    assert [len(names) for names in recipe.quick().cases(dataset, 0)] == [4, 2]
+    with pytest.raises(InputError, match="no fold 5; choose 0 to 4, or final"):
+        recipe.cases(dataset, 5)
+    for file in (tmp_path / "labelsTs").iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match="no test case has labels"):
+        recipe.cases(read_dataset(tmp_path), "final")
+
+
+def test_names_choose_among_what_there_is() -> None:
+    assert chosen(None, (0, 1), "seed") == [0, 1]
+    assert chosen(["1", "1"], (0, 1), "seed") == [1]
+    with pytest.raises(InputError, match="seed '7' is not one of 0, 1"):
+        chosen(["7"], (0, 1), "seed")
+
+
+def test_opponents_get_the_budget_unless_told_otherwise() -> None:
+    assert all(read_recipe(name).budget_share == 1 for name in NAMES)
+    assert isinstance(read_recipe("phantom"), Recipe)

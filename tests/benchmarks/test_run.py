@@ -1,0 +1,123 @@
+"""The whole command on phantoms: every table, no work twice, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from phantom import write_dataset
+from recipe import RECIPES
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, str(ROOT / "benchmarks" / "run.py")]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+NETWORK = "nnunet2d" if importlib.util.find_spec("dynamic_network_architectures") else "unet2d"
+QUICK = ["phantom", "--quick", "--device", "cpu", "--methods", "s2vnet", NETWORK, "clicknet"]
+
+
+def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+
+
+def test_quick_run_is_interrupted_goes_on_and_is_done_once(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = out / "fold-0-seed-0" / "s2vnet"
+    process = subprocess.Popen([*COMMAND, *QUICK, "-o", str(out)], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    for _ in range(1800):
+        if (first / "trained.json").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert "interrupted; the same command goes on" in process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert not (out / "report.json").exists()
+    trained = (first / "model.safetensors").stat().st_mtime_ns
+
+    finished = _run(*QUICK, "-o", out)
+    assert finished.returncode == 0, finished.stderr
+    assert "s2vnet, fold 0, seed 0: train" not in finished.stderr
+    assert (first / "model.safetensors").stat().st_mtime_ns == trained
+    report = json.loads((out / "report.json").read_text())
+    assert list(report["methods"]) == ["s2vnet", NETWORK, "clicknet"]
+    for method, found in report["methods"].items():
+        assert set(found["automatic"]["per_class"]) == {"left tube", "right tube"}
+        assert len(found["automatic"]["cases"]) == 2
+        assert 0 <= found["uncertainty"]["ece"] <= 1
+        assert set(found["failures"]) == {"ends", "parts", "false", "twins"}
+        parts = {"reading", "writing"} | ({"encoding", "decoding"} if method == "s2vnet" else {"network"})
+        assert set(found["cost"]["seconds_per_scan"]) == parts
+        assert min(found["cost"]["seconds_per_scan"].values()) > 0
+        assert found["cost"]["parameters"] > 1000 < found["cost"]["peak_mb"] * 1000
+        assert ("interactive" in found) == ("one_at_a_time" in found) == (method != NETWORK)
+    played = report["methods"]["clicknet"]["interactive"]
+    assert len(played["dice_per_round"]) == 3
+    assert {"dsc_auc", "nsd_auc", "noc85", "noc90", "seconds_per_round"} <= set(played)
+    budget = report["methods"]["s2vnet"]["cost"]["cpu_seconds"]
+    for name in (NETWORK, "clicknet"):
+        assert report["methods"][name]["cost"]["cpu_seconds"] >= budget
+    text = (out / "report.md").read_text()
+    for title in ("Automatic", "HD95 (mm) per organ", "Interactive", "Uncertainty", "Cost", "Where ours fails"):
+        assert f"# {title}\n" in text
+    for name in ("curves", "rounds", "organs", "best", "median", "worst"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"]({name}.png)" in text
+
+    files = {path: path.stat().st_mtime_ns for path in first.parent.rglob("*")}
+    again = _run(*QUICK, "-o", out)
+    assert again.returncode == 0
+    assert ": train" not in again.stderr + again.stdout
+    assert {path: path.stat().st_mtime_ns for path in first.parent.rglob("*")} == files
+
+    other = _run(*[a for a in QUICK if a != "--quick"], "-o", out)
+    assert other.returncode == 1
+    assert "was made by another recipe (training, rounds, most_cases)" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["btvc"], "no recipe 'btvc'; give a file or one of amos, btcv, btcv-downsampled"),
+        (["hippocampus"], "--data: name the folder that holds Dataset004_Hippocampus"),
+        (["hippocampus", "--data", "DATA"], "no Dataset004_Hippocampus there"),
+        (["FILE", "--data", "DATA", "--folds", "7"], "no fold 7; choose 0 to 4"),
+        (["FILE", "--data", "DATA", "--folds", "one"], "no fold 'one'"),
+        (["FILE", "--data", "DATA", "--folds", "final"], "add --test once every choice has been made"),
+        (["FILE", "--data", "DATA", "--methods", "sam"], "method 'sam' is not one of s2vnet"),
+        (["FILE", "--data", "DATA", "--methods", "unet2d"], "run s2vnet first"),
+        (["FILE", "--data", "DATA", "--device", "abacus"], "device abacus is not available"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import run
+
+    content = json.loads((RECIPES / "phantom.json").read_text())
+    del content["phantom"]
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    write_dataset(tmp_path / "data" / content["dataset"], training=5, test=1, depth=3)
+    given = {"DATA": str(tmp_path / "data"), "FILE": str(tmp_path / "mine.json")}
+    options = [*(given.get(a, a) for a in arguments), "-o", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["run.py", *options])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as stopped:
+        run.main()
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out" / "report.json").exists()
