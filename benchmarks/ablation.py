@@ -15,7 +15,6 @@ import argparse
 import datetime
 import itertools
 import json
-import math
 import platform
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 
 from phantom import SIZE, draw
+from recipe import changed_plan
 from s2vnet.atomic import replacing
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import read_dataset, read_folds
@@ -125,13 +125,7 @@ def run_dataset(
 
 def coarser(plan: Plan, spacing: float) -> Plan:
     """The plan with a coarser sampling in plane and full-resolution masks, so that a CPU can train it in minutes."""
-    multiple = 8
-    patch = [
-        multiple * math.ceil(size * old / spacing / multiple)
-        for size, old in zip(plan.patch_size, plan.spacing, strict=True)
-    ]
-    changes = {"spacing": (spacing, spacing), "patch_size": (patch[0], patch[1]), "encoder": "tiny", "stem_stride": 1}
-    return plan.model_copy(update=changes)
+    return changed_plan(plan, {"spacing": (spacing, spacing), "encoder": "tiny", "stem_stride": 1})
 
 
 def load(path: Path) -> dict[str, Any]:

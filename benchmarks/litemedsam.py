@@ -6,7 +6,6 @@ clicks; nothing is trained.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,14 +76,11 @@ def _box(mask: np.ndarray) -> list[int]:
 
 @contextmanager
 def _without_timm() -> Iterator[None]:
-    """Give the network's code the four helpers that it takes from timm, where timm cannot be had.
+    """Give the network's code the four helpers that it takes from timm.
 
-    timm needs torchvision, which the CPU build of torch lacks. What is given here is what they do when nothing is
-    trained; whatever else would need timm still fails, by name.
+    timm needs torchvision, which does not load beside a CPU build of torch. What is given here is what the helpers do
+    when nothing is trained; whatever else would need timm still fails, by name.
     """
-    if importlib.util.find_spec("timm") and importlib.util.find_spec("torchvision"):
-        yield
-        return
 
     class DropPath(nn.Identity):
         """Drops nothing, as timm's does outside training."""

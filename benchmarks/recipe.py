@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -84,14 +84,8 @@ class Recipe(BaseModel):
         return checked(ModelConfig, {"encoder": plan.encoder, **plan.network, **self.network}, "network")
 
     def plan_from(self, made: Plan) -> Plan:
-        """The plan with this recipe's changes; patches keep their size in mm. Raises InputError for a wrong one."""
-        changes = dict(self.plan)
-        if {"spacing", "stem_stride"} & changes.keys() and "patch_size" not in changes:
-            multiple = 8 * changes.get("stem_stride", made.stem_stride)
-            pairs = zip(made.patch_size, made.spacing, changes.get("spacing", made.spacing), strict=True)
-            cells = [math.ceil(round(size * old / new / multiple, 6)) for size, old, new in pairs]
-            changes["patch_size"] = [min(LARGEST_PATCH, multiple * n) for n in cells]
-        return checked(Plan, {**made.model_dump(), **changes}, "plan")
+        """The plan with this recipe's changes. Raises InputError for a wrong one."""
+        return changed_plan(made, self.plan)
 
     def cases(self, dataset: Dataset, fold: Fold) -> tuple[list[str], list[str]]:
         """Names of the cases that are trained on and of those that are scored.
@@ -110,6 +104,17 @@ class Recipe(BaseModel):
             parts = splits[fold]["train"], splits[fold]["val"]
         train, score = self.most_cases or (None, None)
         return parts[0][:train], parts[1][:score]
+
+
+def changed_plan(made: Plan, changes: Mapping[str, Any]) -> Plan:
+    """A plan with changes; patches keep their size in mm unless told otherwise. Raises InputError for a wrong one."""
+    patch = {}
+    if {"spacing", "stem_stride"} & changes.keys():
+        multiple = 8 * changes.get("stem_stride", made.stem_stride)
+        pairs = zip(made.patch_size, made.spacing, changes.get("spacing", made.spacing), strict=True)
+        cells = [math.ceil(round(size * old / new / multiple, 6)) for size, old, new in pairs]
+        patch = {"patch_size": [min(LARGEST_PATCH, multiple * n) for n in cells]}
+    return checked(Plan, {**made.model_dump(), **patch, **changes}, "plan")
 
 
 def read_recipe(name: str) -> Recipe:

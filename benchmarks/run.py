@@ -5,7 +5,8 @@
     python benchmarks/run.py btcv-downsampled --data ../shared/data -o runs/btcv --test
 
 Every stage leaves its result in the output folder and is skipped when it is there, so the same command goes on after
-an interrupt. Test cases are opened by `--test` alone. The result: `report.json`, `report.md` and pictures.
+an interrupt. The result: `report.json`, `report.md` and pictures. Test cases are opened by `--test` alone; their report
+lies in `test/`.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> None:
     if wrong:
         raise InputError(f"no fold {wrong[0]!r}; folds are numbers, or {FINAL} with --test")
     folds = [fold if fold == FINAL else int(fold) for fold in dict.fromkeys(wanted)]
+    if FINAL in folds and len(folds) > 1:
+        raise InputError(f"fold {FINAL} stands alone: its figures belong in no row with those of other folds")
     if FINAL in folds and not arguments.test:
         raise InputError(f"fold {FINAL} opens the test cases; add --test once every choice has been made")
     device = choose_device(arguments.device).type
@@ -146,8 +149,9 @@ def _apart(stage: Any, one: Run) -> None:
 
 
 def _report(arguments: argparse.Namespace, recipe: Recipe, runs: Sequence[Run], skipped: Any, device: str) -> None:
-    out: Path = arguments.output
-    plan = read_plan(out / "plan.json")
+    plan = read_plan(arguments.output / "plan.json")
+    out = arguments.output / "test" if runs[0].fold == FINAL else arguments.output
+    out.mkdir(exist_ok=True)
     by_method: dict[str, list[Path]] = {}
     classes = {value: name for name, value in plan.labels.items() if value}
     for one in runs:
@@ -159,6 +163,10 @@ def _report(arguments: argparse.Namespace, recipe: Recipe, runs: Sequence[Run], 
         "hardware": hardware(device),
         "device": device,
         "quick": arguments.quick,
+        "scored": f"folds {', '.join(sorted({str(one.fold) for one in runs}))}"
+        if runs[0].fold != FINAL
+        else "test cases",
+        "seeds": sorted({one.seed for one in runs}),
         "recipe": recipe.model_dump(mode="json"),
         "tolerance_mm": recipe.tolerance_mm,
         "budget_share": recipe.budget_share,
@@ -214,8 +222,10 @@ def main() -> None:
 CONTEXT = multiprocessing.get_context("forkserver")
 """Each stage starts from a server that has loaded the slow libraries once and done nothing with them."""
 CONTEXT.set_forkserver_preload(
-    ["s2vnet.train.loop", "s2vnet.train.curves", "s2vnet.infer.session", "monai.networks.nets.dynunet"]
-    + ["monai.networks.nets.unetr", "monai.metrics.surface_dice", "monai.metrics.hausdorff_distance"]
+    [
+        *("s2vnet.train.loop", "s2vnet.train.curves", "s2vnet.infer.session", "monai.networks.nets.dynunet"),
+        *("monai.networks.nets.unetr", "monai.metrics.surface_dice", "monai.metrics.hausdorff_distance"),
+    ]
 )
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ from s2vnet.model.checkpoint import choose_device
 from s2vnet.train.loop import load_cases, train
 from s2vnet.types import S2VNetError
 from s2vnet.volume.files import read_image, read_labels, write_labels
-from s2vnet.volume.geometry import Volume
+from s2vnet.volume.geometry import Geometry, Volume
 
 QUICK_CASES = 6
 NEEDED = {
@@ -120,6 +119,8 @@ class Trained:
 
             def told(done: int, total: int) -> None:
                 if 2 * done == total:
+                    if self.device.type == "cuda":
+                        torch.cuda.synchronize()
                     ends.append(time.perf_counter())
 
             found = self.segmenter.segment_case(case, told)
@@ -248,15 +249,14 @@ def score_stage(run: Run) -> None:
         assert truth is not None
         spacing = truth.geometry.spacing
         metrics = class_metrics(predicted.data, truth.data, classes, spacing, run.recipe.tolerance_mm)
-        _, orientation = truth.geometry.canonical()
-        across = partial(lambda data, turn: np.moveaxis(turn.apply(data), trained.plan.axis, 0), turn=orientation)
+        said, true = (slices_of(labels.data, truth.geometry, trained.plan) for labels in (predicted, truth))
         found: dict[str, Any] = {"metrics": {k: asdict(m) for k, m in metrics.items()}}
-        found["failures"] = failures(across(predicted.data), across(truth.data), trained.names)
+        found["failures"] = failures(said, true, trained.names)
         if run.method != "litemedsam":  # its masks know nothing of each other: no probabilities of classes
             segmentation, _ = trained.segment(preprocess(volume, trained.plan, name=name))
             found["calibration"] = calibration_bins(confidence(segmentation), predicted.data, truth.data)
-            uncertainty = across(segmentation.uncertainty().data[0])
-            found["spearman"] = slice_rank_correlation(uncertainty, across(predicted.data), across(truth.data))
+            uncertainty = slices_of(segmentation.uncertainty().data[0], truth.geometry, trained.plan)
+            found["spearman"] = slice_rank_correlation(uncertainty, said, true)
         session = trained.session(volume)
         if session is not None:
             played = play(
@@ -268,6 +268,11 @@ def score_stage(run: Run) -> None:
             assert fresh is not None
             found["one_at_a_time"] = one_at_a_time(fresh, truth.data, classes, spacing)
         write_json(run.folder / "scores" / f"{name}.json", found)
+
+
+def slices_of(data: np.ndarray, geometry: Geometry, plan: Plan) -> np.ndarray:
+    """Voxels (I, J, K) of a file as slices (D, H, W) across the plan's plane."""
+    return np.moveaxis(geometry.canonical()[1].apply(data), plan.axis, 0)
 
 
 def confidence(segmentation: Segmentation) -> np.ndarray:

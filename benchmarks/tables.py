@@ -113,7 +113,9 @@ def markdown(report: Found, picture: Callable[[str], str | None] = lambda name: 
 
 
 def _about(report: Found) -> str:
-    text = f"`{report['command']}`, {report['date']}, {report['hardware']}. Every opponent had the seconds "
+    cases, seeds = len(next(iter(report["methods"].values()))["automatic"]["cases"]), report["seeds"]
+    text = f"{cases} cases ({report['scored']}), seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. "
+    text += f"`{report['command']}`, {report['date']}, {report['hardware']}. Every opponent had the seconds "
     text += f"that ours took on the same fold and seed, times {report['budget_share']:g}.\n"
     if report["quick"]:
         text += "\n**A quick run: it shows that the code works; its figures mean nothing.**\n"

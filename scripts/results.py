@@ -15,7 +15,7 @@ from s2vnet.atomic import replacing
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS, PAGE, IMAGES = DOCS / "results", DOCS / "results.md", DOCS / "images"
-BENCHMARKS = ("btcv-downsampled",)
+BENCHMARKS = ("btcv-downsampled", "btcv-downsampled-test")
 """Reports of `benchmarks/run.py` that the page shows."""
 TESTBEDS = {
     "runs": "hippocampus, fold 0",
