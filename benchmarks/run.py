@@ -40,8 +40,6 @@ from s2vnet.volume.files import read_labels
 from stages import Run, guarded, hardware, missing, predict_stage, score_stage, train_stage, write_json
 from tables import PICTURES, extreme_cases, gather, markdown, plots, save_figure
 
-STAGES = (train_stage, predict_stage, score_stage)
-
 
 def run(arguments: argparse.Namespace) -> None:
     """Everything that is not done yet, then the report.
@@ -72,7 +70,10 @@ def run(arguments: argparse.Namespace) -> None:
         dataset = read_dataset(data)  # before anything is written
         for fold in folds:
             recipe.cases(dataset, fold)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {out}: {error.strerror}; choose a writable folder") from error
     require_writable(out)
     _keep_recipe(recipe, out)
     if recipe.phantom is not None and not (data / "dataset.json").exists():
@@ -85,12 +86,18 @@ def run(arguments: argparse.Namespace) -> None:
         for method in methods
         if method not in skipped
     ]
+    if not runs:
+        raise InputError(f"nothing to run: {'; '.join(f'{method} {why}' for method, why in skipped.items())}")
     for one in runs:
-        if OURS not in methods and not (replace(one, method=OURS).folder / "trained.json").exists():
+        if OURS not in methods and not replace(one, method=OURS).trained:
             raise InputError(f"run {OURS} first: the seconds that it takes are what {one.method} gets")
     for one in sorted(runs, key=lambda r: r.method != OURS):  # ours first: its seconds are the others' budget
-        for stage in STAGES:
-            _apart(stage, one)
+        if not one.trained:
+            _apart(train_stage, one)
+        if one.todo("predicted"):
+            _apart(predict_stage, one)
+        if one.todo("scores"):
+            _apart(score_stage, one)
     _report(arguments, recipe, runs, skipped, device)
 
 
@@ -130,10 +137,6 @@ def _plan(recipe: Recipe, data: Path, out: Path) -> None:
 
 def _apart(stage: Any, one: Run) -> None:
     """Run a stage in a process of its own, so that its peak memory can be told."""
-    if stage is not train_stage and not one.todo({predict_stage: "predicted", score_stage: "scores"}[stage]):
-        return
-    if stage is train_stage and (one.folder / "trained.json").exists():
-        return
     typer.echo(f"{one.method}, fold {one.fold}, seed {one.seed}: {stage.__name__.removesuffix('_stage')}", err=True)
     process = CONTEXT.Process(target=guarded, args=(stage, one))
     process.start()

@@ -42,7 +42,7 @@ from s2vnet.infer.segmenter import Segmentation, Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.model.checkpoint import choose_device
 from s2vnet.train.loop import load_cases, train
-from s2vnet.types import S2VNetError
+from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.files import read_image, read_labels, write_labels
 from s2vnet.volume.geometry import Geometry, Volume
 
@@ -89,9 +89,14 @@ class Run:
         dataset = read_dataset(self.data)
         return dataset, *self.recipe.cases(dataset, self.fold)
 
-    def todo(self, stage: str) -> list[str]:
-        """Scored cases that a stage has not done."""
-        return [name for name in self.cases()[2] if not (self.folder / stage / f"{name}.json").exists()]
+    def todo(self, part: str) -> list[str]:
+        """Scored cases of which a part, `predicted` or `scores`, is not there."""
+        return [name for name in self.cases()[2] if not (self.folder / part / f"{name}.json").exists()]
+
+    @property
+    def trained(self) -> bool:
+        """Whether its training is done."""
+        return (self.folder / "trained.json").exists()
 
 
 class Trained:
@@ -160,8 +165,6 @@ def network_of(method: Method, plan: Plan, patch: opponents.Patch, spacing: list
 
 def train_stage(run: Run) -> None:
     """Train and write `trained.json`."""
-    if (run.folder / "trained.json").exists():
-        return
     run.folder.mkdir(parents=True, exist_ok=True)
     if run.method == "litemedsam":
         parameters = sum(p.numel() for p in litemedsam.load(torch.device("cpu")).parameters())
@@ -186,6 +189,8 @@ def train_stage(run: Run) -> None:
     else:
         device = choose_device(run.device)
         ours = json.loads((replace(run, method=OURS).folder / "trained.json").read_text())
+        if ours["device"] != device.type:
+            raise InputError(f"{OURS} was trained on {ours['device']}: its seconds are no budget for {device.type}")
         budget = ours["cpu_seconds" if device.type == "cpu" else "seconds"] * run.recipe.budget_share
         patch = opponents.patch_of(run.method, cases, plan, run.recipe.patch_3d)
         spacing = list(opponents.grid_of(cases, plan))[-len(patch) :]
@@ -206,6 +211,7 @@ def train_stage(run: Run) -> None:
         key = "cpu_seconds" if device.type == "cpu" else "seconds"
         found = {key: history[-1]["seconds"], "patch": patch, "spacing": spacing}
     found |= {"parameters": parameters, "steps": history[-1]["step"], "history": history, **peaks()}
+    found["device"] = choose_device(run.device).type
     write_json(run.folder / "trained.json", found)
     (run.folder / "checkpoint.pt").unlink(missing_ok=True)
 
@@ -213,8 +219,6 @@ def train_stage(run: Run) -> None:
 def predict_stage(run: Run) -> None:
     """Segment every scored case, as a user would: file in, file out."""
     names = run.todo("predicted")
-    if not names:
-        return
     for folder in ("predicted", "labels"):
         (run.folder / folder).mkdir(exist_ok=True)
     trained, dataset = Trained(run), run.cases()[0]
@@ -238,8 +242,6 @@ def predict_stage(run: Run) -> None:
 def score_stage(run: Run) -> None:
     """Score what was written, then let the simulated user correct it."""
     names = run.todo("scores")
-    if not names:
-        return
     (run.folder / "scores").mkdir(exist_ok=True)
     trained, dataset = Trained(run), run.cases()[0]
     classes = [k for k in trained.names if k]

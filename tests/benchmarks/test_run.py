@@ -92,6 +92,7 @@ def test_quick_run_is_interrupted_goes_on_and_is_done_once(tmp_path: Path) -> No
         (["FILE", "--data", "DATA", "--folds", "7"], "no fold 7; choose 0 to 4"),
         (["FILE", "--data", "DATA", "--folds", "one"], "no fold 'one'"),
         (["FILE", "--data", "DATA", "--folds", "final"], "add --test once every choice has been made"),
+        (["FILE", "--data", "DATA", "--folds", "final", "0", "--test"], "fold final stands alone"),
         (["FILE", "--data", "DATA", "--methods", "sam"], "method 'sam' is not one of s2vnet"),
         (["FILE", "--data", "DATA", "--methods", "unet2d"], "run s2vnet first"),
         (["FILE", "--data", "DATA", "--device", "abacus"], "device abacus is not available"),
