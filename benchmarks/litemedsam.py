@@ -43,16 +43,16 @@ def segment(network: nn.Module, case: Case, classes: int, device: torch.device) 
     size = [round(height * scale), round(width * scale)]
     shrunk = F.interpolate(image, size=size, mode="bilinear", antialias=True)
     slices = F.pad(shrunk, (0, SIDE - size[1], 0, SIDE - size[0]))[0]
-    scores = torch.zeros(len(slices), classes, height, width)
+    scores = torch.zeros(len(slices), classes, height, width, dtype=torch.half)
     for d, picture in enumerate(slices):
         shown = [k for k in np.unique(case.labels[d]).tolist() if k]
         if shown:
             boxes = torch.tensor([_box(case.labels[d] == k) for k in shown]).float().to(device) * scale
             masks = _masks(network, picture.expand(1, 3, SIDE, SIDE).to(device), boxes)
             found = F.interpolate(masks[..., : size[0], : size[1]], size=(height, width), mode="bilinear")
-            scores[d, shown] = found[:, 0].sigmoid().cpu()
+            scores[d, shown] = found[:, 0].sigmoid().half().cpu()
     scores[:, 0] = 1 - scores[:, 1:].amax(1)
-    return (scores / scores.sum(1, keepdim=True)).half()
+    return scores.div_(scores.sum(1, keepdim=True))
 
 
 def _masks(network: nn.Module, picture: Tensor, boxes: Tensor) -> Tensor:

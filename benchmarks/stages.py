@@ -227,7 +227,12 @@ def predict_stage(run: Run) -> None:
         boxed = files.labels if run.method == "litemedsam" else None
         start = time.perf_counter()
         volume = read_image(files.images, frames_as_channels=len(files.images) == 1)
-        case = preprocess(volume, trained.plan, read_labels(boxed) if boxed else None, name)
+        if boxed is None:
+            case = preprocess(volume, trained.plan, name=name)
+        else:  # as it comes: on the file's own pixels
+            own = [s for a, s in enumerate(volume.geometry.canonical()[0].spacing) if a != trained.plan.axis]
+            plan = trained.plan.model_copy(update={"spacing": (own[0], own[1])})
+            case = preprocess(volume, plan, read_labels(boxed), name)
         read = time.perf_counter()
         segmentation, seconds = trained.segment(case)
         labels = segmentation.labels()

@@ -15,7 +15,7 @@ from measures import BINS, END_DISTANCES, PARTS, add, calibration_error, rates
 from s2vnet.atomic import replacing
 from s2vnet.evaluate.metrics import ClassMetrics
 from s2vnet.evaluate.protocol import Played
-from s2vnet.evaluate.report import automatic_report, interactive_report
+from s2vnet.evaluate.report import LOW_DICE, automatic_report, interactive_report
 
 OURS, BOXED = "s2vnet", "litemedsam"
 NAMES = {
@@ -114,7 +114,7 @@ def markdown(report: Found, picture: Callable[[str], str | None] = lambda name: 
 
 def _about(report: Found) -> str:
     cases, seeds = len(next(iter(report["methods"].values()))["automatic"]["cases"]), report["seeds"]
-    text = f"{cases} cases ({report['scored']}), seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. "
+    text = f"Scored: {report['scored']}; cases: {cases}; seeds: {', '.join(map(str, seeds))}. "
     text += f"`{report['command']}`, {report['date']}, {report['hardware']}. Every opponent had the seconds "
     text += f"that ours took on the same fold and seed, times {report['budget_share']:g}.\n"
     if report["quick"]:
@@ -134,7 +134,8 @@ def _interactive(methods: Mapping[str, Found]) -> str:
     if not played:
         return boxed
     rounds = len(next(iter(played.values()))["interactive"]["dice_per_round"])
-    text = "## Interactive\n\nOne click per class and round at the largest error; round 0 is automatic.\n\n"
+    text = "## Interactive\n\nOne click per class and round at the largest error; round 0 is automatic.\n"
+    text += f"NSD is 0 where the mean Dice of a case is at most {LOW_DICE}, by the CVPR 2025 challenge's rule.\n\n"
     for key, area, title in (("dice", "dsc", "Dice"), ("nsd", "nsd", "NSD")):
         rows = [
             [m, *map(_f, f["interactive"][f"{key}_per_round"]), _f(f["interactive"][f"{area}_auc"])]
@@ -205,7 +206,7 @@ def plots(report: Found, save: Callable[[str, Figure], None]) -> None:
         for number, run in enumerate(f["runs"] if m != BOXED else ()):  # which is not trained
             seconds = [row.get(key, row["seconds"]) for row in run["history"]]
             values = [_number(row["loss"]) for row in run["history"]]
-            axes.plot(seconds, values, color=f"C{n}", alpha=0.7, label=None if number else NAMES[m])
+            axes.plot(seconds, values, ".-", color=f"C{n}", alpha=0.7, label=None if number else NAMES[m])
     axes.set(xlabel=f"seconds of training ({report['device']})", ylabel="loss (each method's own)")
     _finish(axes)
     save("curves", figure)
