@@ -98,6 +98,7 @@ def train(
     named: DatasetOption = None,
     fold: Annotated[str, typer.Option("-f", "--fold", help="0 to 4, or all: train on every case.")] = "0",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run folder's checkpoint.")] = False,
+    init: Annotated[str | None, typer.Option(help="Start from a trained model: its name or folder.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of 50 steps; the default is 48.")] = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="An edited plan.json; planned anew if none.")] = None,
     config: Annotated[list[str] | None, typer.Option("-c", "--config", help="Training setting KEY=VALUE.")] = None,
@@ -120,12 +121,14 @@ def train(
     from s2vnet.data.dataset import read_dataset, read_folds
     from s2vnet.data.fingerprint import take_fingerprint
     from s2vnet.data.plan import make_plan, read_plan
-    from s2vnet.model.checkpoint import DESCRIPTION
+    from s2vnet.infer.segmenter import find_model
+    from s2vnet.model.checkpoint import DESCRIPTION, load_model
     from s2vnet.train.loop import CHECKPOINT, load_cases
     from s2vnet.train.loop import train as run_training
 
     read = read_dataset(_one_of(dataset, named))
     names, held_out = _fold(fold, read, read_folds)
+    start = None if init is None else load_model(find_model(init))
     make_folder(output)
     require_writable(output)
     if not resume and any((output / name).exists() for name in (CHECKPOINT, DESCRIPTION)):
@@ -159,6 +162,7 @@ def train(
             "command": " ".join(["s2vnet", *(a for a in sys.argv[1:] if a != "--resume")]),
             "date": datetime.date.today().isoformat(),
             "version": __version__,
+            **({} if start is None else {"init_sha256": start.sha256}),
         }
         try:
             run_training(
@@ -171,6 +175,7 @@ def train(
                 device=device,
                 devices=devices,
                 resume=resume,
+                init=start,
                 info=info,
                 report=report,
             )

@@ -33,6 +33,7 @@ from s2vnet.infer.segmenter import Segmenter
 from s2vnet.model.checkpoint import Trained, choose_device, save_model
 from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import S2VNet
+from s2vnet.train.initial import start_from
 from s2vnet.train.step import ClipStep
 from s2vnet.types import CheckpointError, InputError
 
@@ -69,6 +70,7 @@ def train(
     device: str = "auto",
     devices: int = 1,
     resume: bool = False,
+    init: Trained | None = None,
     info: dict[str, Any] | None = None,
     report: Report = lambda what, done, total: None,
 ) -> Trained:
@@ -85,11 +87,13 @@ def train(
         device: auto, cpu, cuda or mps.
         devices: processes; more than one train data-parallel (DDP).
         resume: continue from ``checkpoint.pt`` if there is one.
+        init: a trained network to start from; a resumed run has started already.
         info: what `model.json` shall say about data and command.
         report: told of progress.
 
     Raises:
-        InputError: no labelled cases, a network that is not for the plan, or a batch that does not divide by `devices`.
+        InputError: no labelled cases, a network that is not for the plan or not like `init`, or a batch that does not
+            divide by `devices`.
         CheckpointError: the device is not there, or the checkpoint is damaged or of another configuration.
         KeyboardInterrupt: after the state has been written; continue with `resume`.
     """
@@ -109,7 +113,7 @@ def train(
     )
     if devices > 1:
         fabric.launch()
-    run, step = _setup(fabric, model_config, config)
+    run, step = _setup(fabric, model_config, config, init, plan)
     signature = {"plan": plan.model_dump(mode="json"), "model": model_config.model_dump(), "train": config.model_dump()}
     if resume:
         _resume(run, folder / CHECKPOINT, signature)
@@ -143,10 +147,14 @@ def _strategy(model_config: ModelConfig, config: TrainConfig) -> str:
     return "ddp" if gated else "ddp_find_unused_parameters_true"
 
 
-def _setup(fabric: Fabric, model_config: ModelConfig, config: TrainConfig) -> tuple[Run, Any]:
+def _setup(
+    fabric: Fabric, model_config: ModelConfig, config: TrainConfig, init: Trained | None, plan: Plan
+) -> tuple[Run, Any]:
     """Model, its average, optimizer, and the step module as Fabric wraps it."""
     torch.manual_seed(config.seed)
     model = S2VNet(model_config)
+    if init is not None:
+        start_from(model, init, plan.labels)
     step, wrapped = fabric.setup(ClipStep(model, config), make_optimizer(model, config))
     return Run(0, model, make_average(model, config), wrapped), step
 

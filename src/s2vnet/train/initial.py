@@ -1,0 +1,43 @@
+"""Training that starts from a trained network: on the same classes at a finer sampling, or on other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from s2vnet.model.checkpoint import Trained
+from s2vnet.model.s2vnet import S2VNet
+from s2vnet.types import InputError
+
+OF_CLASSES = ("initial_centres", "identity", "pixel_decoder.auxiliary.")
+"""Weights with a row per class."""
+OF_CHANNELS = ("encoder.stem.0.",)
+"""Weights whose shape depends on the image's channels and the stem's stride."""
+
+
+def start_from(model: S2VNet, trained: Trained, labels: Mapping[str, int]) -> list[str]:
+    """Take over a trained network's weights; what depends on classes or channels starts anew where those differ.
+
+    Args:
+        model: changed in place.
+        trained: with the plan that it was trained by.
+        labels: class values of `model`; the rows of other classes mean something else, even if they are as many.
+
+    Returns:
+        Names of the weights that start anew.
+
+    Raises:
+        InputError: networks of different encoders or widths, which share no weights.
+    """
+    own, theirs = model.state_dict(), trained.model.state_dict()
+    same_classes = dict(trained.plan.get("labels", {})) == dict(labels)
+    anew = [name for name in own if not same_classes and name.startswith(OF_CLASSES)]
+    anew += [name for name in own if name not in anew and (name not in theirs or own[name].shape != theirs[name].shape)]
+    foreign = [name for name in anew if not name.startswith((*OF_CLASSES, *OF_CHANNELS))]
+    if foreign:
+        ours, other = model.config.model_dump(), trained.model.config.model_dump()
+        settings = [f"{key} {other[key]}, not {ours[key]}" for key in ours if ours[key] != other[key]]
+        raise InputError(
+            f"the network to start from is another one ({', '.join(settings)}); choose its settings, or none"
+        )
+    model.load_state_dict({name: own[name] if name in anew else theirs[name] for name in own})
+    return anew

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.data.plan import Plan
+from s2vnet.data.preprocess import Case
+from s2vnet.model.checkpoint import Trained
+from s2vnet.model.s2vnet import S2VNet
+from s2vnet.train.initial import start_from
+from s2vnet.train.loop import train
+from s2vnet.types import InputError
+
+
+def _trained(config: ModelConfig, labels: dict[str, int]) -> Trained:
+    torch.manual_seed(7)
+    return Trained(S2VNet(config), {"labels": labels}, {}, "")
+
+
+def test_the_same_classes_take_over_everything(model_config: ModelConfig, plan: Plan) -> None:
+    model, trained = S2VNet(model_config), _trained(model_config, plan.labels)
+    assert start_from(model, trained, plan.labels) == []
+    own, theirs = model.state_dict(), trained.model.state_dict()
+    assert all(torch.equal(own[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("names", [("right", "left"), ("a", "b", "c")])
+def test_other_classes_begin_anew_and_the_rest_is_taken_over(
+    model_config: ModelConfig, plan: Plan, names: tuple[str, ...]
+) -> None:
+    labels = {"background": 0, **{name: value for value, name in enumerate(names, 1)}}
+    model = S2VNet(model_config.model_copy(update={"num_classes": len(labels)}))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trained = _trained(model_config, plan.labels)
+    anew = start_from(model, trained, labels)
+    assert sorted(anew) == [
+        "identity",
+        "initial_centres",
+        "pixel_decoder.auxiliary.bias",
+        "pixel_decoder.auxiliary.weight",
+    ]
+    after, theirs = model.state_dict(), trained.model.state_dict()
+    assert all(torch.equal(after[name], before[name] if name in anew else theirs[name]) for name in after)
+
+
+def test_other_channels_begin_with_a_new_stem(model_config: ModelConfig, plan: Plan) -> None:
+    model = S2VNet(model_config.model_copy(update={"in_channels": 6}))
+    assert start_from(model, _trained(model_config, plan.labels), plan.labels) == ["encoder.stem.0.weight"]
+
+
+def test_another_network_is_refused_by_what_differs(model_config: ModelConfig, plan: Plan) -> None:
+    model = S2VNet(model_config.model_copy(update={"dim": 48}))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=r"another one \(dim 32, not 48\)"):
+        start_from(model, _trained(model_config, plan.labels), plan.labels)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_run_starts_from_it_and_its_average_too(
+    cases: list[Case], plan: Plan, model_config: ModelConfig, config: TrainConfig, tmp_path: Path
+) -> None:
+    first = train(cases[:2], [], plan, model_config, config, tmp_path, device="cpu")
+    still = config.model_copy(update={"learning_rate": 1e-12, "weight_decay": 0.0, "seed": 5})
+    second = train(cases[:2], [], plan, model_config, still, tmp_path, device="cpu", init=first)
+    theirs = first.model.state_dict()
+    for name, value in second.model.state_dict().items():
+        torch.testing.assert_close(value, theirs[name], atol=1e-6, rtol=0)
