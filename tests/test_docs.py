@@ -29,6 +29,11 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_figure_is_still_to_be_filled_in(page: Path) -> None:
+    assert not re.findall(r"@[A-Z]+@|TODO|TBD|XXX", page.read_text(encoding="utf-8"))
+
+
 def test_changelog_tells_of_this_version() -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 

@@ -153,6 +153,8 @@ def train(
                 **key_values(network),
             },
         )
+        if start is not None and dict(start.plan.get("labels", {})) != chosen.labels:
+            note(f"{init} knows other classes: what depends on them begins anew")
         cases = load_cases(read, names, chosen, fill_nonfinite=fill_nan, report=report)
         scored = load_cases(read, held_out[:6], chosen, fill_nonfinite=fill_nan, report=report)
         info = {
@@ -162,7 +164,6 @@ def train(
             "command": " ".join(["s2vnet", *(a for a in sys.argv[1:] if a != "--resume")]),
             "date": datetime.date.today().isoformat(),
             "version": __version__,
-            **({} if start is None else {"init_sha256": start.sha256}),
         }
         try:
             run_training(

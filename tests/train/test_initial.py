@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,11 +11,11 @@ import torch
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
-from s2vnet.model.checkpoint import Trained
+from s2vnet.model.checkpoint import Trained, load_model
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.train.initial import start_from
 from s2vnet.train.loop import train
-from s2vnet.types import InputError
+from s2vnet.types import CheckpointError, InputError
 
 
 def _trained(config: ModelConfig, labels: dict[str, int]) -> Trained:
@@ -51,11 +54,21 @@ def test_other_channels_begin_with_a_new_stem(model_config: ModelConfig, plan: P
     assert start_from(model, _trained(model_config, plan.labels), plan.labels) == ["encoder.stem.0.weight"]
 
 
-def test_another_network_is_refused_by_what_differs(model_config: ModelConfig, plan: Plan) -> None:
-    model = S2VNet(model_config.model_copy(update={"dim": 48}))
+@pytest.mark.parametrize(
+    ("changes", "theirs", "line"),
+    [
+        ({"dim": 48}, {}, r"another one \(dim 32, not 48\)"),
+        ({"encoder": "compact"}, {}, r"another one \(encoder tiny, not compact\)"),
+        ({}, {"encoder": "compact"}, r"another one \(encoder compact, not tiny\)"),
+    ],
+)
+def test_another_network_is_refused_by_what_differs(
+    model_config: ModelConfig, plan: Plan, changes: dict[str, object], theirs: dict[str, object], line: str
+) -> None:
+    model = S2VNet(model_config.model_copy(update=changes))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(InputError, match=r"another one \(dim 32, not 48\)"):
-        start_from(model, _trained(model_config, plan.labels), plan.labels)
+    with pytest.raises(InputError, match=line):
+        start_from(model, _trained(model_config.model_copy(update=theirs), plan.labels), plan.labels)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -68,3 +81,21 @@ def test_a_run_starts_from_it_and_its_average_too(
     theirs = first.model.state_dict()
     for name, value in second.model.state_dict().items():
         torch.testing.assert_close(value, theirs[name], atol=1e-6, rtol=0)
+
+
+def test_what_a_run_started_from_is_kept_and_no_other_start_can_be_slipped_in(
+    cases: list[Case], plan: Plan, model_config: ModelConfig, config: TrainConfig, tmp_path: Path
+) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    first, second = (
+        dataclasses.replace(_trained(model_config, plan.labels), sha256=letter * 64) for letter in ("a", "b")
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(cases[:2], [], plan, model_config, config, tmp_path, device="cpu", init=first, report=stop)
+    with pytest.raises(CheckpointError, match="start init_sha256"):
+        train(cases[:2], [], plan, model_config, config, tmp_path, device="cpu", init=second, resume=True)
+    train(cases[:2], [], plan, model_config, config, tmp_path, device="cpu", resume=True)
+    assert load_model(tmp_path).info["init_sha256"] == "a" * 64

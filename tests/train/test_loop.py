@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,6 +125,19 @@ def test_an_interrupted_and_resumed_run_repeats_an_uninterrupted_one(
     assert _equal(resumed, whole)
     steps = [row["step"] for row in json.loads((tmp_path / "parts" / "history.json").read_text())]
     assert steps == [2, 4]
+
+
+def test_time_before_an_interrupt_counts(tmp_path: Path, run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10**6, 100))
+    timer = SimpleNamespace(monotonic=lambda: 0.0, process_time=lambda: next(clock))
+    monkeypatch.setattr("s2vnet.train.loop.time", timer)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, report=_interrupt_at(1))  # before the first epoch has ended
+    spent = torch.load(tmp_path / CHECKPOINT, weights_only=True)["spent"]
+    assert spent[1] == 100
+    run(tmp_path, resume=True)
+    first = json.loads((tmp_path / "history.json").read_text())[0]
+    assert first["cpu_seconds"] == 200
 
 
 def test_resuming_what_is_finished_changes_nothing(tmp_path: Path, run: Train) -> None:

@@ -33,6 +33,7 @@ def start_from(model: S2VNet, trained: Trained, labels: Mapping[str, int]) -> li
     anew = [name for name in own if not same_classes and name.startswith(OF_CLASSES)]
     anew += [name for name in own if name not in anew and (name not in theirs or own[name].shape != theirs[name].shape)]
     foreign = [name for name in anew if not name.startswith((*OF_CLASSES, *OF_CHANNELS))]
+    foreign += [name for name in theirs if name not in own]  # a larger encoder's layers
     if foreign:
         ours, other = model.config.model_dump(), trained.model.config.model_dump()
         settings = [f"{key} {other[key]}, not {ours[key]}" for key in ours if ours[key] != other[key]]

@@ -57,6 +57,8 @@ class Run:
     ema: AveragedModel
     optimizer: torch.optim.Optimizer
     history: list[dict[str, float]] = field(default_factory=list)
+    spent: tuple[float, float] = (0.0, 0.0)
+    """Seconds and CPU seconds, those before an interrupt included."""
 
 
 def train(
@@ -114,7 +116,12 @@ def train(
     if devices > 1:
         fabric.launch()
     run, step = _setup(fabric, model_config, config, init, plan)
-    signature = {"plan": plan.model_dump(mode="json"), "model": model_config.model_dump(), "train": config.model_dump()}
+    signature: dict[str, Any] = {
+        "plan": plan.model_dump(mode="json"),
+        "model": model_config.model_dump(),
+        "train": config.model_dump(),
+        "start": {"init_sha256": "" if init is None else init.sha256},
+    }
     if resume:
         _resume(run, folder / CHECKPOINT, signature)
     if fabric.is_global_zero:
@@ -123,7 +130,9 @@ def train(
     trained = S2VNet(model_config).eval()
     trained.load_state_dict(run.ema.module.state_dict())
     if fabric.is_global_zero:
-        details = {**(info or {}), "steps": run.step, "train": config.model_dump(), "torch": str(torch.__version__)}
+        start = signature["start"] if signature["start"]["init_sha256"] else {}
+        details = {**(info or {}), **start, "steps": run.step, "train": config.model_dump()}
+        details["torch"] = str(torch.__version__)
         save_model(folder, trained, signature["plan"], details)
     fabric.barrier()
     return Trained(trained, signature["plan"], info or {}, "")
@@ -200,8 +209,7 @@ def _fit(
     loader = DataLoader(data, batch_sampler=batches, collate_fn=collate)
     writer = Writer(folder, run.history) if fabric.is_global_zero else None
     saved = time.monotonic()
-    before = run.history[-1] if run.history else {}
-    started = time.monotonic() - before.get("seconds", 0.0), time.process_time() - before.get("cpu_seconds", 0.0)
+    started = time.monotonic() - run.spent[0], time.process_time() - run.spent[1]
     losses: list[Tensor] = []
     with interruptible() as interrupted:
         for indices, clip in zip(batches, loader, strict=True):
@@ -231,6 +239,7 @@ def _fit(
             due = time.monotonic() - saved > 60 * config.checkpoint_minutes
             stop = bool(fabric.broadcast(interrupted()))
             if writer is not None and (due or stop or run.step == total):
+                run.spent = time.monotonic() - started[0], time.process_time() - started[1]
                 _save(run, folder / CHECKPOINT, signature)
                 saved = time.monotonic()
             if stop:
@@ -284,6 +293,7 @@ def _save(run: Run, path: Path, signature: dict[str, Any]) -> None:
         "ema": run.ema.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "history": run.history,
+        "spent": list(run.spent),
         "signature": json.dumps(signature, sort_keys=True),
     }
     with replacing(path) as temporary, disk_errors(RuntimeError):
@@ -291,6 +301,7 @@ def _save(run: Run, path: Path, signature: dict[str, Any]) -> None:
 
 
 def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
+    """Go on from a checkpoint, if there is one; `signature` learns from it what the run started from."""
     if not path.is_file():
         return
     try:
@@ -299,6 +310,10 @@ def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
         # settings that a later version added have their defaults
         made["train"] = TrainConfig.model_validate(made["train"]).model_dump()
         made["model"] = ModelConfig.model_validate(made["model"]).model_dump()
+        made["plan"] = Plan.model_validate(made["plan"]).model_dump(mode="json")
+        start = made.setdefault("start", {"init_sha256": ""})
+        if not signature["start"]["init_sha256"]:  # it has started already and need not be told again from what
+            signature["start"] = start
         wanted = json.loads(json.dumps(signature))
         other = [
             f"{part} {name}" for part in wanted for name in wanted[part] if made[part].get(name) != wanted[part][name]
@@ -310,6 +325,9 @@ def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
         run.ema.load_state_dict(state["ema"])
         run.optimizer.load_state_dict(state["optimizer"])
         run.step, run.history = state["step"], state["history"]
+        last = run.history[-1] if run.history else {}  # checkpoints of earlier versions tell the time of epochs only
+        spent, cpu = state.get("spent", (last.get("seconds", 0.0), last.get("cpu_seconds", 0.0)))
+        run.spent = float(spent), float(cpu)
     except CheckpointError:
         raise
     except Exception as error:
