@@ -1,6 +1,6 @@
 """How far do a 3D and a 2D U-Net get with the same data, augmentation, CPU time and scoring?
 
-    s2vnet train ../shared/data/Dataset004_Hippocampus -f 0 -o runs/hippocampus-f0
+    s2vnet train ../shared/data/Dataset004_Hippocampus -f 0 -o runs/hippocampus-f0 -n through_time=false
     python benchmarks/yardsticks.py runs/hippocampus-f0 --data ../shared/data/Dataset004_Hippocampus \
         -o docs/results/yardsticks.json
 
