@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opponents import Batch, Patch, compare, segment_volume
+from opponents import Batch, Patch, compare, padded, segment_volume
 from s2vnet.config import TrainConfig
 from s2vnet.data.preprocess import Case
 from s2vnet.evaluate.clicks import next_click
@@ -88,7 +88,9 @@ class ClickSession:
         self, network: nn.Module, case: Case, class_names: dict[int, str], patch: Patch, device: torch.device
     ) -> None:
         self.network, self.case, self.class_names, self.patch, self.device = network, case, class_names, patch, device
-        self.maps = torch.zeros(len(class_names), *case.image.shape[1:])
+        # grown before there are maps: as in training, no click lies in the padding, and the last answer covers it
+        self.image = padded(torch.from_numpy(case.image), patch)
+        self.maps = torch.zeros(len(class_names), *self.image.shape[1:])
         self.previous = torch.zeros_like(self.maps)
         self._segment()
 
@@ -102,11 +104,12 @@ class ClickSession:
         for point in points:
             cell = self.case.restore.to_slices([point.voxel])[0]
             place(self.maps, point.class_id, [round(c) for c in cell])
-        self.previous = one_hot(self.segmentation.scores.argmax(1)[None], len(self.class_names))[0]
+        self.previous = one_hot(self._scores.argmax(1)[None], len(self.class_names))[0]
         self._segment()
 
     def _segment(self) -> None:
-        image = torch.cat([torch.from_numpy(self.case.image), self.maps, self.previous])
-        scores = segment_volume(self.network, image, self.patch, self.device)
-        self.segmentation = Segmentation(self.case.restore, scores, self.class_names)
+        given = torch.cat([self.image, self.maps, self.previous])
+        self._scores = segment_volume(self.network, given, self.patch, self.device)
+        depth, height, width = self.case.image.shape[1:]
+        self.segmentation = Segmentation(self.case.restore, self._scores[:depth, :, :height, :width], self.class_names)
         self._labels = self.segmentation.labels().data.astype(np.uint8)

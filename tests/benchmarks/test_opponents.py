@@ -143,6 +143,24 @@ def test_clicks_reach_their_voxel_and_stay(cases: list[Case]) -> None:
     assert (session.labels[4, 9, 2], session.labels[20, 5, 0]) == (1, 2)
 
 
+def test_padding_of_a_small_case_is_what_training_showed(cases: list[Case]) -> None:
+    patch, (depth, height, width) = (16, 48, 48), cases[0].image.shape[1:]
+    session = clicknet.ClickSession(_Obeying(), cases[0], {0: "background", 1: "a", 2: "b"}, patch, CPU)
+    seen: list[Tensor] = []
+    session.network.register_forward_pre_hook(lambda module, given: seen.append(given[0][0]))
+    session.add_round([Point(class_id=1, voxel=(4, 9, 2))])
+    (given,) = seen
+    assert given.shape[1:] == patch
+    beyond = torch.ones(patch, dtype=torch.bool)
+    beyond[:depth, :height, :width] = False
+    assert (given[0, beyond] == cases[0].image.min()).all()
+    clicks = torch.zeros(3, *patch)
+    clicknet.place(clicks, 1, [round(c) for c in cases[0].restore.to_slices([(4, 9, 2)])[0]])
+    assert torch.equal(given[1:4], clicks)
+    assert (given[4:, beyond] == torch.tensor([1, 0, 0])[:, None]).all()  # background, as the first answer had it
+    assert session.segmentation.scores.shape == (depth, 3, height, width)
+
+
 def test_click_training_learns_from_prompted_batches(cases: list[Case]) -> None:
     batches = opponents.Patches(cases, (8, 32, 32), CONFIG)
     network = opponents.build("clicknet", clicknet.channels_of(1, 3), 3, (8, 32, 32), (1.0, 1.0, 1.0))
