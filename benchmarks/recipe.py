@@ -108,13 +108,13 @@ class Recipe(BaseModel):
 
 def changed_plan(made: Plan, changes: Mapping[str, Any]) -> Plan:
     """A plan with changes; patches keep their size in mm unless told otherwise. Raises InputError for a wrong one."""
-    patch = {}
-    if {"spacing", "stem_stride"} & changes.keys():
-        multiple = 8 * changes.get("stem_stride", made.stem_stride)
-        pairs = zip(made.patch_size, made.spacing, changes.get("spacing", made.spacing), strict=True)
-        cells = [math.ceil(round(size * old / new / multiple, 6)) for size, old, new in pairs]
-        patch = {"patch_size": [min(LARGEST_PATCH, multiple * n) for n in cells]}
-    return checked(Plan, {**made.model_dump(), **patch, **changes}, "plan")
+    plan = checked(Plan, {**made.model_dump(), **changes}, "plan")
+    if {"spacing", "stem_stride"} & changes.keys() and "patch_size" not in changes:
+        multiple = 8 * plan.stem_stride
+        pairs = zip(made.patch_size, made.spacing, plan.spacing, strict=True)
+        cells = [min(LARGEST_PATCH / multiple, round(size * old / new / multiple, 6)) for size, old, new in pairs]
+        plan = checked(Plan, {**plan.model_dump(), "patch_size": [multiple * math.ceil(n) for n in cells]}, "plan")
+    return plan
 
 
 def read_recipe(name: str) -> Recipe:
@@ -128,10 +128,14 @@ def read_recipe(name: str) -> Recipe:
     if not path.is_file():
         raise InputError(f"no recipe {name!r}; give a file or one of {', '.join(known)}")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(), parse_constant=_refuse)
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     return checked(Recipe, content, path.name)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def chosen(wanted: Sequence[str] | None, there: Sequence[Any], what: str) -> list[Any]:

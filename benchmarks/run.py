@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
 import multiprocessing
 import os
@@ -26,19 +27,20 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads, see s2vnet.cli
 
 import typer
+from matplotlib.figure import Figure
 
 from phantom import write_dataset
-from recipe import FINAL, OURS, Recipe, chosen, read_recipe
+from recipe import FINAL, OURS, Fold, Recipe, chosen, read_recipe
 from s2vnet.atomic import replacing, require_writable
-from s2vnet.data.dataset import read_dataset
+from s2vnet.data.dataset import Dataset, read_dataset
 from s2vnet.data.fingerprint import take_fingerprint
 from s2vnet.data.plan import make_plan, read_plan, save
 from s2vnet.infer.pictures import write_overlay
 from s2vnet.model.checkpoint import choose_device
 from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.files import read_labels
-from stages import Run, guarded, hardware, missing, predict_stage, score_stage, train_stage, write_json
-from tables import PICTURES, extreme_cases, gather, markdown, plots, save_figure
+from stages import Run, guarded, missing, predict_stage, score_stage, train_stage, write_json
+from tables import extreme_cases, gather, markdown, plots, save_figure
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -58,18 +60,18 @@ def run(arguments: argparse.Namespace) -> None:
     wrong = [fold for fold in wanted if fold != FINAL and not fold.isdecimal()]
     if wrong:
         raise InputError(f"no fold {wrong[0]!r}; folds are numbers, or {FINAL} with --test")
-    folds = [fold if fold == FINAL else int(fold) for fold in dict.fromkeys(wanted)]
+    folds = list(dict.fromkeys(fold if fold == FINAL else int(fold) for fold in wanted))
     if FINAL in folds and len(folds) > 1:
         raise InputError(f"fold {FINAL} stands alone: its figures belong in no row with those of other folds")
     if FINAL in folds and not arguments.test:
         raise InputError(f"fold {FINAL} opens the test cases; add --test once every choice has been made")
+    if arguments.test and folds != [FINAL]:
+        raise InputError(f"--test opens the test cases, which fold {FINAL} scores; drop --folds, or --test")
     device = choose_device(arguments.device).type
     skipped = {method: why for method in methods if (why := missing(method))}
     data = _data(recipe, arguments.data, out)
-    if recipe.phantom is None:
-        dataset = read_dataset(data)  # before anything is written
-        for fold in folds:
-            recipe.cases(dataset, fold)
+    if recipe.phantom is None:  # before anything is written
+        _require_folds(recipe, read_dataset(data), folds)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,6 +80,9 @@ def run(arguments: argparse.Namespace) -> None:
     _keep_recipe(recipe, out)
     if recipe.phantom is not None and not (data / "dataset.json").exists():
         write_dataset(data, **recipe.phantom.model_dump())
+    dataset = read_dataset(data)
+    _require_folds(recipe, dataset, folds)
+    _keep_inputs(dataset, device, out)
     _plan(recipe, data, out)
     runs = [
         Run(recipe, data, out, fold, seed, method, device)
@@ -107,10 +112,17 @@ def _data(recipe: Recipe, given: Path | None, out: Path) -> Path:
         return out / recipe.dataset
     if given is None:
         raise InputError(f"--data: name the folder that holds {recipe.dataset}")
-    found = next((p for p in (given / recipe.dataset, given) if (p / "dataset.json").is_file()), None)
-    if found is None:
+    named = recipe.dataset in (given.absolute().name, given.resolve().name)
+    found = given if named else given / recipe.dataset
+    if not (found / "dataset.json").is_file():
         raise InputError(f"{given}: no {recipe.dataset} there; see `s2vnet import`")
     return found
+
+
+def _require_folds(recipe: Recipe, dataset: Dataset, folds: Sequence[Fold]) -> None:
+    """Refuse a fold that there is not."""
+    for fold in folds:
+        recipe.cases(dataset, fold)
 
 
 def _keep_recipe(recipe: Recipe, out: Path) -> None:
@@ -118,12 +130,46 @@ def _keep_recipe(recipe: Recipe, out: Path) -> None:
     path, free = out / "recipe.json", {"methods", "folds", "seeds", "title"}
     text = recipe.model_dump_json(indent=2) + "\n"
     if path.exists():
-        before, now = json.loads(path.read_text()), json.loads(text)
+        before, now = _noted(path), json.loads(text)
         other = [key for key in now if key not in free and before.get(key) != now[key]]
         if other:
             raise InputError(f"{out} was made by another recipe ({', '.join(other)}); choose another folder")
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def _keep_inputs(dataset: Dataset, device: str, out: Path) -> None:
+    """Note of which dataset and device the folder's figures are; refuse another, whose figures would mix with them."""
+    path = out / "inputs.json"
+    cases = [[case.name for case in part] for part in (dataset.training, dataset.test)]
+    now = {
+        "dataset": dataset.name,
+        "labels": dict(dataset.labels),
+        "cases": hashlib.sha256(json.dumps(cases).encode()).hexdigest(),
+        "device": device,
+    }
+    if not path.exists():
+        write_json(path, now)
+    before = _noted(path)
+    other = [key for key in now if before.get(key) != now[key]]
+    if other == ["device"]:
+        raise InputError(f"{out} was made on {before.get('device')}, not {device}; choose another folder, or --device")
+    if other:
+        raise InputError(f"{out} was made with another dataset ({', '.join(other)}); choose another folder")
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """What an earlier call noted. Raises InputError where it cannot be told any more."""
+    try:
+        content = json.loads(path.read_text())
+        if isinstance(content, dict):
+            return content
+        reason = "no JSON object"
+    except OSError as error:
+        reason = str(error.strerror)
+    except ValueError as error:
+        reason = str(error)
+    raise InputError(f"{path}: damaged ({reason}); what the folder is for cannot be told: choose another")
 
 
 def _plan(recipe: Recipe, data: Path, out: Path) -> None:
@@ -159,11 +205,12 @@ def _report(arguments: argparse.Namespace, recipe: Recipe, runs: Sequence[Run], 
     classes = {value: name for name, value in plan.labels.items() if value}
     for one in runs:
         by_method.setdefault(one.method, []).append(one.folder)
+    methods = {method: gather(folders, classes, recipe.rounds) for method, folders in by_method.items()}
     report: dict[str, Any] = {
         "title": recipe.title,
         "command": "python benchmarks/run.py " + " ".join(sys.argv[1:]),
         "date": datetime.date.today().isoformat(),
-        "hardware": hardware(device),
+        "hardware": "; ".join(sorted({name for found in methods.values() for name in found["hardware"]})),
         "device": device,
         "quick": arguments.quick,
         "scored": f"folds {', '.join(sorted({str(one.fold) for one in runs}))}"
@@ -174,21 +221,29 @@ def _report(arguments: argparse.Namespace, recipe: Recipe, runs: Sequence[Run], 
         "tolerance_mm": recipe.tolerance_mm,
         "budget_share": recipe.budget_share,
         "skipped": skipped,
-        "methods": {method: gather(folders, classes, recipe.rounds) for method, folders in by_method.items()},
+        "methods": methods,
     }
     write_json(out / "report.json", report)
     report = json.loads((out / "report.json").read_text())  # as whoever reads it later will find it
-    plots(report, lambda name, figure: save_figure(out / f"{name}.png", figure))
+    pictures: dict[
+        str, str
+    ] = {}  # of this call: those of an earlier one, of other methods perhaps, may lie there still
+
+    def keep(name: str, figure: Figure) -> None:
+        pictures[name] = f"{name}.png"
+        save_figure(out / pictures[name], figure)
+
+    plots(report, keep)
     if OURS in by_method:
         dataset = read_dataset(runs[0].data)
         for kind, name in extreme_cases(report["methods"][OURS]).items():
             volume, truth = dataset.read(dataset.case(name))
             folder = next(f for f in by_method[OURS] if (f / "scores" / f"{name}.json").exists())
             columns = {"truth": truth, "automatic": read_labels(folder / "labels" / f"{name}.nii.gz")}
-            write_overlay(out / f"{kind}.png", volume, columns, classes, plan.axis)  # type: ignore[arg-type]
-    there = {name: f"{name}.png" for name in PICTURES if (out / f"{name}.png").exists()}
+            pictures[kind] = f"{kind}.png"
+            write_overlay(out / pictures[kind], volume, columns, classes, plan.axis)  # type: ignore[arg-type]
     with replacing(out / "report.md") as temporary:
-        temporary.write_text(markdown(report, there.get))
+        temporary.write_text(markdown(report, pictures.get))
     typer.echo(f"{out / 'report.md'}")
 
 

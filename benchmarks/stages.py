@@ -41,12 +41,11 @@ from s2vnet.evaluate.protocol import Interactive, play
 from s2vnet.infer.segmenter import Segmentation, Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.model.checkpoint import choose_device
-from s2vnet.train.loop import load_cases, train
+from s2vnet.train.loop import QUICK_CASES, load_cases, train
 from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.files import read_image, read_labels, write_labels
 from s2vnet.volume.geometry import Geometry, Volume
 
-QUICK_CASES = 6
 NEEDED = {
     "nnunet2d": ("dynamic_network_architectures", "dynamic-network-architectures==0.4.4"),
     "nnunet3d": ("dynamic_network_architectures", "dynamic-network-architectures==0.4.4"),
@@ -211,7 +210,7 @@ def train_stage(run: Run) -> None:
         key = "cpu_seconds" if device.type == "cpu" else "seconds"
         found = {key: history[-1]["seconds"], "patch": patch, "spacing": spacing}
     found |= {"parameters": parameters, "steps": history[-1]["step"], "history": history, **peaks()}
-    found["device"] = choose_device(run.device).type
+    found |= where(run.device)
     write_json(run.folder / "trained.json", found)
     (run.folder / "checkpoint.pt").unlink(missing_ok=True)
 
@@ -241,7 +240,7 @@ def predict_stage(run: Run) -> None:
         last = list(seconds)[-1]  # bringing labels to the file's grid belongs to it
         parts = {"reading": read - start, **seconds, last: decoded - read - sum(seconds.values()) + seconds[last]}
         parts["writing"] = time.perf_counter() - decoded
-        write_json(run.folder / "predicted" / f"{name}.json", {"seconds": parts, **peaks()})
+        write_json(run.folder / "predicted" / f"{name}.json", {"seconds": parts, **peaks(), **where(run.device)})
 
 
 def score_stage(run: Run) -> None:
@@ -294,6 +293,11 @@ def peaks() -> dict[str, float]:
     unit = 1024**2 if sys.platform == "darwin" else 1024
     found = {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
     return found | ({"gpu_peak_mb": torch.cuda.max_memory_allocated() / 1024**2} if torch.cuda.is_initialized() else {})
+
+
+def where(device: str) -> dict[str, str]:
+    """The device and the hardware that figures come from."""
+    return {"device": choose_device(device).type, "hardware": hardware(device)}
 
 
 def hardware(device: str) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from measures import BINS, END_DISTANCES, PARTS, add, calibration_error, rates
+from recipe import OURS
 from s2vnet.atomic import replacing
 from s2vnet.evaluate.metrics import ClassMetrics
 from s2vnet.evaluate.protocol import Played
 from s2vnet.evaluate.report import LOW_DICE, automatic_report, interactive_report
 
-OURS, BOXED = "s2vnet", "litemedsam"
+BOXED = "litemedsam"
 NAMES = {
     "s2vnet": "S2VNet",
     "unet2d": "2D U-Net",
@@ -58,6 +59,8 @@ def gather(folders: Sequence[Path], class_names: Mapping[int, str], rounds: int)
     result["failures"] = rates(add([one["failures"] for one in every.values()]))
     trained = [json.loads((folder / "trained.json").read_text()) for folder in folders]
     predicted = [one for folder in folders for one in _read_all(folder / "predicted").values()]
+    result["hardware"] = sorted({one.get("hardware", "hardware not noted") for one in predicted})
+    result["hardware"] += sorted({t["hardware"] for t in trained if "hardware" in t} - {*result["hardware"]})
     parts = list(predicted[0]["seconds"])
     result["cost"] = {
         **{

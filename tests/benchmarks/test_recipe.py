@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from ablation import PHANTOM_PLAN
 from phantom import write_dataset
-from recipe import FINAL, RECIPES, Recipe, chosen, read_recipe
+from recipe import FINAL, OURS, RECIPES, changed_plan, chosen, read_recipe
 from s2vnet.data.dataset import read_dataset
 from s2vnet.types import InputError
 
@@ -20,10 +21,14 @@ NAMES = sorted(path.stem for path in RECIPES.glob("*.json"))
 def test_every_recipe_is_whole(name: str) -> None:
     recipe = read_recipe(name)
     plan = recipe.plan_from(PHANTOM_PLAN)
-    assert recipe.train_config(plan, 3).seed == 3
-    assert recipe.model_config_of(plan).num_classes == plan.num_classes
+    settings, network = recipe.train_config(plan, 3).model_dump(), recipe.model_config_of(plan).model_dump()
+    assert {"seed": 3, **recipe.training}.items() <= settings.items()
+    assert {**plan.network, **recipe.network}.items() <= network.items()
+    assert re.fullmatch(r"Dataset\d{3}_\w+", recipe.dataset)
+    assert recipe.methods[0] == OURS  # whose seconds the others get
     assert FINAL not in recipe.folds  # the test is opened by --test alone
-    assert recipe.quick().most_cases is not None
+    quick = recipe.quick()
+    assert (len(quick.folds), len(quick.seeds), quick.train_config(plan, 0).epochs) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +45,10 @@ def test_a_wrong_recipe_is_refused(change: dict[str, object], message: str, tmp_
     file.write_text(json.dumps(content))
     with pytest.raises(InputError, match=f"^mine.json: {message}[^\n]*$"):
         read_recipe(str(file))
-    file.write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
-        read_recipe(str(file))
+    for text in ("{", '{"plan": {"spacing": [NaN, 1]}}'):
+        file.write_text(text)
+        with pytest.raises(InputError, match="not valid JSON"):
+            read_recipe(str(file))
 
 
 def test_wrong_settings_are_named() -> None:
@@ -51,6 +57,21 @@ def test_wrong_settings_are_named() -> None:
         recipe.train_config(PHANTOM_PLAN, 0)
     with pytest.raises(InputError, match="plan: plane: "):
         recipe.plan_from(PHANTOM_PLAN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spacing": [1.0]}, "spacing.1: Field required"),
+        ({"spacing": 1.0}, "spacing: Input should be a valid tuple"),
+        ({"spacing": [0, 1]}, "above 0"),
+        ({"spacing": [float("inf"), 1]}, "above 0"),
+        ({"stem_stride": "x"}, "stem_stride: Input should be 1, 2 or 4"),
+    ],
+)
+def test_a_wrong_plan_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=f"^plan: [^\n]*{message}[^\n]*$"):
+        changed_plan(PHANTOM_PLAN, changes)
 
 
 def test_patches_keep_their_size_in_mm() -> None:
@@ -79,8 +100,3 @@ def test_names_choose_among_what_there_is() -> None:
     assert chosen(["1", "1"], (0, 1), "seed") == [1]
     with pytest.raises(InputError, match="seed '7' is not one of 0, 1"):
         chosen(["7"], (0, 1), "seed")
-
-
-def test_opponents_get_the_budget_unless_told_otherwise() -> None:
-    assert all(read_recipe(name).budget_share == 1 for name in NAMES)
-    assert isinstance(read_recipe("phantom"), Recipe)

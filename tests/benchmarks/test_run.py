@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from phantom import write_dataset
 from recipe import RECIPES
@@ -29,24 +30,39 @@ def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_quick_run_is_interrupted_goes_on_and_is_done_once(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    first = out / "fold-0-seed-0" / "s2vnet"
-    process = subprocess.Popen([*COMMAND, *QUICK, "-o", str(out)], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    for _ in range(1800):
-        if (first / "trained.json").exists():
+def test_a_training_that_is_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
+    content = json.loads((RECIPES / "phantom.json").read_text()) | {
+        "phantom": {"training": 5, "test": 1, "depth": 4},
+        "training": {"epochs": 10, "steps_per_epoch": 4, "max_correction_rounds": 1},
+        **{"methods": ["s2vnet"], "seeds": [0], "rounds": 1, "most_cases": [4, 1]},
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    out, call = tmp_path / "out", [str(tmp_path / "mine.json"), "--device", "cpu", "-o", str(tmp_path / "out")]
+    folder = out / "fold-0-seed-0" / "s2vnet"
+    process = subprocess.Popen([*COMMAND, *call], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    for _ in range(1200):
+        if (folder / "history.json").exists():  # after the first epoch
             break
-        time.sleep(0.1)
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert "interrupted; the same command goes on" in process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert not (out / "report.json").exists()
-    trained = (first / "model.safetensors").stat().st_mtime_ns
+    assert not (folder / "trained.json").exists()
+    stored = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert 4 <= stored["step"] < 40
+    finished = _run(*call)
+    assert finished.returncode == 0, finished.stderr
+    trained = json.loads((folder / "trained.json").read_text())
+    assert trained["history"][: len(stored["history"])] == stored["history"]  # to the second: not trained again
+    assert trained["steps"] == 40
+    assert not (folder / "checkpoint.pt").exists()
 
+
+def test_quick_run_has_every_table_and_is_done_once(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = out / "fold-0-seed-0" / "s2vnet"
     finished = _run(*QUICK, "-o", out)
     assert finished.returncode == 0, finished.stderr
-    assert "s2vnet, fold 0, seed 0: train" not in finished.stderr
-    assert (first / "model.safetensors").stat().st_mtime_ns == trained
     report = json.loads((out / "report.json").read_text())
     assert list(report["methods"]) == ["s2vnet", NETWORK, "clicknet"]
     for method, found in report["methods"].items():
@@ -78,6 +94,13 @@ def test_quick_run_is_interrupted_goes_on_and_is_done_once(tmp_path: Path) -> No
     assert ": train" not in again.stderr + again.stdout
     assert {path: path.stat().st_mtime_ns for path in first.parent.rglob("*")} == files
 
+    noted = json.loads(next((first / "predicted").iterdir()).read_text())
+    assert (noted["device"], noted["hardware"]) == ("cpu", report["hardware"])
+
+    assert _run(*QUICK[:-3], NETWORK, "-o", out).returncode == 0
+    assert (out / "rounds.png").exists()
+    assert "rounds.png" not in (out / "report.md").read_text()  # nor any other picture of an earlier report
+
     other = _run(*[a for a in QUICK if a != "--quick"], "-o", out)
     assert other.returncode == 1
     assert "was made by another recipe (training, rounds, most_cases)" in other.stderr
@@ -93,6 +116,9 @@ def test_quick_run_is_interrupted_goes_on_and_is_done_once(tmp_path: Path) -> No
         (["FILE", "--data", "DATA", "--folds", "one"], "no fold 'one'"),
         (["FILE", "--data", "DATA", "--folds", "final"], "add --test once every choice has been made"),
         (["FILE", "--data", "DATA", "--folds", "final", "0", "--test"], "fold final stands alone"),
+        (["FILE", "--data", "DATA", "--folds", "0", "--test"], "--test opens the test cases, which fold final scores"),
+        (["FILE", "--data", "OTHER"], "no Dataset900_Phantom there"),
+        (["phantom", "--folds", "7"], "no fold 7; choose 0 to 4"),
         (["FILE", "--data", "DATA", "--methods", "sam"], "method 'sam' is not one of s2vnet"),
         (["FILE", "--data", "DATA", "--methods", "unet2d"], "run s2vnet first"),
         (["FILE", "--data", "DATA", "--device", "abacus"], "device abacus is not available"),
@@ -105,20 +131,64 @@ def test_what_is_wrong_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import run
-
     content = json.loads((RECIPES / "phantom.json").read_text())
     del content["phantom"]
     (tmp_path / "mine.json").write_text(json.dumps(content))
     write_dataset(tmp_path / "data" / content["dataset"], training=5, test=1, depth=3)
-    given = {"DATA": str(tmp_path / "data"), "FILE": str(tmp_path / "mine.json")}
-    options = [*(given.get(a, a) for a in arguments), "-o", str(tmp_path / "out")]
+    given = {"DATA": "data", "OTHER": f"data/{content['dataset']}/imagesTr", "FILE": "mine.json"}
+    monkeypatch.chdir(tmp_path)
+    error = _refused([given.get(a, a) for a in arguments], monkeypatch, capsys)
+    assert message in error
+    assert not list((tmp_path / "out").glob("fold-*"))
+
+
+def test_a_folder_is_of_one_recipe_dataset_and_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((RECIPES / "phantom.json").read_text())
+    del content["phantom"]
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    for name, cases in (("one", 5), ("other", 6)):
+        write_dataset(tmp_path / name / content["dataset"], training=cases, test=1, depth=3)
+    monkeypatch.chdir(tmp_path)
+    call = ["mine.json", "--device", "cpu", "--methods", "unet2d", "--data"]
+    begun = "run s2vnet first"  # where a call has passed every other check
+    assert begun in _refused([*call, "one"], monkeypatch, capsys)
+    assert begun in _refused([*call, f"one/{content['dataset']}", "--folds", "0", "00"], monkeypatch, capsys)
+    assert "another dataset (cases); choose" in _refused([*call, "other"], monkeypatch, capsys)
+    inputs = json.loads((tmp_path / "out" / "inputs.json").read_text())
+    (tmp_path / "out" / "inputs.json").write_text(json.dumps(inputs | {"device": "cuda"}))
+    assert "out was made on cuda, not cpu" in _refused([*call, "one"], monkeypatch, capsys)
+    for damaged in ("{", "[]"):
+        (tmp_path / "out" / "recipe.json").write_text(damaged)
+        assert "recipe.json: damaged (" in _refused([*call, "one"], monkeypatch, capsys)
+
+
+def test_a_fold_that_is_named_twice_is_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run
+
+    told: list[object] = []
+    monkeypatch.setattr(run, "_apart", lambda stage, one: told.append((stage.__name__, one.fold)))
+    monkeypatch.setattr(run, "_report", lambda *_: None)
+    options = ["phantom", "--quick", "--folds", "0", "00", "--methods", "s2vnet", "-o", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["run.py", *options])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    run.main()
+    assert told == [("train_stage", 0), ("predict_stage", 0), ("score_stage", 0)]
+
+
+def _refused(options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The line that a call into the folder `out` ends with."""
+    import run
+
+    monkeypatch.setattr(sys, "argv", ["run.py", *options, "-o", "out"])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as stopped:
         run.main()
     assert stopped.value.code == 1
     error = capsys.readouterr().err
-    assert message in error
     assert error.count("\n") == 1
-    assert not (tmp_path / "out" / "report.json").exists()
+    assert not Path("out", "report.json").exists()
+    return error
