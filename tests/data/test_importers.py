@@ -270,10 +270,12 @@ def test_missing_folders_are_named(btcv: Path, tmp_path: Path) -> None:
     refused("no case has both image and labels: Training/img: 0 of 30", "btcv", btcv, other, partial=True)
 
 
-def test_one_side_of_a_split_is_no_split(fill: Fill, tmp_path: Path) -> None:
-    root = fill(tmp_path / "some", "imagesTr", "labelsTr", [5, 6, 7, 9, 10])
+@pytest.mark.parametrize(("numbers", "what"), [((5, 6, 7, 9, 10), "training"), ((1, 2, 3, 4, 8), "validation")])
+def test_one_side_of_a_split_is_no_split(fill: Fill, tmp_path: Path, numbers: tuple[int, ...], what: str) -> None:
+    root = fill(tmp_path / "some", "imagesTr", "labelsTr", numbers)
     target = tmp_path / "Dataset017_BTCV"
-    import_release("btcv", root, target, partial=True)
+    made = import_release("btcv", root, target, partial=True)
+    assert f"not written, since every case that is there is for {what}; nnU-Net's five folds" in made.notes[-1]
     dataset = read_dataset(target)
     assert read_folds(dataset) == folds([case.name for case in dataset.training])
 
@@ -525,6 +527,27 @@ def test_nnunet_2_keeps_what_it_says(version_1: Path, tmp_path: Path) -> None:
     assert content(second) == described
     assert read_folds(read_dataset(second)) == splits
     assert (second / "labelsTr" / "p_00.nii.gz").resolve() == version_1 / "labelsTr" / "p_00.nii.gz"
+
+
+def test_folds_of_a_partial_dataset_are_of_what_is_there(version_1: Path, tmp_path: Path) -> None:
+    first, path = tmp_path / "Dataset005_Prostate", tmp_path / "Dataset005_Prostate" / "splits_final.json"
+    import_release("nnunet", version_1, first, copy=True)
+    path.write_text(json.dumps([{"train": ["p_00", "p_02"], "val": ["p_01"]}]))
+    for name in ("imagesTr/p_00_0000.nii.gz", "labelsTr/p_00.nii.gz"):
+        (first / name).unlink()
+    refused("incomplete: dataset.json: 2 of 3|unknown cases", "nnunet", first, tmp_path / "Dataset006_Prostate")
+    made = import_release("nnunet", first, tmp_path / "Dataset006_Prostate", partial=True)
+    assert made.training == 2
+    assert made.notes[1:] == ("splits_final.json: without p_00",)
+    assert read_folds(read_dataset(tmp_path / "Dataset006_Prostate")) == [{"train": ["p_02"], "val": ["p_01"]}]
+
+    path.write_text(json.dumps([{"train": ["p_02"], "val": ["p_01"]}, {"train": ["p_01", "p_02"], "val": ["p_00"]}]))
+    made = import_release("nnunet", first, tmp_path / "Dataset007_Prostate", partial=True)
+    assert "not written, since fold 1 has no case left to train on or to validate on; nnU-Net's" in made.notes[-1]
+    assert not (tmp_path / "Dataset007_Prostate" / "splits_final.json").exists()
+    for damaged in ("[", '[{"train": ["p_00"]}]', '[{"train": ["p_00", "p_00"], "val": []}]'):
+        path.write_text(damaged)
+        refused("must be a list of folds|twice", "nnunet", first, tmp_path / "Dataset008_Prostate", partial=True)
 
 
 def test_files_anywhere_come_into_the_folders(version_1: Path, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from s2vnet.atomic import replacing
-from s2vnet.data.dataset import CaseFiles, read_content, read_dataset, read_folds
+from s2vnet.data.dataset import CaseFiles, Dataset, read_content, read_dataset, read_folds
 from s2vnet.data.releases import RELEASES, Folders, Release
 from s2vnet.types import InputError
 from s2vnet.volume.files import image_ending, split_frames
@@ -27,6 +28,7 @@ DESCRIBED = ("msd", "nnunet")
 _MODALITIES = {"all": frozenset({"CT", "MR"}), "ct": frozenset({"CT"}), "mr": frozenset({"MR"})}
 _MIXED = "either_CT_or_MR"
 """nnU-Net's name for AMOS's channel (Dataset219_Amos2022_task2.py): not "CT", so every volume is scaled by itself."""
+_DEFAULT = "nnU-Net's five folds are used instead"
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Of images in one file, so that a link to the file is a link to the image."""
 _STALE = ("modality", "training", "validation", "test", "dataset", "numTest", "numValidation", "tensorImageSize")
@@ -58,7 +60,7 @@ class _Found:
     lacking: tuple[str, ...]
     """What is missing of the labelled cases."""
     notes: tuple[str, ...]
-    """What is missing of the test cases, which training can do without."""
+    """What is missing of the test cases, which training can do without, and of the folds."""
 
 
 def import_release(
@@ -153,7 +155,11 @@ def _numbered(release: Release, source: Path, validation: frozenset[int], modali
         content["case_modalities"] = {case.name: release.modality(int(case.name[-4:])) for case in (*training, *test)}
     notes = tuple(shortages.pop("test", ()))
     lacking = tuple(text for texts in shortages.values() for text in texts)
-    return _Found(training, test, content, [fold] if fold["train"] and fold["val"] else [], lacking, notes)
+    if training and not (fold["train"] and fold["val"]):
+        what = "validation" if fold["val"] else "training"
+        notes += (f"splits_final.json: not written, since every case that is there is for {what}; {_DEFAULT}",)
+        return _Found(training, test, content, [], lacking, notes)
+    return _Found(training, test, content, [fold], lacking, notes)
 
 
 def _part(
@@ -208,8 +214,31 @@ def _described(source: Path, partial: bool) -> _Found:
         "file_ending": endings[0],
     }
     kept = {key: value for key, value in content.items() if key not in _STALE}
-    folds = read_folds(dataset) if (root / "splits_final.json").is_file() else []
-    return _Found(dataset.training, dataset.test, kept | described, folds, tuple(lacking), tuple(notes))
+    folds, told = _folds(dataset, partial)
+    return _Found(dataset.training, dataset.test, kept | described, folds, tuple(lacking), (*notes, *told))
+
+
+def _folds(dataset: Dataset, partial: bool) -> tuple[list[dict[str, list[str]]], list[str]]:
+    """The folds of the dataset's own file; of a partial dataset those of the cases that are there, and what is not."""
+    path = dataset.root / "splits_final.json"
+    if not path.is_file():
+        return [], []
+    names, absent = {case.name for case in dataset.training}, set[str]()
+    if partial:
+        with suppress(ValueError, KeyError, TypeError):  # of which `read_folds` makes an error
+            named = {str(n) for fold in json.loads(path.read_text()) for part in ("train", "val") for n in fold[part]}
+            absent = named - names
+    stand_ins = tuple(CaseFiles(name, ()) for name in sorted(absent))
+    folds = read_folds(replace(dataset, training=(*dataset.training, *stand_ins)))
+    if not absent:
+        return folds, []
+    kept = [{part: [name for name in cases if name in names] for part, cases in fold.items()} for fold in folds]
+    notes = [f"{path.name}: without {_some(sorted(absent))}"]
+    empty = [number for number, fold in enumerate(kept) if not (fold["train"] and fold["val"])]
+    if empty:  # none is left out, since that would number the others anew
+        why = f"fold {_some(empty)} has no case left to train on or to validate on"
+        return [], [*notes, f"{path.name}: not written, since {why}; {_DEFAULT}"]
+    return kept, notes
 
 
 def _locate(source: Path, match: Callable[[Path], tuple[Path, Folders] | None], what: str) -> tuple[Path, Folders]:
