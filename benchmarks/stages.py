@@ -170,7 +170,7 @@ def train_stage(run: Run) -> None:
         write_json(run.folder / "trained.json", {"parameters": parameters, "history": []})
         return
     dataset, names, scored = run.cases()
-    plan, config = run.plan, run.recipe.train_config(run.plan, run.seed)
+    plan, config = run.plan, run.recipe.train_config(run.plan, run.seed, run.method)
     quiet: Callable[[str, int, int], None] = lambda what, done, total: None  # noqa: E731
     cases = load_cases(dataset, names, plan, report=quiet)
     found: dict[str, Any]
@@ -228,9 +228,8 @@ def predict_stage(run: Run) -> None:
         volume = read_image(files.images, frames_as_channels=len(files.images) == 1)
         if boxed is None:
             case = preprocess(volume, trained.plan, name=name)
-        else:  # as it comes: on the file's own pixels
-            own = [s for a, s in enumerate(volume.geometry.canonical()[0].spacing) if a != trained.plan.axis]
-            plan = trained.plan.model_copy(update={"spacing": (own[0], own[1])})
+        else:
+            plan = litemedsam.plan_of(trained.plan, volume.geometry)
             case = preprocess(volume, plan, read_labels(boxed), name)
         read = time.perf_counter()
         segmentation, seconds = trained.segment(case)

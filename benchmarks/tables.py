@@ -119,7 +119,9 @@ def _about(report: Found) -> str:
     cases, seeds = len(next(iter(report["methods"].values()))["automatic"]["cases"]), report["seeds"]
     text = f"Scored: {report['scored']}; cases: {cases}; seeds: {', '.join(map(str, seeds))}. "
     text += f"`{report['command']}`, {report['date']}, {report['hardware']}. Every opponent had the seconds "
-    text += f"that ours took on the same fold and seed, times {report['budget_share']:g}.\n"
+    text += f"that ours took on the same fold and seed, times {report['budget_share']:g}. "
+    rates = [f"{NAMES[m]} {rate:g}" for m, rate in report.get("learning_rates", {}).items()]  # older reports have none
+    text += f"Peak learning rates: {', '.join(rates)}.\n" if rates else "\n"
     if report["quick"]:
         text += "\n**A quick run: it shows that the code works; its figures mean nothing.**\n"
     for method, why in report["skipped"].items():

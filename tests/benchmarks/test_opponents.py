@@ -18,8 +18,10 @@ import litemedsam
 import opponents
 from ablation import PHANTOM_PLAN, phantom
 from s2vnet.config import TrainConfig
-from s2vnet.data.preprocess import Case
+from s2vnet.data.plan import IntensityScheme
+from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.types import Point
+from s2vnet.volume.geometry import Geometry, Volume
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(batch_size=2, clip_length=2, max_correction_rounds=1, interactive_fraction=1)
@@ -172,6 +174,16 @@ def test_click_training_learns_from_prompted_batches(cases: list[Case]) -> None:
     never = CONFIG.model_copy(update={"interactive_fraction": 0.0})
     clicknet.Clicked(batches, 3, never, CPU)(network, 0)
     assert seen[2:] == [0]
+
+
+def test_litemedsam_sees_its_own_window_of_a_ct_on_the_pixels_of_the_file() -> None:
+    data = np.linspace(-1000, 1000, 6 * 5 * 4, dtype=np.float32).reshape(1, 6, 5, 4)
+    volume = Volume(data, Geometry((6, 5, 4), np.diag([0.5, 0.7, 3, 1])))
+    ct = IntensityScheme(kind="ct", low=-50, high=100, mean=30, std=40)
+    plan = litemedsam.plan_of(PHANTOM_PLAN.model_copy(update={"intensities": (ct,)}), volume.geometry)
+    image = preprocess(volume, plan).image[0, :, :6, :5]
+    np.testing.assert_allclose(image, np.moveaxis(data[0], 2, 0).clip(-160, 240), atol=1e-3)
+    assert litemedsam.plan_of(PHANTOM_PLAN, volume.geometry).intensities == PHANTOM_PLAN.intensities  # no CT
 
 
 @pytest.mark.skipif(importlib.util.find_spec(litemedsam.PACKAGE) is None, reason="its weights are not installed")

@@ -36,6 +36,7 @@ def test_every_recipe_is_whole(name: str) -> None:
     [
         ({"fold": 0}, "fold: Extra inputs"),
         ({"methods": ["sam"]}, "methods.0: Input should be"),
+        ({"learning_rates": {"unetr": 0}}, "learning_rates.unetr: Input should be greater than 0"),
         ({"seeds": []}, "seeds: Tuple should have at least 1"),
     ],
 )
@@ -57,6 +58,14 @@ def test_wrong_settings_are_named() -> None:
         recipe.train_config(PHANTOM_PLAN, 0)
     with pytest.raises(InputError, match="plan: plane: "):
         recipe.plan_from(PHANTOM_PLAN)
+
+
+def test_a_method_may_have_a_learning_rate_of_its_own() -> None:
+    recipe = read_recipe("phantom").model_copy(update={"training": {"learning_rate": 0.01}})
+    rates = {m: recipe.train_config(PHANTOM_PLAN, 0, m).learning_rate for m in ("s2vnet", "unet3d", "unetr")}
+    assert rates == {"s2vnet": 0.01, "unet3d": 0.01, "unetr": 1e-4}
+    own = recipe.model_copy(update={"learning_rates": {"unet3d": 0.003}})
+    assert own.train_config(PHANTOM_PLAN, 0, "unet3d").learning_rate == 0.003
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def test_quick_run_has_every_table_and_is_done_once(tmp_path: Path) -> None:
     text = (out / "report.md").read_text()
     for title in ("Automatic", "HD95 (mm) per organ", "Interactive", "Uncertainty", "Cost", "Where ours fails"):
         assert f"# {title}\n" in text
+    assert "Peak learning rates: S2VNet 0.002, " in text
     for name in ("curves", "rounds", "organs", "best", "median", "worst"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"]({name}.png)" in text
