@@ -1,8 +1,8 @@
 """Gather five folds' validation.json into docs/results/hippocampus.json.
 
-    DATA=../shared/data/Dataset004_Hippocampus
-    for f in 0 1 2 3 4; do s2vnet train $DATA -f $f -o runs/hippocampus-f$f -n through_time=false; done
-    python benchmarks/crossval.py runs/hippocampus-f? -o docs/results/hippocampus.json
+DATA=../shared/data/Dataset004_Hippocampus
+for f in 0 1 2 3 4; do s2vnet train $DATA -f $f -o runs/hippocampus-f$f -n through_time=false; done
+python benchmarks/crossval.py runs/hippocampus-f? -o docs/results/hippocampus.json
 """
 
 from __future__ import annotations
