@@ -9,25 +9,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 
 import numpy as np
 
+from machine import processor
 from s2vnet.atomic import replacing
 
 
 def _number(value: float | None) -> float:
     return np.nan if value is None else value
-
-
-def hardware() -> str:
-    """The processor's name where the system tells, else its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -77,7 +68,7 @@ def main() -> None:
         "dice_per_round": per_round.tolist(),
         "gain_after_1": float(per_round[1] - per_round[0]),
         "gain_after_5": float(per_round[5] - per_round[0]),
-        "hardware": f"{hardware()}, one thread per run",
+        "hardware": f"{processor()}, one thread per run",
         "folds": folds,
     }
     with replacing(arguments.output) as temporary:

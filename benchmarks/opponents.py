@@ -161,27 +161,7 @@ class Patches:
         self.cases, self.patch, self.config = [c for c in cases if c.labels is not None], patch, config
         shown = [set(np.unique(case.labels).tolist()) - {0} for case in self.cases]  # type: ignore[arg-type]
         self.having = {k: [n for n, s in enumerate(shown) if k in s] for k in sorted(set().union(*shown))}
-        self.transform = Compose(
-            [
-                RandAffined(
-                    ["image", "labels"],
-                    prob=0.5,
-                    rotate_range=(0.25, 0.25, 0.25),
-                    scale_range=((-0.15, 0.15),) * 3,
-                    shear_range=0.1,
-                    translate_range=[0.08 * s for s in patch],
-                    mode=("bilinear", "nearest"),
-                    padding_mode=("border", "zeros"),
-                    spatial_size=patch,
-                    cache_grid=True,
-                ),
-                RandGaussianSmoothd(["image"], sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), sigma_z=(0.3, 0.9), prob=0.15),
-                RandAdjustContrastd(["image"], prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
-                RandScaleIntensityd(["image"], factors=0.25, prob=0.5),
-                RandShiftIntensityd(["image"], offsets=0.2, prob=0.5),
-                RandGaussianNoised(["image"], prob=0.3, std=0.15),
-            ]
-        )
+        self.transform = augmentation(patch)
 
     def __call__(self, step: int) -> Batch:
         """Batch of a step."""
@@ -213,6 +193,31 @@ class Patches:
         where = np.flatnonzero(case.labels == class_id)
         found = np.unravel_index(where[int(rng.integers(len(where)))], case.labels.shape)
         return case, [int(n) for n in found]
+
+
+def augmentation(shape: Sequence[int]) -> Compose:
+    """Our kinds of augmentation (s2vnet.data.augment) for volumes of images and labels of a shape (D, H, W)."""
+    return Compose(
+        [
+            RandAffined(
+                ["image", "labels"],
+                prob=0.5,
+                rotate_range=(0.25, 0.25, 0.25),
+                scale_range=((-0.15, 0.15),) * 3,
+                shear_range=0.1,
+                translate_range=[0.08 * s for s in shape],
+                mode=("bilinear", "nearest"),
+                padding_mode=("border", "zeros"),
+                spatial_size=shape,
+                cache_grid=True,
+            ),
+            RandGaussianSmoothd(["image"], sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), sigma_z=(0.3, 0.9), prob=0.15),
+            RandAdjustContrastd(["image"], prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
+            RandScaleIntensityd(["image"], factors=0.25, prob=0.5),
+            RandShiftIntensityd(["image"], offsets=0.2, prob=0.5),
+            RandGaussianNoised(["image"], prob=0.3, std=0.15),
+        ]
+    )
 
 
 def padded(image: Tensor, shape: Sequence[int]) -> Tensor:

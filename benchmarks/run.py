@@ -32,6 +32,7 @@ from matplotlib.figure import Figure
 from phantom import write_dataset
 from recipe import FINAL, OURS, Fold, Recipe, chosen, read_recipe
 from s2vnet.atomic import replacing, require_writable
+from s2vnet.console import make_folder
 from s2vnet.data.dataset import Dataset, read_dataset
 from s2vnet.data.fingerprint import take_fingerprint
 from s2vnet.data.plan import make_plan, read_plan, save
@@ -72,10 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     data = _data(recipe, arguments.data, out)
     if recipe.phantom is None:  # before anything is written
         _require_folds(recipe, read_dataset(data), folds)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {out}: {error.strerror}; choose a writable folder") from error
+    make_folder(out)
     require_writable(out)
     _keep_recipe(recipe, out)
     if recipe.phantom is not None and not (data / "dataset.json").exists():

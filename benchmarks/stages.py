@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
-import platform
 import resource
 import signal
 import sys
@@ -30,6 +28,7 @@ from torch import nn
 import clicknet
 import litemedsam
 import opponents
+from machine import processor
 from measures import calibration_bins, failures, one_at_a_time, slice_rank_correlation
 from recipe import FINAL, OURS, Fold, Method, Recipe
 from s2vnet.atomic import replacing
@@ -38,6 +37,7 @@ from s2vnet.data.plan import Plan, read_plan
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.evaluate.metrics import class_metrics
 from s2vnet.evaluate.protocol import Interactive, play
+from s2vnet.evaluate.report import nullable
 from s2vnet.infer.segmenter import Segmentation, Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.model.checkpoint import choose_device
@@ -303,24 +303,11 @@ def hardware(device: str) -> str:
     """The processor, and the GPU where one is used."""
     if choose_device(device).type == "cuda":
         return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def write_json(path: Path, value: object) -> None:
     """Write whole or not at all; numbers that are not defined become null."""
-
-    def nullable(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: nullable(inner) for key, inner in item.items()}
-        if isinstance(item, list | tuple):
-            return [nullable(inner) for inner in item]
-        return None if isinstance(item, float) and not math.isfinite(item) else item
-
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(nullable(value), indent=1, allow_nan=False) + "\n")
 

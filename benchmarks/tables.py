@@ -16,7 +16,7 @@ from recipe import OURS
 from s2vnet.atomic import replacing
 from s2vnet.evaluate.metrics import ClassMetrics
 from s2vnet.evaluate.protocol import Played
-from s2vnet.evaluate.report import LOW_DICE, automatic_report, interactive_report
+from s2vnet.evaluate.report import LOW_DICE, automatic_report, interactive_report, mean, table
 
 BOXED = "litemedsam"
 NAMES = {
@@ -55,7 +55,7 @@ def gather(folders: Sequence[Path], class_names: Mapping[int, str], rounds: int)
     if all("calibration" in one for one in every.values()):
         bins = add([one["calibration"] for one in every.values()])
         ranks = [_number(one["spearman"]) for one in every.values()]
-        result["uncertainty"] = {"ece": calibration_error(bins), "bins": bins, "spearman": _mean(ranks)}
+        result["uncertainty"] = {"ece": calibration_error(bins), "bins": bins, "spearman": mean(ranks)}
     result["failures"] = rates(add([one["failures"] for one in every.values()]))
     trained = [json.loads((folder / "trained.json").read_text()) for folder in folders]
     predicted = [one for folder in folders for one in _read_all(folder / "predicted").values()]
@@ -64,17 +64,17 @@ def gather(folders: Sequence[Path], class_names: Mapping[int, str], rounds: int)
     parts = list(predicted[0]["seconds"])
     result["cost"] = {
         **{
-            key: _mean([_number(t.get(key)) for t in trained])
+            key: mean([_number(t.get(key)) for t in trained])
             for key in ("parameters", "steps", "seconds", "cpu_seconds", "peak_mb", "gpu_peak_mb")
         },
-        "seconds_per_scan": {part: _mean([one["seconds"][part] for one in predicted]) for part in parts},
+        "seconds_per_scan": {part: mean([one["seconds"][part] for one in predicted]) for part in parts},
         "segmenting_peak_mb": max(one["peak_mb"] for one in predicted),
         "segmenting_gpu_peak_mb": max(one.get("gpu_peak_mb", math.nan) for one in predicted),
     }
     result["runs"] = [
         {
             "run": folder.parent.name,
-            "dice": _mean([_number(m["dice"]) for one in found.values() for m in one["metrics"].values()]),
+            "dice": mean([_number(m["dice"]) for one in found.values() for m in one["metrics"].values()]),
             "history": t["history"][:: -(-len(t["history"]) // MOST_ROWS) or 1],
         }
         for (folder, found), t in zip(scores.items(), trained, strict=True)
@@ -99,12 +99,12 @@ def markdown(report: Found, picture: Callable[[str], str | None] = lambda name: 
         if m != BOXED
     ]
     parts.append("## Automatic\n\nMean over cases, in brackets the 95 % bootstrap interval over cases.\n")
-    parts.append(_table(head, rows))
+    parts.append(table(head, rows))
     columns = [NAMES[m] for m in methods]
     for score, title in (("dice", "Dice"), ("nsd", "NSD"), ("hd95", "HD95 (mm)")):
         organs = list(next(iter(methods.values()))["automatic"]["per_class"])
         rows = [[o, *(_interval(f["automatic"]["per_class"][o], score) for f in methods.values())] for o in organs]
-        parts.append(f"### {title} per organ\n\n{_table(['organ', *columns], rows)}")
+        parts.append(f"### {title} per organ\n\n{table(['organ', *columns], rows)}")
     parts += [_interactive(methods), _uncertainty(methods), _cost(methods, report["device"])]
     if OURS in methods:
         parts.append(_failures(methods[OURS]["failures"]))
@@ -146,15 +146,15 @@ def _interactive(methods: Mapping[str, Found]) -> str:
             [m, *map(_f, f["interactive"][f"{key}_per_round"]), _f(f["interactive"][f"{area}_auc"])]
             for m, f in played.items()
         ]
-        text += _table([f"{title} by round", *map(str, range(rounds)), "AUC"], rows) + "\n"
+        text += table([f"{title} by round", *map(str, range(rounds)), "AUC"], rows) + "\n"
     needed = ("noc85", "failed85", "noc90", "failed90", "seconds_per_round")
     rows = [[m, *(_f(f["interactive"][k]) for k in needed)] for m, f in played.items()]
     head = ["method", "clicks to 0.85", "never", "clicks to 0.90", "never", "s per round"]
-    text += _table(head, rows) + "\nOne organ clicked at a time, one after the other: change of Dice by a click.\n\n"
+    text += table(head, rows) + "\nOne organ clicked at a time, one after the other: change of Dice by a click.\n\n"
     head = ["method", "organ clicked", "other organs", "least mean of others", "worst organ"]
     keys = ("prompted", "others", "least_others", "worst")
     rows = [[m, *(_f(f["one_at_a_time"][k], "+.4f") for k in keys)] for m, f in played.items()]
-    return f"{text}{_table(head, rows)}\n{boxed}"
+    return f"{text}{table(head, rows)}\n{boxed}"
 
 
 def _uncertainty(methods: Mapping[str, Found]) -> str:
@@ -166,7 +166,7 @@ def _uncertainty(methods: Mapping[str, Found]) -> str:
     return (
         f"## Uncertainty\n\nExpected calibration error ({BINS} bins, within 3 voxels of predicted or true organs), and "
         "Spearman's correlation over slices of mean uncertainty and share of wrong voxels, mean over cases.\n\n"
-        + _table(["method", "ECE", "Spearman"], rows)
+        + table(["method", "ECE", "Spearman"], rows)
     )
 
 
@@ -187,18 +187,18 @@ def _cost(methods: Mapping[str, Found], device: str) -> str:
         )
     head += ["reading s", "encoding s", "decoding s", "network s", "writing s", "s per scan", "peak MiB, segmenting"]
     head += [] if device == "cpu" else ["peak GPU MiB", "peak GPU MiB, segmenting"]
-    return f"## Cost\n\n{_table(head, rows)}"
+    return f"## Cost\n\n{table(head, rows)}"
 
 
 def _failures(found: Found) -> str:
     text = "## Where ours fails\n\nDice by slices from an organ's nearer end.\n\n"
-    text += _table(["organ", *END_DISTANCES], [[o, *map(_f, row)] for o, row in found["ends"].items()])
+    text += table(["organ", *END_DISTANCES], [[o, *map(_f, row)] for o, row in found["ends"].items()])
     parts = [f"{n * 100 // PARTS}-{(n + 1) * 100 // PARTS} %" for n in range(PARTS)]
     text += "\nDice by place along the volume, from its first slice.\n\n"
-    text += _table(["organ", *parts], [[o, *map(_f, row)] for o, row in found["parts"].items()])
+    text += table(["organ", *parts], [[o, *map(_f, row)] for o, row in found["parts"].items()])
     text += "\nSlices without an organ on which some of it was found, and voxels of an organ called its twin.\n\n"
     rows = [[o, _f(v), _f(found["twins"].get(o))] for o, v in found["false"].items()]
-    return text + _table(["organ", "false slices", "called its twin"], rows)
+    return text + table(["organ", "false slices", "called its twin"], rows)
 
 
 def plots(report: Found, save: Callable[[str, Figure], None]) -> None:
@@ -266,7 +266,7 @@ def _read_all(folder: Path) -> dict[str, Found]:
 def _averaged(several: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[int, ClassMetrics]:
     """A case's metrics by class, averaged over seeds."""
     scores = ("dice", "nsd", "hd95")
-    return {int(k): ClassMetrics(*(_mean([_number(one[k][s]) for one in several]) for s in scores)) for k in several[0]}
+    return {int(k): ClassMetrics(*(mean([_number(one[k][s]) for one in several]) for s in scores)) for k in several[0]}
 
 
 def _played(content: Found) -> Played:
@@ -284,23 +284,18 @@ def _spoilt(cases: Sequence[Sequence[Mapping[str, float]]], class_names: Mapping
         mine = [row for row in rows if row["class"] == k]
         if mine:
             per_class[name] = {
-                "prompted": _mean([row["prompted"] for row in mine]),
-                "others": _mean([row["others"] for row in mine if "others" in row]),
+                "prompted": mean([row["prompted"] for row in mine]),
+                "others": mean([row["others"] for row in mine if "others" in row]),
             }
     others = [row for row in rows if "others" in row]
     means = [row["others"] for row in per_class.values()]
     return {
-        "prompted": _mean([row["prompted"] for row in rows]),
-        "others": _mean([row["others"] for row in others]),
+        "prompted": mean([row["prompted"] for row in rows]),
+        "others": mean([row["others"] for row in others]),
         "least_others": min((v for v in means if not math.isnan(v)), default=math.nan),
         "worst": min((row["worst"] for row in others), default=math.nan),
         "per_class": per_class,
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [v for v in values if not math.isnan(v)]
-    return float(np.mean(known)) if known else math.nan
 
 
 def _number(value: float | None) -> float:
@@ -318,8 +313,3 @@ def _interval(row: Mapping[str, Any], score: str) -> str:
 
 def _runs(runs: Sequence[Found]) -> str:
     return " ".join(_f(run["dice"]) for run in runs)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -25,22 +25,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from monai.losses.dice import DiceCELoss
 from monai.networks.nets.dynunet import DynUNet
-from monai.transforms.compose import Compose
-from monai.transforms.intensity.dictionary import (
-    RandAdjustContrastd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-)
-from monai.transforms.spatial.dictionary import RandAffined
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
+from opponents import SMALL_WIDTHS, VOLUMES_PER_STEP, augmentation, compare, padded
 from s2vnet.atomic import replacing
 from s2vnet.config import TrainConfig
 from s2vnet.data.clips import ClipDataset
@@ -49,13 +38,9 @@ from s2vnet.data.plan import Plan, read_plan
 from s2vnet.data.preprocess import Case, with_neighbours
 from s2vnet.evaluate.metrics import dice
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.train.loop import load_cases
+from s2vnet.train.loop import learning_rate, load_cases, make_average, make_optimizer
 
-WIDTHS_3D = (16, 32, 64, 128)
-WIDTHS_2D = (24, 48, 96, 192)
-"""As wide as the encoders `tiny` and `compact`."""
 MULTIPLE = 8
-VOLUMES_PER_STEP = 2
 SLICES_PER_STEP = 24
 
 Predict = Callable[[Case], Tensor]
@@ -64,7 +49,7 @@ Predict = Callable[[Case], Tensor]
 
 def unet(dimensions: int, channels: int, classes: int) -> nn.Module:
     """nnU-Net's plain architecture, from MONAI."""
-    widths = WIDTHS_3D if dimensions == 3 else WIDTHS_2D
+    widths = SMALL_WIDTHS[dimensions]
     strides = (1, 2, 2, 2)
     return DynUNet(dimensions, channels, classes, [3] * 4, strides, strides[1:], filters=widths)
 
@@ -81,27 +66,7 @@ def slice_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> Ite
 def volume_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
     """Whole volumes (N, C, D, H, W), padded, under the same augmentation in three dimensions."""
     shape = common_shape([c.image.shape for c in cases])
-    transform = Compose(
-        [
-            RandAffined(
-                ["image", "labels"],
-                prob=0.5,
-                rotate_range=(0.25, 0.25, 0.25),
-                scale_range=((-0.15, 0.15),) * 3,
-                shear_range=0.1,
-                translate_range=[0.08 * s for s in shape],
-                mode=("bilinear", "nearest"),
-                padding_mode=("border", "zeros"),
-                spatial_size=shape,
-                cache_grid=True,
-            ),
-            RandGaussianSmoothd(["image"], sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), sigma_z=(0.3, 0.9), prob=0.15),
-            RandAdjustContrastd(["image"], prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
-            RandScaleIntensityd(["image"], factors=0.25, prob=0.5),
-            RandShiftIntensityd(["image"], offsets=0.2, prob=0.5),
-            RandGaussianNoised(["image"], prob=0.3, std=0.15),
-        ]
-    )
+    transform = augmentation(shape)
     rng = np.random.default_rng(config.seed)
     while True:
         samples = []
@@ -109,7 +74,7 @@ def volume_batches(cases: Sequence[Case], plan: Plan, config: TrainConfig) -> It
             case = cases[int(number)]
             transform.set_random_state(seed=int(rng.integers(2**31)))
             image, labels = torch.from_numpy(case.image), torch.from_numpy(case.labels)[None].float()
-            samples.append(transform({"image": _pad(image, shape), "labels": _pad(labels, shape)}))
+            samples.append(transform({"image": padded(image, shape), "labels": padded(labels, shape)}))
         yield torch.stack([s["image"] for s in samples]), torch.stack([s["labels"] for s in samples]).long()
 
 
@@ -118,35 +83,20 @@ def common_shape(shapes: Sequence[Sequence[int]]) -> list[int]:
     return [MULTIPLE * -(-max(shape[a] for shape in shapes) // MULTIPLE) for a in (1, 2, 3)]
 
 
-def _pad(volume: Tensor, shape: Sequence[int]) -> Tensor:
-    missing = [p for n, m in zip(reversed(volume.shape[1:]), reversed(shape), strict=True) for p in (0, m - n)]
-    return F.pad(volume, missing, value=float(volume.min()))
-
-
 def fit(
     model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], budget: float, config: TrainConfig
 ) -> tuple[nn.Module, int]:
     """Train for `budget` CPU seconds; the averaged network and the steps taken."""
-    loss_of = DiceCELoss(include_background=False, softmax=True, to_onehot_y=True, smooth_nr=1.0, smooth_dr=1.0)
-    decayed, plain = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    )
-
-    def average(averaged: Any, current: Any, count: Any) -> None:
-        decay = min(config.ema_decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-
-    ema = AveragedModel(model, multi_avg_fn=average)
+    optimizer, ema = make_optimizer(model, config), make_average(model, config)
     start, step = time.process_time(), 0
     for image, labels in batches:
         spent = (time.process_time() - start) / budget
         if spent >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps)) * (1 - spent) ** 0.9
+            group["lr"] = learning_rate(step, spent, config)
         optimizer.zero_grad()
-        loss_of(model(image), labels).backward()
+        compare(model(image), labels).backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         optimizer.step()
         ema.update_parameters(model)
@@ -165,8 +115,8 @@ def predictor(name: str, run: Path, weights: Path, plan: Plan, shapes: Sequence[
 
     def whole(case: Case) -> Tensor:
         shape = case.image.shape[1:]
-        padded = _pad(torch.from_numpy(case.image), common_shape([*shapes, case.image.shape]))
-        classes: Tensor = model(padded[None])[0].argmax(0)
+        grown = padded(torch.from_numpy(case.image), common_shape([*shapes, case.image.shape]))
+        classes: Tensor = model(grown[None])[0].argmax(0)
         return classes[: shape[0], : shape[1], : shape[2]]
 
     def slices(case: Case) -> Tensor:

@@ -58,16 +58,16 @@ def interactive_report(played: Mapping[str, Played], class_names: Mapping[int, s
     rows = [_interactive_case(name, one, class_names) for name, one in played.items()]
     curves = [[scores[c] for scores in one.dice] for one in played.values() for c in one.dice[0]]
     report = {
-        "dice_per_round": [_mean(row["dice_per_round"][r] for row in rows) for r in range(rounds + 1)],
-        "nsd_per_round": [_mean(row["nsd_per_round"][r] for row in rows) for r in range(rounds + 1)],
-        "dsc_auc": _mean(auc(row["dice_per_round"]) for row in rows),
-        "nsd_auc": _mean(auc(row["nsd_per_round"]) for row in rows),
+        "dice_per_round": [mean(row["dice_per_round"][r] for row in rows) for r in range(rounds + 1)],
+        "nsd_per_round": [mean(row["nsd_per_round"][r] for row in rows) for r in range(rounds + 1)],
+        "dsc_auc": mean(auc(row["dice_per_round"]) for row in rows),
+        "nsd_auc": mean(auc(row["nsd_per_round"]) for row in rows),
     }
     for target in (85, 90):
         needed = [clicks_to_reach(curve, target / 100) for curve in curves]
-        report[f"noc{target}"] = _mean(rounds if n is None else n for n in needed)
-        report[f"failed{target}"] = _mean(n is None for n in needed)
-    report["seconds_per_round"] = _mean(s for one in played.values() for s in one.seconds_per_round)
+        report[f"noc{target}"] = mean(rounds if n is None else n for n in needed)
+        report[f"failed{target}"] = mean(n is None for n in needed)
+    report["seconds_per_round"] = mean(s for one in played.values() for s in one.seconds_per_round)
     return {"interactive": {**report, "cases": rows}}
 
 
@@ -79,7 +79,7 @@ def write_report(path: Path, report: Report) -> None:
     """
     if path.suffix == ".md":
         raise InputError(f"{path}: name the JSON file, e.g. {path.with_suffix('.json')}; the tables are written beside")
-    text = json.dumps(_nullable(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json.dumps(nullable(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     for name, content in ((path, text), (path.with_suffix(".md"), markdown(report))):
         with replacing(name) as temporary:
             temporary.write_text(content, encoding="utf-8")
@@ -101,7 +101,7 @@ def _scores(metrics: ClassMetrics) -> dict[str, float]:
 
 def _automatic_case(name: str, found: Mapping[int, ClassMetrics], class_names: Mapping[int, str]) -> Report:
     per_class = {class_names[c]: _scores(metrics) for c, metrics in found.items()}
-    means = {score: _mean(row[score] for row in per_class.values()) for score in SCORES}
+    means = {score: mean(row[score] for row in per_class.values()) for score in SCORES}
     return {"case": name, **means, "per_class": per_class}
 
 
@@ -117,8 +117,8 @@ def _summary(rows: Sequence[Mapping[str, Any]], count: bool = False) -> Report:
 
 
 def _interactive_case(name: str, played: Played, class_names: Mapping[int, str]) -> Report:
-    dice = [_mean(scores.values()) for scores in played.dice]
-    nsd = [_mean(scores.values()) for scores in played.nsd]
+    dice = [mean(scores.values()) for scores in played.dice]
+    nsd = [mean(scores.values()) for scores in played.nsd]
     return {
         "case": name,
         "dice_per_round": dice,
@@ -127,18 +127,19 @@ def _interactive_case(name: str, played: Played, class_names: Mapping[int, str])
     }
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean(values: Iterable[float]) -> float:
     """Mean of what is not NaN; NaN where nothing is left."""
     known = [v for v in values if not math.isnan(v)]
     return float(np.mean(known)) if known else math.nan
 
 
-def _nullable(value: Any) -> Any:
+def nullable(value: Any) -> Any:
+    """What JSON can hold: numbers that are not defined become null."""
     if isinstance(value, dict):
-        return {key: _nullable(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_nullable(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return {key: nullable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [nullable(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _automatic_tables(part: Report, single: bool) -> str:
@@ -148,8 +149,8 @@ def _automatic_tables(part: Report, single: bool) -> str:
     cases = [[row["case"], *(_number(row[score]) for score in SCORES)] for row in part["cases"]]
     return (
         "# Automatic segmentation\n\nMean over cases; in brackets the 95 % bootstrap interval.\n\n"
-        + _table(["Class", *head[1:], "Cases"], classes)
-        + ("\n" + _table(["Case", *head[1:]], cases) if single else "")
+        + table(["Class", *head[1:], "Cases"], classes)
+        + ("\n" + table(["Case", *head[1:]], cases) if single else "")
     )
 
 
@@ -166,11 +167,11 @@ def _interactive_tables(part: Report, single: bool) -> str:
         "# Interactive segmentation\n\nOne click per class and round; round 0 is the automatic result. "
         f"AUC covers rounds 1 to {rounds} (at most {rounds - 1}). "
         f"NSD is 0 where the mean Dice of a case is at most {LOW_DICE}.\n\n"
-        + _table(["Round", *numbers, "AUC"], scores)
+        + table(["Round", *numbers, "AUC"], scores)
         + f"\nA class that never reaches the Dice counts as {rounds} clicks.\n\n"
-        + _table(["Dice to reach", "Clicks", "Never reached"], targets)
+        + table(["Dice to reach", "Clicks", "Never reached"], targets)
         + f"\nSeconds per round: {_number(part['seconds_per_round'])}\n"
-        + ("\n" + _table(["Dice of case", *numbers], cases) if single else "")
+        + ("\n" + table(["Dice of case", *numbers], cases) if single else "")
     )
 
 
@@ -182,6 +183,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first hold numbers."""
     lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
