@@ -282,8 +282,7 @@ def slices_of(data: np.ndarray, geometry: Geometry, plan: Plan) -> np.ndarray:
 
 def confidence(segmentation: Segmentation) -> np.ndarray:
     """Probability (I, J, K) of the most probable class on the file's grid; 1 outside the crop."""
-    chunks = segmentation.scores.split(opponents.SLICES_AT_ONCE)
-    parts = [segmentation.restore.to_source(chunk.float()).amax(1).cpu().numpy() for chunk in chunks]
+    parts = [part.amax(1).cpu().numpy() for part in segmentation.source(0, segmentation.restore.size[0])]
     return segmentation.restore.place(np.concatenate(parts), fill=1)
 
 

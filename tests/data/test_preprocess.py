@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2vnet.data.plan import PLANES, IntensityScheme, Plan, Plane
-from s2vnet.data.preprocess import Case, normalise, preprocess, with_neighbours
+from s2vnet.data.preprocess import Case, Restore, normalise, preprocess, with_neighbours
+from s2vnet.data.seen import Seen
 from s2vnet.types import InputError
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
@@ -54,6 +55,59 @@ def one_hot(labels: npt.NDArray[np.uint8]) -> torch.Tensor:
 
 def ijk_of(shape: tuple[int, ...]) -> npt.NDArray[np.intp]:
     return np.argwhere(np.ones(shape, bool))
+
+
+def joining(plan: Plan, number: int, geometry: Geometry) -> Plan:
+    """The plan of a training whose slices were `number` times as thick as the file's."""
+    size = tuple(s * number for s in geometry.canonical()[0].spacing)
+    return plan.model_copy(update={"seen": Seen(spacing=(size, size), size=(size, size), tissue=())})
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("number", [2, 3])
+def test_joined_slices_are_means_and_their_points_come_back(
+    any_affine: Array, plan: Plan, plane: Plane, number: int
+) -> None:
+    volume, labels = numbered(any_affine)
+    each = preprocess(volume, unresampled(plan, plane, volume.geometry), labels)
+    case = preprocess(volume, joining(unresampled(plan, plane, volume.geometry), number, volume.geometry), labels)
+    groups = np.array_split(np.arange(each.restore.depth), range(number, each.restore.depth, number))
+    assert case.restore.depth == len(groups) == case.image.shape[1] == len(truth(case))
+    assert case.restore.size == each.restore.size
+    for n, group in enumerate(groups):
+        assert np.array_equal(truth(case)[n], truth(each)[group[min(number // 2, len(group) - 1)]])
+    ijk = ijk_of(volume.geometry.shape)
+    places = case.restore.to_slices(ijk)[:, 0]
+    one_by_one = np.rint(each.restore.to_slices(ijk)[:, 0]).astype(int)
+    assert np.array_equal(np.rint(places - 1e-6 * np.sign(places)).astype(int), one_by_one // number)
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.data())
+def test_between_joined_slices_it_is_linear_and_no_further(depth: int, number: int, data: st.DataObject) -> None:
+    restore = Restore(
+        Geometry((1, 1, depth), np.eye(4)),
+        Geometry((1, 1, depth), np.eye(4)).canonical()[1],
+        2,
+        (0, 0, 0),
+        (depth, 1, 1),
+        (1, 1),
+        (1, 1),
+        number,
+    )
+    scores = torch.rand(restore.depth, 2, 1, 1)
+    start = data.draw(st.integers(0, depth - 1))
+    stop = data.draw(st.integers(start + 1, depth))
+    whole = restore.between(scores, 0, depth)
+    assert torch.equal(restore.between(scores, start, stop), whole[start:stop])
+    centres = (np.arange(restore.depth) + 0.5) * number - 0.5
+    expected = np.interp(np.arange(depth), centres, scores[:, 1, 0, 0].numpy())
+    np.testing.assert_allclose(whole[:, 1, 0, 0].numpy(), expected, atol=1e-5)
+    first = data.draw(st.integers(0, restore.depth - 1))
+    last = data.draw(st.integers(first + 1, restore.depth))
+    other = scores.clone()
+    other[first:last] += 1
+    changed = (restore.between(other, 0, depth) != whole).any(1).flatten().nonzero().flatten()
+    assert (int(changed[0]), int(changed[-1]) + 1) == restore.reached(first, last)
 
 
 @pytest.mark.parametrize("plane", PLANES)

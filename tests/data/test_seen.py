@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from s2vnet.data.seen import Seen, differences, tissue
+from s2vnet.data.seen import Seen, differences, joined, tissue
 from s2vnet.volume.geometry import Geometry, Volume
 
 SEEN = Seen(
@@ -32,10 +34,16 @@ def test_a_volume_like_the_training_cases_has_nothing_to_say_whatever_its_paddin
     assert _found(_ct(air=air)) == ()
 
 
-def test_slices_may_differ_by_half_and_no_more() -> None:
-    assert _found(_ct((10, 10, 7))) == _found(_ct((10, 10, 1.7))) == ()
+def test_slices_may_be_thicker_by_half_and_no_more_and_as_thin_as_they_like() -> None:
+    assert _found(_ct((10, 10, 7))) == _found(_ct((10, 10, 0.5))) == ()
     assert _found(_ct((10, 10, 8))) == ("slices are 8 mm apart, in training 2.50 to 5.00 mm",)
-    assert _found(_ct((10, 10, 1.6))) == ("slices are 1.6 mm apart, in training 2.50 to 5.00 mm",)
+
+
+@given(st.floats(0.1, 10))
+def test_joined_slices_are_as_thick_as_in_training_to_a_third(distance: float) -> None:
+    number = joined(SEEN, 2, distance)
+    assert number == 1 or 2.5 * 2 / 3 <= number * distance <= 2.5 * 4 / 3
+    assert number > 1 or distance >= 2.5 * 2 / 3
 
 
 def test_finer_pixels_are_no_difference_but_coarser_ones_are() -> None:

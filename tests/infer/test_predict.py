@@ -74,7 +74,7 @@ def test_what_is_unlike_the_training_data_is_said_and_segmented(
 ) -> None:
     size = read_image(images / "a_0000.nii.gz").geometry
     edges = tuple(float(n * s) for n, s in zip(size.canonical()[0].shape, size.canonical()[0].spacing, strict=True))
-    other = Seen(spacing=((9, 9, 9), (9, 9, 9)), size=(edges, edges), tissue=((0, 1),))  # type: ignore[arg-type]
+    other = Seen(spacing=((0.1, 0.1, 0.1), (0.1, 0.1, 0.1)), size=(edges, edges), tissue=((0, 1),))  # type: ignore[arg-type]
     plan = segmenter.plan.model_copy(update={"seen": other})
     trained = [Trained(model, plan.model_dump(mode="json"), {}, "") for model in segmenter.models]
     told: list[tuple[str, str]] = []
@@ -82,7 +82,7 @@ def test_what_is_unlike_the_training_data_is_said_and_segmented(
     found = predict(Segmenter(trained, "cpu"), jobs, note=lambda name, text: told.append((name, text)))
     assert all_errors(list(found)) == []
     assert {name for name, _ in told} == {"a", "b"}
-    assert all("in training 9.00 mm" in text for _, text in told)
+    assert all("in training 0.10 mm" in text for _, text in told)
     assert read_labels(tmp_path / "out" / "a.nii.gz").geometry.same_grid(size)
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from s2vnet.atomic import replacing
 from s2vnet.data.fingerprint import Fingerprint
-from s2vnet.data.seen import Seen, differences
+from s2vnet.data.seen import Seen, differences, joined
 from s2vnet.types import InputError
 from s2vnet.volume.geometry import Volume
 
@@ -55,7 +55,7 @@ class Plan(BaseModel):
     labels: dict[str, int]
     plane: Plane
     spacing: tuple[float, float]
-    """Sampling (row, column) in plane, mm; slices stay where they are."""
+    """Sampling (row, column) in plane, mm; slices stay where they are, or are joined (:meth:`joined`)."""
     patch_size: tuple[int, int]
     """Pixels (H, W) of training patches."""
     intensities: tuple[IntensityScheme, ...]
@@ -98,6 +98,10 @@ class Plan(BaseModel):
             return ()
         windows = [(scheme.low, scheme.high) if scheme.kind == "ct" else None for scheme in self.intensities]
         return differences(self.seen, self.axis, windows, volume)
+
+    def joined(self, distance: float) -> int:
+        """How many slices, `distance` mm apart, are averaged into one: none is much thinner than in training."""
+        return 1 if self.seen is None else joined(self.seen, self.axis, distance)
 
     @property
     def network(self) -> dict[str, int]:

@@ -1,11 +1,13 @@
 """Volume to slices and exactly back. The same code in training and inference.
 
 File axes (I, J, K) -> closest RAS axes -> slices (D, H, W) across the plan's plane -> crop -> in-plane resampling
--> intensities -> padding. Slices are never resampled across the plane, so each keeps its place in the file.
+-> intensities -> padding. Across the plane nothing is resampled, but where slices lie closer together than in training
+several are averaged into one, as a scanner would have; what the network says is interpolated between them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +41,13 @@ class Restore:
     """Pixels (H', W') after resampling."""
     padded: tuple[int, int]
     """Pixels after padding at the end of rows and columns: what the network sees."""
+    joined: int = 1
+    """Slices of the file that make one of the network's."""
+
+    @property
+    def depth(self) -> int:
+        """The network's slices; the last one may be made of fewer of the file's."""
+        return -(-self.size[0] // self.joined)
 
     @property
     def _stack(self) -> tuple[int, int, int]:
@@ -52,6 +61,24 @@ class Restore:
         """Canonical axes of (D, H, W)."""
         row, column = (a for a in range(3) if a != self.axis)
         return self.axis, row, column
+
+    def between(self, probabilities: Tensor, start: int, stop: int) -> Tensor:
+        """The network's slices (depth, K, h, w) to those start..stop of the crop, interpolated where joined."""
+        place = ((torch.arange(start, stop) + 0.5) / self.joined - 0.5).clamp(0, self.depth - 1)
+        before = place.floor().long()
+        after = (before + 1).clamp(max=self.depth - 1)
+        first, last = int(before[0]), int(after[-1]) + 1
+        near = probabilities[first:last].float()
+        if self.joined == 1:
+            return near[: stop - start]
+        share = (place - before)[:, None, None, None].to(near)
+        return torch.lerp(near[before - first], near[after - first], share)
+
+    def reached(self, start: int, stop: int) -> tuple[int, int]:
+        """Slices of the crop on which the network's slices start..stop have a say."""
+        low = math.floor((start - 0.5) * self.joined - 0.5) + 1
+        high = math.ceil((stop + 0.5) * self.joined - 0.5)
+        return max(0, low), min(self.size[0], high)
 
     def to_source(self, probabilities: Tensor) -> Tensor:
         """Slices (n, K, h, w) on any grid over the padded slice, to (n, K, H, W) pixels of the file's slices."""
@@ -72,9 +99,10 @@ class Restore:
         return LabelMap(self.place(slices), self.geometry)  # type: ignore[arg-type]
 
     def to_slices(self, ijk: npt.ArrayLike) -> Float:
-        """File voxels (N, 3) to (slice, row, column) in pixels of the padded slices, not rounded."""
+        """File voxels (N, 3) to (slice, row, column) of the network's, in pixels of the padded slices, not rounded."""
         canonical = self.orientation.apply_points(ijk)
         stack: Float = canonical[:, list(self._axes)] - np.array(self.start)
+        stack[:, 0] = (stack[:, 0] + 0.5) / self.joined - 0.5
         for column, (n, m) in enumerate(zip(self.size[1:], self.sampled, strict=True), start=1):
             stack[:, column] = (stack[:, column] + 0.5) * m / n - 0.5
         return stack
@@ -122,11 +150,13 @@ def preprocess(volume: Volume, plan: Plan, labels: LabelMap | None = None, name:
     window = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
     # a copy, since torch refuses the negative strides that flips leave on axes of one voxel
     image = torch.from_numpy(stack[(slice(None), *window)].copy(order="C"))
+    joined = plan.joined(geometry.spacing[plan.axis])
+    image = _join(image, joined)
     in_plane = [geometry.spacing[a] for a in range(3) if a != plan.axis]
     sampled = [max(1, round(n * s / t)) for n, s, t in zip(size[1:], in_plane, plan.spacing, strict=True)]
     padded = [plan.multiple * -(-n // plan.multiple) for n in sampled]
     restore = Restore(
-        volume.geometry, orientation, plan.axis, start, size, (sampled[0], sampled[1]), (padded[0], padded[1])
+        volume.geometry, orientation, plan.axis, start, size, (sampled[0], sampled[1]), (padded[0], padded[1]), joined
     )
     image = _resize(image, restore.sampled)
     image = torch.stack([normalise(channel, scheme) for channel, scheme in zip(image, plan.intensities, strict=True)])
@@ -136,7 +166,8 @@ def preprocess(volume: Volume, plan: Plan, labels: LabelMap | None = None, name:
     if labels is not None:
         volume.geometry.require_same_grid(labels.geometry, f"{name}: image and labels")
         truth_stack = np.moveaxis(orientation.apply(labels.data), plan.axis, 0)[window]
-        truth = _resize_labels(truth_stack.copy(order="C"), restore.sampled)
+        middle = np.minimum(np.arange(restore.depth) * joined + joined // 2, size[0] - 1)
+        truth = _resize_labels(truth_stack[middle].copy(order="C"), restore.sampled)
         truth = np.pad(truth, ((0, 0), (0, pad[3]), (0, pad[1])))
     return Case(name, image.numpy(), truth, restore)
 
@@ -168,6 +199,11 @@ def _box(stack: npt.NDArray[np.float32]) -> tuple[tuple[int, int, int], tuple[in
         if len(found):
             start[axis], size[axis] = int(found[0]), int(found[-1] - found[0] + 1)
     return (start[0], start[1], start[2]), (size[0], size[1], size[2])
+
+
+def _join(image: Tensor, joined: int) -> Tensor:
+    """Means (C, D / joined, H, W) of every few slices of (C, D, H, W)."""
+    return image if joined == 1 else torch.stack([part.mean(1) for part in image.split(joined, 1)], 1)
 
 
 def _resize(slices: Tensor, size: tuple[int, int]) -> Tensor:

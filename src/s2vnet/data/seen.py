@@ -14,7 +14,7 @@ Triple = tuple[float, float, float]
 Pair = tuple[float, float]
 
 SLICE_FACTOR = 1.5
-"""Slices may be this many times thinner or thicker than in training: they are never resampled across the plane."""
+"""Slices may be this many times thicker than in training; thinner ones are joined (:func:`joined`)."""
 PIXEL_FACTOR = 2.0
 """Pixels may be this many times coarser than in training; finer ones are resampled and lose nothing."""
 SIZE_FACTOR = 2.0
@@ -44,6 +44,11 @@ def tissue(values: npt.NDArray[np.float32], low: float, high: float) -> float:
     """Median of the values strictly inside a window, so that neither air nor clipping counts; NaN if there is none."""
     inside = values[(values > low) & (values < high)]
     return float(np.median(inside)) if inside.size else float("nan")
+
+
+def joined(seen: Seen, axis: int, distance: float) -> int:
+    """How many slices, `distance` mm apart across `axis` (R, A, S), come closest to the thinnest slice of training."""
+    return max(1, round(seen.spacing[0][axis] / distance))
 
 
 def differences(seen: Seen, axis: int, windows: Sequence[Pair | None], volume: Volume) -> tuple[str, ...]:
@@ -76,7 +81,7 @@ def differences(seen: Seen, axis: int, windows: Sequence[Pair | None], volume: V
 def _grid(seen: Seen, axis: int, geometry: Geometry) -> list[str]:
     found = []
     thin, thick = (bound[axis] for bound in seen.spacing)
-    if not thin / SLICE_FACTOR <= geometry.spacing[axis] <= thick * SLICE_FACTOR:
+    if geometry.spacing[axis] > thick * SLICE_FACTOR:
         found.append(f"slices are {geometry.spacing[axis]:.3g} mm apart, in training {_range(thin, thick)} mm")
     coarse = [a for a in range(3) if a != axis and geometry.spacing[a] > PIXEL_FACTOR * seen.spacing[1][a]]
     if coarse:

@@ -46,23 +46,23 @@ class Segmentation:
 
     restore: Restore
     scores: Tensor = field(repr=False)
-    """(D, K, h, w) class probabilities on the mask grid, float16."""
+    """(D, K, h, w) class probabilities of the network's slices on the mask grid, float16."""
     class_names: Mapping[int, str]
 
     def labels(self, classes: Sequence[int] | None = None) -> LabelMap:
         """Most probable class of every voxel; classes outside the subset become background."""
-        stack = self.label_slices(0, len(self.scores))
+        stack = self.label_slices(0, self.restore.size[0])
         if classes is not None:
             stack[~np.isin(stack, list(classes))] = 0
         return self.restore.labels(stack)
 
     def label_slices(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
         """Most probable class (stop - start, H, W) on the source pixels of some slices of the crop."""
-        return np.concatenate([strongest(p).to(torch.uint8).cpu().numpy() for p in self._source(start, stop)])
+        return np.concatenate([strongest(p).to(torch.uint8).cpu().numpy() for p in self.source(start, stop)])
 
     def probabilities(self) -> Volume:
         """Class probabilities (K, I, J, K) on the file's grid; background is 1 outside the crop."""
-        stack = np.concatenate([p.cpu().numpy() for p in self._source(0, len(self.scores))])
+        stack = np.concatenate([p.cpu().numpy() for p in self.source(0, self.restore.size[0])])
         placed = self.restore.place(np.moveaxis(stack, 1, 0).astype(np.float32))
         outside = placed.sum(0) == 0
         placed[0][outside] = 1
@@ -71,15 +71,15 @@ class Segmentation:
     def uncertainty(self) -> Volume:
         """Entropy of the class probabilities over log K, 0 (sure) to 1, on the file's grid (1, I, J, K)."""
         parts = []
-        for p in self._source(0, len(self.scores)):
+        for p in self.source(0, self.restore.size[0]):
             entropy = torch.special.entr(p.clamp(0, 1)).sum(1) / np.log(p.shape[1])
             parts.append(entropy.cpu().numpy().astype(np.float32))
         return Volume(self.restore.place(np.concatenate(parts))[None], self.restore.geometry)  # type: ignore[arg-type]
 
-    def _source(self, start: int, stop: int) -> Iterator[Tensor]:
+    def source(self, start: int, stop: int) -> Iterator[Tensor]:
         """Probabilities (n, K, H, W) on source pixels, a few slices at a time: all of a CT's would fill the memory."""
         for n in range(start, stop, SLICES_AT_ONCE):
-            yield self.restore.to_source(self.scores[n : min(n + SLICES_AT_ONCE, stop)].float())
+            yield self.restore.to_source(self.restore.between(self.scores, n, min(n + SLICES_AT_ONCE, stop)))
 
 
 def _require_fit(model: S2VNet, plan: Plan) -> None:

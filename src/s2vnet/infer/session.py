@@ -52,7 +52,7 @@ class Session:
         self._past: list[tuple[Entry, ...]] = []
         depth = self._engine.depth
         self._automatic_scores = combine(self._engine.automatic, 0, depth).half()
-        self._automatic = self._segmentation(()).label_slices(0, depth)
+        self._automatic = self._segmentation(()).label_slices(0, self._case.restore.size[0])
         self._labels, self._frozen = self._result(())
         self.changed_region: Region | None = None
         """Smallest block of file voxels that the last operation changed; None when it changed nothing."""
@@ -225,9 +225,9 @@ class Session:
 
     def _answer(self, prompts: tuple[Prompt, ...], frozen: Frozen) -> npt.NDArray[np.uint8]:
         segmentation = self._segmentation(prompts)
-        start, stop = self._span
+        start, stop = self._case.restore.reached(*self._span)
         stack = self._automatic.copy() if prompts else self._automatic
-        if stop > start:
+        if prompts and stop > start:
             stack[start:stop] = segmentation.label_slices(start, stop)
         labels: npt.NDArray[np.uint8] = self._case.restore.place(stack)  # type: ignore[assignment]
         flat = labels.reshape(-1)
@@ -287,7 +287,7 @@ class Session:
         for d in np.unique(places[:, 0]).tolist():
             here = places[:, 0] == d
             rows, columns = places[here, 1], places[here, 2]
-            scores = restore.to_source(segmentation.scores[d : d + 1].float())[0].cpu().numpy()[:, rows, columns]
+            scores = next(segmentation.source(d, d + 1))[0].cpu().numpy()[:, rows, columns]
             for class_id, voxels_denied in denied.items():
                 scores[class_id, np.isin(where[here], voxels_denied)] -= 2
             for box in boxes:
@@ -316,7 +316,7 @@ class Session:
         """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
         restore, stride = self._case.restore, self.segmenter.plan.stem_stride
         if _is_box(prompt):
-            crop = restore.file_box(0, self._engine.depth)
+            crop = restore.file_box(0, restore.size[0])
             low = np.maximum(prompt.start, [s.start for s in crop])
             high = np.minimum(prompt.stop, [s.stop for s in crop]) - 1
             voxels = np.array([low, high])
@@ -326,6 +326,8 @@ class Session:
             voxels = prompt_voxels(prompt)
         cells = restore.to_slices(voxels)
         cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
+        if restore.joined > 1:
+            cells[:, 0] = cells[:, 0].round()
         if _is_box(prompt):  # drawn where it is tightest, if anywhere; elsewhere it only says where the class is not
             cells[:, 0] = cells[:, 0].mean().round()
         elif not isinstance(prompt, Point):
