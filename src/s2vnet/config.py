@@ -63,6 +63,8 @@ class TrainConfig(BaseModel):
     """AdamW's, on matrices and filters."""
     warmup_steps: int = Field(default=50, ge=0)
     """Steps over which the learning rate rises."""
+    pretrained: bool = True
+    """Whether an encoder whose ImageNet weights come with the package starts from them."""
     ema_decay: float = Field(default=0.995, ge=0, lt=1)
     """Of the averaged weights, which are what is saved."""
     gradient_clip: float = Field(default=1.0, gt=0)

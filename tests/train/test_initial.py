@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
 from s2vnet.model.checkpoint import Trained, load_model
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.train.initial import start_from
+from s2vnet.train.initial import IMAGENET, start_encoder, start_from
 from s2vnet.train.loop import train
 from s2vnet.types import CheckpointError, InputError
 
@@ -28,6 +29,15 @@ def test_the_same_classes_take_over_everything(model_config: ModelConfig, plan: 
     assert start_from(model, trained, plan.labels) == []
     own, theirs = model.state_dict(), trained.model.state_dict()
     assert all(torch.equal(own[name], theirs[name]) for name in theirs)
+
+
+def test_an_encoder_whose_imagenet_weights_are_here_starts_from_them(model_config: ModelConfig) -> None:
+    model = S2VNet(model_config.model_copy(update={"encoder": "efficientnet-lite0", "stem_stride": 2}))
+    assert start_encoder(model)
+    shipped = load_file(IMAGENET)
+    own = model.encoder.state_dict()
+    assert torch.equal(own["blocks.10.project.weight"], shipped["blocks.10.project.weight"].float())
+    assert not start_encoder(S2VNet(model_config))
 
 
 @pytest.mark.parametrize("names", [("right", "left"), ("a", "b", "c")])

@@ -1,4 +1,4 @@
-"""Slice encoders, taken from MONAI, chosen by name and given a stem of stride 1, 2 or 4."""
+"""Slice encoders by name: MONAI's residual ones with a stem of stride 1, 2 or 4, and EfficientNet-Lite0."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from monai.networks.nets.resnet import ResNet, ResNetBlock, ResNetBottleneck
 from torch import Tensor, nn
 
+from s2vnet.model.efficientnet import EfficientNetLite0
 from s2vnet.types import InputError
 
 
@@ -26,7 +27,7 @@ class EncoderSpec:
         return tuple(width * expansion for width in self.planes)
 
 
-ENCODERS: dict[str, EncoderSpec] = {
+RESIDUAL: dict[str, EncoderSpec] = {
     "tiny": EncoderSpec(False, (1, 1, 1, 1), (24, 48, 96, 192)),
     "compact": EncoderSpec(False, (2, 2, 2, 2), (24, 48, 96, 192)),
     "small": EncoderSpec(False, (2, 2, 2, 2), (32, 64, 128, 256)),
@@ -34,24 +35,35 @@ ENCODERS: dict[str, EncoderSpec] = {
     "resnet34": EncoderSpec(False, (3, 4, 6, 3), (64, 128, 256, 512)),
     "resnet50": EncoderSpec(True, (3, 4, 6, 3), (64, 128, 256, 512)),
 }
-"""Encoders by name; ``tiny`` to ``small`` are meant for CPUs, ``resnet50`` is the paper's class of backbone."""
-
-
+"""Residual encoders; ``tiny`` to ``small`` are meant for CPUs, ``resnet50`` is the paper's class of backbone."""
+EFFICIENTNET = "efficientnet-lite0"
+ENCODERS = (*RESIDUAL, EFFICIENTNET)
+"""Names of all encoders."""
 NORM_GROUPS = 8
 
 
-class Encoder(nn.Module):
+def make_encoder(name: str, in_channels: int, stem_stride: int) -> ResidualEncoder | EfficientNetLite0:
+    """An encoder with random weights.
+
+    Raises:
+        InputError: unknown name, or a stem's stride that the encoder does not have.
+    """
+    if name == EFFICIENTNET:
+        return EfficientNetLite0(in_channels, stem_stride)
+    if name in RESIDUAL:
+        return ResidualEncoder(RESIDUAL[name], in_channels, stem_stride)
+    raise InputError(f"unknown encoder {name!r}; choose one of {', '.join(ENCODERS)}")
+
+
+class ResidualEncoder(nn.Module):
     """Four feature maps per slice at strides s, 2s, 4s and 8s, s being the stem's stride.
 
     Group normalisation instead of batch normalisation: a slice's features then depend on that slice alone, so they
     can be cached, a batch of one trains, and several processes equal one.
     """
 
-    def __init__(self, name: str, in_channels: int, stem_stride: int) -> None:
+    def __init__(self, spec: EncoderSpec, in_channels: int, stem_stride: int) -> None:
         super().__init__()
-        if name not in ENCODERS:
-            raise InputError(f"unknown encoder {name!r}; choose one of {', '.join(ENCODERS)}")
-        spec = ENCODERS[name]
         self.channels = spec.channels
         net = ResNet(
             block=ResNetBottleneck if spec.bottleneck else ResNetBlock,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from s2vnet.config import ModelConfig
 from s2vnet.model.aggregation import Aggregator, State
 from s2vnet.model.clustering import INVALID, ClusteringLayer, class_logits
-from s2vnet.model.encoder import Encoder
+from s2vnet.model.encoder import make_encoder
 from s2vnet.model.pixel_decoder import Features, PixelDecoder
 from s2vnet.types import InputError
 
@@ -46,7 +46,7 @@ class S2VNet(nn.Module):
         d, m, k = config.dim, config.mask_dim, config.num_classes
         if d % 8 or m % 8 or d % config.heads:
             raise InputError(f"dim {d} and mask_dim {m} must be multiples of 8, and dim one of heads {config.heads}")
-        self.encoder = Encoder(config.encoder, config.in_channels, config.stem_stride)
+        self.encoder = make_encoder(config.encoder, config.in_channels, config.stem_stride)
         self.pixel_decoder = PixelDecoder(self.encoder.channels, d, m, k)
         self.initial_centres = nn.Parameter(torch.randn(k, d) * 0.5)
         self.identity = nn.Parameter(torch.randn(k, d) * 0.5)

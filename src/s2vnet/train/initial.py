@@ -1,10 +1,14 @@
-"""Training that starts from a trained network: on the same classes at a finer sampling, or on other classes."""
+"""Training that starts from a trained network, or with an encoder that knows ImageNet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file
 
 from s2vnet.model.checkpoint import Trained
+from s2vnet.model.efficientnet import EfficientNetLite0
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.types import InputError
 
@@ -12,6 +16,17 @@ OF_CLASSES = ("initial_centres", "identity", "pixel_decoder.auxiliary.")
 """Weights with a row per class."""
 OF_CHANNELS = ("encoder.stem.0.",)
 """Weights whose shape depends on the image's channels and the stem's stride."""
+
+IMAGENET = Path(__file__).parent.parent / "weights" / "imagenet" / "efficientnet-lite0.safetensors"
+"""Made by scripts/imagenet.py."""
+
+
+def start_encoder(model: S2VNet) -> bool:
+    """Give an encoder the weights of ImageNet that come with the package; False where there are none for it."""
+    if not isinstance(model.encoder, EfficientNetLite0):
+        return False
+    model.encoder.load_imagenet(load_file(IMAGENET))
+    return True
 
 
 def start_from(model: S2VNet, trained: Trained, labels: Mapping[str, int]) -> list[str]:

@@ -33,7 +33,7 @@ from s2vnet.infer.segmenter import Segmenter
 from s2vnet.model.checkpoint import Trained, choose_device, save_model
 from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.train.initial import start_from
+from s2vnet.train.initial import start_encoder, start_from
 from s2vnet.train.step import ClipStep
 from s2vnet.types import CheckpointError, InputError
 
@@ -164,6 +164,8 @@ def _setup(
     model = S2VNet(model_config)
     if init is not None:
         start_from(model, init, plan.labels)
+    elif config.pretrained:
+        start_encoder(model)
     step, wrapped = fabric.setup(ClipStep(model, config), make_optimizer(model, config))
     return Run(0, model, make_average(model, config), wrapped), step
 

