@@ -429,7 +429,6 @@ def test_a_single_slice_and_voxels_to_fill(model: Path, tmp_path: Path, main: Ma
     code, lines = main(*common, "--fill-nan", 0)
     assert code == 0
     assert [line.split(",")[0] for line in lines] == [
-        "note: one: unlike the training data: slices are 1 mm apart",
         "note: one: unlike the training data: the volume is 1 mm long from foot to head",
     ]
     assert read_labels(tmp_path / "labels.nii.gz").data.shape == (12, 14, 1)

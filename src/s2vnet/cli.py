@@ -70,6 +70,7 @@ def plan(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for fingerprint.json and plan.json.")],
     dataset: DatasetArgument = None,
     named: DatasetOption = None,
+    sampling: Annotated[float | None, typer.Option(min=0.05, help="Pixel size in plane, mm; chosen if none.")] = None,
     fill_nan: Fill = None,
 ) -> None:
     """Look at a dataset and choose plane, sampling, intensities and network size.
@@ -85,8 +86,9 @@ def plan(
     with progress() as report:
         found = take_fingerprint(read, fill_nonfinite=fill_nan, progress=lambda n, of: report("reading cases", n, of))
     save(found, output / "fingerprint.json")
-    save(make_plan(found), output / "plan.json")
-    typer.echo(make_plan(found).model_dump_json(indent=2))
+    chosen = make_plan(found, sampling)
+    save(chosen, output / "plan.json")
+    typer.echo(chosen.model_dump_json(indent=2))
     if found.empty_cases:
         note(f"no label but background in {', '.join(found.empty_cases)}")
 

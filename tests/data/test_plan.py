@@ -113,11 +113,19 @@ def test_a_slice_that_fits_gets_no_larger_patch(spacing: float) -> None:
     assert plan.patch_size == (24, 48)
 
 
+@given(st.floats(0.3, 4))
+def test_a_sampling_that_is_asked_for_is_taken_and_the_patch_covers_the_slice(sampling: float) -> None:
+    plan = make_plan(fingerprint_of(12, shape=(50, 57, 80)), sampling)
+    assert plan.spacing == (round(sampling, 4),) * 2
+    for side, patch in zip((50, 57), plan.patch_size, strict=True):
+        assert patch == LARGEST_PATCH or side <= patch * plan.spacing[0] + 1e-3 < side + plan.multiple * sampling + 0.1
+
+
 def test_patch_and_encoder_grow_with_the_slice() -> None:
     small = make_plan(fingerprint_of(12, shape=(50, 57, 80)))
     large = make_plan(fingerprint_of(12, shape=(100, 500, 600)))
     assert (small.patch_size, small.encoder) == ((56, 64), "compact")
-    assert (large.patch_size, large.encoder) == ((112, LARGEST_PATCH), "small")
+    assert (large.patch_size, large.encoder) == ((112, LARGEST_PATCH), "efficientnet-lite0")
 
 
 def test_channels_named_ct_get_a_window_and_others_a_z_score() -> None:

@@ -129,16 +129,21 @@ class Plan(BaseModel):
         return 8 * self.stem_stride
 
 
-def make_plan(fingerprint: Fingerprint) -> Plan:
-    """Choose plane, sampling, intensity scheme, crop, encoder and clip length. Pure."""
+def make_plan(fingerprint: Fingerprint, sampling: float | None = None) -> Plan:
+    """Choose plane, sampling, intensity scheme, crop, encoder and clip length. Pure.
+
+    Args:
+        fingerprint: of the dataset.
+        sampling: pixel size in plane, mm; chosen from the dataset if None. Half the pixels cost about half the seconds.
+    """
     axis = _slicing_axis(fingerprint)
     row, column = (fingerprint.spacing[a] for a in range(3) if a != axis)
     smallest = min((extent.diameter_mm[axis] for extent in fingerprint.extents.values()), default=math.inf)
-    base = min(row, column)
+    base = min(row, column) if sampling is None else sampling
     sides = [fingerprint.shape[a] * fingerprint.spacing[a] for a in range(3) if a != axis]
     least = 1 if max(sides) <= LARGEST_FULL_RESOLUTION * base else 2
     stride = next((s for s in (4, 2) if smallest >= CELLS_ACROSS * s * base), least)
-    zoom = min(2.0, max(1.0, CELLS_ACROSS * base / smallest)) if stride == 1 else 1.0
+    zoom = min(2.0, max(1.0, CELLS_ACROSS * base / smallest)) if stride == 1 and sampling is None else 1.0
     spacing = (round(base / zoom, 4), round(base / zoom, 4))
     multiple = 8 * stride
     # rounded first: 24 voxels of 0.1 mm are not a hair more than 24 pixels
@@ -157,10 +162,17 @@ def make_plan(fingerprint: Fingerprint) -> Plan:
             for name, i in zip(fingerprint.channels, fingerprint.intensities, strict=True)
         ),
         crop_to_nonzero=fingerprint.nonzero_fraction < 0.75,
-        encoder="compact" if patch[0] * patch[1] <= (64 * stride) ** 2 else "small",
+        encoder=_encoder(patch[0] * patch[1], stride),
         stem_stride=stride,
         seen=fingerprint.seen,
     )
+
+
+def _encoder(pixels: int, stride: int) -> str:
+    """Pretrained where its stem fits (docs/decisions/007-abdomen.md); else the wider, the fewer cells there are."""
+    if stride == 2:
+        return "efficientnet-lite0"
+    return "compact" if pixels <= (64 * stride) ** 2 else "small"
 
 
 def _slicing_axis(fingerprint: Fingerprint) -> int:
