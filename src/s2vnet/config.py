@@ -87,6 +87,8 @@ class TrainConfig(BaseModel):
     """Weight of the loss of which classes a slice shows."""
     auxiliary_loss_weight: float = 0.4
     """Weight of the loss of the pixel decoder's own masks."""
+    rarity_exponent: float = Field(default=0.5, ge=0, le=1)
+    """How much more a pixel of a rare class counts in the cross-entropy: 0 no more, 1 by inverse frequency."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Fabric's name; bf16-mixed for GPUs."""
     checkpoint_minutes: float = Field(default=2.0, gt=0)

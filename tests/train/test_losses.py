@@ -8,7 +8,7 @@ from torch import Tensor
 from s2vnet.config import TrainConfig
 from s2vnet.model.aggregation import State
 from s2vnet.model.s2vnet import Decoded
-from s2vnet.train.losses import clip_loss, segmentation_loss, shrink
+from s2vnet.train.losses import LARGEST_WEIGHT, class_weights, clip_loss, segmentation_loss, shrink
 
 K, SHARP = 3, 30.0
 CONFIG = TrainConfig()
@@ -99,3 +99,20 @@ def test_shrinking_takes_the_nearest_pixel_and_keeps_blocks() -> None:
     assert torch.equal(shrink(small.repeat_interleave(4, 2).repeat_interleave(4, 3), (2, 2)), small)
     assert shrink(small, (2, 2)) is small
     assert shrink(torch.zeros(2, 3, 16, 24, dtype=torch.long), torch.Size((4, 6))).shape == (2, 3, 4, 6)
+
+
+def test_weights_are_powers_of_rarity_within_bounds() -> None:
+    counts = [10**6, 400, 100, 0, 1]
+    assert class_weights(counts, 0).tolist() == [1] * 5
+    assert class_weights(counts, 0.5).tolist() == [1, 1, 2, 1, LARGEST_WEIGHT]
+    assert class_weights(counts, 1).tolist() == [1, 1, 4, 1, LARGEST_WEIGHT]
+    assert class_weights([5, 0, 0], 0.5).tolist() == [1, 1, 1]
+
+
+def test_a_weight_multiplies_the_cross_entropy_of_its_pixels(labels: Tensor) -> None:
+    logits = torch.randn(2, K, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = segmentation_loss(logits, labels)
+    assert segmentation_loss(logits, labels, torch.ones(K)) == plain
+    entropy = F.cross_entropy(logits, labels, reduction="none")
+    heavier = segmentation_loss(logits, labels, torch.tensor([1.0, 1, 4]))
+    torch.testing.assert_close(heavier - plain, 3 * (entropy * (labels == 2)).mean())

@@ -34,6 +34,7 @@ from s2vnet.model.checkpoint import Trained, choose_device, save_model
 from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.train.initial import start_encoder, start_from
+from s2vnet.train.losses import class_weights
 from s2vnet.train.step import ClipStep
 from s2vnet.types import CheckpointError, InputError
 
@@ -115,7 +116,7 @@ def train(
     )
     if devices > 1:
         fabric.launch()
-    run, step = _setup(fabric, model_config, config, init, plan)
+    run, step = _setup(fabric, model_config, config, init, plan, cases)
     signature: dict[str, Any] = {
         "plan": plan.model_dump(mode="json"),
         "model": model_config.model_dump(),
@@ -157,7 +158,12 @@ def _strategy(model_config: ModelConfig, config: TrainConfig) -> str:
 
 
 def _setup(
-    fabric: Fabric, model_config: ModelConfig, config: TrainConfig, init: Trained | None, plan: Plan
+    fabric: Fabric,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    init: Trained | None,
+    plan: Plan,
+    cases: Sequence[Case],
 ) -> tuple[Run, Any]:
     """Model, its average, optimizer, and the step module as Fabric wraps it."""
     torch.manual_seed(config.seed)
@@ -166,7 +172,9 @@ def _setup(
         start_from(model, init, plan.labels)
     elif config.pretrained:
         start_encoder(model)
-    step, wrapped = fabric.setup(ClipStep(model, config), make_optimizer(model, config))
+    shown = [np.bincount(case.labels.ravel(), minlength=plan.num_classes) for case in cases if case.labels is not None]
+    weights = class_weights(np.sum(shown, 0).tolist(), config.rarity_exponent) if config.rarity_exponent else None
+    step, wrapped = fabric.setup(ClipStep(model, config, weights), make_optimizer(model, config))
     return Run(0, model, make_average(model, config), wrapped), step
 
 

@@ -17,13 +17,40 @@ from s2vnet.model.s2vnet import Decoded
 _dice = DiceLoss(include_background=False, softmax=True, to_onehot_y=True, smooth_nr=1.0, smooth_dr=1.0)
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy plus Dice of logits (B, K, T, h, w) against labels (B, T, h, w), Dice without background."""
-    loss: Tensor = F.cross_entropy(logits, labels) + _dice(logits, labels[:, None])
+LARGEST_WEIGHT = 10.0
+"""Of a class in the cross-entropy, the largest class having 1."""
+
+
+def class_weights(counts: Sequence[int], exponent: float) -> Tensor:
+    """Weight (K,) of each class in the cross-entropy: a power of how much rarer it is than the largest class.
+
+    Without it a class of few pixels stays unfound for as long as the others have anything left to gain
+    (docs/decisions/007-abdomen.md). Background has 1, as has a class that no case shows.
+
+    Args:
+        counts: pixels of each class in the training cases, background first.
+        exponent: 0 weighs all alike, 1 by inverse frequency.
+    """
+    found = torch.tensor(counts, dtype=torch.float64)
+    rarity = torch.where(found > 0, found[1:].amax() / found.clamp_min(1), 1)
+    weights = rarity.pow(exponent).clamp(1, LARGEST_WEIGHT)
+    weights[0] = 1
+    return weights.float()
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy plus Dice of logits (B, K, T, h, w) against labels (B, T, h, w), Dice without background.
+
+    `weights` (K,) multiply a pixel's cross-entropy by its class.
+    """
+    entropy = F.cross_entropy(logits, labels, weights, reduction="none").mean()
+    loss: Tensor = entropy + _dice(logits, labels[:, None])
     return loss
 
 
-def clip_loss(decoded: Sequence[Decoded], auxiliary: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
+def clip_loss(
+    decoded: Sequence[Decoded], auxiliary: Tensor, labels: Tensor, config: TrainConfig, weights: Tensor | None = None
+) -> Tensor:
     """Loss of T decoded slices of B clips.
 
     Args:
@@ -31,19 +58,20 @@ def clip_loss(decoded: Sequence[Decoded], auxiliary: Tensor, labels: Tensor, con
         auxiliary: (B, T, K, h, w) logits of the pixel decoder alone.
         labels: (B, T, H, W).
         config: loss weights.
+        weights: (K,) of classes (:func:`class_weights`); all 1 if None.
     """
     logits = torch.stack([d.logits for d in decoded], 2)
-    loss = segmentation_loss(_grow(logits, labels), labels)
+    loss = segmentation_loss(_grow(logits, labels), labels, weights)
     levels = [torch.stack(level, 2) for level in zip(*(d.layer_logits for d in decoded), strict=True)]
     for level in levels:
         loss = loss + config.layer_loss_weight / len(levels) * segmentation_loss(
-            level, shrink(labels, level.shape[-2:])
+            level, shrink(labels, level.shape[-2:]), weights
         )
     presence = torch.stack([d.presence for d in decoded], 1)
     shown = F.one_hot(labels, logits.shape[1]).amax((2, 3)).to(presence.dtype)
     loss = loss + config.presence_loss_weight * F.binary_cross_entropy_with_logits(presence, shown)
     auxiliary = _grow(auxiliary.transpose(1, 2), labels)
-    return loss + config.auxiliary_loss_weight * segmentation_loss(auxiliary, labels)
+    return loss + config.auxiliary_loss_weight * segmentation_loss(auxiliary, labels, weights)
 
 
 def shrink(labels: Tensor, size: Sequence[int]) -> Tensor:

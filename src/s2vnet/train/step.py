@@ -22,8 +22,12 @@ from s2vnet.train.simulate import simulate_prompts
 class ClipStep(nn.Module):
     """Clips to loss: encode, let simulated users prompt, propagate with gradient, compare."""
 
-    def __init__(self, model: S2VNet, config: TrainConfig) -> None:
+    weights: Tensor | None
+
+    def __init__(self, model: S2VNet, config: TrainConfig, weights: Tensor | None = None) -> None:
+        """Args: network, settings, and weights (K,) of classes (:func:`s2vnet.train.losses.class_weights`)."""
         super().__init__()
+        self.register_buffer("weights", weights, persistent=False)
         self.model = model
         self.config = config
 
@@ -44,7 +48,7 @@ class ClipStep(nn.Module):
         forget = self._forget(rngs, length, slices.device)
         decoded = self._propagate(features, prompts, steps, forget)
         auxiliary = self.model.auxiliary(encoded).unflatten(0, (batch, length))
-        return clip_loss(decoded, auxiliary, labels, self.config)
+        return clip_loss(decoded, auxiliary, labels, self.config, self.weights)
 
     def _dropped(self, maps: Sequence[Tensor], indices: Tensor) -> list[Tensor]:
         """The encoder's maps (B * T, c, h, w) less some channels of each slice; those kept make up for the loss.
