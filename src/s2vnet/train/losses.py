@@ -68,10 +68,11 @@ def clip_loss(
             level, shrink(labels, level.shape[-2:]), weights
         )
     presence = torch.stack([d.presence for d in decoded], 1)
-    shown = F.one_hot(labels, logits.shape[1]).amax((2, 3)).to(presence.dtype)
+    shown = torch.zeros_like(presence).scatter_(2, labels.flatten(2), 1)
     loss = loss + config.presence_loss_weight * F.binary_cross_entropy_with_logits(presence, shown)
-    auxiliary = _grow(auxiliary.transpose(1, 2), labels)
-    return loss + config.auxiliary_loss_weight * segmentation_loss(auxiliary, labels, weights)
+    # not grown: it teaches the features only, and a quarter of the pixels teach as much
+    auxiliary = segmentation_loss(auxiliary.transpose(1, 2), shrink(labels, auxiliary.shape[-2:]), weights)
+    return loss + config.auxiliary_loss_weight * auxiliary
 
 
 def shrink(labels: Tensor, size: Sequence[int]) -> Tensor:
