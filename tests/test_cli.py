@@ -466,10 +466,14 @@ def test_what_a_later_prompt_overrules_is_noted(model: Path, image: Path, tmp_pa
     assert (code, lines) == (0, ["note: prompt 1 overrules prompt 0 where they overlap"])
 
 
-def test_the_demo_tells_what_a_click_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_tells_what_a_round_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main: Main) -> None:
     monkeypatch.setattr(
-        "s2vnet.demo.run_demo", lambda output, device, say: SimpleNamespace(seconds_automatic=2.0, seconds=[0.1, 0.3])
+        "s2vnet.demo.run_demo",
+        lambda output, device, scene, say: SimpleNamespace(seconds_automatic=2.0, seconds=[0.1, 0.3]),
     )
     shown = run("demo", "-o", tmp_path / "demo")
-    assert shown == f"a click costs 1/10 of encoding and segmenting anew; see {tmp_path / 'demo' / 'overlay.png'}\n"
+    assert shown == f"a round costs 1/10 of encoding and segmenting anew; see {tmp_path / 'demo' / 'overlay.png'}\n"
     assert (tmp_path / "demo").is_dir()
+    code, lines = main("demo", "-o", tmp_path / "other", "--scene", "knee")
+    assert (code, lines) == (1, ["error: no scene 'knee'; choose one of abdomen, hippocampus"])
+    assert not (tmp_path / "other").exists()

