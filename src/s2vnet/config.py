@@ -83,6 +83,8 @@ class TrainConfig(BaseModel):
     """Share of clips that straddle the first or last slice of an organ."""
     anywhere_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of clips drawn without regard to what they show."""
+    shift_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Share of clips in which every class is made brighter or darker by itself, as contrast agents do."""
     layer_loss_weight: float = 0.3
     """Weight of the losses of the clustering layers' own masks."""
     presence_loss_weight: float = 0.1

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from scipy import ndimage
 
 from s2vnet.config import TrainConfig
-from s2vnet.data.clips import Clip, ClipDataset, collate
+from s2vnet.data.clips import LARGEST_SHIFT, Clip, ClipDataset, collate, shifts
 from s2vnet.data.plan import Plan
-from s2vnet.data.preprocess import Case, preprocess
+from s2vnet.data.preprocess import Case, preprocess, with_neighbours
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
 MakeCase = Callable[[npt.NDArray[np.uint8]], Case]
@@ -149,3 +150,21 @@ def test_batches_stack_clips(numbered: Callable[[int], Case]) -> None:
     assert batch.labels.shape == (3, 4, SIDE, SIDE)
     assert batch.step.shape == (3,)
     assert equal(Clip(*(t[1] for t in batch)), clips[1])
+
+
+def test_shifts_are_one_step_per_class_and_the_same_in_every_slice_that_shows_it(make_case: MakeCase) -> None:
+    labels = np.zeros((6, SIDE, SIDE), np.uint8)
+    labels[1:5, 2:8, 2:8], labels[2:4, 10:15, 4:12] = 1, 2
+    case = make_case(labels)
+    found = shifts(case, np.array([1, 3]), 1, np.random.default_rng(0))
+    assert found.shape == (2, 3, SIDE, SIDE)
+    shown = with_neighbours(labels[None].astype(np.float32), np.array([1, 3]), 1)
+    inside = {k: found[ndimage.minimum_filter(shown, (1, 1, 3, 3)) == k] for k in (1, 2)}
+    far = found[ndimage.maximum_filter(shown, (1, 1, 3, 3)) == 0]
+    assert (far == 0).all()
+    for values in inside.values():
+        assert 0 < np.abs(values[0]) <= LARGEST_SHIFT
+        np.testing.assert_allclose(values, values[0], rtol=1e-5)
+    assert np.abs(found).max() <= LARGEST_SHIFT
+    plain, shifted = (clips_of([case], count=1, shift_fraction=share)[0] for share in (0, 1))
+    assert not torch.equal(plain.slices, shifted.slices)

@@ -8,12 +8,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from s2vnet.config import TrainConfig
 from s2vnet.data.augment import Augmentation
 from s2vnet.data.preprocess import Case, with_neighbours
+
+LARGEST_SHIFT = 1.2
+"""Of a class's brightness, in standard deviations of the normalised image: in CT some 70 HU."""
 
 
 class Clip(NamedTuple):
@@ -53,6 +57,8 @@ class ClipDataset(Dataset[Clip]):
         case = self.cases[number]
         assert case.labels is not None
         image = with_neighbours(case.image, slices, self.context)
+        if self.config.shift_fraction and rng.random() < self.config.shift_fraction:
+            image = image + shifts(case, slices, self.context, rng)
         patch, labels = self.augment(image, case.labels[slices], rng)
         return Clip(patch, labels, torch.tensor(step))
 
@@ -80,6 +86,20 @@ class ClipDataset(Dataset[Clip]):
         if rng.random() < 0.5:
             return number, slices[::-1].copy(), -step
         return number, slices, step
+
+
+def shifts(case: Case, slices: npt.NDArray[np.intp], context: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """What to add to slices (T, C', H, W) of a case, with their neighbours, to change each class's brightness.
+
+    One step for each class and channel, even inside the class and smooth across its edges: to a network the same organ
+    before, during and after the contrast agent.
+    """
+    assert case.labels is not None
+    channels = case.image.shape[0]
+    steps = rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, (channels, int(case.labels.max()) + 1)).astype(np.float32)
+    steps[:, 0] = 0
+    shown = with_neighbours(np.stack([step[case.labels] for step in steps]), slices, context)
+    return F.avg_pool2d(torch.from_numpy(shown), 3, stride=1, padding=1).numpy()
 
 
 def _extents(labels: npt.NDArray[np.uint8] | None) -> dict[int, tuple[int, int]]:
