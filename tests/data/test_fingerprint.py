@@ -102,6 +102,7 @@ def test_ranges_over_cases(tmp_path: Path) -> None:
     assert seen.spacing == ((1, 1, 3), (2, 4, 9))
     assert seen.size == ((8, 10, 18), (40, 120, 360))
     assert seen.tissue == ((25, 50),)
+    assert seen.bright[0][0] >= 25
 
 
 def test_the_same_data_give_the_same_fingerprint(write_dataset: WriteDataset) -> None:

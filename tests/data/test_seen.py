@@ -74,7 +74,26 @@ def test_channels_without_a_common_scale_are_not_compared() -> None:
     assert differences(coarse, 2, [WINDOW, None], two) == ()
 
 
+def test_another_contrast_phase_is_asked_about() -> None:
+    seen = SEEN.model_copy(update={"bright": ((110.0, 160.0), (0.8, 1.0))})
+    coarse = seen.model_copy(
+        update={"spacing": ((7, 7, 2.5), (10, 10, 5)), "tissue": seen.tissue[:1], "bright": seen.bright[:1]}
+    )
+
+    def enhanced(vessels: float) -> tuple[str, ...]:
+        body = _ct()
+        body.data[:, 8:18, 8:28] = vessels
+        return differences(coarse, 2, [WINDOW], body)
+
+    assert enhanced(95) == enhanced(175) == ()
+    assert enhanced(60) == (
+        "5% of the tissue have more than 60 HU, in training 110 to 160; is this another contrast phase?",
+    )
+    assert enhanced(190) != ()
+
+
 def test_tissue_is_the_median_strictly_inside_the_window() -> None:
     values = np.array([-100, 0, 10, 20, 200, 200, 200], np.float32)
     assert tissue(values, -100, 200) == 10
+    assert tissue(values, -100, 200, 100) < 200
     assert math.isnan(tissue(values, 500, 600))

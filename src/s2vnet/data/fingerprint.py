@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet.data.dataset import Dataset
-from s2vnet.data.seen import Seen, tissue
+from s2vnet.data.seen import BRIGHT, Seen, tissue
 from s2vnet.types import InputError
 from s2vnet.volume.geometry import LabelMap, Volume
 
@@ -125,7 +125,8 @@ def take_fingerprint(
         seen=Seen(
             spacing=(_triple(np.min(spacings, 0)), _triple(np.max(spacings, 0))),
             size=(_triple(sizes.min(0)), _triple(sizes.max(0))),
-            tissue=tuple(_tissue(found, i) for found, i in zip(anywhere, intensities, strict=True)),
+            tissue=tuple(_tissue(found, i, 50) for found, i in zip(anywhere, intensities, strict=True)),
+            bright=tuple(_tissue(found, i, BRIGHT) for found, i in zip(anywhere, intensities, strict=True)),
         ),
     )
 
@@ -177,8 +178,8 @@ def _intensities(values: npt.NDArray[np.float32]) -> Intensities:
     )
 
 
-def _tissue(cases: Sequence[npt.NDArray[np.float32]], window: Intensities) -> tuple[float, float]:
-    found = [tissue(values, window.percentile_00_5, window.percentile_99_5) for values in cases]
+def _tissue(cases: Sequence[npt.NDArray[np.float32]], window: Intensities, percentile: float) -> tuple[float, float]:
+    found = [tissue(values, window.percentile_00_5, window.percentile_99_5, percentile) for values in cases]
     known = [value for value in found if not np.isnan(value)] or [window.mean]
     return round(min(known), 4), round(max(known), 4)
 

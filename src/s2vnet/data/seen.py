@@ -21,6 +21,10 @@ SIZE_FACTOR = 2.0
 """The field of view may be this many times smaller or larger than in training."""
 TISSUE_MARGIN = 40.0
 """HU by which a volume's typical tissue may lie outside what training had: contrast phases differ by as much."""
+BRIGHT = 95.0
+"""Percentile of the values inside the window that tells whether vessels and organs are filled with contrast agent."""
+BRIGHT_MARGIN = 20.0
+"""HU by which it may lie outside what training had."""
 SAMPLES = 1_000_000
 """Voxels of a volume that are looked at, about; a median needs no more."""
 LEAST_TISSUE = 0.02
@@ -38,12 +42,14 @@ class Seen(BaseModel):
     """Field of view along R, A, S in mm."""
     tissue: tuple[Pair, ...]
     """Per channel, the median of a case's values inside the foreground's window (percentiles 0.5 to 99.5)."""
+    bright: tuple[Pair, ...] = ()
+    """Likewise the 95th percentile; none in plans of earlier versions."""
 
 
-def tissue(values: npt.NDArray[np.float32], low: float, high: float) -> float:
-    """Median of the values strictly inside a window, so that neither air nor clipping counts; NaN if there is none."""
+def tissue(values: npt.NDArray[np.float32], low: float, high: float, percentile: float = 50.0) -> float:
+    """Percentile of the values strictly inside a window: neither air nor clipping counts. NaN if there are none."""
     inside = values[(values > low) & (values < high)]
-    return float(np.median(inside)) if inside.size else float("nan")
+    return float(np.percentile(inside, percentile)) if inside.size else float("nan")
 
 
 def joined(seen: Seen, axis: int, distance: float) -> int:
@@ -62,7 +68,8 @@ def differences(seen: Seen, axis: int, windows: Sequence[Pair | None], volume: V
     """
     geometry = volume.geometry.canonical()[0]
     found = _grid(seen, axis, geometry)
-    for channel, window, (low, high) in zip(volume.data, windows, seen.tissue, strict=True):
+    brights = seen.bright or ((-np.inf, np.inf),) * len(seen.tissue)
+    for channel, window, (low, high), (dark, bright) in zip(volume.data, windows, seen.tissue, brights, strict=True):
         if window is None:
             continue
         some = channel.ravel(order="K")[:: max(1, channel.size // SAMPLES)]
@@ -75,6 +82,11 @@ def differences(seen: Seen, axis: int, windows: Sequence[Pair | None], volume: V
             )
         elif not low - TISSUE_MARGIN <= typical <= high + TISSUE_MARGIN:
             found.append(f"typical tissue has {typical:.0f} HU, in training {low:.0f} to {high:.0f}")
+        elif not dark - BRIGHT_MARGIN <= (top := tissue(some, *window, BRIGHT)) <= bright + BRIGHT_MARGIN:
+            found.append(
+                f"5% of the tissue have more than {top:.0f} HU, in training {dark:.0f} to {bright:.0f}; "
+                "is this another contrast phase?"
+            )
     return tuple(found)
 
 
