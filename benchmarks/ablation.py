@@ -89,7 +89,7 @@ def fit(variant: str, seed: int, cases: list[Case], plan: Plan, steps: int, batc
     model = ModelConfig(
         in_channels=plan.in_channels, num_classes=plan.num_classes, encoder=plan.encoder, stem_stride=plan.stem_stride
     ).model_copy(update=network)
-    settings = {"interactive_fraction": 0.0, "batch_size": batch_size, **changes}
+    settings = {"interactive_fraction": 0.0, "rarity_exponent": 0.0, "batch_size": batch_size, **changes}
     config = TrainConfig(seed=seed, epochs=max(1, steps // 50), **settings)
     start = datetime.datetime.now()
     with tempfile.TemporaryDirectory() as folder:
