@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Propagation = Literal["none", "previous", "aggregated"]
+Strength = Literal["light", "strong"]
 
 
 class ModelConfig(BaseModel):
@@ -83,6 +84,8 @@ class TrainConfig(BaseModel):
     """Share of clips that straddle the first or last slice of an organ."""
     anywhere_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of clips drawn without regard to what they show."""
+    augmentation: Strength = "light"
+    """How much clips are changed; strong for few cases."""
     shift_fraction: float = Field(default=0.0, ge=0, le=1)
     """Share of clips in which every class is made brighter or darker by itself, as contrast agents do."""
     layer_loss_weight: float = 0.3

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from s2vnet.config import Strength
 from s2vnet.data.augment import Augmentation
 
 Image = npt.NDArray[np.float32]
@@ -22,14 +23,15 @@ def two_blobs(size: tuple[int, int] = (32, 32), slices: int = 2) -> tuple[Image,
     return 10 * labels[:, None].astype(np.float32), labels
 
 
-def test_the_generator_decides_everything() -> None:
+@pytest.mark.parametrize("strength", ["light", "strong"])
+def test_the_generator_decides_everything(strength: Strength) -> None:
     image, labels = two_blobs()
-    augment = Augmentation((24, 24))
+    augment = Augmentation((24, 24), strength)
     first = augment(image, labels, np.random.default_rng(3))
     other = augment(image, labels, np.random.default_rng(4))
     torch.manual_seed(1)
     again = augment(image, labels, np.random.default_rng(3))
-    fresh = Augmentation((24, 24))(image, labels, np.random.default_rng(3))
+    fresh = Augmentation((24, 24), strength)(image, labels, np.random.default_rng(3))
     for a, b, c in zip(first, again, fresh, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
@@ -60,10 +62,11 @@ def test_input_stays_as_it_was() -> None:
     np.testing.assert_array_equal(labels, before[1])
 
 
-def test_image_and_labels_move_together() -> None:
+@pytest.mark.parametrize("strength", ["light", "strong"])
+def test_image_and_labels_move_together(strength: Strength) -> None:
     image, labels = two_blobs()
     blob = (labels > 0).astype(np.uint8)
-    augment = Augmentation((32, 32))
+    augment = Augmentation((32, 32), strength)
     moved = 0
     for seed in range(30):
         patch, found = augment(10 * blob[:, None].astype(np.float32), blob, np.random.default_rng(seed))
@@ -76,9 +79,10 @@ def test_image_and_labels_move_together() -> None:
     assert image.shape == (2, 1, 32, 32)
 
 
-def test_left_stays_left() -> None:
+@pytest.mark.parametrize("strength", ["light", "strong"])
+def test_left_stays_left(strength: Strength) -> None:
     image, labels = two_blobs()
-    augment = Augmentation((32, 32))
+    augment = Augmentation((32, 32), strength)
     for seed in range(30):
         _, found = augment(image, labels, np.random.default_rng(seed))
         left, right = ((found == c).nonzero()[:, 2].float().mean() for c in (3, 7))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,8 +17,10 @@ from monai.transforms.intensity.dictionary import (
     RandScaleIntensityd,
     RandShiftIntensityd,
 )
-from monai.transforms.spatial.dictionary import RandAffined
+from monai.transforms.spatial.dictionary import Rand2DElasticd, RandAffined
 from torch import Tensor
+
+from s2vnet.config import Strength
 
 set_track_meta(False)
 
@@ -24,32 +28,21 @@ set_track_meta(False)
 class Augmentation:
     """Random crop or pad to the patch, rotation, scaling, shear, translation, contrast, noise and blur.
 
-    No mirroring: left and right organs are different classes.
+    Strong augmentation also bends the clip, for datasets of few cases. No mirroring:
+    left and right organs are different classes.
     """
 
-    def __init__(self, patch_size: tuple[int, int]) -> None:
+    def __init__(self, patch_size: tuple[int, int], strength: Strength = "light") -> None:
         self.patch_size = patch_size
-        self.transform = Compose(
-            [
-                RandAffined(
-                    ["image", "labels"],
-                    prob=0.5,
-                    rotate_range=0.25,
-                    scale_range=((-0.15, 0.15), (-0.15, 0.15)),
-                    shear_range=0.1,
-                    translate_range=tuple(0.08 * s for s in patch_size),
-                    mode=("bilinear", "nearest"),
-                    padding_mode=("border", "zeros"),
-                    spatial_size=patch_size,
-                    cache_grid=True,
-                ),
-                RandGaussianSmoothd(["image"], sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), prob=0.15),
-                RandAdjustContrastd(["image"], prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
-                RandScaleIntensityd(["image"], factors=0.25, prob=0.5),
-                RandShiftIntensityd(["image"], offsets=0.2, prob=0.5),
-                RandGaussianNoised(["image"], prob=0.3, std=0.15),
-            ]
-        )
+        placing: dict[str, Any] = {
+            "keys": ["image", "labels"],
+            "translate_range": tuple(0.08 * s for s in patch_size),
+            "mode": ("bilinear", "nearest"),
+            "padding_mode": ("border", "zeros"),
+            "spatial_size": patch_size,
+        }
+        transforms = _strong(placing) if strength == "strong" else _light(placing)
+        self.transform = Compose(transforms)
 
     def __call__(
         self, image: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8], rng: np.random.Generator
@@ -66,6 +59,43 @@ class Augmentation:
         self.transform.set_random_state(seed=int(rng.integers(2**31)))
         out = self.transform(sample)
         return out["image"].unflatten(0, image.shape[:2]).contiguous(), out["labels"].long()
+
+
+def _light(placing: dict[str, Any]) -> list[Any]:
+    return [
+        RandAffined(
+            prob=0.5,
+            rotate_range=0.25,
+            scale_range=((-0.15, 0.15), (-0.15, 0.15)),
+            shear_range=0.1,
+            cache_grid=True,
+            **placing,
+        ),
+        RandGaussianSmoothd(["image"], sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), prob=0.15),
+        RandAdjustContrastd(["image"], prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
+        RandScaleIntensityd(["image"], factors=0.25, prob=0.5),
+        RandShiftIntensityd(["image"], offsets=0.2, prob=0.5),
+        RandGaussianNoised(["image"], prob=0.3, std=0.15),
+    ]
+
+
+def _strong(placing: dict[str, Any]) -> list[Any]:
+    return [
+        Rand2DElasticd(
+            prob=0.9,
+            spacing=(30, 30),
+            magnitude_range=(0.5, 3),
+            rotate_range=0.35,
+            scale_range=((-0.25, 0.3), (-0.25, 0.3)),
+            shear_range=0.15,
+            **placing,
+        ),
+        RandGaussianSmoothd(["image"], sigma_x=(0.3, 1.2), sigma_y=(0.3, 1.2), prob=0.2),
+        RandAdjustContrastd(["image"], prob=0.4, gamma=(0.6, 1.7), retain_stats=True),
+        RandScaleIntensityd(["image"], factors=0.35, prob=0.5),
+        RandShiftIntensityd(["image"], offsets=0.35, prob=0.5),
+        RandGaussianNoised(["image"], prob=0.3, std=0.2),
+    ]
 
 
 def _window(size: int, patch: int, rng: np.random.Generator) -> tuple[slice, tuple[int, int]]:

@@ -43,7 +43,7 @@ class ClipDataset(Dataset[Clip]):
         """Args: cases (with labels), in-plane size (H, W) of a clip, neighbours each side, and number of clips."""
         self.cases = [case for case in cases if case.labels is not None]
         self.patch_size, self.context, self.config, self.length = patch_size, context, config, length
-        self.augment = Augmentation(patch_size)
+        self.augment = Augmentation(patch_size, config.augmentation)
         self.extents = [_extents(case.labels) for case in self.cases]
         classes = sorted({c for extent in self.extents for c in extent})
         self.having = {c: [n for n, extent in enumerate(self.extents) if c in extent] for c in classes}
