@@ -389,7 +389,7 @@ def export_log(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what is made.")] = Path("demo"),
-    scene: Annotated[str, typer.Option(help="abdomen (CT, 13 organs) or hippocampus (MR).")] = "hippocampus",
+    scene: Annotated[str, typer.Option(help="hippocampus, or abdomen with a model abdomen-ct.")] = "hippocampus",
     device: Device = "auto",
 ) -> None:
     """Segment a public image automatically, then correct it by simulated clicks.

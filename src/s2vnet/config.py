@@ -74,8 +74,6 @@ class TrainConfig(BaseModel):
     """Share of clips trained with simulated prompts; 0 trains automatic mode only."""
     max_correction_rounds: int = Field(default=4, ge=1)
     """Most rounds of corrections that a simulated user makes on a clip."""
-    alias_fraction: float = Field(default=0.0, ge=0, le=1)
-    """Share of prompted clips in which half of the classes are known by their prompts only (docs/decisions/007)."""
     state_drop: float = Field(default=0.1, ge=0, le=1)
     """Chance, per class and slice, that the carried centre is forgotten."""
     feature_dropout: float = Field(default=0.15, ge=0, lt=1)

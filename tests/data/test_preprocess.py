@@ -76,6 +76,12 @@ def test_joined_slices_are_means_and_their_points_come_back(
     assert case.restore.size == each.restore.size
     for n, group in enumerate(groups):
         assert np.array_equal(truth(case)[n], truth(each)[group[min(number // 2, len(group) - 1)]])
+    wide = IntensityScheme(kind="ct", low=-1e6, high=1e6)
+    own = unresampled(plan, plane, volume.geometry).model_copy(update={"intensities": (wide,)})
+    raw, means = (preprocess(volume, p).image[0] for p in (own, joining(own, number, volume.geometry)))
+    h, w = case.restore.sampled
+    for n, group in enumerate(groups):
+        np.testing.assert_allclose(means[n, :h, :w], raw[group].mean(0)[:h, :w], rtol=1e-4)
     ijk = ijk_of(volume.geometry.shape)
     places = case.restore.to_slices(ijk)[:, 0]
     one_by_one = np.rint(each.restore.to_slices(ijk)[:, 0]).astype(int)

@@ -102,28 +102,8 @@ def test_a_weak_echo_of_a_prompt_makes_no_row_but_a_cell_does(model: S2VNet, sli
     maps[0, 1, 0, 4, 4], maps[1, 1, 0, 4, 4] = 0.5, 1
     grids = [keys.shape[-2:] for keys in features.keys]
     positive = [_shrink(maps[:, :, 0], size) for size in grids] + [maps[:, :, 0]]
-    _, valid = model._initial_rows(features, model.initial_state(features), positive, model.initial_centres[None])
+    _, valid = model._initial_rows(features, model.initial_state(features), positive)
     assert valid.tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 1, 0]]
-
-
-@torch.no_grad()
-def test_an_alias_hides_the_class_and_follows_its_prompts(
-    make_model: MakeModel, slices: Tensor, prompts: Tensor
-) -> None:
-    model = make_model()
-    features = model.encode(slices)
-    state = model.initial_state(features)
-    aliases = torch.zeros(2, 3, model.config.dim)
-    plain = model.decode(features, state, prompts)
-    torch.testing.assert_close(model.decode(features, state, prompts, aliases).logits, plain.logits)
-    aliases[:, 1:] = torch.randn(2, model.config.dim, generator=torch.Generator().manual_seed(3))
-    hidden = model.decode(features, state, prompts, aliases).logits
-    assert not torch.allclose(hidden, plain.logits)
-    swapped = model.decode(features, state, prompts[:, [0, 2, 1]], aliases[:, [0, 2, 1]]).logits
-    torch.testing.assert_close(swapped[:, [0, 2, 1]], hidden, atol=1e-4, rtol=1e-4)
-    for own in (model.identity, model.initial_centres):
-        own[1:] += 1
-    torch.testing.assert_close(model.decode(features, state, prompts, aliases).logits, hidden)
 
 
 @torch.no_grad()

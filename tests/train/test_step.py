@@ -59,9 +59,7 @@ def _prompts(step: ClipStep, clip: Clip) -> Tensor:
     with torch.no_grad():
         features = step.model.encode(clip.slices.flatten(0, 1)).unflatten(len(clip.labels))
         rngs = [np.random.default_rng((step.config.seed, int(i), 1)) for i in INDICES]
-        prompted = step._prompted(rngs)
-        aliases = step._aliases(prompted, INDICES, clip.slices.device)
-        return step._prompts(features, clip.labels, clip.step, rngs, prompted, aliases)
+        return step._prompts(features, clip.labels, clip.step, rngs)
 
 
 def test_prompts_are_drawn_for_interactive_clips_alone(
@@ -73,25 +71,6 @@ def test_prompts_are_drawn_for_interactive_clips_alone(
     truth = shrink(clip.labels, maps.shape[-2:])
     for k in range(model_config.num_classes):
         assert (truth[maps[:, :, k, 0] == 1] == k).all()
-
-
-def test_half_of_the_classes_of_prompted_clips_get_an_alias_and_background_never(
-    clip: Clip, model_config: ModelConfig, config: TrainConfig
-) -> None:
-    step = _step(model_config, config, interactive_fraction=1.0, alias_fraction=1.0)
-    indices = torch.arange(200)
-    aliases = step._aliases(list(range(100)), indices, clip.slices.device)
-    assert aliases is not None
-    named = aliases.any(-1)
-    assert not named[100:].any()
-    assert not named[:, 0].any()
-    assert 0.4 < named[:100, 1:].float().mean() < 0.6
-    assert torch.equal(aliases, step._aliases(list(range(100)), indices, clip.slices.device))
-    assert _step(model_config, config)._aliases([0], indices, clip.slices.device) is None
-    loss = step(*clip, INDICES)
-    loss.backward()
-    assert loss.isfinite()
-    assert loss != _step(model_config, config, interactive_fraction=1.0)(*clip, INDICES)
 
 
 def test_a_clips_user_does_not_change_whether_others_prompt(

@@ -134,7 +134,7 @@ def make_plan(fingerprint: Fingerprint, sampling: float | None = None) -> Plan:
 
     Args:
         fingerprint: of the dataset.
-        sampling: pixel size in plane, mm; chosen from the dataset if None. Half the pixels cost about half the seconds.
+        sampling: pixel size in plane, mm; chosen from the dataset if None. Fewer pixels cost less.
     """
     axis = _slicing_axis(fingerprint)
     row, column = (fingerprint.spacing[a] for a in range(3) if a != axis)

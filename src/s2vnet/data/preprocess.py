@@ -151,7 +151,7 @@ def preprocess(volume: Volume, plan: Plan, labels: LabelMap | None = None, name:
     # a copy, since torch refuses the negative strides that flips leave on axes of one voxel
     image = torch.from_numpy(stack[(slice(None), *window)].copy(order="C"))
     joined = plan.joined(geometry.spacing[plan.axis])
-    image = _join(image, joined)
+    image = F.avg_pool3d(image, (joined, 1, 1), ceil_mode=True)  # the last group may be smaller
     in_plane = [geometry.spacing[a] for a in range(3) if a != plan.axis]
     sampled = [max(1, round(n * s / t)) for n, s, t in zip(size[1:], in_plane, plan.spacing, strict=True)]
     padded = [plan.multiple * -(-n // plan.multiple) for n in sampled]
@@ -199,11 +199,6 @@ def _box(stack: npt.NDArray[np.float32]) -> tuple[tuple[int, int, int], tuple[in
         if len(found):
             start[axis], size[axis] = int(found[0]), int(found[-1] - found[0] + 1)
     return (start[0], start[1], start[2]), (size[0], size[1], size[2])
-
-
-def _join(image: Tensor, joined: int) -> Tensor:
-    """Means (C, D / joined, H, W) of every few slices of (C, D, H, W)."""
-    return image if joined == 1 else torch.stack([part.mean(1) for part in image.split(joined, 1)], 1)
 
 
 def _resize(slices: Tensor, size: tuple[int, int]) -> Tensor:

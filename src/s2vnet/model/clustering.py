@@ -96,7 +96,7 @@ class ClusteringLayer(nn.Module):
 
         Args:
             centres: (B, 2K, d) rows.
-            identity: (B or 1, 2K, d) class identity of each row.
+            identity: (2K, d) class identity of each row.
             valid: (B, 2K) 1 where a row takes part.
             features: keys and values (B, d, h, w) of :meth:`describe`.
             prior: (B, K, h, w) previous slice's soft masks, zero when nothing was carried.

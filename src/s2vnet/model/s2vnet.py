@@ -22,8 +22,6 @@ from s2vnet.types import InputError
 
 PROMPT_MAPS = 4
 """Maps per class and slice that prompts are drawn on: positive, negative, box, wide."""
-IDENTITY_SPREAD = 0.5
-"""Standard deviation of the numbers of an identity, before training."""
 
 
 class Decoded(NamedTuple):
@@ -50,9 +48,9 @@ class S2VNet(nn.Module):
             raise InputError(f"dim {d} and mask_dim {m} must be multiples of 8, and dim one of heads {config.heads}")
         self.encoder = make_encoder(config.encoder, config.in_channels, config.stem_stride)
         self.pixel_decoder = PixelDecoder(self.encoder.channels, d, m, k)
-        self.initial_centres = nn.Parameter(torch.randn(k, d) * IDENTITY_SPREAD)
-        self.identity = nn.Parameter(torch.randn(k, d) * IDENTITY_SPREAD)
-        self.prompt_identity = nn.Parameter(torch.randn(d) * IDENTITY_SPREAD)
+        self.initial_centres = nn.Parameter(torch.randn(k, d) * 0.5)
+        self.identity = nn.Parameter(torch.randn(k, d) * 0.5)
+        self.prompt_identity = nn.Parameter(torch.randn(d) * 0.5)
         self.travel = nn.Parameter(torch.zeros(d))
         self.centre_norm = nn.LayerNorm(d)
         self.layers = nn.ModuleList(
@@ -112,48 +110,39 @@ class S2VNet(nn.Module):
             direction=torch.zeros(batch, device=device) if direction is None else direction,
         )
 
-    def decode(self, features: Features, state: State, prompts: Tensor, aliases: Tensor | None = None) -> Decoded:
+    def decode(self, features: Features, state: State, prompts: Tensor) -> Decoded:
         """Segment B slices.
 
         Args:
             features: of B slices.
             state: what the slice before left behind (:meth:`initial_state` for the first).
             prompts: (B, K, 4, h, w) maps of :func:`s2vnet.model.prompts.draw`; zeros where nobody prompted.
-            aliases: (B, K, d) identities in place of the classes' own; zeros where a class keeps its own. A class with
-                an alias has no learned centre either: only prompts can tell what it is.
         """
         k = self.config.num_classes
-        identity, initial = self.identity[None], self.initial_centres[None]
-        if aliases is not None:
-            own = (aliases == 0).all(-1, keepdim=True)
-            identity, initial = torch.where(own, identity, aliases), initial * own
         positive = prompts[:, :, 0]
         prior = state.masks if self.config.mask_prior else torch.zeros_like(state.masks)
         shrunk = [_shrink(positive, keys.shape[-2:]) for keys in features.keys]
-        centres, valid = self._initial_rows(features, state, [*shrunk, positive], initial)
-        rows = torch.cat([identity, identity + self.prompt_identity], 1)
+        centres, valid = self._initial_rows(features, state, [*shrunk, positive])
+        identity = torch.cat([self.identity, self.identity + self.prompt_identity])
         layer_logits = []
         for layer, keys, values, force in zip(self._clustering, features.keys, features.values, shrunk, strict=True):
             size = keys.shape[-2:]
             carried = F.adaptive_avg_pool2d(prior, (size[0], size[1]))
-            centres, affinity = layer(centres, rows, valid, (keys, values), carried, force)
+            centres, affinity = layer(centres, identity, valid, (keys, values), carried, force)
             layer_logits.append(class_logits(affinity, k))
-        pixels = self._pixels(features.mask, torch.cat([prior[:, :, None], prompts], 2), identity)
+        pixels = self._pixels(features.mask, torch.cat([prior[:, :, None], prompts], 2))
         logits = self._masks(pixels, centres, valid)
         presence = self.presence(centres[:, :k]).squeeze(-1)
         state = self.aggregator(state, centres[:, :k], presence, logits)
         return Decoded(logits, presence, tuple(layer_logits), state)
 
-    def _initial_rows(
-        self, features: Features, state: State, positive: Sequence[Tensor], initial: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _initial_rows(self, features: Features, state: State, positive: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Slot rows from the state or the learned centres, prompt rows from the features under the prompts.
 
-        `positive` holds the positive prompt maps on the grid of each layer and, last, of the mask features; `initial`
-        (B or 1, K, d) the learned centres.
+        `positive` holds the positive prompt maps on the grid of each layer and, last, of the mask features.
         """
         known = state.known[..., None]
-        slots = self.centre_norm(known * state.centres + (1 - known) * initial)
+        slots = self.centre_norm(known * state.centres + (1 - known) * self.initial_centres)
         slots = slots + state.direction[:, None, None] * self.travel
         levels = (*features.values, features.mask)
         pooled = [_pool(level, maps) for level, maps in zip(levels, positive, strict=True)]
@@ -161,14 +150,13 @@ class S2VNet(nn.Module):
         rows = torch.cat([slots, self.prompt_centre(torch.cat(pooled, -1))], 1)
         return rows, torch.cat([torch.ones_like(prompted), prompted], 1)
 
-    def _pixels(self, features: Tensor, maps: Tensor, identity: Tensor) -> Tensor:
+    def _pixels(self, features: Tensor, maps: Tensor) -> Tensor:
         """Mask features (B, M, h, w) to pixels (B, h, w, M) that know of prior and prompts.
 
-        Prior and prompt maps (B, K, 1 + PROMPT_MAPS, h, w) are drawn into the features in the colour of their class,
-        which follows from its identity (B or 1, K, d).
+        Prior and prompt maps (B, K, 1 + PROMPT_MAPS, h, w) are drawn into the features in the colour of their class.
         """
-        colours = self.map_embedding(identity).unflatten(-1, (-1, self.config.mask_dim)).flatten(1, 2)
-        drawn = features + (colours.transpose(1, 2) @ maps.flatten(3).flatten(1, 2)).view_as(features)
+        colours = self.map_embedding(self.identity).unflatten(-1, (-1, self.config.mask_dim)).flatten(0, 1)
+        drawn = features + (colours.t() @ maps.flatten(3).flatten(1, 2)).view_as(features)
         # a depthwise convolution is ten times faster on this layout
         seen = drawn.contiguous(memory_format=torch.channels_last)
         blended: Tensor = self.fuse(self.surround(seen).permute(0, 2, 3, 1))

@@ -70,7 +70,7 @@ def clip_loss(
     presence = torch.stack([d.presence for d in decoded], 1)
     shown = torch.zeros_like(presence).scatter_(2, labels.flatten(2), 1)
     loss = loss + config.presence_loss_weight * F.binary_cross_entropy_with_logits(presence, shown)
-    # not grown: it teaches the features only, and a quarter of the pixels teach as much
+    # not grown: it teaches the features only, and is never shown
     auxiliary = segmentation_loss(auxiliary.transpose(1, 2), shrink(labels, auxiliary.shape[-2:]), weights)
     return loss + config.auxiliary_loss_weight * auxiliary
 

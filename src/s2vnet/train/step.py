@@ -14,7 +14,7 @@ from s2vnet.model.aggregation import State
 from s2vnet.model.clustering import strongest
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.propagation import propagate
-from s2vnet.model.s2vnet import IDENTITY_SPREAD, PROMPT_MAPS, Decoded, S2VNet
+from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, S2VNet
 from s2vnet.train.losses import clip_loss, shrink
 from s2vnet.train.simulate import simulate_prompts
 
@@ -44,11 +44,9 @@ class ClipStep(nn.Module):
         encoded = self.model.describe(self._dropped(self.model.encoder(slices.flatten(0, 1)), indices))
         features = encoded.unflatten(batch)
         rngs = [np.random.default_rng((self.config.seed, int(i), 1)) for i in indices]
-        prompted = self._prompted(rngs)
-        aliases = self._aliases(prompted, indices, slices.device)
-        prompts = self._prompts(features.detach(), labels, steps, rngs, prompted, aliases)
+        prompts = self._prompts(features.detach(), labels, steps, rngs)
         forget = self._forget(rngs, length, slices.device)
-        decoded = self._propagate(features, prompts, steps, forget, aliases)
+        decoded = self._propagate(features, prompts, steps, forget)
         auxiliary = self.model.auxiliary(encoded).unflatten(0, (batch, length))
         return clip_loss(decoded, auxiliary, labels, self.config, self.weights)
 
@@ -64,51 +62,20 @@ class ClipStep(nn.Module):
         keep = torch.from_numpy((drawn >= chance).reshape(-1, shape[1]) / (1 - chance)).to(maps[0])
         return [x * k[..., None, None] for x, k in zip(maps, keep.split(channels, 1), strict=True)]
 
-    def _prompted(self, rngs: Sequence[np.random.Generator]) -> list[int]:
-        """Clips with a user; the others are trained in automatic mode."""
-        return [b for b, rng in enumerate(rngs) if rng.random() < self.config.interactive_fraction]
-
-    def _aliases(self, prompted: Sequence[int], indices: Tensor, device: torch.device) -> Tensor | None:
-        """(B, K, d) another identity for half of the classes of some prompted clips, zeros elsewhere.
-
-        A network that has learned its training cases by heart makes no errors on them that a click could mend. A class
-        that it cannot know by name has to be found from clicks.
-        """
-        config, shape = self.model.config, (self.model.config.num_classes, self.model.config.dim)
-        if not self.config.alias_fraction:
-            return None
-        aliases = np.zeros((len(indices), *shape))
-        for b in prompted:
-            rng = np.random.default_rng((self.config.seed, int(indices[b]), 3))
-            if rng.random() < self.config.alias_fraction:
-                chosen = rng.random(config.num_classes) < 0.5
-                chosen[0] = False  # background is never unknown
-                aliases[b] = chosen[:, None] * rng.normal(0, IDENTITY_SPREAD, shape)
-        return torch.from_numpy(aliases).float().to(device)
-
-    def _prompts(
-        self,
-        features: Features,
-        labels: Tensor,
-        steps: Tensor,
-        rngs: list[np.random.Generator],
-        chosen: list[int],
-        aliases: Tensor | None,
-    ) -> Tensor:
-        """Prompt maps (B, T, K, 4, h, w); zeros but for the chosen clips."""
+    def _prompts(self, features: Features, labels: Tensor, steps: Tensor, rngs: list[np.random.Generator]) -> Tensor:
+        """Prompt maps (B, T, K, 4, h, w); zeros for clips trained in automatic mode."""
         batch, length = labels.shape[:2]
         size = features.mask.shape[-2:]
         k = self.model.config.num_classes
         maps = torch.zeros(batch, length, k, PROMPT_MAPS, *size, device=labels.device)
+        chosen = [b for b in range(batch) if rngs[b].random() < self.config.interactive_fraction]
         if not chosen:
             return maps
         some, truth, strides = features.at(chosen), shrink(labels[chosen], size), steps[chosen]
-        named = None if aliases is None else aliases[chosen]
 
         @torch.no_grad()
         def predict(prompts: Tensor, clips: list[int]) -> Tensor:
-            theirs = None if named is None else named[clips]
-            decoded = self._propagate(some.at(clips), prompts, strides[clips], None, theirs)
+            decoded = self._propagate(some.at(clips), prompts, strides[clips], None)
             return torch.stack([strongest(d.logits) for d in decoded], 1)
 
         users = [rngs[b] for b in chosen]
@@ -121,9 +88,7 @@ class ClipStep(nn.Module):
         drawn = np.stack([rng.random((length, k)) < config.state_drop for rng in rngs], 1)
         return torch.from_numpy(drawn).float().to(device)
 
-    def _propagate(
-        self, features: Features, prompts: Tensor, steps: Tensor, forget: Tensor | None, aliases: Tensor | None
-    ) -> list[Decoded]:
+    def _propagate(self, features: Features, prompts: Tensor, steps: Tensor, forget: Tensor | None) -> list[Decoded]:
         """Decode clips (B, T, ...) slice by slice."""
 
         number = itertools.count()
@@ -131,7 +96,7 @@ class ClipStep(nn.Module):
         def decode(slices: Features, state: State, maps: Tensor) -> Decoded:
             if forget is not None:
                 state = state.forget(forget[next(number)])
-            return self.model.decode(slices, state, maps, aliases)
+            return self.model.decode(slices, state, maps)
 
         sequence = list(zip(features.unbind(), prompts.unbind(1), strict=True))
         state = self.model.initial_state(sequence[0][0], steps.sign().to(prompts.dtype))
