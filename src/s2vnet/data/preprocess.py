@@ -151,7 +151,8 @@ def preprocess(volume: Volume, plan: Plan, labels: LabelMap | None = None, name:
     # a copy, since torch refuses the negative strides that flips leave on axes of one voxel
     image = torch.from_numpy(stack[(slice(None), *window)].copy(order="C"))
     joined = plan.joined(geometry.spacing[plan.axis])
-    image = F.avg_pool3d(image, (joined, 1, 1), ceil_mode=True)  # the last group may be smaller
+    if joined > 1:  # torch's pooling refuses volumes of fewer slices than are joined
+        image = torch.stack([part.mean(1) for part in image.split(joined, 1)], 1)
     in_plane = [geometry.spacing[a] for a in range(3) if a != plan.axis]
     sampled = [max(1, round(n * s / t)) for n, s, t in zip(size[1:], in_plane, plan.spacing, strict=True)]
     padded = [plan.multiple * -(-n // plan.multiple) for n in sampled]
