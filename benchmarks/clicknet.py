@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from opponents import Batch, Patch, compare, padded, segment_volume
 from s2vnet.config import TrainConfig
+from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
 from s2vnet.evaluate.clicks import next_click
 from s2vnet.infer.segmenter import Segmentation
+from s2vnet.infer.strays import tidied
 from s2vnet.types import Point
 
 SIGMA = 2.0
@@ -84,13 +86,13 @@ class Clicked:
 class ClickSession:
     """A case that clicks correct (:class:`s2vnet.evaluate.protocol.Interactive`); voxels are the file's."""
 
-    def __init__(
-        self, network: nn.Module, case: Case, class_names: dict[int, str], patch: Patch, device: torch.device
-    ) -> None:
-        self.network, self.case, self.class_names, self.patch, self.device = network, case, class_names, patch, device
+    def __init__(self, network: nn.Module, case: Case, plan: Plan, patch: Patch, device: torch.device) -> None:
+        self.network, self.case, self.plan, self.patch, self.device = network, case, plan, patch, device
+        self.class_names = {value: name for name, value in plan.labels.items()}
+        self.named: dict[int, list[list[int]]] = {}
         # grown before there are maps: as in training, no click lies in the padding, and the last answer covers it
         self.image = padded(torch.from_numpy(case.image), patch)
-        self.maps = torch.zeros(len(class_names), *self.image.shape[1:])
+        self.maps = torch.zeros(plan.num_classes, *self.image.shape[1:])
         self.previous = torch.zeros_like(self.maps)
         self._segment()
 
@@ -104,12 +106,15 @@ class ClickSession:
         for point in points:
             cell = self.case.restore.to_slices([point.voxel])[0]
             place(self.maps, point.class_id, [round(c) for c in cell])
-        self.previous = one_hot(self._scores.argmax(1)[None], len(self.class_names))[0]
+            self.named.setdefault(point.class_id, []).append([round(c) for c in cell])
+        self.previous = one_hot(self._scores.argmax(1)[None], self.plan.num_classes)[0]
         self._segment()
 
     def _segment(self) -> None:
         given = torch.cat([self.image, self.maps, self.previous])
         self._scores = segment_volume(self.network, given, self.patch, self.device)
         depth, height, width = self.case.image.shape[1:]
-        self.segmentation = Segmentation(self.case.restore, self._scores[:depth, :, :height, :width], self.class_names)
+        named = {class_id: np.array(cells) for class_id, cells in self.named.items()}
+        scores = tidied(self._scores[:depth, :, :height, :width], self.plan.smallest_part, named)
+        self.segmentation = Segmentation(self.case.restore, scores, self.class_names)
         self._labels = self.segmentation.labels().data.astype(np.uint8)

@@ -30,11 +30,12 @@ from monai.transforms.spatial.dictionary import RandAffined
 from torch import Tensor, nn
 
 from s2vnet.atomic import disk_errors, replacing
-from s2vnet.config import TrainConfig
+from s2vnet.config import Strength, TrainConfig
 from s2vnet.data.clips import ClipDataset
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, with_neighbours
 from s2vnet.train.loop import interruptible, learning_rate, make_average, make_optimizer
+from s2vnet.train.memory import keep_memory
 
 DIMENSIONS = {"unet2d": 2, "unet3d": 3, "nnunet2d": 2, "nnunet3d": 3, "unetr": 3, "clicknet": 3}
 SMALL_WIDTHS = {2: (24, 48, 96, 192), 3: (16, 32, 64, 128)}
@@ -161,7 +162,7 @@ class Patches:
         self.cases, self.patch, self.config = [c for c in cases if c.labels is not None], patch, config
         shown = [set(np.unique(case.labels).tolist()) - {0} for case in self.cases]  # type: ignore[arg-type]
         self.having = {k: [n for n, s in enumerate(shown) if k in s] for k in sorted(set().union(*shown))}
-        self.transform = augmentation(patch)
+        self.transform = augmentation(patch, config.augmentation)
 
     def __call__(self, step: int) -> Batch:
         """Batch of a step."""
@@ -195,27 +196,34 @@ class Patches:
         return case, [int(n) for n in found]
 
 
-def augmentation(shape: Sequence[int]) -> Compose:
-    """Our kinds of augmentation (s2vnet.data.augment) for volumes of images and labels of a shape (D, H, W)."""
+def augmentation(shape: Sequence[int], strength: Strength = "light") -> Compose:
+    """Our kinds of augmentation (s2vnet.data.augment) for volumes of images and labels of a shape (D, H, W).
+
+    Bending, which is for planes, is left out; nnU-Net does without it, too.
+    """
+    strong = strength == "strong"
+    blur = (0.3, 1.2 if strong else 0.9)
     return Compose(
         [
             RandAffined(
                 ["image", "labels"],
-                prob=0.5,
-                rotate_range=(0.25, 0.25, 0.25),
-                scale_range=((-0.15, 0.15),) * 3,
-                shear_range=0.1,
+                prob=0.9 if strong else 0.5,
+                rotate_range=(0.35 if strong else 0.25,) * 3,
+                scale_range=((-0.25, 0.3) if strong else (-0.15, 0.15),) * 3,
+                shear_range=0.15 if strong else 0.1,
                 translate_range=[0.08 * s for s in shape],
                 mode=("bilinear", "nearest"),
                 padding_mode=("border", "zeros"),
                 spatial_size=shape,
                 cache_grid=True,
             ),
-            RandGaussianSmoothd(["image"], sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), sigma_z=(0.3, 0.9), prob=0.15),
-            RandAdjustContrastd(["image"], prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
-            RandScaleIntensityd(["image"], factors=0.25, prob=0.5),
-            RandShiftIntensityd(["image"], offsets=0.2, prob=0.5),
-            RandGaussianNoised(["image"], prob=0.3, std=0.15),
+            RandGaussianSmoothd(["image"], sigma_x=blur, sigma_y=blur, sigma_z=blur, prob=0.2 if strong else 0.15),
+            RandAdjustContrastd(
+                ["image"], prob=0.4 if strong else 0.3, gamma=(0.6, 1.7) if strong else (0.7, 1.5), retain_stats=True
+            ),
+            RandScaleIntensityd(["image"], factors=0.35 if strong else 0.25, prob=0.5),
+            RandShiftIntensityd(["image"], offsets=0.35 if strong else 0.2, prob=0.5),
+            RandGaussianNoised(["image"], prob=0.3, std=0.2 if strong else 0.15),
         ]
     )
 
@@ -259,6 +267,7 @@ def fit(
     Raises:
         KeyboardInterrupt: after the state has been written.
     """
+    keep_memory()
     network.to(device).train()
     optimizer, average = make_optimizer(network, config), make_average(network, config)
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "average": average}
@@ -277,7 +286,8 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, seconds / budget, config)
             optimizer.zero_grad()
-            loss = objective(network, step)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed"):
+                loss = objective(network, step)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
             optimizer.step()

@@ -40,6 +40,7 @@ from s2vnet.evaluate.protocol import Interactive, play
 from s2vnet.evaluate.report import nullable
 from s2vnet.infer.segmenter import Segmentation, Segmenter
 from s2vnet.infer.session import Session
+from s2vnet.infer.strays import tidied
 from s2vnet.model.checkpoint import choose_device
 from s2vnet.train.loop import QUICK_CASES, load_cases, train
 from s2vnet.types import InputError, S2VNetError
@@ -133,13 +134,14 @@ class Trained:
             scores = litemedsam.segment(self.network, case, len(self.names), self.device)
         elif self.method == "clicknet":
             with torch.inference_mode():
-                session = clicknet.ClickSession(self.network, case, self.names, self.patch, self.device)
+                session = clicknet.ClickSession(self.network, case, self.plan, self.patch, self.device)
             return session.segmentation, {"network": time.perf_counter() - start}
         elif opponents.DIMENSIONS[self.method] == 2:
             multiple = opponents.multiple_of(self.method, self.patch, self.spacing)
             scores = opponents.segment_slices(self.network, case, self.plan, multiple, self.device)
         else:
             scores = opponents.segment_volume(self.network, torch.from_numpy(case.image), self.patch, self.device)
+        scores = tidied(scores, self.plan.smallest_part)
         return Segmentation(case.restore, scores, self.names), {"network": time.perf_counter() - start}
 
     def session(self, volume: Volume) -> Interactive | None:
@@ -148,7 +150,7 @@ class Trained:
             return Session(self.segmenter, volume)
         if self.method == "clicknet":
             case = preprocess(volume, self.plan)
-            return clicknet.ClickSession(self.network, case, self.names, self.patch, self.device)
+            return clicknet.ClickSession(self.network, case, self.plan, self.patch, self.device)
         return None
 
 

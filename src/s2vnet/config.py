@@ -37,6 +37,8 @@ class ModelConfig(BaseModel):
     """What a slice receives from the slice before: nothing, its centres, or recurrently aggregated centres."""
     mask_prior: bool = True
     """Whether a centre also carries where its class was: the previous slice's soft mask."""
+    carry_prompts: bool = True
+    """Whether the centre of a prompt travels to later slices, and not only what it changed (docs/decisions/007)."""
     through_time: bool = True
     """Whether, in training, the loss of a slice flows back into those before it (docs/decisions/005)."""
     min_area: float = 0.5
@@ -72,8 +74,12 @@ class TrainConfig(BaseModel):
     """Largest norm of the gradient."""
     interactive_fraction: float = Field(default=0.6, ge=0, le=1)
     """Share of clips trained with simulated prompts; 0 trains automatic mode only."""
+    interactive_start: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the training that goes by before the first simulated user comes: automatic mode is cheaper to train."""
     max_correction_rounds: int = Field(default=4, ge=1)
     """Most rounds of corrections that a simulated user makes on a clip."""
+    first_slice_fraction: float = Field(default=0.5, ge=0, le=1)
+    """Share of simulated users who see and prompt only the slice that their clip begins with."""
     state_drop: float = Field(default=0.1, ge=0, le=1)
     """Chance, per class and slice, that the carried centre is forgotten."""
     feature_dropout: float = Field(default=0.15, ge=0, lt=1)
@@ -95,7 +101,7 @@ class TrainConfig(BaseModel):
     rarity_exponent: float = Field(default=0.5, ge=0, le=1)
     """How much more a pixel of a rare class counts in the cross-entropy: 0 no more, 1 by inverse frequency."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Fabric's name; bf16-mixed for GPUs."""
+    """Fabric's name; bf16-mixed for GPUs, and for CPUs that have bfloat16 (avx512_bf16 or amx_bf16 in lscpu)."""
     checkpoint_minutes: float = Field(default=2.0, gt=0)
     """Time between checkpoints."""
     seed: int = 0

@@ -24,7 +24,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.demo_sources import Source
+from s2vnet.demo_sources import SOURCES, Source
 from s2vnet.types import InputError
 from s2vnet.volume.geometry import Geometry, Volume
 
@@ -68,13 +68,20 @@ def fetch(source: Source, cache_dir: Path | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as name:
             archive = _download(source, Path(name))
-            partial = Path(name) / "member"
-            partial.write_bytes(extract(archive, source))
-            partial.replace(target)
+            for one in (*_beside(source), source):  # an archive is fetched once for all that it holds
+                partial = Path(name) / "member"
+                partial.write_bytes(extract(archive, one))
+                partial.replace(folder / f"{one.name}.nii.gz")
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot use the cache {folder}: {reason}; set S2VNET_CACHE to another folder") from error
     return target
+
+
+def _beside(source: Source) -> list[Source]:
+    """Other sources that lie in the same archive."""
+    known = source.archive_sha256
+    return [s for s in SOURCES.values() if s.archive_sha256 == known and s.name != source.name] if known else []
 
 
 def extract(archive: Path, source: Source) -> bytes:

@@ -137,7 +137,7 @@ class _Obeying(nn.Module):
 
 
 def test_clicks_reach_their_voxel_and_stay(cases: list[Case]) -> None:
-    session = clicknet.ClickSession(_Obeying(), cases[0], {0: "background", 1: "a", 2: "b"}, (8, 32, 32), CPU)
+    session = clicknet.ClickSession(_Obeying(), cases[0], PHANTOM_PLAN, (8, 32, 32), CPU)
     assert not session.labels.any()
     session.add_round([Point(class_id=1, voxel=(4, 9, 2)), Point(class_id=2, voxel=(20, 5, 0))])
     assert (session.labels[4, 9, 2], session.labels[20, 5, 0]) == (1, 2)
@@ -147,7 +147,7 @@ def test_clicks_reach_their_voxel_and_stay(cases: list[Case]) -> None:
 
 def test_padding_of_a_small_case_is_what_training_showed(cases: list[Case]) -> None:
     patch, (depth, height, width) = (16, 48, 48), cases[0].image.shape[1:]
-    session = clicknet.ClickSession(_Obeying(), cases[0], {0: "background", 1: "a", 2: "b"}, patch, CPU)
+    session = clicknet.ClickSession(_Obeying(), cases[0], PHANTOM_PLAN, patch, CPU)
     seen: list[Tensor] = []
     session.network.register_forward_pre_hook(lambda module, given: seen.append(given[0][0]))
     session.add_round([Point(class_id=1, voxel=(4, 9, 2))])

@@ -42,13 +42,15 @@ PROMPTS: dict[str, Entry] = {
 }
 
 
-@pytest.fixture(scope="module", params=["each slice", "slices joined"])
+@pytest.fixture(scope="module", params=["each slice", "slices joined", "small parts left out"])
 def segmenter(request: pytest.FixtureRequest, model_folder: Path) -> Segmenter:
-    """The random model, as it is and as if it had seen slices of 5 mm only, two of the image's."""
+    """The random model, as it is, as if it had seen slices of 5 mm only, two of the image's, and less small parts."""
     found = Segmenter.from_pretrained(model_folder, device="cpu")
     if request.param == "slices joined":
         size = (1.0, 1.0, 5.0)
         found.plan = found.plan.model_copy(update={"seen": Seen(spacing=(size, size), size=(size, size), tissue=())})
+    if request.param == "small parts left out":
+        found.plan = found.plan.model_copy(update={"smallest_part": 0.3})
     return found
 
 

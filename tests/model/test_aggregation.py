@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor
 
+from s2vnet.config import ModelConfig, Propagation
 from s2vnet.model.aggregation import Aggregator, State
 
 B, K, D = 2, 3, 8
@@ -15,19 +18,31 @@ def _state(known: float) -> State:
         known=torch.full((B, K), known),
         missed=torch.zeros(B, K),
         masks=torch.rand(B, K, 4, 4),
+        prompt_centres=torch.randn(B, K, D),
+        prompted=torch.zeros(B, K),
         direction=torch.tensor([1.0, -1.0]),
     )
 
 
-def _aggregator(propagation: str) -> Aggregator:
+def _aggregator(propagation: Propagation, **other: bool) -> Aggregator:
     torch.manual_seed(0)
-    return Aggregator(D, propagation, min_area=0.5)
+    return Aggregator(ModelConfig(in_channels=1, num_classes=K, dim=D, propagation=propagation, **other))
 
 
-def _slice(present: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Centres, presence logits and logits of a slice that shows all classes, or background alone."""
-    sign = 1.0 if present else -1.0
-    return torch.randn(B, K, D), torch.full((B, K), 3 * sign), torch.randn(B, K, 4, 4) * 0.1
+class Left(NamedTuple):
+    """What a slice gives the aggregator."""
+
+    centres: Tensor
+    prompted: Tensor
+    presence: Tensor
+    logits: Tensor
+
+
+def _slice(present: bool, prompted: Tensor | None = None) -> Left:
+    """A slice that shows all classes, or background alone."""
+    presence = torch.full((B, K), 3.0 if present else -3.0)
+    prompted = torch.zeros(B, K) if prompted is None else prompted
+    return Left(torch.randn(B, 2 * K, D), prompted, presence, torch.randn(B, K, 4, 4) * 0.1)
 
 
 def test_without_propagation_the_state_is_handed_on_unchanged() -> None:
@@ -36,26 +51,27 @@ def test_without_propagation_the_state_is_handed_on_unchanged() -> None:
 
 
 @pytest.mark.parametrize("propagation", ["previous", "aggregated"])
-def test_a_class_first_seen_hands_on_its_centre_as_it_is(propagation: str) -> None:
-    centres, presence, logits = _slice(True)
-    state = _aggregator(propagation)(_state(0), centres, presence, logits)
-    torch.testing.assert_close(state.centres, centres)
+def test_a_class_first_seen_hands_on_its_centre_as_it_is(propagation: Propagation) -> None:
+    left = _slice(True)
+    state = _aggregator(propagation)(_state(0), *left)
+    torch.testing.assert_close(state.centres, left.centres[:, :K])
     assert torch.equal(state.known, torch.ones(B, K))
-    torch.testing.assert_close(state.masks, logits.softmax(1))
+    torch.testing.assert_close(state.masks, left.logits.softmax(1))
     assert torch.equal(state.direction, torch.tensor([1.0, -1.0]))
 
 
 def test_previous_forgets_history_and_aggregated_lies_between() -> None:
-    before, (centres, presence, logits) = _state(1), _slice(True)
-    assert torch.equal(_aggregator("previous")(before, centres, presence, logits).centres, centres)
-    mixed = _aggregator("aggregated")(before, centres, presence, logits).centres
+    before, left = _state(1), _slice(True)
+    centres = left.centres[:, :K]
+    assert torch.equal(_aggregator("previous")(before, *left).centres, centres)
+    mixed = _aggregator("aggregated")(before, *left).centres
     share = (mixed - before.centres) / (centres - before.centres)
     torch.testing.assert_close(share, share[..., :1].expand_as(share), atol=1e-3, rtol=1e-3)
     assert ((share > 0) & (share < 1)).all()
 
 
 @pytest.mark.parametrize("propagation", ["previous", "aggregated"])
-def test_an_absent_class_keeps_its_centre_for_one_miss_and_is_unknown_after_two(propagation: str) -> None:
+def test_an_absent_class_keeps_its_centre_for_one_miss_and_is_unknown_after_two(propagation: Propagation) -> None:
     aggregator, seen = _aggregator(propagation), _state(1)
     once = aggregator(seen, *_slice(False))
     assert torch.equal(once.centres[:, 1:], seen.centres[:, 1:])
@@ -75,24 +91,25 @@ def test_a_class_seen_between_two_misses_stays_known() -> None:
 def test_background_is_always_present() -> None:
     aggregator, state = _aggregator("previous"), _state(0)
     for _ in range(3):
-        centres, presence, logits = _slice(False)
-        state = aggregator(state, centres, presence, logits)
-        assert torch.equal(state.centres[:, 0], centres[:, 0])
+        left = _slice(False)
+        state = aggregator(state, *left)
+        assert torch.equal(state.centres[:, 0], left.centres[:, 0])
     assert torch.equal(state.known[:, 0], torch.ones(B))
     assert torch.equal(state.missed[:, 0], torch.zeros(B))
 
 
 def test_a_class_without_area_is_absent_whatever_its_presence() -> None:
-    centres, presence, logits = _slice(True)
-    logits[:, 2] = -30
-    state = _aggregator("previous")(_state(1), centres, presence, logits)
+    left = _slice(True)
+    left.logits[:, 2] = -30
+    state = _aggregator("previous")(_state(1), *left)
     assert torch.equal(state.missed, torch.tensor([[0.0, 0, 1]] * B))
 
 
 def test_forgetting_drops_what_was_carried_of_those_classes_alone() -> None:
-    state = _state(1)
+    state = _state(1)._replace(prompted=torch.ones(B, K))
     left = state.forget(torch.tensor([[0.0, 1, 0], [0, 0, 0]]))
-    assert torch.equal(left.known, torch.tensor([[1.0, 0, 1], [1, 1, 1]]))
+    for carried in (left.known, left.prompted):
+        assert torch.equal(carried, torch.tensor([[1.0, 0, 1], [1, 1, 1]]))
     assert left.masks[0, 1].abs().sum() == 0
     assert torch.equal(left.masks[1], state.masks[1])
     assert torch.equal(left.masks[0, [0, 2]], state.masks[0, [0, 2]])
@@ -100,18 +117,37 @@ def test_forgetting_drops_what_was_carried_of_those_classes_alone() -> None:
 
 
 def test_of_what_a_slice_leaves_only_how_much_to_keep_learns_from_the_next() -> None:
-    aggregator, before = Aggregator(D, "aggregated", min_area=0.5, through_time=False), _state(1)
+    aggregator, before = _aggregator("aggregated", through_time=False), _state(1)
     left = [part.requires_grad_() for part in _slice(True)]
     state = aggregator(before._replace(centres=before.centres.requires_grad_()), *left)
     state.centres.square().sum().backward()
     assert all(part.grad is None for part in (before.centres, *left))
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in aggregator.parameters())
     assert not state.masks.requires_grad
+    assert not state.prompt_centres.requires_grad
 
 
 def test_through_time_a_slice_learns_what_to_leave() -> None:
-    aggregator = Aggregator(D, "aggregated", min_area=0.5, through_time=True)
-    centres, presence, logits = (part.requires_grad_() for part in _slice(True))
-    state = aggregator(_state(1), centres, presence, logits)
-    (state.centres.square().sum() + state.masks.square().sum()).backward()
+    left = [part.requires_grad_() for part in _slice(True)]
+    state = _aggregator("aggregated")(_state(1), *left)
+    sum(part.square().sum() for part in (state.centres, state.prompt_centres, state.masks)).backward()
+    centres, _, presence, logits = left
     assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in (centres, presence, logits))
+    assert (centres.grad[:, K:].abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("propagation", ["previous", "aggregated"])
+def test_the_centre_of_a_prompt_travels_until_its_class_is_missed_twice(propagation: Propagation) -> None:
+    aggregator, prompted = _aggregator(propagation), torch.tensor([[0.0, 1, 0], [0, 0, 1]])
+    first = _slice(True, prompted)
+    state = aggregator(_state(1), *first)
+    assert torch.equal(state.prompt_centres, first.centres[:, K:])
+    for present, left in ((True, prompted), (False, prompted), (False, torch.zeros(B, K))):
+        assert torch.equal(state.prompted, prompted)
+        state = aggregator(state, *_slice(present, state.prompted))
+        assert torch.equal(state.prompted, left)
+
+
+def test_a_network_that_does_not_carry_prompts_hands_none_on() -> None:
+    state = _aggregator("aggregated", carry_prompts=False)(_state(1), *_slice(True, torch.ones(B, K)))
+    assert not state.prompted.any()

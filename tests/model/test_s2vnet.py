@@ -71,10 +71,10 @@ def test_permuting_the_classes_permutes_the_result(make_model: MakeModel, slices
     features = model.encode(slices)
     for start in (model.initial_state(features), _carried(model, features)):
         wanted = model.decode(features, start, prompts)
-        moved = State(*(part[:, order] for part in start[:4]), *start[4:])
+        moved = State(*(part[:, order] for part in start[:6]), *start[6:])
         found = permuted.decode(features, moved, prompts[:, order])
         back = [order.index(k) for k in range(4)]
-        state = State(*(part[:, back] for part in found.state[:4]), *found.state[4:])
+        state = State(*(part[:, back] for part in found.state[:6]), *found.state[6:])
         levels = tuple(level[:, back] for level in found.layer_logits)
         _close(Decoded(found.logits[:, back], found.presence[:, back], levels, state), wanted)
     torch.testing.assert_close(permuted.auxiliary(features), model.auxiliary(features)[:, order])
@@ -104,6 +104,31 @@ def test_a_weak_echo_of_a_prompt_makes_no_row_but_a_cell_does(model: S2VNet, sli
     positive = [_shrink(maps[:, :, 0], size) for size in grids] + [maps[:, :, 0]]
     _, valid = model._initial_rows(features, model.initial_state(features), positive)
     assert valid.tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 1, 0]]
+
+
+@torch.no_grad()
+def test_a_carried_prompt_changes_its_classes_row_and_new_prompts_are_mixed_with_it(
+    model: S2VNet, slices: Tensor, prompts: Tensor
+) -> None:
+    features, positive = model.encode(slices), prompts[:, :, 0]
+    maps = [_shrink(positive, keys.shape[-2:]) for keys in features.keys] + [positive]
+    state, k = model.initial_state(features), model.config.num_classes
+    fresh, now = model._initial_rows(features, state, maps)
+    old = torch.randn(2, k, model.config.dim)
+    carried = state._replace(prompt_centres=old, prompted=torch.ones(2, k))
+    rows, valid = model._initial_rows(features, carried, maps)
+    assert valid.all()
+    assert torch.equal(rows[:, :k], fresh[:, :k])
+    here, before = now[:, k:].bool(), model.centre_norm(old)
+    assert here.any()
+    assert not here.all()
+    torch.testing.assert_close(rows[:, k:][~here], before[~here])
+    torch.testing.assert_close(rows[:, k:][here], (before[here] + fresh[:, k:][here]) / 2)
+    unprompted = torch.zeros_like(prompts)
+    one = state._replace(prompt_centres=old, prompted=torch.tensor([[0.0, 1, 0], [0, 0, 0]]))
+    plain, told = (model.decode(features, s, unprompted).logits for s in (state, one))
+    assert torch.equal(told[1], plain[1])
+    assert not torch.allclose(told[0], plain[0])
 
 
 @torch.no_grad()

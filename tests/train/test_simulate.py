@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from s2vnet.config import TrainConfig
 from s2vnet.model.s2vnet import PROMPT_MAPS
 from s2vnet.train import simulate
 from s2vnet.train.simulate import simulate_prompts
@@ -28,11 +29,13 @@ def _rngs(*seeds: int) -> list[np.random.Generator]:
     return [np.random.default_rng(seed) for seed in seeds]
 
 
-def _simulate(truth: Tensor, predicted: Tensor, seeds: list[int], rounds: int = 3, steps: int = 1) -> Tensor:
-    many = len(seeds)
+def _simulate(
+    truth: Tensor, predicted: Tensor, seeds: list[int], rounds: int = 3, steps: int = 1, first: float = 0
+) -> Tensor:
+    many, config = len(seeds), TrainConfig(max_correction_rounds=rounds, first_slice_fraction=first)
     truths, answers = truth.expand(many, -1, -1, -1), predicted.expand(many, -1, -1, -1)
     return simulate_prompts(
-        lambda maps, clips: answers[clips], truths, torch.full((many,), steps), K, rounds, _rngs(*seeds)
+        lambda maps, clips: answers[clips], truths, torch.full((many,), steps), K, config, _rngs(*seeds)
     )
 
 
@@ -85,7 +88,8 @@ def test_corrections_of_a_missed_class_lie_in_its_largest_error(truth: Tensor) -
 
 def test_a_perfect_prediction_yields_no_corrections(truth: Tensor) -> None:
     maps = _simulate(truth, truth, list(range(20)))
-    first = torch.tensor([rng.random() < 0.5 for rng in _rngs(*range(20))])
+    drawn = torch.tensor([[rng.random(), rng.random()] for rng in _rngs(*range(20))])
+    first = drawn[:, 1] < 0.3
     assert not maps[~first].any()
     assert maps[first].any()
     assert simulate._corrections(truth[0].numpy(), truth[0].numpy(), K, np.random.default_rng(0)) == []
@@ -107,7 +111,8 @@ def test_a_user_sees_the_answer_to_its_own_prompts(truth: Tensor) -> None:
         seen.append((maps, clips))
         return torch.zeros(len(maps), T, *SIZE, dtype=torch.long)
 
-    final = simulate_prompts(predict, truth.expand(6, -1, -1, -1), torch.ones(6), K, 3, _rngs(*range(6)))
+    config = TrainConfig(max_correction_rounds=3)
+    final = simulate_prompts(predict, truth.expand(6, -1, -1, -1), torch.ones(6), K, config, _rngs(*range(6)))
     assert 1 <= len(seen) <= 3
     shown = dict(enumerate(final))
     for maps, clips in reversed(seen):  # only users who still correct are answered, and each correction is drawn
@@ -155,3 +160,13 @@ def test_strokes_lie_inside_their_region(kind: float) -> None:
             assert len(np.unique(cells[:, 1])) == 1 or len(np.unique(cells[:, 2])) == 1
         else:
             assert len(cells) == region[3].sum()
+
+
+def test_some_users_know_only_the_slice_their_clip_begins_with(truth: Tensor) -> None:
+    users, wrong = list(range(40)), torch.zeros_like(truth)
+    drawn = {first: _simulate(truth, wrong, users, first=first)[:, 1:, :, POSITIVE] for first in (0.0, 0.5, 1.0)}
+    later = {first: (maps == 1).flatten(1).any(1).float().mean() for first, maps in drawn.items()}
+    assert later[0.0] > 0.9
+    assert 0.25 < later[0.5] < 0.75
+    assert later[1.0] == 0
+    assert (_simulate(truth, wrong, users, first=1)[:, 0, :, POSITIVE] == 1).flatten(1).any(1).float().mean() > 0.9

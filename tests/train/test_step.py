@@ -59,7 +59,8 @@ def _prompts(step: ClipStep, clip: Clip) -> Tensor:
     with torch.no_grad():
         features = step.model.encode(clip.slices.flatten(0, 1)).unflatten(len(clip.labels))
         rngs = [np.random.default_rng((step.config.seed, int(i), 1)) for i in INDICES]
-        return step._prompts(features, clip.labels, clip.step, rngs)
+        prompted = step._prompted(rngs, INDICES)
+        return step._prompts(features, clip.labels, clip.step, rngs, prompted)
 
 
 def test_prompts_are_drawn_for_interactive_clips_alone(
@@ -71,6 +72,13 @@ def test_prompts_are_drawn_for_interactive_clips_alone(
     truth = shrink(clip.labels, maps.shape[-2:])
     for k in range(model_config.num_classes):
         assert (truth[maps[:, :, k, 0] == 1] == k).all()
+
+
+def test_no_user_comes_before_the_start_of_the_interactive_part(model_config: ModelConfig, config: TrainConfig) -> None:
+    step = _step(model_config, config, interactive_fraction=1.0, interactive_start=0.5)
+    clips = config.epochs * config.steps_per_epoch * config.batch_size
+    rngs = [np.random.default_rng(i) for i in range(clips)]
+    assert step._prompted(rngs, torch.arange(clips)) == list(range(clips // 2, clips))
 
 
 def test_a_clips_user_does_not_change_whether_others_prompt(

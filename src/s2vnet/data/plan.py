@@ -66,6 +66,9 @@ class Plan(BaseModel):
     encoder: str
     stem_stride: Literal[1, 2, 4]
     clip_length: int = Field(default=6, ge=1)
+    smallest_part: float = Field(default=0.0, ge=0, le=1)
+    """Detached parts smaller than this share of their class's largest part are left out, unless a user has clicked on
+    them; 0 keeps all. As nnU-Net's post-processing, what pays is for cross-validation to say."""
     seen: Seen | None = None
     """What training had; none in plans of earlier versions."""
 

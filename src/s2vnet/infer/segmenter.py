@@ -15,6 +15,7 @@ from torch import Tensor
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, Restore, preprocess, with_neighbours
 from s2vnet.infer.engine import Progress, VolumeEngine, combine
+from s2vnet.infer.strays import tidied
 from s2vnet.model.checkpoint import Trained, choose_device, load_model
 from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import S2VNet
@@ -158,4 +159,5 @@ class Segmenter:
             scores = combine(engine.automatic, 0, engine.depth)
             total = scores if total is None else total + scores
         assert total is not None
-        return Segmentation(case.restore, (total / len(self.models)).half(), self.class_names)
+        scores = (total / len(self.models)).half()
+        return Segmentation(case.restore, tidied(scores, self.plan.smallest_part), self.class_names)

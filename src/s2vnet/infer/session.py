@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from s2vnet.atomic import replacing
 from s2vnet.infer.engine import Progress, combine
 from s2vnet.infer.segmenter import Segmentation, Segmenter
+from s2vnet.infer.strays import Cells, find_strays, winner_of, without_strays
 from s2vnet.model.prompts import Stroke, draw, touched
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Prompt, Scribble, Voxel
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
@@ -50,8 +51,9 @@ class Session:
         self._log: tuple[Entry, ...] = ()
         self._undone: list[tuple[Entry, ...]] = []
         self._past: list[tuple[Entry, ...]] = []
-        depth = self._engine.depth
-        self._automatic_scores = combine(self._engine.automatic, 0, depth).half()
+        self._automatic_scores = combine(self._engine.automatic, 0, self._engine.depth).half()
+        self._winner = winner_of(self._automatic_scores)
+        self._strays = find_strays(self._winner, segmenter.plan.smallest_part, {})
         self._automatic = self._segmentation(()).label_slices(0, self._case.restore.size[0])
         self._labels, self._frozen = self._result(())
         self.changed_region: Region | None = None
@@ -306,10 +308,19 @@ class Session:
         spans = [s.changed for s in sweeps if slices]
         self._span = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
         start, stop = self._span
-        scores = self._automatic_scores
+        scores, winner = self._automatic_scores, self._winner
         if stop > start:
-            scores = scores.clone()
+            scores, winner = scores.clone(), winner.copy()
             scores[start:stop] = combine(sweeps, start, stop).half()
+            winner[start:stop] = winner_of(scores[start:stop])
+        strays = self._strays
+        if strokes:
+            strays = find_strays(winner, self.segmenter.plan.smallest_part, _named(strokes))
+            changed = np.flatnonzero((strays != self._strays).any((1, 2)))
+            if len(changed):  # a prompt can make a part far away the largest of its class, or no longer that
+                start, stop = min(start, changed[0]) if stop > start else changed[0], max(stop, changed[-1] + 1)
+                self._span = int(start), int(stop)
+        scores = without_strays(scores, winner, strays)
         return Segmentation(self._case.restore, scores, self.segmenter.class_names)
 
     def _stroke(self, prompt: Prompt) -> Stroke | None:
@@ -363,6 +374,15 @@ def read_log(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a prompt log, or damaged ({str(error).splitlines()[0]})") from error
     checked: dict[str, Any] = content
     return checked
+
+
+def _named(strokes: Sequence[Stroke]) -> dict[int, Cells]:
+    """Cells of the mask grid that belong to a class because a user says so; a box's corners do not."""
+    named: dict[int, list[Cells]] = {}
+    for s in strokes:
+        if s.positive and s.kind != "box":
+            named.setdefault(s.class_id, []).append(np.rint(s.cells.numpy()).astype(np.intp))
+    return {class_id: np.concatenate(cells) for class_id, cells in named.items()}
 
 
 def prompt_voxels(prompt: Prompt) -> npt.NDArray[np.intp]:

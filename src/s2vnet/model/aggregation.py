@@ -2,7 +2,7 @@
 
 S2VNet fuses historical centres into a single vector (paper, recurrent centroid aggregation); the exact form is not
 public. Here it is a gated running mean with presence: an absent class's slot falls back to its learned centre after
-two misses (Figure 2: only present centres propagate).
+two misses (Figure 2: only present centres propagate). Centres of prompts travel beside them and go with their class.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from s2vnet.config import ModelConfig
 
 
 class State(NamedTuple):
@@ -24,27 +26,30 @@ class State(NamedTuple):
     """(B, K) 1 where the class was absent from the slice just seen."""
     masks: Tensor
     """(B, K, h, w) soft masks of the slice just seen; a centre's place and extent."""
+    prompt_centres: Tensor
+    """(B, K, d) centres of prompts on this slice or on those before it."""
+    prompted: Tensor
+    """(B, K) 1 where such a centre is carried."""
     direction: Tensor
     """(B,) +1, -1 or 0: order in which slices come."""
 
     def forget(self, classes: Tensor) -> State:
         """State without what was carried of some classes; `classes` (B, K) is 1 where to forget."""
         keep = 1 - classes
-        return self._replace(known=self.known * keep, masks=self.masks * keep[..., None, None])
+        masks = self.masks * keep[..., None, None]
+        return self._replace(known=self.known * keep, masks=masks, prompted=self.prompted * keep)
 
 
 class Aggregator(nn.Module):
     """Update of the carried state by a decoded slice."""
 
-    def __init__(self, dim: int, propagation: str, min_area: float, through_time: bool = True) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.propagation = propagation
-        self.min_area = min_area
-        self.through_time = through_time
-        self.gate = nn.Linear(2 * dim + 1, 1)
+        self.config = config
+        self.gate = nn.Linear(2 * config.dim + 1, 1)
         nn.init.constant_(self.gate.bias, 1.0)
 
-    def forward(self, state: State, centres: Tensor, presence: Tensor, logits: Tensor) -> State:
+    def forward(self, state: State, centres: Tensor, prompted: Tensor, presence: Tensor, logits: Tensor) -> State:
         """Next state.
 
         Trained through time, what a slice leaves learns from later slices. Otherwise a slice learns from its own
@@ -52,28 +57,33 @@ class Aggregator(nn.Module):
 
         Args:
             state: state the slice was decoded with.
-            centres: (B, K, d) slot rows after clustering.
+            centres: (B, 2K, d) slot and prompt rows after clustering.
+            prompted: (B, K) 1 where a class has a prompt row.
             presence: (B, K) presence logits.
             logits: (B, K, h, w) class logits.
         """
-        if self.propagation == "none":
+        if self.config.propagation == "none":
             return state
         before = state.centres
-        if not self.through_time:
+        if not self.config.through_time:
             before, centres, presence, logits = (x.detach() for x in (before, centres, presence, logits))
+        centres, prompt_centres = centres.chunk(2, 1)
         masks = logits.softmax(1)
-        present = ((presence > 0) & (masks.sum((-2, -1)) >= self.min_area)).to(centres.dtype)
+        present = ((presence > 0) & (masks.sum((-2, -1)) >= self.config.min_area)).to(centres.dtype)
         present = torch.cat([torch.ones_like(present[:, :1]), present[:, 1:]], 1)
         update = torch.ones_like(present)[..., None]
-        if self.propagation == "aggregated":
+        if self.config.propagation == "aggregated":
             gate = self.gate(torch.cat([before, centres, presence.sigmoid()[..., None]], -1)).sigmoid()
             carried = state.known[..., None]
             update = carried * gate + (1 - carried)
         update = update * present[..., None]
+        lasting = present + (1 - present) * (1 - state.missed)
         return State(
             centres=(1 - update) * before + update * centres,
             known=present + (1 - present) * state.known * (1 - state.missed),
             missed=1 - present,
             masks=masks,
+            prompt_centres=prompt_centres,
+            prompted=prompted * lasting if self.config.carry_prompts else torch.zeros_like(prompted),
             direction=state.direction,
         )

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s2vnet.model.mixed import GroupNorm, depthwise
 from s2vnet.types import InputError
 
 STEM = 32
@@ -59,7 +60,7 @@ class EfficientNetLite0(nn.Module):
             for width, (kernel, stride, expansion, out) in zip(widths, BLOCKS, strict=False)
         )
         # ImageNet's maps differ tenfold in scale, and nothing after them would even that out
-        self.norms = nn.ModuleList(nn.GroupNorm(NORM_GROUPS, c) for c in self.channels)
+        self.norms = nn.ModuleList(GroupNorm(NORM_GROUPS, c) for c in self.channels)
 
     def forward(self, slices: Tensor) -> list[Tensor]:
         """Slices (N, C, H, W) to four maps (N, channels[l], H / 2^(l + 1), W / 2^(l + 1)), finest first."""
@@ -114,7 +115,7 @@ class _Convolution(nn.Conv2d):
         if self.stride[0] == 2:
             kernel = self.kernel_size[0]
             x = F.pad(x, ((kernel - 2) // 2, (kernel - 1) // 2) * 2)
-        return super().forward(x)
+        return depthwise(super().forward, x) if self.groups > 1 else super().forward(x)
 
 
 class _Block(nn.Module):

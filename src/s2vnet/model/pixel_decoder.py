@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s2vnet.model.mixed import GroupNorm
+
 Index = int | slice | EllipsisType | list[int] | Tensor | tuple[int | slice | EllipsisType, ...]
 """What picks slices out of a batch."""
 
@@ -88,4 +90,4 @@ class PixelDecoder(nn.Module):
 
 
 def _smooth(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.GELU())
+    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), GroupNorm(8, width), nn.GELU())

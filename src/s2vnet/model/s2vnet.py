@@ -17,6 +17,7 @@ from s2vnet.config import ModelConfig
 from s2vnet.model.aggregation import Aggregator, State
 from s2vnet.model.clustering import INVALID, ClusteringLayer, class_logits
 from s2vnet.model.encoder import make_encoder
+from s2vnet.model.mixed import depthwise
 from s2vnet.model.pixel_decoder import Features, PixelDecoder
 from s2vnet.types import InputError
 
@@ -65,7 +66,7 @@ class S2VNet(nn.Module):
         self.fuse = nn.Sequential(nn.Linear(m, 2 * m), nn.ReLU(inplace=True), nn.Linear(2 * m, m))
         self.mask_head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, m + 1))
         self.presence = nn.Linear(d, 1)
-        self.aggregator = Aggregator(d, config.propagation, config.min_area, config.through_time)
+        self.aggregator = Aggregator(config)
         nn.init.zeros_(self.fuse[-1].weight)  # type: ignore[arg-type]
 
     @property
@@ -107,6 +108,8 @@ class S2VNet(nn.Module):
             known=torch.zeros(batch, k, device=device),
             missed=torch.zeros(batch, k, device=device),
             masks=torch.zeros(batch, k, height, width, device=device),
+            prompt_centres=torch.zeros(batch, k, self.config.dim, device=device),
+            prompted=torch.zeros(batch, k, device=device),
             direction=torch.zeros(batch, device=device) if direction is None else direction,
         )
 
@@ -133,11 +136,11 @@ class S2VNet(nn.Module):
         pixels = self._pixels(features.mask, torch.cat([prior[:, :, None], prompts], 2))
         logits = self._masks(pixels, centres, valid)
         presence = self.presence(centres[:, :k]).squeeze(-1)
-        state = self.aggregator(state, centres[:, :k], presence, logits)
+        state = self.aggregator(state, centres, valid[:, k:], presence, logits)
         return Decoded(logits, presence, tuple(layer_logits), state)
 
     def _initial_rows(self, features: Features, state: State, positive: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Slot rows from the state or the learned centres, prompt rows from the features under the prompts.
+        """Slot rows from the state or the learned centres, prompt rows from the features under prompts, here or before.
 
         `positive` holds the positive prompt maps on the grid of each layer and, last, of the mask features.
         """
@@ -147,8 +150,12 @@ class S2VNet(nn.Module):
         levels = (*features.values, features.mask)
         pooled = [_pool(level, maps) for level, maps in zip(levels, positive, strict=True)]
         prompted = (positive[-1].amax((-2, -1)) > 0.5).to(slots.dtype)
-        rows = torch.cat([slots, self.prompt_centre(torch.cat(pooled, -1))], 1)
-        return rows, torch.cat([torch.ones_like(prompted), prompted], 1)
+        # half the new prompt's centre and half the carried one's where there are both
+        share = (prompted / (prompted + state.prompted).clamp_min(1))[..., None]
+        carried = self.centre_norm(state.prompt_centres)
+        prompts = share * self.prompt_centre(torch.cat(pooled, -1)) + (1 - share) * carried
+        valid = torch.cat([torch.ones_like(prompted), torch.maximum(prompted, state.prompted)], 1)
+        return torch.cat([slots, prompts], 1), valid
 
     def _pixels(self, features: Tensor, maps: Tensor) -> Tensor:
         """Mask features (B, M, h, w) to pixels (B, h, w, M) that know of prior and prompts.
@@ -159,7 +166,7 @@ class S2VNet(nn.Module):
         drawn = features + (colours.t() @ maps.flatten(3).flatten(1, 2)).view_as(features)
         # a depthwise convolution is ten times faster on this layout
         seen = drawn.contiguous(memory_format=torch.channels_last)
-        blended: Tensor = self.fuse(self.surround(seen).permute(0, 2, 3, 1))
+        blended: Tensor = self.fuse(depthwise(self.surround, seen).permute(0, 2, 3, 1))
         return features.permute(0, 2, 3, 1) + blended
 
     def _masks(self, pixels: Tensor, centres: Tensor, valid: Tensor) -> Tensor:

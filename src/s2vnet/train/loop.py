@@ -35,6 +35,7 @@ from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.train.initial import start_encoder, start_from
 from s2vnet.train.losses import class_weights
+from s2vnet.train.memory import keep_memory
 from s2vnet.train.step import ClipStep
 from s2vnet.types import CheckpointError, InputError
 
@@ -100,6 +101,7 @@ def train(
         CheckpointError: the device is not there, or the checkpoint is damaged or of another configuration.
         KeyboardInterrupt: after the state has been written; continue with `resume`.
     """
+    keep_memory()
     if config.batch_size % devices:
         raise InputError(f"a batch of {config.batch_size} clips cannot be shared by {devices} processes")
     for name, needs in plan.network.items():

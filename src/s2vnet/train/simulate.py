@@ -10,6 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from s2vnet.config import TrainConfig
 from s2vnet.model.prompts import Stroke, draw
 
 CONNECTED = np.ones((3, 3, 3), bool)
@@ -24,28 +25,32 @@ def simulate_prompts(
     labels: Tensor,
     steps: Tensor,
     num_classes: int,
-    max_rounds: int,
+    config: TrainConfig,
     rngs: list[np.random.Generator],
 ) -> Tensor:
     """Prompt maps (B, T, K, 4, h, w) after a random number of rounds of each clip's own user.
 
     Some users prompt before they see anything; afterwards all correct the largest error of each class, as the
-    evaluation protocol does (CVPR 2025 interactive challenge).
+    evaluation protocol does (CVPR 2025 interactive challenge). Some of them know only the slice that the clip begins
+    with: what they show there has to find its own way to the other slices.
 
     Args:
         predict: the network without gradient.
         labels: (B, T, h, w) truth on the mask grid.
         steps: (B,) signed slice step of each clip.
         num_classes: K.
-        max_rounds: most correction rounds.
+        config: most correction rounds, and the share of users of a single slice.
         rngs: one generator per clip.
     """
     _, length, height, width = labels.shape
     truth = labels.cpu().numpy()
+    seen = [1 if rng.random() < config.first_slice_fraction else length for rng in rngs]
     strokes: list[list[Stroke]] = [
-        _first_prompts(t, num_classes, rng) if rng.random() < 0.3 else [] for t, rng in zip(truth, rngs, strict=True)
+        _first_prompts(t[:count], num_classes, rng) if rng.random() < 0.3 else []
+        for t, count, rng in zip(truth, seen, rngs, strict=True)
     ]
-    rounds = [int(rng.integers(0 if s else 1, max_rounds + 1)) for s, rng in zip(strokes, rngs, strict=True)]
+    most = config.max_correction_rounds
+    rounds = [int(rng.integers(0 if s else 1, most + 1)) for s, rng in zip(strokes, rngs, strict=True)]
     positions = torch.arange(length) * steps.abs().cpu()[:, None]
 
     def maps(clips: list[int]) -> Tensor:
@@ -55,7 +60,8 @@ def simulate_prompts(
     for number in range(max(rounds)):
         going = [b for b, wanted in enumerate(rounds) if number < wanted]
         for b, predicted in zip(going, predict(maps(going), going).cpu().numpy(), strict=True):
-            strokes[b] += _corrections(predicted, truth[b], num_classes, rngs[b])
+            count = seen[b]
+            strokes[b] += _corrections(predicted[:count], truth[b][:count], num_classes, rngs[b])
     return maps(list(range(len(rngs))))
 
 

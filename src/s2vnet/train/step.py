@@ -44,7 +44,8 @@ class ClipStep(nn.Module):
         encoded = self.model.describe(self._dropped(self.model.encoder(slices.flatten(0, 1)), indices))
         features = encoded.unflatten(batch)
         rngs = [np.random.default_rng((self.config.seed, int(i), 1)) for i in indices]
-        prompts = self._prompts(features.detach(), labels, steps, rngs)
+        prompted = self._prompted(rngs, indices)
+        prompts = self._prompts(features.detach(), labels, steps, rngs, prompted)
         forget = self._forget(rngs, length, slices.device)
         decoded = self._propagate(features, prompts, steps, forget)
         auxiliary = self.model.auxiliary(encoded).unflatten(0, (batch, length))
@@ -62,13 +63,26 @@ class ClipStep(nn.Module):
         keep = torch.from_numpy((drawn >= chance).reshape(-1, shape[1]) / (1 - chance)).to(maps[0])
         return [x * k[..., None, None] for x, k in zip(maps, keep.split(channels, 1), strict=True)]
 
-    def _prompts(self, features: Features, labels: Tensor, steps: Tensor, rngs: list[np.random.Generator]) -> Tensor:
-        """Prompt maps (B, T, K, 4, h, w); zeros for clips trained in automatic mode."""
+    def _prompted(self, rngs: Sequence[np.random.Generator], indices: Tensor) -> list[int]:
+        """Clips with a user; the others are trained in automatic mode."""
+        config = self.config
+        first = config.interactive_start * config.epochs * config.steps_per_epoch * config.batch_size
+        chance = [config.interactive_fraction * (int(i) >= first) for i in indices]
+        return [b for b, rng in enumerate(rngs) if rng.random() < chance[b]]
+
+    def _prompts(
+        self,
+        features: Features,
+        labels: Tensor,
+        steps: Tensor,
+        rngs: list[np.random.Generator],
+        chosen: list[int],
+    ) -> Tensor:
+        """Prompt maps (B, T, K, 4, h, w); zeros but for the chosen clips."""
         batch, length = labels.shape[:2]
         size = features.mask.shape[-2:]
         k = self.model.config.num_classes
         maps = torch.zeros(batch, length, k, PROMPT_MAPS, *size, device=labels.device)
-        chosen = [b for b in range(batch) if rngs[b].random() < self.config.interactive_fraction]
         if not chosen:
             return maps
         some, truth, strides = features.at(chosen), shrink(labels[chosen], size), steps[chosen]
@@ -79,7 +93,7 @@ class ClipStep(nn.Module):
             return torch.stack([strongest(d.logits) for d in decoded], 1)
 
         users = [rngs[b] for b in chosen]
-        maps[chosen] = simulate_prompts(predict, truth, strides, k, self.config.max_correction_rounds, users)
+        maps[chosen] = simulate_prompts(predict, truth, strides, k, self.config, users)
         return maps
 
     def _forget(self, rngs: list[np.random.Generator], length: int, device: torch.device) -> Tensor:

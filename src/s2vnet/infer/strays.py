@@ -1,0 +1,82 @@
+"""Detached parts that are too small next to a class's largest one: what nnU-Net's post-processing removes, by share.
+
+A slice network sees little of how far it is from an organ, and now and then finds it again elsewhere. Parts are
+26-connected. Which share pays is for cross-validation to say (docs/decisions/007-abdomen.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from s2vnet.model.clustering import strongest
+
+CONNECTED = np.ones((3, 3, 3), bool)
+Cells = npt.NDArray[np.intp]
+"""(N, 3) slice, row and column on the mask grid."""
+
+
+def tidied(scores: Tensor, share: float, named: Mapping[int, Cells] | None = None) -> Tensor:
+    """Class probabilities (D, K, h, w) without their strays; `share` and `named` as in :func:`find_strays`."""
+    if not share:
+        return scores
+    winner = winner_of(scores)
+    return without_strays(scores, winner, find_strays(winner, share, named or {}))
+
+
+def winner_of(scores: Tensor) -> npt.NDArray[np.uint8]:
+    """Most probable class (D, h, w) of probabilities (D, K, h, w)."""
+    return strongest(scores).to(torch.uint8).cpu().numpy()
+
+
+def find_strays(winner: npt.NDArray[np.uint8], share: float, named: Mapping[int, Cells]) -> npt.NDArray[np.uint8]:
+    """Class of every cell that belongs to a stray part, 0 elsewhere.
+
+    Args:
+        winner: (D, h, w) most probable class.
+        share: parts of fewer cells than this share of the class's largest part are strays; 0 leaves all.
+        named: cells that a user has named, by class; a part that holds one is none.
+    """
+    strays = np.zeros_like(winner)
+    if not share:
+        return strays
+    for value, box in enumerate(ndimage.find_objects(winner), start=1):
+        if box is None:
+            continue
+        parts, count = ndimage.label(winner[box] == value, CONNECTED)
+        if count < 2:
+            continue
+        sizes = np.bincount(parts.ravel())
+        sizes[0] = 0
+        kept = sizes >= share * sizes.max()
+        cells = named.get(value, np.empty((0, 3), np.intp)) - [axis.start for axis in box]
+        inside = ((cells >= 0) & (cells < parts.shape)).all(1)
+        kept[parts[tuple(cells[inside].T)]] = True
+        kept[0] = True
+        strays[box][~kept[parts]] = value
+    return strays
+
+
+def without_strays(scores: Tensor, winner: npt.NDArray[np.uint8], strays: npt.NDArray[np.uint8]) -> Tensor:
+    """Class probabilities (D, K, h, w) in which no stray part has its class; the other classes share what it had.
+
+    A part goes with its cells' neighbours in plane, where interpolation to finer pixels would find it again.
+    """
+    slices = np.flatnonzero(strays.any((1, 2)))
+    if not len(slices):
+        return scores
+    scores = scores.clone()
+    for d in slices.tolist():
+        for value in np.unique(strays[d][strays[d] > 0]).tolist():
+            around = ndimage.binary_dilation(strays[d] == value, np.ones((3, 3), bool))
+            gone = torch.from_numpy(around & ((winner[d] != value) | (strays[d] == value))).to(scores.device)
+            left = scores[d].float()
+            left[value] = torch.where(gone, 0, left[value])
+            left /= left.sum(0, keepdim=True).clamp_min(1e-6)
+            scores[d] = left.to(scores.dtype)
+    return scores
