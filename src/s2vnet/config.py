@@ -39,6 +39,8 @@ class ModelConfig(BaseModel):
     """Whether a centre also carries where its class was: the previous slice's soft mask."""
     carry_prompts: bool = True
     """Whether the centre of a prompt travels to later slices, and not only what it changed (docs/decisions/007)."""
+    prompt_reach: int = Field(default=8, ge=2)
+    """Slices on either side of a prompted one that are told where it is (docs/decisions/007)."""
     through_time: bool = True
     """Whether, in training, the loss of a slice flows back into those before it (docs/decisions/005)."""
     min_area: float = 0.5
@@ -78,6 +80,10 @@ class TrainConfig(BaseModel):
     """Share of the training that goes by before the first simulated user comes: automatic mode is cheaper to train."""
     max_correction_rounds: int = Field(default=4, ge=1)
     """Most rounds of corrections that a simulated user makes on a clip."""
+    correction_fraction: float = Field(default=0.85, gt=0, le=1)
+    """Chance that a simulated user corrects a class in a round: of few prompts, each has to mend more."""
+    mending_weight: float = Field(default=0.0, ge=0)
+    """How much more pixels count, in the final masks, in an error that a simulated user has prompted on."""
     first_slice_fraction: float = Field(default=0.5, ge=0, le=1)
     """Share of simulated users who see and prompt only the slice that their clip begins with."""
     state_drop: float = Field(default=0.1, ge=0, le=1)

@@ -90,6 +90,17 @@ def test_wide_maps_say_how_near_a_prompt_is_beyond_the_cells_it_names() -> None:
     assert not maps[:, [0, 2, 3], WIDE].any()
 
 
+def test_wide_maps_alone_reach_further_along_the_slices() -> None:
+    strokes = [_point(1, 6, 4, 5), _point(2, 6, 0, 0, positive=False)]
+    near, far = draw(strokes, SLICES, K, SIZE), draw(strokes, SLICES, K, SIZE, 5)
+    others = [POSITIVE, NEGATIVE, BOX]
+    assert torch.equal(near[:, :, others], far[:, :, others])
+    assert far[:, 1, WIDE, 4, 5].nonzero().flatten().tolist() == list(range(1, 12))
+    assert (far[:, 1, WIDE, 4, 5] >= near[:, 1, WIDE, 4, 5]).all()
+    assert (far[1:6, 1, WIDE, 4, 5].diff() > 0).all()
+    assert torch.equal(draw(strokes, SLICES, K, SIZE, 2), near)
+
+
 def test_prompts_of_equal_weight_are_negative_for_each_other() -> None:
     maps = draw([_point(1, 5, 0, 0), _point(2, 5, 8, 10)], SLICES, K, SIZE)
     assert float(maps[5, 1, NEGATIVE, 8, 10]) == pytest.approx(1)
@@ -119,9 +130,10 @@ def test_a_box_fills_what_lies_between_its_corners() -> None:
         [Stroke(1, True, torch.tensor([[-2.0, 1, 1], [20, 4, 4]]), "box")],
     ],
 )
-def test_touched_lists_exactly_the_slices_that_draw_marks(strokes: list[Stroke]) -> None:
-    marked = draw(strokes, SLICES, K, SIZE).flatten(1).any(1)
-    assert touched(strokes, DEPTH) == marked.nonzero().flatten().tolist()
+@pytest.mark.parametrize("reach", [2, 4])
+def test_touched_lists_exactly_the_slices_that_draw_marks(strokes: list[Stroke], reach: int) -> None:
+    marked = draw(strokes, SLICES, K, SIZE, reach).flatten(1).any(1)
+    assert touched(strokes, DEPTH, reach) == marked.nonzero().flatten().tolist()
 
 
 def test_touched_misses_no_slice_of_a_point_between_slices() -> None:

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2vnet.config import TrainConfig
+from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.model.prompts import Stroke
 from s2vnet.model.s2vnet import PROMPT_MAPS
 from s2vnet.train import simulate
 from s2vnet.train.simulate import simulate_prompts
 
 K, T, SIZE = 4, 4, (10, 12)
+NETWORK = ModelConfig(in_channels=1, num_classes=K, prompt_reach=2)
 POSITIVE, NEGATIVE, BOX = range(3)
 
 
@@ -34,9 +36,22 @@ def _simulate(
 ) -> Tensor:
     many, config = len(seeds), TrainConfig(max_correction_rounds=rounds, first_slice_fraction=first)
     truths, answers = truth.expand(many, -1, -1, -1), predicted.expand(many, -1, -1, -1)
+    return _both(truths, answers, seeds, config, steps)[0]
+
+
+def _both(
+    truths: Tensor, answers: Tensor, seeds: list[int], config: TrainConfig, steps: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Prompt maps, and the errors that were prompted on."""
+    many = len(seeds)
     return simulate_prompts(
-        lambda maps, clips: answers[clips], truths, torch.full((many,), steps), K, config, _rngs(*seeds)
+        lambda maps, clips: answers[clips], truths, torch.full((many,), steps), NETWORK, config, _rngs(*seeds)
     )
+
+
+def _corrections(predicted: Tensor, truth: Tensor, seed: int) -> list[Stroke]:
+    rng = np.random.default_rng(seed)
+    return simulate._corrections(predicted[0].numpy(), truth[0].numpy(), T, K, 0.85, rng)[0]
 
 
 def test_prompted_cells_name_the_true_class(truth: Tensor) -> None:
@@ -58,7 +73,7 @@ def test_negative_prompts_alone_lie_where_a_class_is_not(truth: Tensor) -> None:
     predicted, found = truth.clone(), 0
     predicted[0, :, :, :7] = 1
     for seed in range(150):
-        strokes = simulate._corrections(predicted[0].numpy(), truth[0].numpy(), K, np.random.default_rng(seed))
+        strokes = _corrections(predicted, truth, seed)
         for stroke in strokes:
             cells = stroke.cells.long().T
             assert ((truth[0][tuple(cells)] == stroke.class_id) == stroke.positive).all()
@@ -74,7 +89,7 @@ def test_corrections_of_a_missed_class_lie_in_its_largest_error(truth: Tensor) -
     predicted[0, 3, 5:7, 2:4] = 0
     kinds = set()
     for seed in range(120):
-        for stroke in simulate._corrections(predicted[0].numpy(), truth[0].numpy(), K, np.random.default_rng(seed)):
+        for stroke in _corrections(predicted, truth, seed):
             kinds.add((stroke.kind, len(stroke.cells) > 1))
             d, y, x = stroke.cells.long().T
             if stroke.class_id == 1:
@@ -92,7 +107,7 @@ def test_a_perfect_prediction_yields_no_corrections(truth: Tensor) -> None:
     first = drawn[:, 1] < 0.3
     assert not maps[~first].any()
     assert maps[first].any()
-    assert simulate._corrections(truth[0].numpy(), truth[0].numpy(), K, np.random.default_rng(0)) == []
+    assert _corrections(truth, truth, 0) == []
 
 
 def test_a_user_is_a_function_of_its_generator_and_not_of_the_batch(truth: Tensor) -> None:
@@ -112,7 +127,7 @@ def test_a_user_sees_the_answer_to_its_own_prompts(truth: Tensor) -> None:
         return torch.zeros(len(maps), T, *SIZE, dtype=torch.long)
 
     config = TrainConfig(max_correction_rounds=3)
-    final = simulate_prompts(predict, truth.expand(6, -1, -1, -1), torch.ones(6), K, config, _rngs(*range(6)))
+    final, _ = simulate_prompts(predict, truth.expand(6, -1, -1, -1), torch.ones(6), NETWORK, config, _rngs(*range(6)))
     assert 1 <= len(seen) <= 3
     shown = dict(enumerate(final))
     for maps, clips in reversed(seen):  # only users who still correct are answered, and each correction is drawn
@@ -170,3 +185,22 @@ def test_some_users_know_only_the_slice_their_clip_begins_with(truth: Tensor) ->
     assert 0.25 < later[0.5] < 0.75
     assert later[1.0] == 0
     assert (_simulate(truth, wrong, users, first=1)[:, 0, :, POSITIVE] == 1).flatten(1).any(1).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_is_asked_for_is_the_whole_error_on_every_slice(truth: Tensor, first: float) -> None:
+    """Class 1 is missed where it lies, and found in a second place, on two slices alone."""
+    predicted, users = truth.clone(), list(range(30))
+    predicted[truth == 1] = 0
+    predicted[0, 2:, 8:10, 9:12] = 1
+    many = truth.expand(30, -1, -1, -1), predicted.expand(30, -1, -1, -1)
+    config = TrainConfig(max_correction_rounds=1, first_slice_fraction=first, correction_fraction=1)
+    maps, asked = _both(*many, users, config)
+    assert asked.shape == (30, *truth.shape[1:])
+    some = asked.flatten(1).any(1)
+    assert some.float().mean() > 0.6  # others prompt before they see anything, and no more
+    assert torch.equal(asked[some].bool(), (truth == 1).expand_as(asked[some]))  # the larger one
+    assert (maps[some] == 1).flatten(1).any(1).all()
+    rarely = TrainConfig(max_correction_rounds=1, first_slice_fraction=first, correction_fraction=0.3)
+    share = _both(*many, users, rarely)[1].flatten(1).any(1).float().mean()
+    assert 0.1 < share < 0.6

@@ -60,7 +60,7 @@ def _prompts(step: ClipStep, clip: Clip) -> Tensor:
         features = step.model.encode(clip.slices.flatten(0, 1)).unflatten(len(clip.labels))
         rngs = [np.random.default_rng((step.config.seed, int(i), 1)) for i in INDICES]
         prompted = step._prompted(rngs, INDICES)
-        return step._prompts(features, clip.labels, clip.step, rngs, prompted)
+        return step._prompts(features, clip.labels, clip.step, rngs, prompted)[0]
 
 
 def test_prompts_are_drawn_for_interactive_clips_alone(

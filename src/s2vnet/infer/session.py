@@ -301,9 +301,10 @@ class Session:
         """The network's answer to prompts; ``_span`` then says which slices may differ from the automatic ones."""
         engine = self._engine
         strokes = [s for s in map(self._stroke, prompts) if s is not None]
-        slices = touched(strokes, engine.depth)
+        reach = engine.model.config.prompt_reach
+        slices = touched(strokes, engine.depth, reach)
         classes = len(self.segmenter.class_names)
-        maps = draw(strokes, torch.tensor(slices, dtype=torch.float32), classes, engine.size)
+        maps = draw(strokes, torch.tensor(slices, dtype=torch.float32), classes, engine.size, reach)
         sweeps = engine.prompted({d: maps[n].to(self.segmenter.device) for n, d in enumerate(slices)})
         spans = [s.changed for s in sweeps if slices]
         self._span = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)

@@ -20,7 +20,7 @@ from s2vnet.types import CheckpointError
 
 FORMAT = 3
 """Version of the pair of files; another one is refused."""
-LATER_SETTINGS = {"carry_prompts": False}
+LATER_SETTINGS: Mapping[str, Any] = {"carry_prompts": False, "prompt_reach": 2}
 """What networks did that were saved before these settings were there."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
@@ -78,7 +78,7 @@ def load_model(folder: Path) -> Trained:
     if digest != content.get("sha256"):
         raise CheckpointError(f"{folder / WEIGHTS}: not the weights that {DESCRIPTION} names; download the model again")
     try:
-        model = S2VNet(ModelConfig.model_validate(LATER_SETTINGS | content["config"]))
+        model = S2VNet(ModelConfig.model_validate({**LATER_SETTINGS, **content["config"]}))
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]

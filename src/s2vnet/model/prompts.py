@@ -23,7 +23,7 @@ SIGMA_SLICES = 1.5
 WIDE = 3.0
 """How many times further a prompt's wide map reaches in plane: how near a prompt is, beyond the voxels it names."""
 REACH_SLICES = 2
-"""Slices on either side of a prompted one whose maps it touches."""
+"""Slices on either side of a prompted one that it reaches; its wide map reaches further, as the network was trained."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Stroke:
     """Points and cells of a scribble stand for what lies around them too, those of a region (lasso, mask) do not."""
 
 
-def draw(strokes: Iterable[Stroke], slices: Tensor, num_classes: int, size: tuple[int, int]) -> Tensor:
+def draw(
+    strokes: Iterable[Stroke], slices: Tensor, num_classes: int, size: tuple[int, int], reach: int = REACH_SLICES
+) -> Tensor:
     """Prompt maps of some slices.
 
     Args:
@@ -46,6 +48,7 @@ def draw(strokes: Iterable[Stroke], slices: Tensor, num_classes: int, size: tupl
         slices: (T,) slice positions to draw, in slices.
         num_classes: K, background included.
         size: (h, w) of the mask grid.
+        reach: slices on either side on which wide maps of points and scribbles are drawn.
 
     Returns:
         (T, K, 4, h, w) positive, negative and box maps in [0, 1], and a wide map in [-1, 1] of how near positive and
@@ -57,12 +60,14 @@ def draw(strokes: Iterable[Stroke], slices: Tensor, num_classes: int, size: tupl
         if stroke.kind == "box":
             box[:, stroke.class_id] = torch.maximum(box[:, stroke.class_id], _filled(stroke.cells, slices, size))
             continue
-        sigma, reach = (SIGMA_REGION, 0) if stroke.kind == "region" else (SIGMA_CELLS, REACH_SLICES)
-        shape = _falloff(stroke.cells, slices, size, sigma, reach)
+        region = stroke.kind == "region"
+        sigma = SIGMA_REGION if region else SIGMA_CELLS
+        shape = _falloff(stroke.cells, slices, size, sigma, 0 if region else REACH_SLICES)
         target, other = (positive, negative) if stroke.positive else (negative, positive)
         own = stroke.class_id
         wide = near if stroke.positive else far
-        wide[:, own] = torch.maximum(wide[:, own], _falloff(stroke.cells, slices, size, WIDE * sigma, reach))
+        around = _falloff(stroke.cells, slices, size, WIDE * sigma, 0 if region else reach)
+        wide[:, own] = torch.maximum(wide[:, own], around)
         target[:, own] = torch.maximum(target[:, own], shape)
         other[:, own] = torch.minimum(other[:, own], 1 - shape)
         if stroke.positive:  # a voxel has one class: what is now this class is no longer prompted as another
@@ -72,21 +77,22 @@ def draw(strokes: Iterable[Stroke], slices: Tensor, num_classes: int, size: tupl
     return torch.stack([positive, torch.maximum(negative, rivals_positive), box, near - far], 2)
 
 
-def touched(strokes: Iterable[Stroke], depth: int) -> list[int]:
-    """Slices of a volume of `depth` slices whose maps the strokes touch, in rising order."""
+def touched(strokes: Iterable[Stroke], depth: int, reach: int = REACH_SLICES) -> list[int]:
+    """Slices of a volume of `depth` slices whose maps the strokes touch, in rising order; `reach` as for drawing."""
     found: set[int] = set()
     for stroke in strokes:
         places = stroke.cells[:, 0]
         if stroke.kind == "box":  # two corners stand for all slices between them
             places = torch.arange(math.ceil(places.min()), math.floor(places.max()) + 1)
-        reach = REACH_SLICES if stroke.kind == "point" else 0
+        far = reach if stroke.kind == "point" else 0
         for d in places.round().int().unique().tolist():
-            found.update(range(max(0, d - reach), min(depth, d + reach + 1)))
+            found.update(range(max(0, d - far), min(depth, d + far + 1)))
     return sorted(found)
 
 
 def _falloff(cells: Tensor, slices: Tensor, size: tuple[int, int], sigma: float, reach: int) -> Tensor:
     """(T, h, w) Gaussian fall-off around cells, `sigma` cells wide; exactly 1 on them, 0 beyond `reach` slices."""
+    along_sigma = max(SIGMA_SLICES, reach / 2)
     out = torch.zeros(len(slices), *size)
     y, x = torch.arange(size[0], dtype=torch.float32), torch.arange(size[1], dtype=torch.float32)
     for d in cells[:, 0].unique():
@@ -99,7 +105,7 @@ def _falloff(cells: Tensor, slices: Tensor, size: tuple[int, int], sigma: float,
             rows = torch.exp(-((y[None] - chunk[:, 1:2]) ** 2) / (2 * sigma**2))
             cols = torch.exp(-((x[None] - chunk[:, 2:3]) ** 2) / (2 * sigma**2))
             plane = torch.maximum(plane, (rows[:, :, None] * cols[:, None, :]).amax(0))
-        along = torch.exp(-((slices[near] - d) ** 2) / (2 * SIGMA_SLICES**2))
+        along = torch.exp(-((slices[near] - d) ** 2) / (2 * along_sigma**2))
         out[near] = torch.maximum(out[near], along[:, None, None] * plane)
     return out
 

@@ -38,18 +38,26 @@ def class_weights(counts: Sequence[int], exponent: float) -> Tensor:
     return weights.float()
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def segmentation_loss(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, emphasis: Tensor | None = None
+) -> Tensor:
     """Cross-entropy plus Dice of logits (B, K, T, h, w) against labels (B, T, h, w), Dice without background.
 
-    `weights` (K,) multiply a pixel's cross-entropy by its class.
+    `weights` (K,) multiply a pixel's cross-entropy by its class, `emphasis` (B, T, h, w) by its place.
     """
-    entropy = F.cross_entropy(logits, labels, weights, reduction="none").mean()
+    entropy = F.cross_entropy(logits, labels, weights, reduction="none")
+    entropy = (entropy if emphasis is None else entropy * emphasis).mean()
     loss: Tensor = entropy + _dice(logits, labels[:, None])
     return loss
 
 
 def clip_loss(
-    decoded: Sequence[Decoded], auxiliary: Tensor, labels: Tensor, config: TrainConfig, weights: Tensor | None = None
+    decoded: Sequence[Decoded],
+    auxiliary: Tensor,
+    labels: Tensor,
+    config: TrainConfig,
+    weights: Tensor | None = None,
+    asked: Tensor | None = None,
 ) -> Tensor:
     """Loss of T decoded slices of B clips.
 
@@ -59,9 +67,13 @@ def clip_loss(
         labels: (B, T, H, W).
         config: loss weights.
         weights: (K,) of classes (:func:`class_weights`); all 1 if None.
+        asked: (B, T, h, w) 1 in errors that a user wants mended; the final masks there count more.
     """
     logits = torch.stack([d.logits for d in decoded], 2)
-    loss = segmentation_loss(_grow(logits, labels), labels, weights)
+    emphasis = None
+    if asked is not None and config.mending_weight:
+        emphasis = 1 + config.mending_weight * F.interpolate(asked, size=labels.shape[-2:], mode="nearest-exact")
+    loss = segmentation_loss(_grow(logits, labels), labels, weights, emphasis)
     levels = [torch.stack(level, 2) for level in zip(*(d.layer_logits for d in decoded), strict=True)]
     for level in levels:
         loss = loss + config.layer_loss_weight / len(levels) * segmentation_loss(

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from s2vnet.config import TrainConfig
+from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.model.prompts import Stroke, draw
 
 CONNECTED = np.ones((3, 3, 3), bool)
@@ -24,11 +24,13 @@ def simulate_prompts(
     predict: Predict,
     labels: Tensor,
     steps: Tensor,
-    num_classes: int,
+    network: ModelConfig,
     config: TrainConfig,
     rngs: list[np.random.Generator],
-) -> Tensor:
-    """Prompt maps (B, T, K, 4, h, w) after a random number of rounds of each clip's own user.
+) -> tuple[Tensor, Tensor]:
+    """Prompt maps (B, T, K, 4, h, w) after a random number of rounds of each clip's own user, and what they ask for.
+
+    The latter (B, T, h, w) is 1 in the errors that were prompted on, in all of each and on every slice of the clip.
 
     Some users prompt before they see anything; afterwards all correct the largest error of each class, as the
     evaluation protocol does (CVPR 2025 interactive challenge). Some of them know only the slice that the clip begins
@@ -38,11 +40,12 @@ def simulate_prompts(
         predict: the network without gradient.
         labels: (B, T, h, w) truth on the mask grid.
         steps: (B,) signed slice step of each clip.
-        num_classes: K.
-        config: most correction rounds, and the share of users of a single slice.
+        network: for the number of classes, and how far prompts reach.
+        config: what users do.
         rngs: one generator per clip.
     """
     _, length, height, width = labels.shape
+    num_classes = network.num_classes
     truth = labels.cpu().numpy()
     seen = [1 if rng.random() < config.first_slice_fraction else length for rng in rngs]
     strokes: list[list[Stroke]] = [
@@ -54,25 +57,27 @@ def simulate_prompts(
     positions = torch.arange(length) * steps.abs().cpu()[:, None]
 
     def maps(clips: list[int]) -> Tensor:
-        drawn = [_draw(strokes[b], positions[b], num_classes, (height, width)) for b in clips]
+        drawn = [_draw(strokes[b], positions[b], network, (height, width)) for b in clips]
         return torch.stack(drawn).to(labels.device)
 
+    asked = np.zeros(truth.shape, np.float32)
     for number in range(max(rounds)):
         going = [b for b, wanted in enumerate(rounds) if number < wanted]
         for b, predicted in zip(going, predict(maps(going), going).cpu().numpy(), strict=True):
-            count = seen[b]
-            strokes[b] += _corrections(predicted[:count], truth[b][:count], num_classes, rngs[b])
-    return maps(list(range(len(rngs))))
+            more, errors = _corrections(predicted, truth[b], seen[b], num_classes, config.correction_fraction, rngs[b])
+            strokes[b] += more
+            asked[b][errors] = 1
+    return maps(list(range(len(rngs)))), torch.from_numpy(asked).to(labels.device)
 
 
-def _draw(strokes: list[Stroke], positions: Tensor, num_classes: int, size: tuple[int, int]) -> Tensor:
+def _draw(strokes: list[Stroke], positions: Tensor, network: ModelConfig, size: tuple[int, int]) -> Tensor:
     """Strokes hold clip positions; distances between slices count in slices of the volume."""
     placed = []
     for s in strokes:
         cells = s.cells.clone()
         cells[:, 0] = positions[cells[:, 0].long()].to(cells.dtype)
         placed.append(Stroke(s.class_id, s.positive, cells, s.kind))
-    return draw(placed, positions.float(), num_classes, size)
+    return draw(placed, positions.float(), network.num_classes, size, network.prompt_reach)
 
 
 def _first_prompts(truth: Labels, num_classes: int, rng: np.random.Generator) -> list[Stroke]:
@@ -93,14 +98,22 @@ def _first_prompts(truth: Labels, num_classes: int, rng: np.random.Generator) ->
     return strokes
 
 
-def _corrections(predicted: Labels, truth: Labels, num_classes: int, rng: np.random.Generator) -> list[Stroke]:
-    """One prompt for the largest error of each class of a clip (T, h, w)."""
-    strokes = []
+def _corrections(
+    predicted: Labels, truth: Labels, seen: int, num_classes: int, chance: float, rng: np.random.Generator
+) -> tuple[list[Stroke], npt.NDArray[np.bool_]]:
+    """One prompt for the largest error of some classes on the first `seen` slices of a clip (T, h, w), and the errors.
+
+    An error is a 26-connected component of what was missed or wrongly given to a class, in the whole clip.
+    """
+    strokes, errors = [], np.zeros(truth.shape, bool)
     for class_id in range(1, num_classes):
-        component = _largest_error(predicted, truth, class_id)
-        if component is None or rng.random() < 0.15:
+        component = _largest_error(predicted[:seen], truth[:seen], class_id)
+        if component is None or rng.random() >= chance:
             continue
-        missed = truth[component][0] == class_id
+        missed = truth[:seen][component][0] == class_id
+        wrong = (truth == class_id, predicted != class_id) if missed else (truth != class_id, predicted == class_id)
+        parts, _ = ndimage.label(wrong[0] & wrong[1], CONNECTED)
+        errors |= np.isin(parts, np.unique(parts[:seen][component]))
         if missed:
             strokes.append(_stroke(component, class_id, rng))
         elif rng.random() < 0.2:  # "not this class"
@@ -109,7 +122,7 @@ def _corrections(predicted: Labels, truth: Labels, num_classes: int, rng: np.ran
             point = _stroke(component, 0, rng, kind=0.0)
             d, y, x = point.cells[0].int().tolist()
             strokes.append(Stroke(int(truth[d, y, x]), True, point.cells))
-    return strokes
+    return strokes, errors
 
 
 def _largest_error(predicted: Labels, truth: Labels, class_id: int) -> npt.NDArray[np.bool_] | None:

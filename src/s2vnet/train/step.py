@@ -45,11 +45,11 @@ class ClipStep(nn.Module):
         features = encoded.unflatten(batch)
         rngs = [np.random.default_rng((self.config.seed, int(i), 1)) for i in indices]
         prompted = self._prompted(rngs, indices)
-        prompts = self._prompts(features.detach(), labels, steps, rngs, prompted)
+        prompts, asked = self._prompts(features.detach(), labels, steps, rngs, prompted)
         forget = self._forget(rngs, length, slices.device)
         decoded = self._propagate(features, prompts, steps, forget)
         auxiliary = self.model.auxiliary(encoded).unflatten(0, (batch, length))
-        return clip_loss(decoded, auxiliary, labels, self.config, self.weights)
+        return clip_loss(decoded, auxiliary, labels, self.config, self.weights, asked)
 
     def _dropped(self, maps: Sequence[Tensor], indices: Tensor) -> list[Tensor]:
         """The encoder's maps (B * T, c, h, w) less some channels of each slice; those kept make up for the loss.
@@ -77,14 +77,15 @@ class ClipStep(nn.Module):
         steps: Tensor,
         rngs: list[np.random.Generator],
         chosen: list[int],
-    ) -> Tensor:
-        """Prompt maps (B, T, K, 4, h, w); zeros but for the chosen clips."""
+    ) -> tuple[Tensor, Tensor]:
+        """Prompt maps (B, T, K, 4, h, w), and what they are to mend (B, T, h, w); zeros but for the chosen clips."""
         batch, length = labels.shape[:2]
         size = features.mask.shape[-2:]
         k = self.model.config.num_classes
         maps = torch.zeros(batch, length, k, PROMPT_MAPS, *size, device=labels.device)
+        asked = maps.new_zeros(batch, length, *size)
         if not chosen:
-            return maps
+            return maps, asked
         some, truth, strides = features.at(chosen), shrink(labels[chosen], size), steps[chosen]
 
         @torch.no_grad()
@@ -93,8 +94,8 @@ class ClipStep(nn.Module):
             return torch.stack([strongest(d.logits) for d in decoded], 1)
 
         users = [rngs[b] for b in chosen]
-        maps[chosen] = simulate_prompts(predict, truth, strides, k, self.config, users)
-        return maps
+        maps[chosen], asked[chosen] = simulate_prompts(predict, truth, strides, self.model.config, self.config, users)
+        return maps, asked
 
     def _forget(self, rngs: list[np.random.Generator], length: int, device: torch.device) -> Tensor:
         """(T, B, K) 1 where a carried centre is dropped, so that a class can start anywhere."""
