@@ -20,8 +20,9 @@ FINAL = "final"
 """The fold that trains on every training case and is scored on the test cases."""
 
 Fold = int | Literal["final"]
-Method = Literal["s2vnet", "unet2d", "unet3d", "nnunet2d", "nnunet3d", "unetr", "clicknet", "litemedsam"]
+Method = Literal["s2vnet", "unet2d", "unet3d", "nnunet2d", "nnunet3d", "unetr", "clicknet", "litemedsam", "shipped"]
 OURS: Method = "s2vnet"
+SHIPPED: Method = "shipped"
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -60,6 +61,8 @@ class Recipe(BaseModel):
     """Each fold is trained once per seed."""
     methods: tuple[Method, ...] = Field(min_length=1)
     """What is compared."""
+    shipped: str | None = None
+    """The model of this dataset that comes with s2vnet; it has seen all training cases, so only test cases score it."""
     rounds: int = Field(default=5, ge=1)
     """Rounds of one click per class."""
     tolerance_mm: float = Field(default=2.0, gt=0)

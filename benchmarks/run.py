@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.test and folds != [FINAL]:
         raise InputError(f"--test opens the test cases, which fold {FINAL} scores; drop --folds, or --test")
     device = choose_device(arguments.device).type
-    skipped = {method: why for method in methods if (why := missing(method))}
+    skipped = {method: why for method in methods if (why := missing(method, recipe, folds))}
     data = _data(recipe, arguments.data, out)
     if recipe.phantom is None:  # before anything is written
         _require_folds(recipe, read_dataset(data), folds)

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import parent_process
 from pathlib import Path
@@ -30,7 +30,7 @@ import litemedsam
 import opponents
 from machine import processor
 from measures import calibration_bins, failures, one_at_a_time, slice_rank_correlation
-from recipe import FINAL, OURS, Fold, Method, Recipe
+from recipe import FINAL, OURS, SHIPPED, Fold, Method, Recipe
 from s2vnet.atomic import replacing
 from s2vnet.data.dataset import Dataset, read_dataset
 from s2vnet.data.plan import Plan, read_plan
@@ -38,15 +38,17 @@ from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.evaluate.metrics import class_metrics
 from s2vnet.evaluate.protocol import Interactive, play
 from s2vnet.evaluate.report import nullable
-from s2vnet.infer.segmenter import Segmentation, Segmenter
+from s2vnet.infer.segmenter import Segmentation, Segmenter, find_model
 from s2vnet.infer.session import Session
 from s2vnet.infer.strays import tidied
 from s2vnet.model.checkpoint import choose_device
+from s2vnet.model.checkpoint import load_model as load_model_folder
 from s2vnet.train.loop import QUICK_CASES, load_cases, train
-from s2vnet.types import InputError, S2VNetError
+from s2vnet.types import CheckpointError, InputError, S2VNetError
 from s2vnet.volume.files import read_image, read_labels, write_labels
 from s2vnet.volume.geometry import Geometry, Volume
 
+OWN = (OURS, SHIPPED)
 NEEDED = {
     "nnunet2d": ("dynamic_network_architectures", "dynamic-network-architectures==0.4.4"),
     "nnunet3d": ("dynamic_network_architectures", "dynamic-network-architectures==0.4.4"),
@@ -56,8 +58,14 @@ NEEDED = {
 """Package that a method needs, and how pip names it."""
 
 
-def missing(method: Method) -> str | None:
+def missing(method: Method, recipe: Recipe, folds: Sequence[Fold]) -> str | None:
     """Why a method cannot be run here; None where it can."""
+    if method == SHIPPED:
+        try:
+            find_model(recipe.shipped or "")
+        except CheckpointError as error:
+            return str(error)
+        return None if FINAL in folds else "it was trained on every case of the folds"
     module, name = NEEDED.get(method, ("torch", ""))
     return None if importlib.util.find_spec(module) else f"needs {module}: pip install --no-deps {name}"
 
@@ -105,8 +113,10 @@ class Trained:
     def __init__(self, run: Run) -> None:
         self.method, self.plan, self.device = run.method, run.plan, choose_device(run.device)
         self.names = {value: name for name, value in self.plan.labels.items()}
-        if run.method == OURS:
-            self.segmenter = Segmenter.from_pretrained(run.folder, device=run.device)
+        if run.method in OWN:
+            name = run.folder if run.method == OURS else run.recipe.shipped or ""
+            self.segmenter = Segmenter.from_pretrained(name, device=run.device)
+            self.plan = self.segmenter.plan
         elif run.method == "litemedsam":
             self.network = litemedsam.load(self.device)
         else:
@@ -119,7 +129,7 @@ class Trained:
     def segment(self, case: Case) -> tuple[Segmentation, dict[str, float]]:
         """Probabilities, and the seconds of each part of the work."""
         start = time.perf_counter()
-        if self.method == OURS:
+        if self.method in OWN:
             ends: list[float] = []
 
             def told(done: int, total: int) -> None:
@@ -146,7 +156,7 @@ class Trained:
 
     def session(self, volume: Volume) -> Interactive | None:
         """A fresh session; None for a method that takes no clicks."""
-        if self.method == OURS:
+        if self.method in OWN:
             return Session(self.segmenter, volume)
         if self.method == "clicknet":
             case = preprocess(volume, self.plan)
@@ -170,6 +180,12 @@ def train_stage(run: Run) -> None:
     if run.method == "litemedsam":
         parameters = sum(p.numel() for p in litemedsam.load(torch.device("cpu")).parameters())
         write_json(run.folder / "trained.json", {"parameters": parameters, "history": []})
+        return
+    if run.method == SHIPPED:
+        model = load_model_folder(find_model(run.recipe.shipped or ""))
+        parameters = sum(p.numel() for p in model.model.parameters())
+        steps = model.info.get("steps")
+        write_json(run.folder / "trained.json", {"parameters": parameters, "steps": steps, "history": []})
         return
     dataset, names, scored = run.cases()
     plan, config = run.plan, run.recipe.train_config(run.plan, run.seed, run.method)

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from measures import BINS, END_DISTANCES, PARTS, add, calibration_error, rates
-from recipe import OURS
+from recipe import OURS, SHIPPED
 from s2vnet.atomic import replacing
 from s2vnet.evaluate.metrics import ClassMetrics
 from s2vnet.evaluate.protocol import Played
@@ -28,6 +28,7 @@ NAMES = {
     "unetr": "UNETR",
     "clicknet": "click channels, 3D (DeepEdit, RITM)",
     "litemedsam": "LiteMedSAM, true box per slice",
+    "shipped": "S2VNet as it is shipped",
 }
 MOST_ROWS = 100
 """Rows of a training's history that a report keeps."""
@@ -120,6 +121,8 @@ def _about(report: Found) -> str:
     text = f"Scored: {report['scored']}; cases: {cases}; seeds: {', '.join(map(str, seeds))}. "
     text += f"`{report['command']}`, {report['date']}, {report['hardware']}. Every opponent had the seconds "
     text += f"that ours took on the same fold and seed, times {report['budget_share']:g}. "
+    if SHIPPED in report["methods"]:
+        text += f"{NAMES[SHIPPED]} was trained with the same settings for longer, see its model card. "
     rates = [f"{NAMES[m]} {rate:g}" for m, rate in report.get("learning_rates", {}).items()]  # older reports have none
     text += f"Peak learning rates: {', '.join(rates)}.\n" if rates else "\n"
     if report["quick"]:

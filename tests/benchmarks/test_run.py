@@ -11,11 +11,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from phantom import write_dataset
-from recipe import RECIPES
+from recipe import RECIPES, read_recipe
+from s2vnet.data.plan import save
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.volume.geometry import Geometry, Volume
+from stages import Run, Trained, missing, train_stage
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, str(ROOT / "benchmarks" / "run.py")]
@@ -193,3 +198,21 @@ def _refused(options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert error.count("\n") == 1
     assert not Path("out", "report.json").exists()
     return error
+
+
+def test_the_shipped_model_is_scored_on_test_cases_alone(tmp_path: Path) -> None:
+    recipe = read_recipe("phantom").model_copy(update={"shipped": "hippocampus-mr"})
+    assert missing("shipped", recipe, [0, 1]) == "it was trained on every case of the folds"
+    assert missing("shipped", recipe, ["final"]) is None
+    assert "no model 'abacus'" in str(missing("shipped", recipe.model_copy(update={"shipped": "abacus"}), ["final"]))
+    segmenter = Segmenter.from_pretrained("hippocampus-mr", device="cpu")
+    save(segmenter.plan, tmp_path / "plan.json")
+    run = Run(recipe, tmp_path, tmp_path, "final", 0, "shipped", "cpu")
+    train_stage(run)
+    noted = json.loads((run.folder / "trained.json").read_text())
+    assert (noted["parameters"], noted["steps"]) == (sum(p.numel() for p in segmenter.models[0].parameters()), 2400)
+    image = np.random.default_rng(0).normal(size=(1, 20, 20, 6)).astype(np.float32)
+    volume = Volume(image, Geometry((20, 20, 6), np.eye(4)))
+    session = Trained(run).session(volume)
+    assert session is not None
+    assert np.array_equal(session.labels, segmenter.segment(volume).labels().data)
