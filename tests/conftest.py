@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -53,3 +54,38 @@ def make_phantom() -> MakePhantom:
 def phantom() -> tuple[Volume, LabelMap]:
     """The default phantom: 14 x 16 x 9 voxels of 0.8 x 1.1 x 2.5 mm, oblique, one channel, two classes."""
     return phantom_of()
+
+
+@pytest.fixture(scope="session")
+def write_series() -> Callable[..., None]:
+    """``write_series(folder, voxels, step)``: a CT series of voxels (I, J, K) in HU, its slices a step (LPS mm) apart.
+
+    Its files are named against the order of its slices.
+    """
+    import pydicom
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    def write(folder: Path, voxels: npt.NDArray[np.int16], step: npt.ArrayLike = (0.0, 0.0, 2.5)) -> None:
+        study, series, frame = (generate_uid() for _ in range(3))
+        columns, rows, depth = voxels.shape
+        for k in range(depth):
+            image = pydicom.Dataset()
+            image.file_meta = pydicom.dataset.FileMetaDataset()
+            image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, generate_uid()
+            image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = study, series, frame
+            image.PatientID = image.PatientName = image.PatientBirthDate = image.PatientSex = ""
+            image.StudyID = image.StudyDate = image.StudyTime = image.AccessionNumber = ""
+            image.ReferringPhysicianName = image.PositionReferenceIndicator = ""
+            image.Modality, image.InstanceNumber = "CT", k + 1
+            image.ImagePositionPatient = [f"{v:.6f}" for v in np.array([-30, 12.5, 100]) + k * np.asarray(step)]
+            image.ImageOrientationPatient = ["0.96", "0.28", "0", "-0.28", "0.96", "0"]
+            image.PixelSpacing, image.SliceThickness = [0.9, 0.7], 2.5
+            image.Columns, image.Rows, image.SamplesPerPixel = columns, rows, 1
+            image.PhotometricInterpretation, image.PixelRepresentation = "MONOCHROME2", 1
+            image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
+            image.RescaleIntercept, image.RescaleSlope = -1024, 1
+            image.PixelData = np.ascontiguousarray(voxels[:, :, k].T.astype(np.int16) + 1024).tobytes()
+            image.save_as(folder / f"{1000 - k}.dcm", enforce_file_format=True)
+
+    return write

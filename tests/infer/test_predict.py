@@ -198,3 +198,28 @@ def test_channels_in_files_or_frames_are_one_case(
         assert all_errors(list(predict(segmenter, plan_jobs(tmp_path / source, tmp_path / "out", 2)))) == []
     a, b = (read_labels(tmp_path / "out" / name).data for name in ("a.nii.gz", "frames.nii.gz"))
     np.testing.assert_array_equal(a, b)
+
+
+def test_a_dicom_series_gets_its_labels_as_a_label_map_and_as_dicom_seg(
+    segmenter: Segmenter, tmp_path: Path, write_series: Callable[..., None]
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+    from s2vnet.volume.dicom_seg import read_segmentation
+
+    series, seg, labels = tmp_path / "series", tmp_path / "labels.dcm", tmp_path / "labels.nii.gz"
+    series.mkdir()
+    write_series(series, np.random.default_rng(0).integers(-100, 200, (16, 18, 6)))
+    for output in (labels, seg):
+        jobs = plan_jobs(series, output, 1)
+        assert all_errors(list(predict(segmenter, jobs))) == []
+    found, names = read_segmentation(seg, series)
+    assert np.array_equal(found.data, read_labels(labels).data)
+    assert found.data.any()
+    assert names == {k: name for k, name in segmenter.class_names.items() if k}
+    before = seg.read_bytes()
+    listed = predict(segmenter, jobs, extras=Extras(volumes=True), overwrite=False)
+    assert all_errors(list(listed)) == []
+    assert seg.read_bytes() == before
+    assert len((tmp_path / "volumes.csv").read_text().splitlines()) == 2
+    with pytest.raises(InputError, match="belongs to a DICOM series"):
+        plan_jobs(labels, tmp_path / "other.dcm", 1)

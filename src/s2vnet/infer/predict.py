@@ -11,6 +11,7 @@ from s2vnet.atomic import replacing
 from s2vnet.data.dataset import CaseFiles, find_images
 from s2vnet.infer.segmenter import Segmenter, volumes_ml
 from s2vnet.types import InputError, S2VNetError
+from s2vnet.volume.dicom_seg import ENDING, read_segmentation, write_segmentation
 from s2vnet.volume.files import ENDINGS, image_ending, read_image, read_labels, write_image, write_labels
 from s2vnet.volume.geometry import LabelMap
 
@@ -40,8 +41,8 @@ class Job:
 def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     """What to segment: a file, a DICOM folder, or a folder in nnU-Net's naming.
 
-    A folder without image files is taken as one DICOM series. A single image with `channels` channels in several
-    files is given as a folder.
+    A folder without image files is taken as one DICOM series; its labels can go to a DICOM SEG file (``.dcm``). One
+    image with `channels` channels in several files is given as a folder.
 
     Raises:
         InputError: no such input, an output that is neither a folder nor a label file, or one that is an input.
@@ -56,7 +57,7 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
 def _plan(source: Path, target: Path, channels: int) -> list[Job]:
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    is_file = any(target.name.lower().endswith(ending) for ending in ENDINGS)
+    is_file = any(target.name.lower().endswith(ending) for ending in (*ENDINGS, ENDING))
     if source.is_dir() and any(str(f).lower().endswith(ENDINGS) for f in source.iterdir()):
         if is_file:
             raise InputError(f"{target}: several images need a folder to go to, not a file")
@@ -65,6 +66,8 @@ def _plan(source: Path, target: Path, channels: int) -> list[Job]:
         if wrong is not None:
             raise InputError(f"{source}: case {wrong.name} has {len(wrong.images)} of {channels} channels")
         return [Job(c, target / f"{c.name}{image_ending(c.images[0])}") for c in cases]
+    if _is_seg(target) and not source.is_dir():
+        raise InputError(f"{target}: a DICOM SEG object belongs to a DICOM series; give its folder with -i")
     ending = image_ending(source) if source.is_file() else ".nii.gz"
     name = source.name[: -len(ending)] if source.is_file() else source.name
     name = name.removesuffix("_0000")
@@ -102,7 +105,8 @@ def predict(
             if not skipped:
                 labels = _one(segmenter, job, extras, classes, fill_nonfinite, progress, note)
             elif extras.volumes:
-                labels = read_labels(job.output)
+                found = job.output, job.case.images[0]
+                labels = read_segmentation(*found)[0] if _is_seg(job.output) else read_labels(job.output)
             if extras.volumes and table is not None:
                 kept = {k: n for k, n in segmenter.class_names.items() if classes is None or k in classes}
                 rows[job.case.name] = volumes_ml(labels, kept)
@@ -128,7 +132,8 @@ def _one(
         note(job.case.name, text)
     found = segmenter.segment(volume, lambda done, total: progress(job.case.name, done, total))
     labels = found.labels(classes)
-    folder, stem = job.output.parent, job.output.name[: -len(image_ending(job.output))]
+    folder = job.output.parent
+    stem = job.output.name[: -len(ENDING if _is_seg(job.output) else image_ending(job.output))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -142,8 +147,15 @@ def _one(
 
         names = segmenter.class_names
         write_overlay(folder / f"{stem}.png", volume, {"automatic": labels}, names, segmenter.plan.axis)
-    write_labels(job.output, labels)
+    if _is_seg(job.output):
+        write_segmentation(job.output, labels, segmenter.class_names, job.case.images[0])
+    else:
+        write_labels(job.output, labels)
     return labels
+
+
+def _is_seg(path: Path) -> bool:
+    return path.name.lower().endswith(ENDING)
 
 
 def _write_table(path: Path, rows: dict[str, dict[str, float]]) -> None:

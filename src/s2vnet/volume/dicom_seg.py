@@ -1,0 +1,177 @@
+"""Label maps of a DICOM series as DICOM SEG objects (PS3.3 A.51), written and read by highdicom.
+
+One segment per class, with its SNOMED CT code where there is one, and references to the series' images. Geometry is the
+source images' own: planes keep the positions that the files state, so a tilted gantry needs no resampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from s2vnet.atomic import replacing
+from s2vnet.types import InputError
+from s2vnet.volume.dicom import read_series, series_files
+from s2vnet.volume.geometry import LabelMap
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+
+ENDING = ".dcm"
+SCHEME = "99S2VNET"
+"""Coding scheme of classes that SNOMED CT has no code for: 99 marks a private one (PS3.16, 8.2)."""
+OTHER_NAMES = {
+    "portal and splenic vein": "portal vein",
+    "portal vein and splenic vein": "portal vein",
+    "postcava": "inferior vena cava",
+    "gall bladder": "gallbladder",
+    "oesophagus": "esophagus",
+    "intestine": "bowel",
+}
+"""Names of datasets' classes, and the term that is looked up."""
+SERIES_NUMBER = 300
+"""Of the series written; far from those that scanners count."""
+
+
+def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[int, str], series: Path | str) -> None:
+    """Write a label map on the grid of a DICOM series as one binary DICOM SEG object.
+
+    Args:
+        path: file to write, ``.dcm``.
+        labels: (I, J, K) on the grid that :func:`s2vnet.volume.dicom.read_series` gives; every value has a name.
+        class_names: name by label value, background (0) included or not; segment numbers are the label values.
+        series: folder of the series.
+
+    Raises:
+        InputError: highdicom is missing, a grid of another shape, values without a name or with gaps between them, no
+            class at all, images that a SEG object cannot refer to, or as :func:`s2vnet.volume.dicom.series_files`.
+    """
+    seg = _highdicom()
+    from pydicom import dcmread
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    names = {value: name for value, name in sorted(class_names.items()) if value}
+    read_series(series).geometry.require_same_grid(labels.geometry, f"{series} and its labels")
+    unnamed = sorted(set(np.unique(labels.data).tolist()) - {0, *names})
+    if unnamed:
+        raise InputError(f"{path}: label {unnamed[0]} has no name; a segment needs one")
+    if list(names) != list(range(1, len(names) + 1)):
+        raise InputError(f"{path}: classes {list(names)} are not numbered 1, 2, 3, ... as segments are")
+    if not labels.data.any():
+        raise InputError(f"{path}: no voxel has a class; a SEG object holds one segment at least")
+    files = series_files(series)
+    images = [dcmread(file, stop_before_pixels=True) for file in files]
+    from highdicom import UID
+
+    with replacing(Path(path)) as temporary:
+        try:
+            written = seg.Segmentation(
+                source_images=images,
+                pixel_array=np.ascontiguousarray(labels.data.transpose(2, 1, 0)).astype(np.uint8),
+                segmentation_type=seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=[_description(value, name) for value, name in names.items()],
+                series_instance_uid=UID(),
+                series_number=SERIES_NUMBER,
+                sop_instance_uid=UID(),
+                instance_number=1,
+                manufacturer="s2vnet",
+                manufacturer_model_name="s2vnet",
+                software_versions=version("s2vnet"),
+                device_serial_number="0",
+                series_description="s2vnet segmentation",
+                transfer_syntax_uid=ExplicitVRLittleEndian,
+                omit_empty_frames=True,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{series}: these images cannot be referred to by a SEG object ({reason})") from error
+        written.save_as(temporary)
+
+
+def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, dict[int, str]]:
+    """A binary DICOM SEG object of a series, and the names of its segments.
+
+    Returns:
+        labels (I, J, K) on the series' grid, segment numbers as values, and name by value.
+
+    Raises:
+        InputError: highdicom is missing, no SEG object, of other images, segments that overlap, or as
+            :func:`s2vnet.volume.dicom.series_files`.
+    """
+    seg = _highdicom()
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    geometry = read_series(series).geometry
+    images = [dcmread(file, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]) for file in series_files(series)]
+    try:
+        found = seg.segread(str(path))
+        if not {uid for *_, uid in found.get_source_image_uids()} <= {image.SOPInstanceUID for image in images}:
+            raise ValueError("it refers to others")
+        planes = found.get_pixels_by_source_instance(
+            [image.SOPInstanceUID for image in images],
+            combine_segments=True,
+            assert_missing_frames_are_empty=True,
+            ignore_spatial_locations=True,
+        )
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except (AttributeError, InvalidDicomError, KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a SEG object of these images ({reason})") from error
+    names = {n: str(found.get_segment_description(n).SegmentLabel) for n in found.segment_numbers}
+    data: npt.NDArray[np.uint16] = np.ascontiguousarray(planes.transpose(2, 1, 0)).astype(np.uint16)
+    return LabelMap(data.astype(np.uint8) if max(names) < 256 else data, geometry), names
+
+
+def _highdicom() -> Any:
+    try:
+        import highdicom.seg
+    except ImportError as error:
+        raise InputError("DICOM SEG needs highdicom: pip install 's2vnet[dicom]'") from error
+    return highdicom.seg
+
+
+def _description(value: int, name: str) -> SegmentDescription:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    side, code = coded(name)
+    described = SegmentDescription(
+        segment_number=value,
+        segment_label=name[:64],
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=code,
+        algorithm_type=SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name="S2VNet", version=version("s2vnet"), family=codes.DCM.ArtificialIntelligence
+        ),
+    )
+    if side is not None:
+        described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+    return described
+
+
+def coded(name: str) -> tuple[Any, Any]:
+    """Laterality (or None) and property type of a class as coded concepts: SNOMED CT's, else of a private scheme."""
+    from highdicom.sr import CodedConcept
+    from pydicom.sr.codedict import codes
+
+    def of(code: Any) -> CodedConcept:
+        return CodedConcept(code.value, code.scheme_designator, code.meaning)
+
+    words = name.lower().replace("_", " ").split()
+    sides = [word for word in words if word in ("left", "right")]
+    term = " ".join(word for word in words if word not in sides)
+    term = OTHER_NAMES.get(term, term)
+    found = getattr(codes.SCT, "".join(word.capitalize() for word in term.split()), None)
+    if found is None or len(sides) > 1:
+        letters = "".join(c if c.isalnum() else "_" for c in name.upper())
+        return None, CodedConcept(letters[:16] or "CLASS", SCHEME, name[:64])
+    return (of(getattr(codes.SCT, sides[0].capitalize())) if sides else None), of(found)

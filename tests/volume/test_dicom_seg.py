@@ -1,0 +1,130 @@
+"""DICOM SEG: what is written comes back, also by a reader that knows nothing but the standard's attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+
+from s2vnet.types import InputError
+from s2vnet.volume.dicom import read_series, series_files
+from s2vnet.volume.geometry import Geometry, LabelMap
+
+pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+
+from s2vnet.volume.dicom_seg import SCHEME, coded, read_segmentation, write_segmentation
+
+WriteSeries = Callable[..., None]
+NAMES = {0: "background", 1: "liver", 2: "left kidney", 3: "portal and splenic vein", 4: "Tumour, primary"}
+SHAPE = (7, 6, 5)
+"""Columns, rows and slices."""
+STRAIGHT, TILTED = np.array([0.0, 0.0, 2.5]), np.array([0.0, 0.6, 2.5])
+VOXELS = np.zeros(SHAPE, np.int16)
+
+
+@pytest.fixture(params=["straight", "tilted"])
+def series(request: pytest.FixtureRequest, tmp_path: Path, write_series: WriteSeries) -> Path:
+    """A series of seven by six pixels and five slices; or of a tilted gantry."""
+    folder = tmp_path / "series"
+    folder.mkdir()
+    write_series(folder, VOXELS, STRAIGHT if request.param == "straight" else TILTED)
+    return folder
+
+
+@pytest.fixture
+def labels(series: Path) -> LabelMap:
+    """All classes but the last, and a slice without any."""
+    data = np.random.default_rng(4).integers(0, 4, SHAPE).astype(np.uint8)
+    data[:, :, 2] = 0
+    return LabelMap(data, read_series(series).geometry)
+
+
+def _by_hand(path: Path, shape: tuple[int, ...], files: tuple[Path, ...]) -> npt.NDArray[np.uint8]:
+    """Labels from the SEG's own attributes: each frame lies where the image does whose position it states."""
+    found = pydicom.dcmread(path)
+    places = {
+        tuple(np.round(np.array(pydicom.dcmread(f).ImagePositionPatient, float), 4)): k for k, f in enumerate(files)
+    }
+    uids = [pydicom.dcmread(f).SOPInstanceUID for f in files]
+    data = np.zeros(shape, np.uint8)
+    frames = np.atleast_3d(found.pixel_array.reshape(-1, found.Rows, found.Columns))
+    for frame, item in zip(frames, found.PerFrameFunctionalGroupsSequence, strict=True):
+        place = np.array(item.PlanePositionSequence[0].ImagePositionPatient, float)
+        k = places[tuple(np.round(place, 4))]
+        source = item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        assert source == uids[k]
+        number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        data[:, :, k][frame.T == 1] = number
+    return data
+
+
+def test_labels_come_back_and_lie_where_the_images_do(series: Path, labels: LabelMap, tmp_path: Path) -> None:
+    path = tmp_path / "labels.dcm"
+    write_segmentation(path, labels, NAMES, series)
+    back, names = read_segmentation(path, series)
+    assert np.array_equal(back.data, labels.data)
+    assert names == {value: name for value, name in NAMES.items() if value}
+    back.geometry.require_same_grid(labels.geometry, "read and written")
+    files = series_files(series)
+    assert np.array_equal(_by_hand(path, labels.data.shape, files), labels.data)
+    found, image = pydicom.dcmread(path), pydicom.dcmread(files[0])
+    assert found.Modality == "SEG"
+    assert found.StudyInstanceUID == image.StudyInstanceUID
+    assert found.FrameOfReferenceUID == image.FrameOfReferenceUID
+    assert found.SeriesInstanceUID != image.SeriesInstanceUID
+    shared = found.SharedFunctionalGroupsSequence[0]
+    cosines = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    np.testing.assert_allclose(np.array(cosines, float), np.array(image.ImageOrientationPatient, float), atol=1e-6)
+    assert list(tmp_path.glob("*.dcm")) == [path]
+
+
+def test_segments_are_coded() -> None:
+    side, liver = coded("liver")
+    assert (side, liver.value, liver.scheme_designator) == (None, "10200004", "SCT")
+    side, kidney = coded("left kidney")
+    assert (side.value, kidney.value) == ("7771000", "64033007")
+    assert coded("Right_Adrenal_Gland")[0].meaning == "Right"
+    assert coded("portal and splenic vein")[1].meaning == "Portal vein"
+    side, other = coded("Tumour, primary")
+    assert (side, other.value, other.scheme_designator, other.meaning) == (
+        None,
+        "TUMOUR__PRIMARY",
+        SCHEME,
+        "Tumour, primary",
+    )
+
+
+def test_what_cannot_be_written_is_said_and_leaves_nothing(series: Path, labels: LabelMap, tmp_path: Path) -> None:
+    path = tmp_path / "labels.dcm"
+    moved = labels.geometry.affine.copy()
+    moved[0, 3] += 1
+    other = LabelMap(labels.data, Geometry(labels.geometry.shape, moved))
+    empty = LabelMap(np.zeros_like(labels.data), labels.geometry)
+    for wrong, names, message in (
+        (other, NAMES, "and its labels"),
+        (empty, NAMES, "no voxel has a class"),
+        (labels, {0: "background", 1: "liver"}, "label 2 has no name"),
+        (labels, {**NAMES, 9: "nine"}, "not numbered 1, 2, 3"),
+    ):
+        with pytest.raises(InputError, match=message):
+            write_segmentation(path, wrong, names, series)
+    assert not list(tmp_path.glob("*.dcm"))
+
+
+def test_what_is_no_segmentation_of_the_series_is_refused(
+    series: Path, labels: LabelMap, tmp_path: Path, write_series: WriteSeries
+) -> None:
+    path, other = tmp_path / "labels.dcm", tmp_path / "other"
+    other.mkdir()
+    write_series(other, VOXELS, STRAIGHT)
+    write_segmentation(path, labels, NAMES, series)
+    with pytest.raises(InputError, match="not a SEG object of these images"):
+        read_segmentation(path, other)
+    with pytest.raises(InputError, match="not a SEG object of these images"):
+        read_segmentation(series_files(series)[0], series)
+    with pytest.raises(InputError, match="No such file"):
+        read_segmentation(tmp_path / "none.dcm", series)
