@@ -112,8 +112,13 @@ def _corrections(
             continue
         missed = truth[:seen][component][0] == class_id
         wrong = (truth == class_id, predicted != class_id) if missed else (truth != class_id, predicted == class_id)
-        parts, _ = ndimage.label(wrong[0] & wrong[1], CONNECTED)
-        errors |= np.isin(parts, np.unique(parts[:seen][component]))
+        every = wrong[0] & wrong[1]
+        box = _box(every)
+        assert box is not None
+        parts, _ = ndimage.label(every[box], CONNECTED)
+        shown = np.zeros(truth.shape, bool)
+        shown[:seen] = component
+        errors[box] |= np.isin(parts, np.unique(parts[shown[box]]))
         if missed:
             strokes.append(_stroke(component, class_id, rng))
         elif rng.random() < 0.2:  # "not this class"
@@ -128,13 +133,23 @@ def _corrections(
 def _largest_error(predicted: Labels, truth: Labels, class_id: int) -> npt.NDArray[np.bool_] | None:
     """Largest 26-connected component of what was missed or wrongly given to a class."""
     best, size = None, 0
-    for wrong in ((truth == class_id) & (predicted != class_id), (truth != class_id) & (predicted == class_id)):
-        parts, count = ndimage.label(wrong, CONNECTED)
-        if count:
-            sizes = np.bincount(parts.ravel())[1:]
-            if sizes.max() > size:
-                best, size = parts == int(sizes.argmax()) + 1, int(sizes.max())
+    given, true = predicted == class_id, truth == class_id
+    for wrong in (true & ~given, given & ~true):
+        box = _box(wrong)
+        if box is None:
+            continue
+        parts, _ = ndimage.label(wrong[box], CONNECTED)
+        sizes = np.bincount(parts.ravel())[1:]
+        if sizes.max() > size:
+            best, size = np.zeros(wrong.shape, bool), int(sizes.max())
+            best[box] = parts == int(sizes.argmax()) + 1
     return best
+
+
+def _box(region: npt.NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    """Bounding box of a region, None of an empty one; work on the box costs a fraction of that on a clip."""
+    found = ndimage.find_objects(region.view(np.uint8))
+    return found[0] if found else None
 
 
 def _stroke(
@@ -147,9 +162,11 @@ def _stroke(
     """A point in the inner half of a region (most often), or a scribble or mask on its fullest slice."""
     kind = rng.random() if kind is None else kind
     if kind < 0.8:
-        depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1, 1:-1]
+        box = _box(region)
+        assert box is not None
+        depth = ndimage.distance_transform_edt(np.pad(region[box], 1))[1:-1, 1:-1, 1:-1]
         inner = np.argwhere(depth >= (depth.max() if rng.random() < 0.5 else 0.5 * depth.max()))
-        cells = inner[int(rng.integers(len(inner)))][None]
+        cells = inner[int(rng.integers(len(inner)))][None] + [axis.start for axis in box]
         return Stroke(class_id, positive, torch.from_numpy(cells).float())
     fullest = int(region.sum((1, 2)).argmax())
     cells = np.insert(np.argwhere(region[fullest]), 0, fullest, axis=1)
