@@ -11,6 +11,7 @@ from s2vnet.atomic import replacing
 from s2vnet.data.dataset import CaseFiles, find_images
 from s2vnet.infer.segmenter import Segmenter, volumes_ml
 from s2vnet.types import InputError, S2VNetError
+from s2vnet.volume.archive import is_zip
 from s2vnet.volume.dicom_seg import ENDING, read_segmentation, write_segmentation
 from s2vnet.volume.files import ENDINGS, image_ending, read_image, read_labels, write_image, write_labels
 from s2vnet.volume.geometry import LabelMap
@@ -41,8 +42,8 @@ class Job:
 def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     """What to segment: a file, a DICOM folder, or a folder in nnU-Net's naming.
 
-    A folder without image files is taken as one DICOM series; its labels can go to a DICOM SEG file (``.dcm``). One
-    image with `channels` channels in several files is given as a folder.
+    A zip archive, or a folder without image files, is taken as one DICOM series; its labels can go to a DICOM SEG file
+    (``.dcm``). One image with `channels` channels in several files is given as a folder.
 
     Raises:
         InputError: no such input, an output that is neither a folder nor a label file, or one that is an input.
@@ -66,11 +67,12 @@ def _plan(source: Path, target: Path, channels: int) -> list[Job]:
         if wrong is not None:
             raise InputError(f"{source}: case {wrong.name} has {len(wrong.images)} of {channels} channels")
         return [Job(c, target / f"{c.name}{image_ending(c.images[0])}") for c in cases]
-    if _is_seg(target) and not source.is_dir():
+    series = source.is_dir() or is_zip(source)
+    if _is_seg(target) and not series:
         raise InputError(f"{target}: a DICOM SEG object belongs to a DICOM series; give its folder with -i")
-    ending = image_ending(source) if source.is_file() else ".nii.gz"
-    name = source.name[: -len(ending)] if source.is_file() else source.name
-    name = name.removesuffix("_0000")
+    ending = ".nii.gz" if series else image_ending(source)
+    stem = source.stem if is_zip(source) else source.name if series else source.name[: -len(ending)]
+    name = stem.removesuffix("_0000")
     return [Job(CaseFiles(name, (source,)), target if is_file else target / f"{name}{ending}")]
 
 

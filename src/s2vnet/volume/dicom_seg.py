@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from s2vnet.atomic import replacing
 from s2vnet.types import InputError
+from s2vnet.volume.archive import series_folder
 from s2vnet.volume.dicom import read_series, series_files
 from s2vnet.volume.geometry import LabelMap
 
@@ -45,7 +46,7 @@ def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[
         path: file to write, ``.dcm``.
         labels: (I, J, K) on the grid that :func:`s2vnet.volume.dicom.read_series` gives; every value has a name.
         class_names: name by label value, background (0) included or not; segment numbers are the label values.
-        series: folder of the series.
+        series: folder of the series, or a zip archive of it.
 
     Raises:
         InputError: highdicom is missing, a grid of another shape, values without a name or with gaps between them, no
@@ -56,7 +57,9 @@ def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[
     from pydicom.uid import ExplicitVRLittleEndian
 
     names = {value: name for value, name in sorted(class_names.items()) if value}
-    read_series(series).geometry.require_same_grid(labels.geometry, f"{series} and its labels")
+    with series_folder(series) as folder:
+        read_series(folder).geometry.require_same_grid(labels.geometry, f"{series} and its labels")
+        images = [dcmread(file, stop_before_pixels=True) for file in series_files(folder)]
     unnamed = sorted(set(np.unique(labels.data).tolist()) - {0, *names})
     if unnamed:
         raise InputError(f"{path}: label {unnamed[0]} has no name; a segment needs one")
@@ -64,8 +67,6 @@ def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[
         raise InputError(f"{path}: classes {list(names)} are not numbered 1, 2, 3, ... as segments are")
     if not labels.data.any():
         raise InputError(f"{path}: no voxel has a class; a SEG object holds one segment at least")
-    files = series_files(series)
-    images = [dcmread(file, stop_before_pixels=True) for file in files]
     from highdicom import UID
 
     with replacing(Path(path)) as temporary:
@@ -107,8 +108,9 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    geometry = read_series(series).geometry
-    images = [dcmread(file, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]) for file in series_files(series)]
+    with series_folder(series) as folder:
+        geometry = read_series(folder).geometry
+        images = [dcmread(f, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]) for f in series_files(folder)]
     try:
         found = seg.segread(str(path))
         if not {uid for *_, uid in found.get_source_image_uids()} <= {image.SOPInstanceUID for image in images}:

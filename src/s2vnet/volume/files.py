@@ -15,6 +15,7 @@ import numpy.typing as npt
 from s2vnet.atomic import replacing
 from s2vnet.types import InputError
 from s2vnet.volume import itk, nifti
+from s2vnet.volume.archive import is_zip, series_folder
 from s2vnet.volume.dicom import read_series
 from s2vnet.volume.frames import Frames
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
@@ -36,7 +37,9 @@ def image_ending(path: Path | str) -> str:
     for ending in ENDINGS:
         if name.endswith(ending):
             return ending
-    raise InputError(f"{path}: unknown image format; use one of {' '.join(ENDINGS)} or a folder with one DICOM series")
+    raise InputError(
+        f"{path}: unknown image format; use one of {' '.join(ENDINGS)} or a folder or .zip with one DICOM series"
+    )
 
 
 def read_image(
@@ -45,10 +48,10 @@ def read_image(
     fill_nonfinite: float | None = None,
     frames_as_channels: bool = False,
 ) -> Volume:
-    """Read one image: one file or DICOM folder per channel, in order. Slope and intercept are applied.
+    """Read one image: one file or DICOM series per channel, in order. Slope and intercept are applied.
 
     Args:
-        paths: file, DICOM folder, or a sequence with one of them per channel; all on one grid.
+        paths: file, DICOM folder or zip archive, or a sequence with one of them per channel; all on one grid.
         fill_nonfinite: value that replaces NaN and infinite voxels; None refuses them.
         frames_as_channels: let one 4D file hold all channels (MSD's way). Else a 4D file may hold one frame only.
 
@@ -116,8 +119,9 @@ def split_frames(path: Path | str, targets: Sequence[Path]) -> None:
 
 
 def _read_channels(path: Path, fill: float | None, many: bool) -> Volume:
-    if path.is_dir():
-        volume = read_series(path)
+    if path.is_dir() or is_zip(path):
+        with series_folder(path) as folder:
+            volume = read_series(folder)
     else:
         frames = _read(path, np.dtype(np.float32))
         if not many:

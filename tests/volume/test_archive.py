@@ -1,0 +1,67 @@
+"""Zip archives of DICOM files: read like their folder, and no way to harm."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2vnet.types import InputError
+from s2vnet.volume import archive
+from s2vnet.volume.archive import series_folder
+from s2vnet.volume.files import read_image
+
+WriteSeries = Callable[..., None]
+VOXELS = np.random.default_rng(0).integers(-1000, 1000, (5, 6, 4))
+
+
+def _pack(series: Path, target: Path, *others: tuple[str, bytes]) -> Path:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
+        for number, file in enumerate(sorted(series.iterdir())):
+            packed.write(file, f"STUDY/SE{number % 2}/{file.name}")
+        for name, content in others:
+            packed.writestr(name, content)
+    return target
+
+
+@pytest.fixture
+def series(tmp_path: Path, write_series: WriteSeries) -> Path:
+    folder = tmp_path / "series"
+    folder.mkdir()
+    write_series(folder, VOXELS)
+    return folder
+
+
+def test_an_archive_is_the_series_whatever_folders_it_lies_in(series: Path, tmp_path: Path) -> None:
+    packed = _pack(
+        series, tmp_path / "scan.ZIP", ("README.txt", b"viewer"), ("../../escaped.txt", b"out"), ("/abs", b"")
+    )
+    found, plain = read_image(packed), read_image(series)
+    assert np.array_equal(found.data, plain.data)
+    found.geometry.require_same_grid(plain.geometry, "packed and plain")
+    with series_folder(packed) as folder:
+        assert {file.parent for file in folder.rglob("*")} == {folder}
+    assert not folder.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scan.ZIP", "series"]
+    with series_folder(series) as same:
+        assert same == series
+
+
+def test_what_cannot_be_unpacked_is_said_in_one_line(
+    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = _pack(series, tmp_path / "scan.zip")
+    (tmp_path / "cut.zip").write_bytes(packed.read_bytes()[:-40])
+    bomb = _pack(series, tmp_path / "bomb.zip", ("air.dcm", bytes(2**24)))
+    for name, message in (("none.zip", "no such file"), ("cut.zip", "cannot be unpacked")):
+        with pytest.raises(InputError, match=message):
+            read_image(tmp_path / name)
+    monkeypatch.setattr(archive, "MOST_GROWTH", 20)
+    with pytest.raises(InputError, match="larger than a scan can be"):
+        read_image(bomb)
+    monkeypatch.setattr(archive, "MOST_FILES", 3)
+    with pytest.raises(InputError, match="4 files, larger"):
+        read_image(packed)
