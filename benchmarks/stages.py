@@ -61,8 +61,10 @@ NEEDED = {
 def missing(method: Method, recipe: Recipe, folds: Sequence[Fold]) -> str | None:
     """Why a method cannot be run here; None where it can."""
     if method == SHIPPED:
+        if recipe.shipped is None:
+            return "the recipe names none"
         try:
-            find_model(recipe.shipped or "")
+            find_model(recipe.shipped)
         except CheckpointError as error:
             return str(error)
         return None if FINAL in folds else "it was trained on every case of the folds"
@@ -116,6 +118,8 @@ class Trained:
         if run.method in OWN:
             name = run.folder if run.method == OURS else run.recipe.shipped or ""
             self.segmenter = Segmenter.from_pretrained(name, device=run.device)
+            if self.segmenter.plan.labels != self.plan.labels:
+                raise InputError(f"{name}: a model of other classes than the benchmark's")
             self.plan = self.segmenter.plan
         elif run.method == "litemedsam":
             self.network = litemedsam.load(self.device)
@@ -125,6 +129,12 @@ class Trained:
             self.network = network_of(run.method, self.plan, self.patch, self.spacing)
             load_model(self.network, str(run.folder / "model.safetensors"))
             self.network.to(self.device).eval()
+
+    def prepare(self, volume: Volume, name: str) -> Case:
+        """The volume as the method sees it."""
+        if self.method in OWN:
+            return self.segmenter.prepare(volume, name)
+        return preprocess(volume, self.plan, name=name)
 
     def segment(self, case: Case) -> tuple[Segmentation, dict[str, float]]:
         """Probabilities, and the seconds of each part of the work."""
@@ -245,7 +255,7 @@ def predict_stage(run: Run) -> None:
         start = time.perf_counter()
         volume = read_image(files.images, frames_as_channels=len(files.images) == 1)
         if boxed is None:
-            case = preprocess(volume, trained.plan, name=name)
+            case = trained.prepare(volume, name)
         else:
             plan = litemedsam.plan_of(trained.plan, volume.geometry)
             case = preprocess(volume, plan, read_labels(boxed), name)
@@ -276,7 +286,7 @@ def score_stage(run: Run) -> None:
         found: dict[str, Any] = {"metrics": {k: asdict(m) for k, m in metrics.items()}}
         found["failures"] = failures(said, true, trained.names)
         if run.method != "litemedsam":  # its masks know nothing of each other: no probabilities of classes
-            segmentation, _ = trained.segment(preprocess(volume, trained.plan, name=name))
+            segmentation, _ = trained.segment(trained.prepare(volume, name))
             found["calibration"] = calibration_bins(confidence(segmentation), predicted.data, truth.data)
             uncertainty = slices_of(segmentation.uncertainty().data[0], truth.geometry, trained.plan)
             found["spearman"] = slice_rank_correlation(uncertainty, said, true)

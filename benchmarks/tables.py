@@ -19,6 +19,8 @@ from s2vnet.evaluate.protocol import Played
 from s2vnet.evaluate.report import LOW_DICE, automatic_report, interactive_report, mean, table
 
 BOXED = "litemedsam"
+UNTRAINED = (BOXED, SHIPPED)
+"""Methods that a benchmark does not train."""
 NAMES = {
     "s2vnet": "S2VNet",
     "unet2d": "2D U-Net",
@@ -122,7 +124,7 @@ def _about(report: Found) -> str:
     text += f"`{report['command']}`, {report['date']}, {report['hardware']}. Every opponent had the seconds "
     text += f"that ours took on the same fold and seed, times {report['budget_share']:g}. "
     if SHIPPED in report["methods"]:
-        text += f"{NAMES[SHIPPED]} was trained with the same settings for longer, see its model card. "
+        text += f"How {NAMES[SHIPPED]} was trained is in its model card. "
     rates = [f"{NAMES[m]} {rate:g}" for m, rate in report.get("learning_rates", {}).items()]  # older reports have none
     text += f"Peak learning rates: {', '.join(rates)}.\n" if rates else "\n"
     if report["quick"]:
@@ -211,7 +213,7 @@ def plots(report: Found, save: Callable[[str, Figure], None]) -> None:
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for n, (m, f) in enumerate(methods.items()):
-        for number, run in enumerate(f["runs"] if m != BOXED else ()):  # which is not trained
+        for number, run in enumerate(f["runs"] if m not in UNTRAINED else ()):
             seconds = [row.get(key, row["seconds"]) for row in run["history"]]
             values = [_number(row["loss"]) for row in run["history"]]
             axes.plot(seconds, values, ".-", color=f"C{n}", alpha=0.7, label=None if number else NAMES[m])

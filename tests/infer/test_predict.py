@@ -223,3 +223,6 @@ def test_a_dicom_series_gets_its_labels_as_a_label_map_and_as_dicom_seg(
     assert len((tmp_path / "volumes.csv").read_text().splitlines()) == 2
     with pytest.raises(InputError, match="belongs to a DICOM series"):
         plan_jobs(labels, tmp_path / "other.dcm", 1)
+    for name in ("labels.dcm", "1000.dcm"):
+        with pytest.raises(InputError, match="lies among the series' own images"):
+            plan_jobs(series, series / name, 1)

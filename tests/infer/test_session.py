@@ -42,7 +42,7 @@ PROMPTS: dict[str, Entry] = {
 }
 
 
-@pytest.fixture(scope="module", params=["each slice", "slices joined", "small parts left out"])
+@pytest.fixture(scope="module", params=["each slice", "slices joined", "small parts left out", "tried both ways"])
 def segmenter(request: pytest.FixtureRequest, model_folder: Path) -> Segmenter:
     """The random model, as it is, as if it had seen slices of 5 mm only, two of the image's, and less small parts."""
     found = Segmenter.from_pretrained(model_folder, device="cpu")
@@ -51,6 +51,8 @@ def segmenter(request: pytest.FixtureRequest, model_folder: Path) -> Segmenter:
         found.plan = found.plan.model_copy(update={"seen": Seen(spacing=(size, size), size=(size, size), tissue=())})
     if request.param == "small parts left out":
         found.plan = found.plan.model_copy(update={"smallest_part": 0.3})
+    if request.param == "tried both ways":
+        found.plan = found.plan.model_copy(update={"mirrored": "A"})
     return found
 
 

@@ -48,17 +48,26 @@ def test_a_part_that_a_user_has_named_is_none(winner: Labels) -> None:
         assert np.count_nonzero((winner == 1) & (strays == 0)) == left
 
 
-def test_strays_become_the_next_class_and_nothing_else_changes(winner: Labels) -> None:
+def test_strays_become_background_and_nothing_else_changes(winner: Labels) -> None:
     scores = _scores(winner)
     tidy = tidied(scores, 0.5)
     strays = find_strays(winner, 0.5, {})
-    expected = np.where(strays > 0, 2, winner)
-    assert np.array_equal(winner_of(tidy), expected)
+    assert np.array_equal(winner_of(tidy), np.where(strays > 0, 0, winner))
     torch.testing.assert_close(tidy.float().sum(1), torch.ones(winner.shape), atol=2e-3, rtol=0)
     kept = torch.from_numpy((winner == 1) & (strays == 0))
     assert torch.equal(tidy[:, 1][kept], scores[:, 1][kept])
     assert torch.equal(tidy[3:5], scores[3:5])
     assert tidied(scores, 0) is scores
+    assert torch.equal(tidied(tidy, 0.5), tidy)
+
+
+def test_a_class_beside_a_stray_keeps_its_cells_and_a_sure_stray_leaves_no_hole() -> None:
+    winner = np.zeros((1, 8, 8), np.uint8)
+    winner[0, :4, :4], winner[0, 6:, 6:], winner[0, 4:6, 6:] = 1, 1, 2
+    scores = torch.nn.functional.one_hot(torch.from_numpy(winner).long(), 3).movedim(-1, 1).half()
+    tidy = tidied(scores, 0.5)
+    assert np.array_equal(winner_of(tidy), np.where(find_strays(winner, 0.5, {}) > 0, 0, winner))
+    assert torch.equal(tidy.float().sum(1), torch.ones(1, 8, 8))
 
 
 def test_automatic_and_interactive_leave_out_the_same_parts(segmenter: Segmenter, bordered: Volume) -> None:

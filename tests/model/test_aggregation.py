@@ -33,16 +33,16 @@ class Left(NamedTuple):
     """What a slice gives the aggregator."""
 
     centres: Tensor
-    prompted: Tensor
+    fresh: Tensor
     presence: Tensor
     logits: Tensor
 
 
-def _slice(present: bool, prompted: Tensor | None = None) -> Left:
+def _slice(present: bool, fresh: Tensor | None = None) -> Left:
     """A slice that shows all classes, or background alone."""
     presence = torch.full((B, K), 3.0 if present else -3.0)
-    prompted = torch.zeros(B, K) if prompted is None else prompted
-    return Left(torch.randn(B, 2 * K, D), prompted, presence, torch.randn(B, K, 4, 4) * 0.1)
+    fresh = torch.zeros(B, K) if fresh is None else fresh
+    return Left(torch.randn(B, 2 * K, D), fresh, presence, torch.randn(B, K, 4, 4) * 0.1)
 
 
 def test_without_propagation_the_state_is_handed_on_unchanged() -> None:
@@ -144,8 +144,16 @@ def test_the_centre_of_a_prompt_travels_until_its_class_is_missed_twice(propagat
     assert torch.equal(state.prompt_centres, first.centres[:, K:])
     for present, left in ((True, prompted), (False, prompted), (False, torch.zeros(B, K))):
         assert torch.equal(state.prompted, prompted)
-        state = aggregator(state, *_slice(present, state.prompted))
+        state = aggregator(state, *_slice(present))
         assert torch.equal(state.prompted, left)
+
+
+def test_a_prompt_outlasts_its_slice_although_its_class_was_missed_before_and_is_missed_here() -> None:
+    aggregator, prompted = _aggregator("aggregated"), torch.tensor([[0.0, 1, 0], [0, 0, 1]])
+    missed = aggregator(_state(1), *_slice(False))
+    state = aggregator(missed, *_slice(False, prompted))
+    assert torch.equal(state.prompted, prompted)
+    assert not aggregator(state, *_slice(False)).prompted.any()
 
 
 def test_a_network_that_does_not_carry_prompts_hands_none_on() -> None:

@@ -89,6 +89,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a width that cannot be": (lambda f: _describe(f, lambda c: c["config"].update(dim=33)), "do not fit"),
     "an unknown encoder": (lambda f: _describe(f, lambda c: c["config"].update(encoder="vit")), "unknown encoder"),
     "an unknown setting": (lambda f: _describe(f, lambda c: c["config"].update(depth=3)), "do not fit"),
+    "an empty configuration": (lambda f: _describe(f, lambda c: c.update(config=None)), "do not fit"),
     "no configuration": (lambda f: _describe(f, lambda c: c.pop("config")), "do not fit"),
 }
 

@@ -102,8 +102,9 @@ def test_a_weak_echo_of_a_prompt_makes_no_row_but_a_cell_does(model: S2VNet, sli
     maps[0, 1, 0, 4, 4], maps[1, 1, 0, 4, 4] = 0.5, 1
     grids = [keys.shape[-2:] for keys in features.keys]
     positive = [_shrink(maps[:, :, 0], size) for size in grids] + [maps[:, :, 0]]
-    _, valid = model._initial_rows(features, model.initial_state(features), positive)
+    _, valid, fresh = model._initial_rows(features, model.initial_state(features), positive)
     assert valid.tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 1, 0]]
+    assert fresh.tolist() == [[0, 0, 0], [0, 1, 0]]
 
 
 @torch.no_grad()
@@ -113,13 +114,14 @@ def test_a_carried_prompt_changes_its_classes_row_and_new_prompts_are_mixed_with
     features, positive = model.encode(slices), prompts[:, :, 0]
     maps = [_shrink(positive, keys.shape[-2:]) for keys in features.keys] + [positive]
     state, k = model.initial_state(features), model.config.num_classes
-    fresh, now = model._initial_rows(features, state, maps)
+    fresh, now, _ = model._initial_rows(features, state, maps)
     old = torch.randn(2, k, model.config.dim)
     carried = state._replace(prompt_centres=old, prompted=torch.ones(2, k))
-    rows, valid = model._initial_rows(features, carried, maps)
+    rows, valid, here = model._initial_rows(features, carried, maps)
     assert valid.all()
+    assert torch.equal(here, now[:, k:])
     assert torch.equal(rows[:, :k], fresh[:, :k])
-    here, before = now[:, k:].bool(), model.centre_norm(old)
+    here, before = here.bool(), model.centre_norm(old)
     assert here.any()
     assert not here.all()
     torch.testing.assert_close(rows[:, k:][~here], before[~here])

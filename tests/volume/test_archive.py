@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -51,14 +52,26 @@ def test_an_archive_is_the_series_whatever_folders_it_lies_in(series: Path, tmp_
 
 
 def test_what_cannot_be_unpacked_is_said_in_one_line(
-    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_series: WriteSeries
 ) -> None:
+    (tmp_path / "other").mkdir()
+    write_series(tmp_path / "other", VOXELS)
+    others = [file.read_bytes() for file in (tmp_path / "other").iterdir()]
     packed = _pack(series, tmp_path / "scan.zip")
     (tmp_path / "cut.zip").write_bytes(packed.read_bytes()[:-40])
     bomb = _pack(series, tmp_path / "bomb.zip", ("air.dcm", bytes(2**24)))
     for name, message in (("none.zip", "no such file"), ("cut.zip", "cannot be unpacked")):
         with pytest.raises(InputError, match=message):
             read_image(tmp_path / name)
+    for seed in range(40):  # damage inside a member
+        content = bytearray(packed.read_bytes())
+        content[int(np.random.default_rng(seed).integers(60, len(content) // 2))] ^= 0xFF
+        (tmp_path / "hurt.zip").write_bytes(content)
+        with suppress(InputError):  # some bytes matter to nobody
+            read_image(tmp_path / "hurt.zip")
+    two = _pack(series, tmp_path / "two.zip", *((f"O/{n}.dcm", c) for n, c in enumerate(others)))
+    with pytest.raises(InputError, match=r"two\.zip: 2 DICOM series"):
+        read_image(two)
     monkeypatch.setattr(archive, "MOST_GROWTH", 20)
     with pytest.raises(InputError, match="larger than a scan can be"):
         read_image(bomb)

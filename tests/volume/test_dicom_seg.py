@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
+from pydicom.sr.codedict import codes
 
 from s2vnet.types import InputError
 from s2vnet.volume.dicom import read_series, series_files
@@ -16,7 +17,7 @@ from s2vnet.volume.geometry import Geometry, LabelMap
 
 pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
 
-from s2vnet.volume.dicom_seg import SCHEME, coded, read_segmentation, write_segmentation
+from s2vnet.volume.dicom_seg import SCHEME, TERMS, coded, read_segmentation, require_series, write_segmentation
 
 WriteSeries = Callable[..., None]
 NAMES = {0: "background", 1: "liver", 2: "left kidney", 3: "portal and splenic vein", 4: "Tumour, primary"}
@@ -82,6 +83,30 @@ def test_labels_come_back_and_lie_where_the_images_do(series: Path, labels: Labe
     assert list(tmp_path.glob("*.dcm")) == [path]
 
 
+def test_an_empty_result_comes_back(series: Path, labels: LabelMap, tmp_path: Path) -> None:
+    path = tmp_path / "labels.dcm"
+    write_segmentation(path, LabelMap(np.zeros_like(labels.data), labels.geometry), NAMES, series)
+    assert not read_segmentation(path, series)[0].data.any()
+
+
+def test_what_an_anonymiser_takes_out_may_be_missing_and_what_is_referred_to_may_not(
+    series: Path, labels: LabelMap, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.dcm"
+    for name in ("PatientBirthDate", "StudyTime", "FrameOfReferenceUID"):
+        for file in series_files(series):
+            image = pydicom.dcmread(file)
+            del image[name]
+            image.save_as(file)
+        if name == "FrameOfReferenceUID":
+            with pytest.raises(InputError, match="images without FrameOfReferenceUID"):
+                require_series(series)
+        else:
+            require_series(series)
+            write_segmentation(path, labels, NAMES, series)
+            assert np.array_equal(read_segmentation(path, series)[0].data, labels.data)
+
+
 def test_segments_are_coded() -> None:
     side, liver = coded("liver")
     assert (side, liver.value, liver.scheme_designator) == (None, "10200004", "SCT")
@@ -90,12 +115,20 @@ def test_segments_are_coded() -> None:
     assert coded("Right_Adrenal_Gland")[0].meaning == "Right"
     assert coded("portal and splenic vein")[1].meaning == "Portal vein"
     side, other = coded("Tumour, primary")
-    assert (side, other.value, other.scheme_designator, other.meaning) == (
-        None,
-        "TUMOUR__PRIMARY",
-        SCHEME,
-        "Tumour, primary",
-    )
+    assert (side, other.scheme_designator, other.meaning) == (None, SCHEME, "Tumour, primary")
+    names = (
+        "gluteus_maximus_left",
+        "gluteus_maximus_right",
+        "Anterior",
+        "tumor",
+        "left",
+    )  # qualifiers are no structures
+    private = [coded(name)[1] for name in names]
+    assert {code.scheme_designator for code in private} == {SCHEME}
+    assert len({code.value for code in private}) == len(names)
+    assert all(len(code.value) <= 16 for code in private)
+    for term in TERMS:
+        assert getattr(codes.SCT, term).scheme_designator == "SCT"
 
 
 def test_what_cannot_be_written_is_said_and_leaves_nothing(series: Path, labels: LabelMap, tmp_path: Path) -> None:
@@ -103,10 +136,8 @@ def test_what_cannot_be_written_is_said_and_leaves_nothing(series: Path, labels:
     moved = labels.geometry.affine.copy()
     moved[0, 3] += 1
     other = LabelMap(labels.data, Geometry(labels.geometry.shape, moved))
-    empty = LabelMap(np.zeros_like(labels.data), labels.geometry)
     for wrong, names, message in (
         (other, NAMES, "and its labels"),
-        (empty, NAMES, "no voxel has a class"),
         (labels, {0: "background", 1: "liver"}, "label 2 has no name"),
         (labels, {**NAMES, 9: "nine"}, "not numbered 1, 2, 3"),
     ):

@@ -58,6 +58,12 @@ def test_canonical_keeps_every_voxel_in_its_place(axes: tuple[int, ...], signs: 
     np.testing.assert_allclose(canonical.to_world(ras), geometry.to_world(ijk), atol=1e-12)
     np.testing.assert_array_equal(moved[(1, *ras.astype(int).T)], values[(1, *ijk.T)])
     np.testing.assert_array_equal(orientation.invert(moved), values)
+    for axis in range(3):
+        mirrored = orientation.mirrored(axis)
+        np.testing.assert_array_equal(mirrored.apply(values), np.flip(moved, 1 + axis))
+        np.testing.assert_array_equal(mirrored.invert(mirrored.apply(values)), values)
+        np.testing.assert_allclose(mirrored.invert_points(mirrored.apply_points(ijk)), ijk)
+        assert mirrored.mirrored(axis) == orientation
     np.testing.assert_array_equal(orientation.invert_points(ras), ijk)
     assert canonical.orientation.codes == "RAS"
     assert canonical.canonical()[1].axes == (0, 1, 2)

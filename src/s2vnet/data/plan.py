@@ -69,6 +69,9 @@ class Plan(BaseModel):
     smallest_part: float = Field(default=0.0, ge=0, le=1)
     """Detached parts smaller than this share of their class's largest part are left out, unless a user has clicked on
     them; 0 keeps all. As nnU-Net's post-processing, what pays is for cross-validation to say."""
+    mirrored: Literal["", "A", "S"] = ""
+    """World axis that the training images' headers state the wrong way round, if any. Each scan is then tried both
+    ways, and taken as the network recognises more in it (docs/decisions/008). Not R: left and right look alike."""
     seen: Seen | None = None
     """What training had; none in plans of earlier versions."""
 

@@ -135,8 +135,10 @@ class Case:
     restore: Restore
 
 
-def preprocess(volume: Volume, plan: Plan, labels: LabelMap | None = None, name: str = "") -> Case:
-    """Volume (C, I, J, K) to a case.
+def preprocess(
+    volume: Volume, plan: Plan, labels: LabelMap | None = None, name: str = "", *, mirrored: bool = False
+) -> Case:
+    """Volume (C, I, J, K) to a case; `mirrored` along the plan's axis, if it has one.
 
     Raises:
         InputError: another number of channels than the plan's, or labels on another grid.
@@ -145,6 +147,8 @@ def preprocess(volume: Volume, plan: Plan, labels: LabelMap | None = None, name:
         wanted = ", ".join(plan.channels)
         raise InputError(f"{name or 'image'}: {volume.data.shape[0]} channels where the model needs {wanted}")
     geometry, orientation = volume.geometry.canonical()
+    if mirrored and plan.mirrored:
+        orientation = orientation.mirrored("RAS".index(plan.mirrored))
     stack = np.moveaxis(orientation.apply(volume.data), 1 + plan.axis, 1)
     start, size = _box(stack) if plan.crop_to_nonzero else ((0, 0, 0), stack.shape[1:])
     window = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))

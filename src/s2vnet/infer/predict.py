@@ -12,7 +12,7 @@ from s2vnet.data.dataset import CaseFiles, find_images
 from s2vnet.infer.segmenter import Segmenter, volumes_ml
 from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.archive import is_zip
-from s2vnet.volume.dicom_seg import ENDING, read_segmentation, write_segmentation
+from s2vnet.volume.dicom_seg import ENDING, read_segmentation, require_series, write_segmentation
 from s2vnet.volume.files import ENDINGS, image_ending, read_image, read_labels, write_image, write_labels
 from s2vnet.volume.geometry import LabelMap
 
@@ -52,6 +52,10 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     for job in jobs:
         if job.output.resolve() in [image.resolve() for image in job.case.images]:
             raise InputError(f"{job.output}: the labels would replace the image; choose another output")
+        if _is_seg(job.output):
+            if job.output.resolve().parent in [image.resolve() for image in job.case.images]:
+                raise InputError(f"{job.output}: lies among the series' own images; choose another folder")
+            require_series(job.case.images[0])  # found out now, not after the work
     return jobs
 
 
@@ -130,9 +134,10 @@ def _one(
 ) -> LabelMap:
     many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
     volume = read_image(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
-    for text in segmenter.plan.differences(volume):
+    case = segmenter.prepare(volume)
+    for text in segmenter.unlike(volume, case):
         note(job.case.name, text)
-    found = segmenter.segment(volume, lambda done, total: progress(job.case.name, done, total))
+    found = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total))
     labels = found.labels(classes)
     folder = job.output.parent
     stem = job.output.name[: -len(ENDING if _is_seg(job.output) else image_ending(job.output))]

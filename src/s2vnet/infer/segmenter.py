@@ -18,12 +18,14 @@ from s2vnet.infer.engine import Progress, VolumeEngine, combine
 from s2vnet.infer.strays import tidied
 from s2vnet.model.checkpoint import Trained, choose_device, load_model
 from s2vnet.model.clustering import strongest
-from s2vnet.model.s2vnet import S2VNet
+from s2vnet.model.s2vnet import PROMPT_MAPS, S2VNet
 from s2vnet.types import CheckpointError
 from s2vnet.volume.geometry import LabelMap, Volume
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 """Models that come with the package, found by name."""
+TRIED_SLICES = 16
+"""Slices on which a scan is tried both ways round."""
 SLICES_AT_ONCE = 16
 """Slices brought to the file's grid at a time, so that no volume of all classes is ever held."""
 
@@ -135,7 +137,30 @@ class Segmenter:
 
     def prepare(self, volume: Volume, name: str = "") -> Case:
         """The volume as the network sees it. Raises InputError for another number of channels."""
-        return preprocess(volume, self.plan, name=name)
+        case = preprocess(volume, self.plan, name=name)
+        if self.plan.mirrored:
+            other = preprocess(volume, self.plan, name=name, mirrored=True)
+            case = max(other, case, key=self._recognised)
+        return case
+
+    def unlike(self, volume: Volume, case: Case) -> list[str]:
+        """In what a volume and its case lie outside of what the network was trained on, a line each."""
+        found = list(self.plan.differences(volume))
+        if self.plan.mirrored and case.restore.orientation == volume.geometry.canonical()[1]:
+            ends = {"A": "front and back", "S": "head and feet"}[self.plan.mirrored]
+            found.append(f"{ends} seem to be exchanged, by its header; segmented as the image shows it")
+        return found
+
+    @torch.inference_mode()
+    def _recognised(self, case: Case) -> float:
+        """How many classes the network recognises on some slices of a case, each by itself."""
+        model, depth = self.models[0], case.image.shape[1]
+        slices = np.unique(np.linspace(0, depth - 1, min(depth, TRIED_SLICES + 2)).round().astype(np.intp)[1:-1])
+        shown = with_neighbours(case.image, slices if len(slices) else [0], self.plan.context_slices)
+        features = model.encode(torch.from_numpy(shown).to(self.device))
+        nothing = torch.zeros(len(shown), self.plan.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
+        decoded = model.decode(features, model.initial_state(features), nothing.to(self.device))
+        return float(decoded.presence[:, 1:].sigmoid().amax(0).sum())
 
     def engine(self, case: Case, model: S2VNet, progress: Progress | None = None) -> VolumeEngine:
         """Encode a case and sweep it in both directions."""

@@ -47,6 +47,8 @@ class Session:
         self.segmenter = segmenter
         self.geometry = volume.geometry
         self._case = segmenter.prepare(volume)
+        self.unlike = segmenter.unlike(volume, self._case)
+        """In what the volume lies outside of what the network was trained on, a line each."""
         self._engine = segmenter.engine(self._case, segmenter.models[0], progress)
         self._log: tuple[Entry, ...] = ()
         self._undone: list[tuple[Entry, ...]] = []

@@ -63,9 +63,10 @@ def find_strays(winner: npt.NDArray[np.uint8], share: float, named: Mapping[int,
 
 
 def without_strays(scores: Tensor, winner: npt.NDArray[np.uint8], strays: npt.NDArray[np.uint8]) -> Tensor:
-    """Class probabilities (D, K, h, w) in which no stray part has its class; the other classes share what it had.
+    """Class probabilities (D, K, h, w) in which stray parts are background.
 
-    A part goes with its cells' neighbours in plane, where interpolation to finer pixels would find it again.
+    A part goes with its cells' neighbours in plane, where interpolation to finer pixels would find it again; of those
+    that belong to another class the others share what the part's class had.
     """
     slices = np.flatnonzero(strays.any((1, 2)))
     if not len(slices):
@@ -75,8 +76,9 @@ def without_strays(scores: Tensor, winner: npt.NDArray[np.uint8], strays: npt.ND
         for value in np.unique(strays[d][strays[d] > 0]).tolist():
             around = ndimage.binary_dilation(strays[d] == value, np.ones((3, 3), bool))
             gone = torch.from_numpy(around & ((winner[d] != value) | (strays[d] == value))).to(scores.device)
+            bare = gone & torch.from_numpy((winner[d] == 0) | (winner[d] == value)).to(gone)
             left = scores[d].float()
+            left[0] += torch.where(bare, left[value], 0)
             left[value] = torch.where(gone, 0, left[value])
-            left /= left.sum(0, keepdim=True).clamp_min(1e-6)
-            scores[d] = left.to(scores.dtype)
+            scores[d] = (left / left.sum(0, keepdim=True)).to(scores.dtype)
     return scores

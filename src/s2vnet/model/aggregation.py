@@ -49,7 +49,7 @@ class Aggregator(nn.Module):
         self.gate = nn.Linear(2 * config.dim + 1, 1)
         nn.init.constant_(self.gate.bias, 1.0)
 
-    def forward(self, state: State, centres: Tensor, prompted: Tensor, presence: Tensor, logits: Tensor) -> State:
+    def forward(self, state: State, centres: Tensor, fresh: Tensor, presence: Tensor, logits: Tensor) -> State:
         """Next state.
 
         Trained through time, what a slice leaves learns from later slices. Otherwise a slice learns from its own
@@ -58,7 +58,7 @@ class Aggregator(nn.Module):
         Args:
             state: state the slice was decoded with.
             centres: (B, 2K, d) slot and prompt rows after clustering.
-            prompted: (B, K) 1 where a class has a prompt row.
+            fresh: (B, K) 1 where a class is prompted on the slice itself.
             presence: (B, K) presence logits.
             logits: (B, K, h, w) class logits.
         """
@@ -77,13 +77,14 @@ class Aggregator(nn.Module):
             carried = state.known[..., None]
             update = carried * gate + (1 - carried)
         update = update * present[..., None]
-        lasting = present + (1 - present) * (1 - state.missed)
+        # a prompt outlasts one slice even if the network does not see its class there
+        lasting = state.prompted * (present + (1 - present) * (1 - state.missed))
         return State(
             centres=(1 - update) * before + update * centres,
             known=present + (1 - present) * state.known * (1 - state.missed),
             missed=1 - present,
             masks=masks,
             prompt_centres=prompt_centres,
-            prompted=prompted * lasting if self.config.carry_prompts else torch.zeros_like(prompted),
+            prompted=torch.maximum(fresh, lasting) if self.config.carry_prompts else torch.zeros_like(fresh),
             direction=state.direction,
         )

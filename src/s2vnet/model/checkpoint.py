@@ -80,7 +80,7 @@ def load_model(folder: Path) -> Trained:
     try:
         model = S2VNet(ModelConfig.model_validate({**LATER_SETTINGS, **content["config"]}))
         model.load_state_dict(load_file(folder / WEIGHTS))
-    except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{folder}: weights and description do not fit ({reason}); train or download the model again"

@@ -125,7 +125,7 @@ class S2VNet(nn.Module):
         positive = prompts[:, :, 0]
         prior = state.masks if self.config.mask_prior else torch.zeros_like(state.masks)
         shrunk = [_shrink(positive, keys.shape[-2:]) for keys in features.keys]
-        centres, valid = self._initial_rows(features, state, [*shrunk, positive])
+        centres, valid, fresh = self._initial_rows(features, state, [*shrunk, positive])
         identity = torch.cat([self.identity, self.identity + self.prompt_identity])
         layer_logits = []
         for layer, keys, values, force in zip(self._clustering, features.keys, features.values, shrunk, strict=True):
@@ -136,11 +136,15 @@ class S2VNet(nn.Module):
         pixels = self._pixels(features.mask, torch.cat([prior[:, :, None], prompts], 2))
         logits = self._masks(pixels, centres, valid)
         presence = self.presence(centres[:, :k]).squeeze(-1)
-        state = self.aggregator(state, centres, valid[:, k:], presence, logits)
+        state = self.aggregator(state, centres, fresh, presence, logits)
         return Decoded(logits, presence, tuple(layer_logits), state)
 
-    def _initial_rows(self, features: Features, state: State, positive: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _initial_rows(
+        self, features: Features, state: State, positive: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Slot rows from the state or the learned centres, prompt rows from the features under prompts, here or before.
+
+        Also which rows (B, 2K) take part, and which classes (B, K) are prompted here.
 
         `positive` holds the positive prompt maps on the grid of each layer and, last, of the mask features.
         """
@@ -155,7 +159,7 @@ class S2VNet(nn.Module):
         carried = self.centre_norm(state.prompt_centres)
         prompts = share * self.prompt_centre(torch.cat(pooled, -1)) + (1 - share) * carried
         valid = torch.cat([torch.ones_like(prompted), torch.maximum(prompted, state.prompted)], 1)
-        return torch.cat([slots, prompts], 1), valid
+        return torch.cat([slots, prompts], 1), valid, prompted
 
     def _pixels(self, features: Tensor, maps: Tensor) -> Tensor:
         """Mask features (B, M, h, w) to pixels (B, h, w, M) that know of prior and prompts.

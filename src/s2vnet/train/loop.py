@@ -30,7 +30,7 @@ from s2vnet.data.plan import Plan, save
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.evaluate.metrics import dice
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.model.checkpoint import Trained, choose_device, save_model
+from s2vnet.model.checkpoint import LATER_SETTINGS, Trained, choose_device, save_model
 from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.train.initial import start_encoder, start_from
@@ -40,6 +40,8 @@ from s2vnet.train.step import ClipStep
 from s2vnet.types import CheckpointError, InputError
 
 CHECKPOINT = "checkpoint.pt"
+LATER_TRAINING = {"first_slice_fraction": 0.0}
+"""What trainings did that began before these settings were there."""
 PLAN = "plan.json"
 QUICK_CASES = 6
 """Validation cases scored while training goes on; the whole fold is scored at its end."""
@@ -319,9 +321,9 @@ def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         made = json.loads(state["signature"])
-        # settings that a later version added have their defaults
-        made["train"] = TrainConfig.model_validate(made["train"]).model_dump()
-        made["model"] = ModelConfig.model_validate(made["model"]).model_dump()
+        # settings that a later version added have the values by which this one began
+        made["train"] = TrainConfig.model_validate({**LATER_TRAINING, **made["train"]}).model_dump()
+        made["model"] = ModelConfig.model_validate({**LATER_SETTINGS, **made["model"]}).model_dump()
         made["plan"] = Plan.model_validate(made["plan"]).model_dump(mode="json")
         start = made.setdefault("start", {"init_sha256": ""})
         if not signature["start"]["init_sha256"]:  # it has started already and need not be told again from what

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +32,7 @@ def series_folder(path: Path | str) -> Iterator[Path]:
         InputError: no archive, damaged or encrypted, or one that would grow beyond what a scan can be.
     """
     path = Path(path)
-    if not is_zip(path):
+    if path.is_dir() or not is_zip(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="s2vnet-") as name:
@@ -38,9 +40,14 @@ def series_folder(path: Path | str) -> Iterator[Path]:
             _unpack(path, Path(name))
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file") from error
-        except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+        except InputError:
+            raise
+        except (OSError, EOFError, RuntimeError, ValueError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: cannot be unpacked ({error}); copy it again or unpack it yourself") from error
-        yield Path(name)
+        try:
+            yield Path(name)
+        except InputError as error:
+            raise InputError(str(error).replace(name, str(path))) from error
 
 
 def is_zip(path: Path | str) -> bool:
@@ -48,9 +55,14 @@ def is_zip(path: Path | str) -> bool:
     return Path(path).name.lower().endswith(ENDING)
 
 
+def _is_finders(name: str) -> bool:
+    """Whether macOS added the file; it has an image's ending and is none."""
+    return "__MACOSX" in Path(name).parts or Path(name).name.startswith("._")
+
+
 def _unpack(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
+        members = [member for member in archive.infolist() if not (member.is_dir() or _is_finders(member.filename))]
         limit = min(MOST_BYTES, MOST_GROWTH * path.stat().st_size)
         if len(members) > MOST_FILES or sum(member.file_size for member in members) > limit:
             raise InputError(

@@ -7,6 +7,7 @@ source images' own: planes keep the positions that the files state, so a tilted 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,36 @@ if TYPE_CHECKING:
 ENDING = ".dcm"
 SCHEME = "99S2VNET"
 """Coding scheme of classes that SNOMED CT has no code for: 99 marks a private one (PS3.16, 8.2)."""
+TERMS = (
+    *("AdrenalGland", "Aorta", "Bladder", "Brain", "Breast", "Colon", "Duodenum", "Esophagus", "Gallbladder", "Heart"),
+    *(
+        "HeadOfFemur",
+        "Hippocampus",
+        "InferiorVenaCava",
+        "Kidney",
+        "Liver",
+        "Lung",
+        "Pancreas",
+        "PortalVein",
+        "Prostate",
+    ),
+    *("Rectum", "SpinalCord", "Spleen", "SplenicVein", "Stomach", "Trachea", "Uterus"),
+)
+"""Anatomical structures that a class can be, as pydicom names SNOMED CT's codes; not every code is one."""
+EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
+    *("AccessionNumber", "ReferringPhysicianName"),
+)
+"""Attributes that may be empty but have to be there; anonymisers take them out."""
+STATED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 OTHER_NAMES = {
     "portal and splenic vein": "portal vein",
     "portal vein and splenic vein": "portal vein",
     "postcava": "inferior vena cava",
     "gall bladder": "gallbladder",
     "oesophagus": "esophagus",
-    "intestine": "bowel",
+    "urinary bladder": "bladder",
+    "femur head": "head of femur",
 }
 """Names of datasets' classes, and the term that is looked up."""
 SERIES_NUMBER = 300
@@ -49,24 +73,21 @@ def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[
         series: folder of the series, or a zip archive of it.
 
     Raises:
-        InputError: highdicom is missing, a grid of another shape, values without a name or with gaps between them, no
-            class at all, images that a SEG object cannot refer to, or as :func:`s2vnet.volume.dicom.series_files`.
+        InputError: highdicom is missing, another grid, values without a name, with gaps between them or above 255,
+            images that a SEG object cannot refer to, or as :func:`s2vnet.volume.dicom.series_files`.
     """
     seg = _highdicom()
-    from pydicom import dcmread
     from pydicom.uid import ExplicitVRLittleEndian
 
     names = {value: name for value, name in sorted(class_names.items()) if value}
     with series_folder(series) as folder:
         read_series(folder).geometry.require_same_grid(labels.geometry, f"{series} and its labels")
-        images = [dcmread(file, stop_before_pixels=True) for file in series_files(folder)]
+        images = _headers(folder)
     unnamed = sorted(set(np.unique(labels.data).tolist()) - {0, *names})
     if unnamed:
         raise InputError(f"{path}: label {unnamed[0]} has no name; a segment needs one")
-    if list(names) != list(range(1, len(names) + 1)):
-        raise InputError(f"{path}: classes {list(names)} are not numbered 1, 2, 3, ... as segments are")
-    if not labels.data.any():
-        raise InputError(f"{path}: no voxel has a class; a SEG object holds one segment at least")
+    if list(names) != list(range(1, len(names) + 1)) or len(names) > 255:
+        raise InputError(f"{path}: classes {list(names)} are not numbered 1, 2, 3, ... 255 as segments are")
     from highdicom import UID
 
     with replacing(Path(path)) as temporary:
@@ -86,7 +107,7 @@ def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[
                 device_serial_number="0",
                 series_description="s2vnet segmentation",
                 transfer_syntax_uid=ExplicitVRLittleEndian,
-                omit_empty_frames=True,
+                omit_empty_frames=bool(labels.data.any()),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -105,12 +126,11 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
             :func:`s2vnet.volume.dicom.series_files`.
     """
     seg = _highdicom()
-    from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
     with series_folder(series) as folder:
         geometry = read_series(folder).geometry
-        images = [dcmread(f, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]) for f in series_files(folder)]
+        images = _headers(folder)
     try:
         found = seg.segread(str(path))
         if not {uid for *_, uid in found.get_source_image_uids()} <= {image.SOPInstanceUID for image in images}:
@@ -129,6 +149,33 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
     names = {n: str(found.get_segment_description(n).SegmentLabel) for n in found.segment_numbers}
     data: npt.NDArray[np.uint16] = np.ascontiguousarray(planes.transpose(2, 1, 0)).astype(np.uint16)
     return LabelMap(data.astype(np.uint8) if max(names) < 256 else data, geometry), names
+
+
+def require_series(series: Path | str) -> None:
+    """Find out before any work whether labels of a series can be written as DICOM SEG.
+
+    Raises:
+        InputError: highdicom is missing, images without what a SEG object has to state, or as
+            :func:`s2vnet.volume.dicom.series_files`.
+    """
+    _highdicom()
+    with series_folder(series) as folder:
+        _headers(folder)
+
+
+def _headers(folder: Path) -> list[Any]:
+    """Headers of a series' images in the order of its slices, what may be empty in them there and empty."""
+    from pydicom import dcmread
+
+    images = [dcmread(file, stop_before_pixels=True, force=True) for file in series_files(folder)]
+    for image in images:
+        for name in EMPTY:
+            if name not in image:
+                setattr(image, name, "")
+        absent = next((name for name in STATED if not getattr(image, name, None)), None)
+        if absent is not None:
+            raise InputError(f"{folder}: images without {absent}, which DICOM SEG refers to; write .nii.gz instead")
+    return images
 
 
 def _highdicom() -> Any:
@@ -150,7 +197,7 @@ def _description(value: int, name: str) -> SegmentDescription:
         segment_label=name[:64],
         segmented_property_category=codes.SCT.AnatomicalStructure,
         segmented_property_type=code,
-        algorithm_type=SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
             name="S2VNet", version=version("s2vnet"), family=codes.DCM.ArtificialIntelligence
         ),
@@ -172,8 +219,8 @@ def coded(name: str) -> tuple[Any, Any]:
     sides = [word for word in words if word in ("left", "right")]
     term = " ".join(word for word in words if word not in sides)
     term = OTHER_NAMES.get(term, term)
-    found = getattr(codes.SCT, "".join(word.capitalize() for word in term.split()), None)
+    keyword = "".join(word.capitalize() for word in term.split())
+    found = getattr(codes.SCT, keyword, None) if keyword in TERMS else None
     if found is None or len(sides) > 1:
-        letters = "".join(c if c.isalnum() else "_" for c in name.upper())
-        return None, CodedConcept(letters[:16] or "CLASS", SCHEME, name[:64])
+        return None, CodedConcept(blake2b(name.encode(), digest_size=8).hexdigest(), SCHEME, name[:64])
     return (of(getattr(codes.SCT, sides[0].capitalize())) if sides else None), of(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -49,6 +49,11 @@ class Orientation:
         """Where the file axes point, e.g. ``"LPS"``: axis i to the left, j to the back, k to the head."""
         names = {a: "RAS"[c] if not f else "LPI"[c] for c, (a, f) in enumerate(zip(self.axes, self.flips, strict=True))}
         return "".join(names[a] for a in range(3))
+
+    def mirrored(self, axis: int) -> Orientation:
+        """The same with canonical axis `axis` the other way round, for a grid whose header states it wrongly."""
+        flips = [flip != (c == axis) for c, flip in enumerate(self.flips)]
+        return replace(self, flips=(flips[0], flips[1], flips[2]))
 
     def apply(self, array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
         """A view (..., R, A, S) of ``array`` (..., I, J, K). Its strides may be negative."""

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, sys
+import numpy as np
+if sys.argv[1] == "kept":
+    from s2vnet.train.memory import keep_memory
+    keep_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    np.ones(2**22)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tells glibc alone to keep its memory")
+def test_memory_that_was_freed_is_used_again_without_asking_the_kernel() -> None:
+    def faults(how: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, check=True).stdout)
+
+    pages = 50 * 2**25 // resource.getpagesize()
+    assert faults("kept") < pages / 10
