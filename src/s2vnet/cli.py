@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 Models = Annotated[list[str], typer.Option("-m", "--model", help="Model name or folder; several are averaged.")]
-Model = Annotated[str, typer.Option("-m", "--model", help="Model name (hippocampus-mr) or folder.")]
+Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DatasetArgument = Annotated[Path | None, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")]
 DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, as nnU-Net's flag.")]
@@ -208,7 +208,7 @@ def predict(
 ) -> None:
     """Segment images automatically.
 
-    Example: s2vnet predict -m hippocampus-mr -i imagesTs -o labelsTs --overlay --volumes
+    Example: s2vnet predict -m abdomen-ct -i imagesTs -o labelsTs --overlay --volumes
     """
     from s2vnet.atomic import require_writable
     from s2vnet.infer.predict import Extras, plan_jobs
@@ -260,7 +260,7 @@ def interact(
     mask CLASS FILE, lock CLASS, unlock CLASS, remove N, undo, redo, list, quit. With a log that exists they are read
     from a terminal only.
 
-    Example: s2vnet interact -m hippocampus-mr -i scan.nii.gz -o labels.nii.gz --point Anterior,12,30,20
+    Example: s2vnet interact -m abdomen-ct -i scan.nii.gz -o labels.nii.gz --point liver,120,80,60
     """
     from s2vnet.atomic import require_writable
     from s2vnet.data.dataset import find_channels
@@ -389,7 +389,7 @@ def export_log(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what is made.")] = Path("demo"),
-    scene: Annotated[str, typer.Option(help="hippocampus, or abdomen with a model abdomen-ct.")] = "hippocampus",
+    scene: Annotated[str, typer.Option(help="abdomen (CT, 13 organs) or hippocampus (MR).")] = "abdomen",
     device: Device = "auto",
 ) -> None:
     """Segment a public image automatically, then correct it by simulated clicks.

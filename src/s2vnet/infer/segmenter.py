@@ -153,14 +153,18 @@ class Segmenter:
 
     @torch.inference_mode()
     def _recognised(self, case: Case) -> float:
-        """How many classes the network recognises on some slices of a case, each by itself."""
+        """How much of the classes the network recognises on some slices of a case, each by itself.
+
+        For every class the slice that shows most of it counts: how present the class is there, times its extent.
+        """
         model, depth = self.models[0], case.image.shape[1]
         slices = np.unique(np.linspace(0, depth - 1, min(depth, TRIED_SLICES + 2)).round().astype(np.intp)[1:-1])
         shown = with_neighbours(case.image, slices if len(slices) else [0], self.plan.context_slices)
         features = model.encode(torch.from_numpy(shown).to(self.device))
         nothing = torch.zeros(len(shown), self.plan.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
         decoded = model.decode(features, model.initial_state(features), nothing.to(self.device))
-        return float(decoded.presence[:, 1:].sigmoid().amax(0).sum())
+        extent = decoded.logits.softmax(1)[:, 1:].sum((2, 3)).sqrt()
+        return float((decoded.presence[:, 1:].sigmoid() * extent).amax(0).sum())
 
     def engine(self, case: Case, model: S2VNet, progress: Progress | None = None) -> VolumeEngine:
         """Encode a case and sweep it in both directions."""
