@@ -152,7 +152,8 @@ class Trained:
             return found, {"encoding": ends[0] - start, "decoding": time.perf_counter() - ends[0]}
         if self.method == "litemedsam":
             scores = litemedsam.segment(self.network, case, len(self.names), self.device)
-        elif self.method == "clicknet":
+            return Segmentation(case.restore, scores, self.names), {"network": time.perf_counter() - start}
+        if self.method == "clicknet":
             with torch.inference_mode():
                 session = clicknet.ClickSession(self.network, case, self.plan, self.patch, self.device)
             return session.segmentation, {"network": time.perf_counter() - start}

@@ -127,8 +127,8 @@ def test_segments_are_coded() -> None:
     assert {code.scheme_designator for code in private} == {SCHEME}
     assert len({code.value for code in private}) == len(names)
     assert all(len(code.value) <= 16 for code in private)
-    for term in TERMS:
-        assert getattr(codes.SCT, term).scheme_designator == "SCT"
+    for name, keyword in TERMS.items():
+        assert coded(name)[1].value == getattr(codes.SCT, keyword).value
 
 
 def test_what_cannot_be_written_is_said_and_leaves_nothing(series: Path, labels: LabelMap, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from s2vnet.atomic import replacing
 from s2vnet.infer.engine import Progress, combine
@@ -54,8 +55,8 @@ class Session:
         self._undone: list[tuple[Entry, ...]] = []
         self._past: list[tuple[Entry, ...]] = []
         self._automatic_scores = combine(self._engine.automatic, 0, self._engine.depth).half()
-        self._winner = winner_of(self._automatic_scores)
-        self._strays = find_strays(self._winner, segmenter.plan.smallest_part, {})
+        self._winner = winner_of(self._automatic_scores) if segmenter.plan.smallest_part else None
+        self._strays = None if self._winner is None else find_strays(self._winner, segmenter.plan.smallest_part, {})
         self._automatic = self._segmentation(()).label_slices(0, self._case.restore.size[0])
         self._labels, self._frozen = self._result(())
         self.changed_region: Region | None = None
@@ -311,20 +312,28 @@ class Session:
         spans = [s.changed for s in sweeps if slices]
         self._span = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
         start, stop = self._span
-        scores, winner = self._automatic_scores, self._winner
+        scores = self._automatic_scores
         if stop > start:
-            scores, winner = scores.clone(), winner.copy()
+            scores = scores.clone()
             scores[start:stop] = combine(sweeps, start, stop).half()
-            winner[start:stop] = winner_of(scores[start:stop])
-        strays = self._strays
+        return Segmentation(self._case.restore, self._tidied(scores, strokes), self.segmenter.class_names)
+
+    def _tidied(self, scores: Tensor, strokes: Sequence[Stroke]) -> Tensor:
+        """Scores without strays; ``_span`` then takes in the slices whose strays are others than without prompts.
+
+        For a prompt can make a part far away the largest of its class, or no longer that.
+        """
+        if self._winner is None or self._strays is None:
+            return scores
+        (start, stop), winner, strays = self._span, self._winner.copy(), self._strays
+        winner[start:stop] = winner_of(scores[start:stop])
         if strokes:
             strays = find_strays(winner, self.segmenter.plan.smallest_part, _named(strokes))
-            changed = np.flatnonzero((strays != self._strays).any((1, 2)))
-            if len(changed):  # a prompt can make a part far away the largest of its class, or no longer that
-                start, stop = min(start, changed[0]) if stop > start else changed[0], max(stop, changed[-1] + 1)
-                self._span = int(start), int(stop)
-        scores = without_strays(scores, winner, strays)
-        return Segmentation(self._case.restore, scores, self.segmenter.class_names)
+            changed = np.flatnonzero((strays != self._strays).any((1, 2))).tolist()
+            ends = [*changed[:1], *changed[-1:], *([start, stop - 1] if stop > start else [])]
+            if ends:
+                self._span = min(ends), max(ends) + 1
+        return without_strays(scores, winner, strays)
 
     def _stroke(self, prompt: Prompt) -> Stroke | None:
         """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""

@@ -14,9 +14,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from s2vnet.evaluate.clicks import CONNECTED
 from s2vnet.model.clustering import strongest
 
-CONNECTED = np.ones((3, 3, 3), bool)
 Cells = npt.NDArray[np.intp]
 """(N, 3) slice, row and column on the mask grid."""
 

@@ -9,6 +9,7 @@ from monai.networks.nets.resnet import ResNet, ResNetBlock, ResNetBottleneck
 from torch import Tensor, nn
 
 from s2vnet.model.efficientnet import EfficientNetLite0
+from s2vnet.model.mixed import GroupNorm
 from s2vnet.types import InputError
 
 
@@ -99,4 +100,4 @@ def _group_normalise(net: nn.Module) -> None:
     for parent in net.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, nn.GroupNorm(NORM_GROUPS, child.num_features))
+                setattr(parent, name, GroupNorm(NORM_GROUPS, child.num_features))

@@ -176,8 +176,8 @@ def _setup(
         start_from(model, init, plan.labels)
     elif config.pretrained:
         start_encoder(model)
-    shown = (np.bincount(case.labels.ravel(), minlength=plan.num_classes) for case in cases if case.labels is not None)
-    weights = class_weights(sum(shown).tolist(), config.rarity_exponent) if config.rarity_exponent else None  # type: ignore[union-attr]
+    shown = [np.bincount(case.labels.ravel(), minlength=plan.num_classes) for case in cases if case.labels is not None]
+    weights = class_weights(np.sum(shown, 0).tolist(), config.rarity_exponent) if config.rarity_exponent else None
     step, wrapped = fabric.setup(ClipStep(model, config, weights), make_optimizer(model, config))
     return Run(0, model, make_average(model, config), wrapped), step
 

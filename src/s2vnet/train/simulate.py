@@ -11,9 +11,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.evaluate.clicks import CONNECTED
+from s2vnet.evaluate.metrics import bounding_box
 from s2vnet.model.prompts import Stroke, draw
-
-CONNECTED = np.ones((3, 3, 3), bool)
 
 Labels = npt.NDArray[np.integer]
 Predict = Callable[[Tensor, list[int]], Tensor]
@@ -111,11 +111,10 @@ def _corrections(
         if component is None or rng.random() >= chance:
             continue
         missed = truth[:seen][component][0] == class_id
-        wrong = (truth == class_id, predicted != class_id) if missed else (truth != class_id, predicted == class_id)
-        every = wrong[0] & wrong[1]
-        box = _box(every)
+        wrong = ((truth == class_id) == missed) & ((predicted == class_id) != missed)
+        box = bounding_box(wrong)
         assert box is not None
-        parts, _ = ndimage.label(every[box], CONNECTED)
+        parts, _ = ndimage.label(wrong[box], CONNECTED)
         shown = np.zeros(truth.shape, bool)
         shown[:seen] = component
         errors[box] |= np.isin(parts, np.unique(parts[shown[box]]))
@@ -135,7 +134,7 @@ def _largest_error(predicted: Labels, truth: Labels, class_id: int) -> npt.NDArr
     best, size = None, 0
     given, true = predicted == class_id, truth == class_id
     for wrong in (true & ~given, given & ~true):
-        box = _box(wrong)
+        box = bounding_box(wrong)
         if box is None:
             continue
         parts, _ = ndimage.label(wrong[box], CONNECTED)
@@ -144,12 +143,6 @@ def _largest_error(predicted: Labels, truth: Labels, class_id: int) -> npt.NDArr
             best, size = np.zeros(wrong.shape, bool), int(sizes.max())
             best[box] = parts == int(sizes.argmax()) + 1
     return best
-
-
-def _box(region: npt.NDArray[np.bool_]) -> tuple[slice, ...] | None:
-    """Bounding box of a region, None of an empty one; work on the box costs a fraction of that on a clip."""
-    found = ndimage.find_objects(region.view(np.uint8))
-    return found[0] if found else None
 
 
 def _stroke(
@@ -162,7 +155,7 @@ def _stroke(
     """A point in the inner half of a region (most often), or a scribble or mask on its fullest slice."""
     kind = rng.random() if kind is None else kind
     if kind < 0.8:
-        box = _box(region)
+        box = bounding_box(region)
         assert box is not None
         depth = ndimage.distance_transform_edt(np.pad(region[box], 1))[1:-1, 1:-1, 1:-1]
         inner = np.argwhere(depth >= (depth.max() if rng.random() < 0.5 else 0.5 * depth.max()))

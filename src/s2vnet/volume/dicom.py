@@ -46,6 +46,11 @@ def series_files(folder: Path | str, *, series_uid: str | None = None) -> tuple[
     return tuple(part.file for part in _sorted_slices(Path(folder), series_uid))
 
 
+def series_geometry(folder: Path | str, *, series_uid: str | None = None) -> Geometry:
+    """Grid of the volume that :func:`read_series` gives, from the headers alone. Arguments and errors as there."""
+    return _stack(Path(folder), _sorted_slices(Path(folder), series_uid))
+
+
 def read_series(folder: Path | str, *, series_uid: str | None = None) -> Volume:
     """Read one series as a volume (1, I, J, K): i along rows, j along columns, k along the slices, in HU for CT.
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from s2vnet.atomic import replacing
 from s2vnet.types import InputError
 from s2vnet.volume.archive import series_folder
-from s2vnet.volume.dicom import read_series, series_files
+from s2vnet.volume.dicom import series_files, series_geometry
 from s2vnet.volume.geometry import LabelMap
 
 if TYPE_CHECKING:
@@ -27,38 +27,48 @@ if TYPE_CHECKING:
 ENDING = ".dcm"
 SCHEME = "99S2VNET"
 """Coding scheme of classes that SNOMED CT has no code for: 99 marks a private one (PS3.16, 8.2)."""
-TERMS = (
-    *("AdrenalGland", "Aorta", "Bladder", "Brain", "Breast", "Colon", "Duodenum", "Esophagus", "Gallbladder", "Heart"),
-    *(
-        "HeadOfFemur",
-        "Hippocampus",
-        "InferiorVenaCava",
-        "Kidney",
-        "Liver",
-        "Lung",
-        "Pancreas",
-        "PortalVein",
-        "Prostate",
-    ),
-    *("Rectum", "SpinalCord", "Spleen", "SplenicVein", "Stomach", "Trachea", "Uterus"),
-)
-"""Anatomical structures that a class can be, as pydicom names SNOMED CT's codes; not every code is one."""
+TERMS = {
+    "adrenal gland": "AdrenalGland",
+    "aorta": "Aorta",
+    "bladder": "Bladder",
+    "brain": "Brain",
+    "breast": "Breast",
+    "colon": "Colon",
+    "duodenum": "Duodenum",
+    "esophagus": "Esophagus",
+    "gallbladder": "Gallbladder",
+    "heart": "Heart",
+    "head of femur": "HeadOfFemur",
+    "hippocampus": "Hippocampus",
+    "inferior vena cava": "InferiorVenaCava",
+    "kidney": "Kidney",
+    "liver": "Liver",
+    "lung": "Lung",
+    "pancreas": "Pancreas",
+    "portal vein": "PortalVein",
+    "prostate": "Prostate",
+    "rectum": "Rectum",
+    "spinal cord": "SpinalCord",
+    "spleen": "Spleen",
+    "splenic vein": "SplenicVein",
+    "stomach": "Stomach",
+    "trachea": "Trachea",
+    "uterus": "Uterus",
+    "portal and splenic vein": "PortalVein",
+    "portal vein and splenic vein": "PortalVein",
+    "postcava": "InferiorVenaCava",
+    "gall bladder": "Gallbladder",
+    "oesophagus": "Esophagus",
+    "urinary bladder": "Bladder",
+    "femur head": "HeadOfFemur",
+}
+"""Anatomical structures by the names that datasets give them, as pydicom names SNOMED CT's codes."""
 EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName"),
 )
 """Attributes that may be empty but have to be there; anonymisers take them out."""
 STATED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-OTHER_NAMES = {
-    "portal and splenic vein": "portal vein",
-    "portal vein and splenic vein": "portal vein",
-    "postcava": "inferior vena cava",
-    "gall bladder": "gallbladder",
-    "oesophagus": "esophagus",
-    "urinary bladder": "bladder",
-    "femur head": "head of femur",
-}
-"""Names of datasets' classes, and the term that is looked up."""
 SERIES_NUMBER = 300
 """Of the series written; far from those that scanners count."""
 
@@ -68,7 +78,7 @@ def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[
 
     Args:
         path: file to write, ``.dcm``.
-        labels: (I, J, K) on the grid that :func:`s2vnet.volume.dicom.read_series` gives; every value has a name.
+        labels: (I, J, K) on the grid of :func:`s2vnet.volume.dicom.series_geometry`; every value has a name.
         class_names: name by label value, background (0) included or not; segment numbers are the label values.
         series: folder of the series, or a zip archive of it.
 
@@ -81,7 +91,7 @@ def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[
 
     names = {value: name for value, name in sorted(class_names.items()) if value}
     with series_folder(series) as folder:
-        read_series(folder).geometry.require_same_grid(labels.geometry, f"{series} and its labels")
+        series_geometry(folder).require_same_grid(labels.geometry, f"{series} and its labels")
         images = _headers(folder)
     unnamed = sorted(set(np.unique(labels.data).tolist()) - {0, *names})
     if unnamed:
@@ -129,7 +139,7 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
     from pydicom.errors import InvalidDicomError
 
     with series_folder(series) as folder:
-        geometry = read_series(folder).geometry
+        geometry = series_geometry(folder)
         images = _headers(folder)
     try:
         found = seg.segread(str(path))
@@ -218,9 +228,7 @@ def coded(name: str) -> tuple[Any, Any]:
     words = name.lower().replace("_", " ").split()
     sides = [word for word in words if word in ("left", "right")]
     term = " ".join(word for word in words if word not in sides)
-    term = OTHER_NAMES.get(term, term)
-    keyword = "".join(word.capitalize() for word in term.split())
-    found = getattr(codes.SCT, keyword, None) if keyword in TERMS else None
+    found = getattr(codes.SCT, TERMS[term]) if term in TERMS else None
     if found is None or len(sides) > 1:
         return None, CodedConcept(blake2b(name.encode(), digest_size=8).hexdigest(), SCHEME, name[:64])
     return (of(getattr(codes.SCT, sides[0].capitalize())) if sides else None), of(found)
