@@ -19,18 +19,12 @@ from monai.losses.dice import DiceCELoss
 from monai.networks.nets.dynunet import DynUNet
 from monai.networks.nets.unetr import UNETR
 from monai.transforms.compose import Compose
-from monai.transforms.intensity.dictionary import (
-    RandAdjustContrastd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-)
 from monai.transforms.spatial.dictionary import RandAffined
 from torch import Tensor, nn
 
 from s2vnet.atomic import disk_errors, replacing
 from s2vnet.config import Strength, TrainConfig
+from s2vnet.data.augment import intensities, placing
 from s2vnet.data.clips import ClipDataset
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, with_neighbours
@@ -201,31 +195,7 @@ def augmentation(shape: Sequence[int], strength: Strength = "light") -> Compose:
 
     Bending, which is for planes, is left out; nnU-Net does without it, too.
     """
-    strong = strength == "strong"
-    blur = (0.3, 1.2 if strong else 0.9)
-    return Compose(
-        [
-            RandAffined(
-                ["image", "labels"],
-                prob=0.9 if strong else 0.5,
-                rotate_range=(0.35 if strong else 0.25,) * 3,
-                scale_range=((-0.25, 0.3) if strong else (-0.15, 0.15),) * 3,
-                shear_range=0.15 if strong else 0.1,
-                translate_range=[0.08 * s for s in shape],
-                mode=("bilinear", "nearest"),
-                padding_mode=("border", "zeros"),
-                spatial_size=shape,
-                cache_grid=True,
-            ),
-            RandGaussianSmoothd(["image"], sigma_x=blur, sigma_y=blur, sigma_z=blur, prob=0.2 if strong else 0.15),
-            RandAdjustContrastd(
-                ["image"], prob=0.4 if strong else 0.3, gamma=(0.6, 1.7) if strong else (0.7, 1.5), retain_stats=True
-            ),
-            RandScaleIntensityd(["image"], factors=0.35 if strong else 0.25, prob=0.5),
-            RandShiftIntensityd(["image"], offsets=0.35 if strong else 0.2, prob=0.5),
-            RandGaussianNoised(["image"], prob=0.3, std=0.2 if strong else 0.15),
-        ]
-    )
+    return Compose([RandAffined(cache_grid=True, **placing(strength, shape)), *intensities(strength, 3)])
 
 
 def padded(image: Tensor, shape: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2vnet.data.plan import PLANES, IntensityScheme, Plan, Plane
-from s2vnet.data.preprocess import Case, Restore, normalise, preprocess, with_neighbours
+from s2vnet.data.preprocess import Case, Restore, mirrored, normalise, preprocess, with_neighbours
 from s2vnet.data.seen import Seen
 from s2vnet.types import InputError
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
@@ -351,3 +351,25 @@ def test_neighbours_are_channels_and_clamp_at_the_ends() -> None:
     np.testing.assert_array_equal(found[..., 0, 0], [[0, 4, 0, 4, 1, 5], [2, 6, 3, 7, 3, 7], [1, 5, 2, 6, 3, 7]])
     np.testing.assert_array_equal(with_neighbours(image, [1], 0)[0], image[:, 1])
     np.testing.assert_array_equal(with_neighbours(image[:, :1], [0], 2)[0, :, 0, 0], [0, 4] * 5)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_mirrored_case_is_the_case_of_the_mirrored_volume_and_leads_back_to_the_file(
+    phantom: tuple[Volume, LabelMap], plan: Plan, axis: int
+) -> None:
+    volume, labels = phantom
+    orientation = volume.geometry.canonical()[1]
+    file_axis = orientation.axes[axis]
+    turned = Volume(np.flip(volume.data, 1 + file_axis).copy(), volume.geometry)
+    for crop in (False, True):
+        chosen = plan.model_copy(update={"crop_to_nonzero": crop})
+        found, wanted = mirrored(preprocess(volume, chosen), axis), preprocess(turned, chosen)
+        np.testing.assert_allclose(found.image, wanted.image, atol=1e-4)
+        assert (found.restore.start, found.restore.size) == (wanted.restore.start, wanted.restore.size)
+        box = tuple(slice(a, a + n) for a, n in zip(found.restore.start, found.restore.size, strict=True))
+        stack = np.moveaxis(found.restore.orientation.apply(labels.data), chosen.axis, 0)
+        inside = np.zeros_like(stack)
+        inside[box] = stack[box]
+        back = found.restore.labels(stack[box].astype(np.uint8))
+        unmoved = np.moveaxis(inside, 0, chosen.axis)
+        assert np.array_equal(back.data, found.restore.orientation.invert(unmoved))

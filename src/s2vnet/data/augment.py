@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,36 @@ from s2vnet.config import Strength
 set_track_meta(False)
 
 
+def placing(strength: Strength, shape: Sequence[int]) -> dict[str, Any]:
+    """Arguments of MONAI's affine transforms of images and labels of a shape (H, W) or (D, H, W)."""
+    strong = strength == "strong"
+    return {
+        "keys": ["image", "labels"],
+        "prob": 0.9 if strong else 0.5,
+        "rotate_range": (0.35 if strong else 0.25,) * (1 if len(shape) == 2 else 3),
+        "scale_range": ((-0.25, 0.3) if strong else (-0.15, 0.15),) * len(shape),
+        "shear_range": 0.15 if strong else 0.1,
+        "translate_range": tuple(0.08 * s for s in shape),
+        "mode": ("bilinear", "nearest"),
+        "padding_mode": ("border", "zeros"),
+        "spatial_size": tuple(shape),
+    }
+
+
+def intensities(strength: Strength, dimensions: int) -> list[Any]:
+    """Blur, contrast, brightness and noise for images of two or three dimensions."""
+    strong = strength == "strong"
+    blur = {f"sigma_{axis}": (0.3, 1.2 if strong else 0.9) for axis in "xyz"[:dimensions]}
+    gamma = (0.6, 1.7) if strong else (0.7, 1.5)
+    return [
+        RandGaussianSmoothd(["image"], prob=0.2 if strong else 0.15, **blur),
+        RandAdjustContrastd(["image"], prob=0.4 if strong else 0.3, gamma=gamma, retain_stats=True),
+        RandScaleIntensityd(["image"], factors=0.35 if strong else 0.25, prob=0.5),
+        RandShiftIntensityd(["image"], offsets=0.35 if strong else 0.2, prob=0.5),
+        RandGaussianNoised(["image"], prob=0.3, std=0.2 if strong else 0.15),
+    ]
+
+
 class Augmentation:
     """Random crop or pad to the patch, rotation, scaling, shear, translation, contrast, noise and blur.
 
@@ -34,15 +65,12 @@ class Augmentation:
 
     def __init__(self, patch_size: tuple[int, int], strength: Strength = "light") -> None:
         self.patch_size = patch_size
-        placing: dict[str, Any] = {
-            "keys": ["image", "labels"],
-            "translate_range": tuple(0.08 * s for s in patch_size),
-            "mode": ("bilinear", "nearest"),
-            "padding_mode": ("border", "zeros"),
-            "spatial_size": patch_size,
-        }
-        transforms = _strong(placing) if strength == "strong" else _light(placing)
-        self.transform = Compose(transforms)
+        moved = placing(strength, patch_size)
+        if strength == "strong":
+            place: Any = Rand2DElasticd(spacing=(30, 30), magnitude_range=(0.5, 3), **moved)
+        else:
+            place = RandAffined(cache_grid=True, **moved)
+        self.transform = Compose([place, *intensities(strength, 2)])
 
     def __call__(
         self, image: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8], rng: np.random.Generator
@@ -59,43 +87,6 @@ class Augmentation:
         self.transform.set_random_state(seed=int(rng.integers(2**31)))
         out = self.transform(sample)
         return out["image"].unflatten(0, image.shape[:2]).contiguous(), out["labels"].long()
-
-
-def _light(placing: dict[str, Any]) -> list[Any]:
-    return [
-        RandAffined(
-            prob=0.5,
-            rotate_range=0.25,
-            scale_range=((-0.15, 0.15), (-0.15, 0.15)),
-            shear_range=0.1,
-            cache_grid=True,
-            **placing,
-        ),
-        RandGaussianSmoothd(["image"], sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), prob=0.15),
-        RandAdjustContrastd(["image"], prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
-        RandScaleIntensityd(["image"], factors=0.25, prob=0.5),
-        RandShiftIntensityd(["image"], offsets=0.2, prob=0.5),
-        RandGaussianNoised(["image"], prob=0.3, std=0.15),
-    ]
-
-
-def _strong(placing: dict[str, Any]) -> list[Any]:
-    return [
-        Rand2DElasticd(
-            prob=0.9,
-            spacing=(30, 30),
-            magnitude_range=(0.5, 3),
-            rotate_range=0.35,
-            scale_range=((-0.25, 0.3), (-0.25, 0.3)),
-            shear_range=0.15,
-            **placing,
-        ),
-        RandGaussianSmoothd(["image"], sigma_x=(0.3, 1.2), sigma_y=(0.3, 1.2), prob=0.2),
-        RandAdjustContrastd(["image"], prob=0.4, gamma=(0.6, 1.7), retain_stats=True),
-        RandScaleIntensityd(["image"], factors=0.35, prob=0.5),
-        RandShiftIntensityd(["image"], offsets=0.35, prob=0.5),
-        RandGaussianNoised(["image"], prob=0.3, std=0.2),
-    ]
 
 
 def _window(size: int, patch: int, rng: np.random.Generator) -> tuple[slice, tuple[int, int]]:

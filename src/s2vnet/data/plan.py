@@ -70,8 +70,8 @@ class Plan(BaseModel):
     """Detached parts smaller than this share of their class's largest part are left out, unless a user has clicked on
     them; 0 keeps all. As nnU-Net's post-processing, what pays is for cross-validation to say."""
     mirrored: Literal["", "A", "S"] = ""
-    """World axis that the training images' headers state the wrong way round, if any. Each scan is then tried both
-    ways, and taken as the network recognises more in it (docs/decisions/008). Not R: left and right look alike."""
+    """World axis in plane that the training images' headers state the wrong way round, if any. Each scan is then tried
+    both ways, and taken as the network recognises more in it (docs/decisions/008). Not R: left and right look alike."""
     seen: Seen | None = None
     """What training had; none in plans of earlier versions."""
 
@@ -81,6 +81,8 @@ class Plan(BaseModel):
             raise ValueError("spacing and patch_size must be above 0")
         if len(self.intensities) != len(self.channels):
             raise ValueError(f"{len(self.intensities)} intensity schemes for {len(self.channels)} channels")
+        if self.mirrored and "RAS".index(self.mirrored) == self.axis:
+            raise ValueError(f"mirrored {self.mirrored} must lie in the {self.plane} plane")
         if sorted(self.labels.values()) != list(range(len(self.labels))):
             raise ValueError(f"label values must be 0, 1, 2, ... without gaps, not {sorted(self.labels.values())}")
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,14 +50,14 @@ class Restore:
         return -(-self.size[0] // self.joined)
 
     @property
-    def _stack(self) -> tuple[int, int, int]:
+    def stack(self) -> tuple[int, int, int]:
         """Voxels (D, H, W) of the uncropped slice stack."""
-        axes = self._axes
+        axes = self.axes
         d, h, w = (self.orientation.shape[self.orientation.axes[a]] for a in axes)
         return d, h, w
 
     @property
-    def _axes(self) -> tuple[int, int, int]:
+    def axes(self) -> tuple[int, int, int]:
         """Canonical axes of (D, H, W)."""
         row, column = (a for a in range(3) if a != self.axis)
         return self.axis, row, column
@@ -88,7 +88,7 @@ class Restore:
     def place(self, slices: npt.NDArray[np.generic], fill: float = 0) -> npt.NDArray[np.generic]:
         """Source pixels (..., D, H, W) of the crop to file axes (..., I, J, K); outside the crop is `fill`."""
         lead = slices.shape[:-3]
-        stack = np.full((*lead, *self._stack), fill, slices.dtype)
+        stack = np.full((*lead, *self.stack), fill, slices.dtype)
         d, h, w = (slice(a, a + n) for a, n in zip(self.start, self.size, strict=True))
         stack[..., d, h, w] = slices
         canonical = np.moveaxis(stack, len(lead), len(lead) + self.axis)
@@ -101,7 +101,7 @@ class Restore:
     def to_slices(self, ijk: npt.ArrayLike) -> Float:
         """File voxels (N, 3) to (slice, row, column) of the network's, in pixels of the padded slices, not rounded."""
         canonical = self.orientation.apply_points(ijk)
-        stack: Float = canonical[:, list(self._axes)] - np.array(self.start)
+        stack: Float = canonical[:, list(self.axes)] - np.array(self.start)
         stack[:, 0] = (stack[:, 0] + 0.5) / self.joined - 0.5
         for column, (n, m) in enumerate(zip(self.size[1:], self.sampled, strict=True), start=1):
             stack[:, column] = (stack[:, column] + 0.5) * m / n - 0.5
@@ -110,14 +110,14 @@ class Restore:
     def crop_voxels(self, ijk: npt.ArrayLike) -> npt.NDArray[np.intp]:
         """File voxels (N, 3) to voxels (N, 3) of the crop (D, H, W); may lie outside it."""
         canonical = self.orientation.apply_points(ijk)
-        moved: npt.NDArray[np.intp] = np.rint(canonical[:, list(self._axes)] - np.array(self.start)).astype(np.intp)
+        moved: npt.NDArray[np.intp] = np.rint(canonical[:, list(self.axes)] - np.array(self.start)).astype(np.intp)
         return moved
 
     def file_box(self, start: int, stop: int) -> tuple[slice, slice, slice]:
         """Block of file voxels that slices start..stop of the crop fill."""
         marks = np.array([[start, 0, 0], [stop - 1, self.size[1] - 1, self.size[2] - 1]]) + np.array(self.start)
         canonical = np.empty((2, 3))
-        canonical[:, list(self._axes)] = marks
+        canonical[:, list(self.axes)] = marks
         ends = self.orientation.invert_points(canonical)
         i, j, k = (slice(int(a), int(b) + 1) for a, b in zip(ends.min(0), ends.max(0), strict=True))
         return i, j, k
@@ -135,10 +135,8 @@ class Case:
     restore: Restore
 
 
-def preprocess(
-    volume: Volume, plan: Plan, labels: LabelMap | None = None, name: str = "", *, mirrored: bool = False
-) -> Case:
-    """Volume (C, I, J, K) to a case; `mirrored` along the plan's axis, if it has one.
+def preprocess(volume: Volume, plan: Plan, labels: LabelMap | None = None, name: str = "") -> Case:
+    """Volume (C, I, J, K) to a case.
 
     Raises:
         InputError: another number of channels than the plan's, or labels on another grid.
@@ -147,8 +145,6 @@ def preprocess(
         wanted = ", ".join(plan.channels)
         raise InputError(f"{name or 'image'}: {volume.data.shape[0]} channels where the model needs {wanted}")
     geometry, orientation = volume.geometry.canonical()
-    if mirrored and plan.mirrored:
-        orientation = orientation.mirrored("RAS".index(plan.mirrored))
     stack = np.moveaxis(orientation.apply(volume.data), 1 + plan.axis, 1)
     start, size = _box(stack) if plan.crop_to_nonzero else ((0, 0, 0), stack.shape[1:])
     window = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
@@ -175,6 +171,19 @@ def preprocess(
         truth = _resize_labels(truth_stack[middle].copy(order="C"), restore.sampled)
         truth = np.pad(truth, ((0, 0), (0, pad[3]), (0, pad[1])))
     return Case(name, image.numpy(), truth, restore)
+
+
+def mirrored(case: Case, axis: int) -> Case:
+    """The case as if its volume's header stated a canonical axis in plane the other way round; labels are left out."""
+    restore = case.restore
+    place = restore.axes.index(axis)
+    pixels = tuple(slice(n) for n in restore.sampled)  # padding stays at the end
+    image = case.image.copy()
+    image[..., pixels[0], pixels[1]] = np.flip(image[..., pixels[0], pixels[1]], 1 + place)
+    start = list(restore.start)
+    start[place] = restore.stack[place] - restore.start[place] - restore.size[place]
+    turned = replace(restore, orientation=restore.orientation.mirrored(axis), start=(start[0], start[1], start[2]))
+    return Case(case.name, image, None, turned)
 
 
 def normalise(channel: Tensor, scheme: IntensityScheme) -> Tensor:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from s2vnet.data.plan import Plan
-from s2vnet.data.preprocess import Case, Restore, preprocess, with_neighbours
+from s2vnet.data.preprocess import Case, Restore, mirrored, preprocess, with_neighbours
 from s2vnet.infer.engine import Progress, VolumeEngine, combine
 from s2vnet.infer.strays import tidied
 from s2vnet.model.checkpoint import Trained, choose_device, load_model
@@ -139,8 +139,7 @@ class Segmenter:
         """The volume as the network sees it. Raises InputError for another number of channels."""
         case = preprocess(volume, self.plan, name=name)
         if self.plan.mirrored:
-            other = preprocess(volume, self.plan, name=name, mirrored=True)
-            case = max(other, case, key=self._recognised)
+            case = max(mirrored(case, "RAS".index(self.plan.mirrored)), case, key=self._recognised)
         return case
 
     def unlike(self, volume: Volume, case: Case) -> list[str]:
