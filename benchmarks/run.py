@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     _keep_inputs(dataset, device, out)
     _plan(recipe, data, out)
     runs = [
-        Run(recipe, data, out, fold, seed, method, device)
+        Run(recipe, data, out, fold, seed, method, device, arguments.budget)
         for fold in folds
         for seed in seeds
         for method in methods
@@ -91,9 +91,9 @@ def run(arguments: argparse.Namespace) -> None:
     ]
     if not runs:
         raise InputError(f"nothing to run: {'; '.join(f'{method} {why}' for method, why in skipped.items())}")
-    for one in runs:
+    for one in runs if arguments.budget is None else ():
         if one.method not in UNTRAINED and OURS not in methods and not replace(one, method=OURS).trained:
-            raise InputError(f"run {OURS} first: the seconds that it takes are what {one.method} gets")
+            raise InputError(f"run {OURS} first: the seconds that it takes are what {one.method} gets; or --budget")
     for one in sorted(runs, key=lambda r: r.method != OURS):  # ours first: its seconds are the others' budget
         if not one.trained:
             _apart(train_stage, one)
@@ -246,6 +246,13 @@ def _report(arguments: argparse.Namespace, recipe: Recipe, runs: Sequence[Run], 
     typer.echo(f"{out / 'report.md'}")
 
 
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
 def main() -> None:
     """Any expected error becomes one line and exit code 1; an interrupt 130."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -256,6 +263,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="some of the recipe's")
     parser.add_argument("--folds", nargs="+", help=f"numbers, or {FINAL}")
     parser.add_argument("--seeds", nargs="+", help="some of the recipe's")
+    parser.add_argument(
+        "--budget", type=_seconds, help="seconds of each opponent's training, to run it beside ours; default: ours'"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
         "--test", action="store_true", help=f"open the test cases (fold {FINAL} unless folds are named)"

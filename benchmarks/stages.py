@@ -83,6 +83,8 @@ class Run:
     seed: int
     method: Method
     device: str
+    budget: float | None = None
+    """Seconds of an opponent's training; None: those that ours took, times the recipe's share."""
 
     @property
     def folder(self) -> Path:
@@ -185,6 +187,14 @@ def network_of(method: Method, plan: Plan, patch: opponents.Patch, spacing: list
     return opponents.build(method, channels, plan.num_classes, patch, spacing)
 
 
+def budget_of(run: Run, device: str) -> float:
+    """Seconds that an opponent trains. Raises InputError if ours was trained on another device."""
+    ours = json.loads((replace(run, method=OURS).folder / "trained.json").read_text())
+    if ours["device"] != device:
+        raise InputError(f"{OURS} was trained on {ours['device']}: its seconds are no budget for {device}")
+    return float(ours["cpu_seconds" if device == "cpu" else "seconds"] * run.recipe.budget_share)
+
+
 def train_stage(run: Run) -> None:
     """Train and write `trained.json`."""
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -216,10 +226,7 @@ def train_stage(run: Run) -> None:
         found = {"seconds": history[-1]["seconds"], "cpu_seconds": history[-1]["cpu_seconds"]}
     else:
         device = choose_device(run.device)
-        ours = json.loads((replace(run, method=OURS).folder / "trained.json").read_text())
-        if ours["device"] != device.type:
-            raise InputError(f"{OURS} was trained on {ours['device']}: its seconds are no budget for {device.type}")
-        budget = ours["cpu_seconds" if device.type == "cpu" else "seconds"] * run.recipe.budget_share
+        budget = run.budget or budget_of(run, device.type)
         patch = opponents.patch_of(run.method, cases, plan, run.recipe.patch_3d)
         spacing = list(opponents.grid_of(cases, plan))[-len(patch) :]
         torch.manual_seed(config.seed)

@@ -32,6 +32,8 @@ NAMES = {
     "litemedsam": "LiteMedSAM, true box per slice",
     "shipped": "S2VNet as it is shipped",
 }
+SLACK = 0.01
+"""Share by which an opponent's seconds may differ from its budget, for a step ends when it ends."""
 MOST_ROWS = 100
 """Rows of a training's history that a report keeps."""
 
@@ -121,8 +123,7 @@ def markdown(report: Found, picture: Callable[[str], str | None] = lambda name: 
 def _about(report: Found) -> str:
     cases, seeds = len(next(iter(report["methods"].values()))["automatic"]["cases"]), report["seeds"]
     text = f"Scored: {report['scored']}; cases: {cases}; seeds: {', '.join(map(str, seeds))}. "
-    text += f"`{report['command']}`, {report['date']}, {report['hardware']}. Every opponent had the seconds "
-    text += f"that ours took on the same fold and seed, times {report['budget_share']:g}. "
+    text += f"`{report['command']}`, {report['date']}, {report['hardware']}. {_budget(report)} "
     if SHIPPED in report["methods"]:
         text += f"How {NAMES[SHIPPED]} was trained is in its model card. "
     rates = [f"{NAMES[m]} {rate:g}" for m, rate in report.get("learning_rates", {}).items()]  # older reports have none
@@ -132,6 +133,16 @@ def _about(report: Found) -> str:
     for method, why in report["skipped"].items():
         text += f"\n{NAMES[method]} was skipped: {why}.\n"
     return text
+
+
+def _budget(report: Found) -> str:
+    key = "cpu_seconds" if report["device"] == "cpu" else "seconds"
+    seconds = {m: _number(f["cost"][key]) for m, f in report["methods"].items() if m not in UNTRAINED}
+    ours, share = seconds.pop(OURS, math.nan), report["budget_share"]
+    if all(abs(given - ours * share) <= SLACK * ours * share for given in seconds.values()):
+        return f"Every opponent had the seconds that ours took on the same fold and seed, times {share:g}."
+    each = ", ".join(f"{NAMES[m]} {given:.0f}" for m, given in seconds.items())
+    return f"Seconds of training: {NAMES[OURS]} {_f(ours, '.0f')}, {each}."
 
 
 def _interactive(methods: Mapping[str, Found]) -> str:

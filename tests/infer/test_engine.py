@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -33,7 +34,7 @@ def masks(sweep: Sweep, start: int = 0, stop: int = DEPTH) -> Tensor:
 @pytest.fixture(params=["aggregated", "previous", "none"])
 def engine(request: pytest.FixtureRequest, make_model: Callable[..., S2VNet]) -> VolumeEngine:
     """24 slices of noise, encoded, per kind of propagation; weights under which a prompt's reach ends."""
-    return VolumeEngine(make_model(reach=0.02, assignment="soft", propagation=request.param), slices_of(DEPTH))
+    return VolumeEngine.encode(make_model(reach=0.02, assignment="soft", propagation=request.param), slices_of(DEPTH))
 
 
 def test_no_prompts_are_the_automatic_result(engine: VolumeEngine) -> None:
@@ -86,7 +87,7 @@ def test_a_prompted_result_does_not_depend_on_earlier_ones(engine: VolumeEngine)
 
 
 def test_prompts_far_apart_add_up(make_model: Callable[..., S2VNet]) -> None:
-    engine = VolumeEngine(make_model(propagation="none"), slices_of(DEPTH))
+    engine = VolumeEngine.encode(make_model(propagation="none"), slices_of(DEPTH))
     one, other, both = (engine.prompted(p) for p in ({3: click()}, {20: click(2)}, {3: click(), 20: click(2)}))
     for a, b, c in zip(one, other, both, strict=True):
         assert torch.equal(masks(c, 0, 12), masks(a, 0, 12))
@@ -94,21 +95,82 @@ def test_prompts_far_apart_add_up(make_model: Callable[..., S2VNet]) -> None:
 
 
 def test_slices_encoded_at_once_change_nothing(make_model: Callable[..., S2VNet]) -> None:
-    one, many = (VolumeEngine(make_model(), slices_of(7), batch=n) for n in (1, 16))
+    one, many = (VolumeEngine.encode(make_model(), slices_of(7), batch=n) for n in (1, 16))
     torch.testing.assert_close(one.features.mask, many.features.mask)
     scores = [combine(engine.automatic, 0, 7) for engine in (one, many)]
     torch.testing.assert_close(*scores, atol=2e-3, rtol=0)
 
 
 def test_a_single_slice_works(make_model: Callable[..., S2VNet]) -> None:
-    engine = VolumeEngine(make_model(), slices_of(1))
+    engine = VolumeEngine.encode(make_model(), slices_of(1))
     assert combine(engine.automatic, 0, 1).shape == (1, 3, SIZE, SIZE)
     assert [sweep.changed for sweep in engine.prompted({0: click()})] == [range(1), range(1)]
 
 
 def test_progress_counts_up_to_all_units(make_model: Callable[..., S2VNet]) -> None:
     told: list[tuple[int, int]] = []
-    engine = VolumeEngine(make_model(), slices_of(5), batch=2, progress=lambda done, total: told.append((done, total)))
+    engine = VolumeEngine.encode(
+        make_model(), slices_of(5), batch=2, progress=lambda done, total: told.append((done, total))
+    )
     assert told == [(n, 10) for n in (2, 4, 5, *range(6, 11))]
     engine.prompted({0: click()})
     assert len(told) == 8
+
+
+class Ended(Exception):
+    """By whoever watches."""
+
+
+def test_what_is_told_to_be_passed_stays(engine: VolumeEngine) -> None:
+    told: list[tuple[range, Tensor, Tensor]] = []
+
+    def watch(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
+        told.append((passed, *(masks(sweep, passed.start, passed.stop) for sweep in sweeps)))
+
+    whole = engine.prompted({11: click()}, watch)
+    assert told[0][0] == range(11, 12)
+    for (before, *_), (after, *_) in itertools.pairwise(told):
+        assert after.start <= before.start < before.stop <= after.stop
+    for passed, *found in told:
+        for one, sweep in zip(found, whole, strict=True):
+            assert torch.equal(one, masks(sweep, passed.start, passed.stop))
+
+
+def test_the_newest_prompt_is_answered_in_the_first_step(engine: VolumeEngine) -> None:
+    prompts = {4: click(), 17: click(2)}
+    engine.prompted(prompts)
+    told: list[range] = []
+    engine.prompted(prompts | {12: click()}, lambda sweeps, passed: told.append(passed))
+    assert 12 in told[0]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_ended_early_it_changes_nothing_and_loses_nothing(engine: VolumeEngine, steps: int) -> None:
+    expected, prompts = engine.prompted({5: click()}), {5: click(), 9: click(2)}
+    whole = engine.prompted(prompts)
+    told: list[range] = []
+
+    def end(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
+        told.append(passed)
+        if len(told) == steps:
+            raise Ended
+
+    engine.prompted({5: click()})
+    with pytest.raises(Ended):
+        engine.prompted(prompts, end)
+    decoded: list[range] = []
+    again = engine.prompted(prompts, lambda sweeps, passed: decoded.append(passed))
+    assert all(torch.equal(masks(a), masks(b)) for a, b in zip(again, whole, strict=True))
+    assert all(torch.equal(masks(a), masks(b)) for a, b in zip(engine.prompted({5: click()}), expected, strict=True))
+    fresh: list[range] = []
+    engine.prompted({5: click()})
+    engine.prompted(prompts, lambda sweeps, passed: fresh.append(passed))
+    assert len(decoded) == len(fresh) - steps
+
+
+def test_packed_and_unpacked_it_answers_the_same(engine: VolumeEngine) -> None:
+    again = VolumeEngine.unpack(engine.model, engine.pack())
+    assert again.nbytes == engine.nbytes
+    for prompts in ({}, {5: click(), 17: click(2)}):
+        for a, b in zip(engine.prompted(prompts), again.prompted(prompts), strict=True):
+            assert torch.equal(masks(a), masks(b))

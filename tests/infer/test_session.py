@@ -13,9 +13,11 @@ import numpy.typing as npt
 import pytest
 
 from s2vnet.data.plan import Plan
+from s2vnet.data.preprocess import Region
 from s2vnet.data.seen import Seen
+from s2vnet.infer.answers import prompt_voxels
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.infer.session import Session, prompt_voxels, read_log
+from s2vnet.infer.session import Session, read_log
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Scribble
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
@@ -143,6 +145,108 @@ def test_rounds_and_detours_to_one_log_give_one_result(session: Session, labels_
     session.add(second, third)
     assert session.log == (first, second, third)
     np.testing.assert_array_equal(session.labels, expected)
+
+
+def test_slices_are_told_of_as_they_are_done(session: Session) -> None:
+    session.add(PROMPTS["point"])
+    shown, regions = session.labels.copy(), []
+
+    def watch(region: Region, block: Labels) -> None:
+        regions.append(region)
+        shown[region] = block
+
+    session.show(session.history.add(PROMPTS["scribble"], PROMPTS["lasso"]), watch)
+    assert len(regions) > 1
+    assert regions[0][2].start <= SQUARE[0][2] < regions[0][2].stop
+    for entry in (PROMPTS["scribble"], PROMPTS["lasso"]):
+        assert not isinstance(entry, Lock)
+        assert (shown[tuple(prompt_voxels(entry).T)] == entry.class_id).all()
+    if session.segmenter.plan.seen is None and not session.segmenter.plan.smallest_part:
+        np.testing.assert_array_equal(shown, session.labels)
+    changed = np.zeros(SHAPE, bool)
+    for region in regions:
+        changed[region] = True
+    assert changed[shown != session.labels].all()
+
+
+def test_locked_classes_are_told_of_as_they_stay(session: Session) -> None:
+    session.lock(2)
+    locked = session.labels == 2
+
+    def watch(region: Region, block: Labels) -> None:
+        assert (block[locked[region]] == 2).all()
+
+    session.show(session.history.add(PROMPTS["scribble"]), watch)
+
+
+def test_the_automatic_result_is_told_of(segmenter: Segmenter, bordered: Volume) -> None:
+    shown = np.zeros(SHAPE, np.uint8)
+
+    def watch(region: Region, block: Labels) -> None:
+        shown[region] = block
+
+    session = Session(segmenter, bordered, watch=watch)
+    if segmenter.plan.seen is None and not segmenter.plan.smallest_part:
+        np.testing.assert_array_equal(shown, session.labels)
+
+
+def test_work_that_is_ended_changes_nothing(session: Session, labels_of: Callable[..., Labels]) -> None:
+    session.add(PROMPTS["point"])
+    before, history = session.labels.copy(), session.history
+
+    def end(region: Region, block: Labels) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        session.show(history.add(PROMPTS["scribble"]), end)
+    np.testing.assert_array_equal(session.labels, before)
+    assert session.history is history
+    session.show(history.add(PROMPTS["scribble"]).add(PROMPTS["mask"]))
+    np.testing.assert_array_equal(session.labels, labels_of(*session.log))
+    session.undo()
+    assert session.log == (PROMPTS["point"], PROMPTS["scribble"])
+    np.testing.assert_array_equal(session.labels, labels_of(*session.log))
+
+
+def test_put_away_it_answers_the_same(session: Session, labels_of: Callable[..., Labels], tmp_path: Path) -> None:
+    session.add(PROMPTS["point"])
+    before, size, wanted = session.labels.copy(), session.nbytes, session.next_to_check()
+    session.put_away(tmp_path / "cached.safetensors")
+    session.put_away(tmp_path / "nothing more to put away")
+    assert session.nbytes == 0 < size
+    np.testing.assert_array_equal(session.labels, before)
+    assert session.next_to_check() == wanted
+    session.add(PROMPTS["mask"])
+    np.testing.assert_array_equal(session.labels, labels_of(*session.log))
+
+
+def test_what_was_put_away_and_lost_is_said(session: Session, tmp_path: Path) -> None:
+    session.put_away(tmp_path / "cached.safetensors")
+    (tmp_path / "cached.safetensors").write_bytes(b"\0")
+    with pytest.raises(InputError, match=r"is lost .*; open the scan again"):
+        session.add(PROMPTS["point"])
+
+
+def test_the_next_slice_to_check_is_none_that_was_prompted(session: Session) -> None:
+    seen = set()
+    while (found := session.next_to_check()) is not None:
+        axis, index = found
+        assert axis == 2
+        assert index not in seen
+        seen.add(index)
+        session.add_point(0, (9, 9, index))
+    assert len(seen) > 1
+
+
+def test_reset_can_be_undone(session: Session) -> None:
+    automatic = session.labels.copy()
+    session.add(PROMPTS["point"])
+    session.add(PROMPTS["mask"])
+    session.reset()
+    assert session.log == ()
+    np.testing.assert_array_equal(session.labels, automatic)
+    session.undo()
+    assert session.log == (PROMPTS["point"], PROMPTS["mask"])
 
 
 def test_a_round_of_clicks(session: Session, labels_of: Callable[..., Labels]) -> None:

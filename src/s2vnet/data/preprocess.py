@@ -22,6 +22,8 @@ from s2vnet.types import InputError
 from s2vnet.volume.geometry import Geometry, LabelMap, Orientation, Volume
 
 Float = npt.NDArray[np.float64]
+Region = tuple[slice, slice, slice]
+"""Block of file voxels along i, j, k."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +96,15 @@ class Restore:
         canonical = np.moveaxis(stack, len(lead), len(lead) + self.axis)
         return np.ascontiguousarray(self.orientation.invert(canonical))
 
+    def own(self, d: int) -> tuple[int, int]:
+        """Slices of the crop that make the network's slice `d`."""
+        return d * self.joined, min((d + 1) * self.joined, self.size[0])
+
+    def block(self, slices: npt.NDArray[np.uint8], start: int) -> tuple[Region, npt.NDArray[np.uint8]]:
+        """Source pixels (n, H, W) of the crop's slices from `start` on, as a block of file voxels and its values."""
+        values = self.orientation.invert(np.moveaxis(slices, 0, self.axis))
+        return self.file_box(start, start + len(slices)), np.ascontiguousarray(values)
+
     def labels(self, slices: npt.NDArray[np.uint8]) -> LabelMap:
         """Label slices (D, H, W) of the crop to a label map on the file's grid."""
         return LabelMap(self.place(slices), self.geometry)  # type: ignore[arg-type]
@@ -113,7 +124,7 @@ class Restore:
         moved: npt.NDArray[np.intp] = np.rint(canonical[:, list(self.axes)] - np.array(self.start)).astype(np.intp)
         return moved
 
-    def file_box(self, start: int, stop: int) -> tuple[slice, slice, slice]:
+    def file_box(self, start: int, stop: int) -> Region:
         """Block of file voxels that slices start..stop of the crop fill."""
         marks = np.array([[start, 0, 0], [stop - 1, self.size[1] - 1, self.size[2] - 1]]) + np.array(self.start)
         canonical = np.empty((2, 3))

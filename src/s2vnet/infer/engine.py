@@ -2,11 +2,14 @@
 
 The result for a set of prompts is a pure function of the image and those prompts: prompted sweeps start from the
 automatic ones, never from an earlier prompted result. Automatic mode is the same call without prompts.
+
+A sweep can be watched, slice by slice, and ended early by whoever watches; what it has decoded is not lost by that.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -37,6 +40,8 @@ class Passed(NamedTuple):
     """(1, K, h, w) class probabilities, STORE type."""
     leaving: State
     """State leaving the slice; without its masks, which are those above."""
+    agrees: bool
+    """Whether every cell has the class that it has in the automatic sweep."""
 
 
 @dataclass
@@ -57,10 +62,36 @@ class Sweep:
         return range(min(self.slices), max(self.slices) + 1) if self.base and self.slices else range(0)
 
 
+_NONE = torch.empty(0)
+_CHANNELS_LAST = " channels last"
+_SWEEPS = ("rising", "falling")
+_LEAVING = tuple(part for part in State._fields if part != "masks")
+
+Watch = Callable[[tuple[Sweep, Sweep], range], None]
+"""Told after each step of both sweeps which slices both have passed, a range that only grows; may raise to end them."""
+
+
 class VolumeEngine:
     """Cached features of a volume and its automatic sweeps."""
 
-    def __init__(self, model: S2VNet, slices: Tensor, batch: int = 8, progress: Progress | None = None) -> None:
+    def __init__(self, model: S2VNet, features: Features, automatic: tuple[Sweep, Sweep] | None = None) -> None:
+        """Args: the network in eval mode, features of all slices, and the automatic sweeps where they are known."""
+        self.model = model
+        self.features = features
+        self.depth = len(features.mask)
+        self._device = features.mask.device
+        self._known: dict[_Key, Passed] = {}
+        self.automatic = automatic or self._sweep({}, None, None)
+
+    @classmethod
+    def encode(
+        cls,
+        model: S2VNet,
+        slices: Tensor,
+        batch: int = 8,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+    ) -> VolumeEngine:
         """Encode all slices and run both automatic sweeps.
 
         Args:
@@ -68,21 +99,66 @@ class VolumeEngine:
             slices: (D, C, H, W), H and W multiples of `model.stride`.
             batch: slices encoded at once.
             progress: told of encoded and decoded slices.
+            watch: told of slices that both automatic sweeps have passed.
         """
-        self.model = model
-        self.depth = len(slices)
+        depth = len(slices)
         progress = progress or (lambda done, total: None)
         with torch.inference_mode():
 
             def parts() -> Iterator[Features]:
-                for start in range(0, self.depth, batch):
+                for start in range(0, depth, batch):
                     yield model.encode(slices[start : start + batch])
-                    progress(min(start + batch, self.depth), 2 * self.depth)
+                    progress(min(start + batch, depth), 2 * depth)
 
-            self.features = Features.collect(parts(), self.depth)
-        self._device = self.features.mask.device
-        self._known: dict[_Key, Passed] = {}
-        self.automatic = self._sweep({}, None, lambda done: progress(self.depth + done, 2 * self.depth))
+            features = Features.collect(parts(), depth)
+        steps = itertools.count(depth + 1)
+
+        def told(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
+            progress(next(steps), 2 * depth)
+            if watch is not None:
+                watch(sweeps, passed)
+
+        engine = cls(model, features, (Sweep(), Sweep()))
+        engine.automatic = engine._sweep({}, None, told)
+        return engine
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes of what is cached, the automatic sweeps among it."""
+        kept = [passed for sweep in self.automatic for passed in sweep.slices.values()]
+        tensors = [*self.features.tensors, *(p.masks for p in kept), *(t for p in kept for t in p.leaving)]
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def pack(self) -> dict[str, Tensor]:
+        """All that is cached, as named tensors; :meth:`unpack` makes the same engine of them."""
+        packed = {}
+        for n, tensor in enumerate(self.features.tensors):
+            if tensor.is_contiguous():
+                packed[f"features.{n}"] = tensor
+            else:  # kept as it lies in memory: another layout would be summed in another order
+                packed[f"features.{n}{_CHANNELS_LAST}"] = tensor.permute(0, 2, 3, 1).contiguous()
+        for name, sweep in zip(_SWEEPS, self.automatic, strict=True):
+            passed = [sweep[d] for d in range(self.depth)]
+            packed[f"{name}.masks"] = torch.cat([p.masks for p in passed])
+            for part in _LEAVING:
+                packed[f"{name}.{part}"] = torch.cat([getattr(p.leaving, part) for p in passed])
+        return packed
+
+    @classmethod
+    def unpack(cls, model: S2VNet, packed: Mapping[str, Tensor]) -> VolumeEngine:
+        """The engine that was packed, for the same network."""
+        tensors = []
+        for n in range(sum(name.startswith("features.") for name in packed)):
+            last = packed.get(f"features.{n}{_CHANNELS_LAST}")
+            tensors.append(packed[f"features.{n}"] if last is None else last.permute(0, 3, 1, 2))
+        features = Features.of(tensors)
+        sweeps = []
+        for name in _SWEEPS:
+            parts = {part: packed[f"{name}.{part}"].split(1) for part in _LEAVING}
+            masks = packed[f"{name}.masks"].split(1)
+            leaving = [State(masks=_NONE, **{p: parts[p][d] for p in _LEAVING}) for d in range(len(masks))]
+            sweeps.append(Sweep({d: Passed(masks[d], leaving[d], True) for d in range(len(masks))}))
+        return cls(model, features, (sweeps[0], sweeps[1]))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -90,59 +166,56 @@ class VolumeEngine:
         height, width = self.features.mask.shape[-2:]
         return height, width
 
-    def prompted(self, prompts: Mapping[int, Tensor]) -> tuple[Sweep, Sweep]:
+    def prompted(self, prompts: Mapping[int, Tensor], watch: Watch | None = None) -> tuple[Sweep, Sweep]:
         """Both sweeps under prompt maps (K, 4, h, w) by slice; the automatic ones when there are none.
 
         They are the automatic sweeps, decoded anew from each prompted slice on until they agree with them again.
         """
-        return self._sweep(prompts, self.automatic) if prompts else self.automatic
+        return self._sweep(prompts, self.automatic, watch) if prompts else self.automatic
 
     def _sweep(
-        self,
-        prompts: Mapping[int, Tensor],
-        base: tuple[Sweep, Sweep] | None,
-        told: Callable[[int], None] = lambda done: None,
+        self, prompts: Mapping[int, Tensor], base: tuple[Sweep, Sweep] | None, watch: Watch | None
     ) -> tuple[Sweep, Sweep]:
         """Rising and falling sweep, a slice of each at a time.
 
         Both go through the decoder together, rising first and falling second, even where one of them has nothing left
-        to do: so what one gives cannot depend, not by a rounding, on what the other one needs.
+        to do: so what one gives cannot depend, not by a rounding, on what the other one needs. What an earlier round
+        decoded from the same states and prompts is taken from there; this saves time and changes nothing.
         """
         with torch.inference_mode():
             start = self.model.initial_state(self.features.at([0, 0]), torch.tensor([1.0, -1.0], device=self._device))
             signatures = {d: _digest(maps.cpu().numpy().tobytes()) for d, maps in prompts.items()}
             orders = (range(self.depth), range(self.depth)[::-1])
-            courses = [
-                _Course(order, signatures, base and base[n], self._carried, _rows(start, n))
+            known = self._known
+            kept: dict[_Key, Passed] = {}
+            courses = tuple(
+                _Course(order, signatures, base and base[n], self._carried, _rows(start, n), known, kept)
                 for n, order in enumerate(orders)
-            ]
-            known, self._known = self._known, {}
+            )
+            sweeps = courses[0].sweep, courses[1].sweep
             nothing = torch.zeros(self.model.config.num_classes, PROMPT_MAPS, *self.size, device=self._device)
 
             def steps() -> Iterator[tuple[Features, Tensor]]:
-                while True:
-                    for course in courses:
-                        course.advance()
-                    if not any(course.going for course in courses):
-                        return
+                while any(course.going for course in courses):
                     maps = torch.stack([prompts.get(course.slice, nothing) for course in courses])
                     yield self.features.at([course.slice for course in courses]), maps
 
             def decode(features: Features, state: State, maps: Tensor) -> Decoded:
-                rows = [_rows(state, n) if c.anew is None else c.anew for n, c in enumerate(courses)]
-                decoded = _remembered(courses, known, rows, self._carried)
-                return decoded or self._decode(features, _join(rows), maps)
+                rows = [_rows(state, n) if c.entering is None else c.entering for n, c in enumerate(courses)]
+                return self._decode(features, _join(rows), maps)
 
-            for number, decoded in enumerate(propagate(decode, steps(), start)):
-                for n, course in enumerate(courses):
-                    if course.going:
-                        leaving = _rows(decoded.state, n)._replace(masks=_NONE)
-                        passed = Passed(decoded.logits[n : n + 1], leaving)
-                        course.take(passed)
-                        if base:
-                            self._known[course.key] = passed
-                told(number + 1)
-        return courses[0].sweep, courses[1].sweep
+            try:
+                for decoded in propagate(decode, steps(), start):
+                    for n, course in enumerate(courses):
+                        course.take(decoded.logits[n : n + 1], _rows(decoded.state, n)._replace(masks=_NONE))
+                    rising, falling = (course.decided for course in courses)
+                    if watch is not None:
+                        watch(sweeps, range(self.depth - falling, max(rising, self.depth - falling)))
+            except BaseException:
+                self._known = known | kept
+                raise
+            self._known = kept if base else {}
+        return sweeps
 
     def _decode(self, features: Features, state: State, maps: Tensor) -> Decoded:
         """Decode slices; probabilities in place of logits, rounded to STORE, also in the state."""
@@ -167,70 +240,69 @@ class _Course:
         base: Sweep | None,
         carried: Callable[[State, Tensor], State],
         first: State,
+        known: Mapping[_Key, Passed],
+        kept: dict[_Key, Passed],
     ) -> None:
         self.sweep = Sweep({}, base)
         self.going = True
         """Whether there is a slice to decode."""
-        self.anew: State | None = first
+        self.entering: State | None = first
         """State that the slice is entered with when it does not follow on the one decoded before."""
-        self.key = b""
-        """Of the slice: equal keys mean equal entering states and equal prompts."""
+        self._key = b""  # equal keys mean equal entering states and equal prompts
         self._order, self._signatures, self._base, self._carried = order, signatures, base, carried
-        self._first = first
+        self._first, self._known, self._kept = first, known, kept
         self._position = -1
         self._following = False
+        self._advance()
 
     @property
     def slice(self) -> int:
         """The slice to decode (any slice when there is none)."""
         return self._order[min(self._position, len(self._order) - 1)]
 
-    def advance(self) -> None:
-        """Go to the next slice that needs decoding: every slice, or those that may differ from the base sweep."""
+    @property
+    def decided(self) -> int:
+        """Slices, from where the sweep starts, of which it is known what it gives."""
+        return self._position
+
+    def take(self, masks: Tensor, leaving: State) -> None:
+        """Keep the slice as decoded, and go on to the next that has to be."""
+        if self.going:
+            agrees = self._base is None or torch.equal(strongest(masks), strongest(self._base[self.slice].masks))
+            self._keep(Passed(masks, leaving, agrees))
+            self.entering = None
+            self._advance()
+
+    def _advance(self) -> None:
+        """To the next slice that needs decoding: every slice, or those that may differ from the base sweep."""
+        self._next()
+        while self.going and (passed := self._known.get(self._key)) is not None:
+            self._keep(passed)
+            self.entering = self._carried(passed.leaving, passed.masks)
+            self._next()
+
+    def _keep(self, passed: Passed) -> None:
+        self.sweep.slices[self.slice] = self._kept[self._key] = passed
+        following = self._order[self._position + 1 : self._position + 2]
+        self._following = self._base is None or any(d in self._signatures for d in following) or not passed.agrees
+
+    def _next(self) -> None:
         self._position += 1
-        self.anew = None
-        if not self._following and self.going:
+        if not self._following:
             while self._base and self._position < len(self._order) and self.slice not in self._signatures:
                 self._position += 1
-            self.key = _digest(f"{self._order.step} {self._position}".encode())
-            self.anew = self._entering()
+            self._key = _digest(f"{self._order.step} {self._position}".encode())
+            self.entering = self._departing()
         self.going = self._position < len(self._order)
         if self.going:
-            self.key = _digest(self.key + self._signatures.get(self.slice, b""))
+            self._key = _digest(self._key + self._signatures.get(self.slice, b""))
 
-    def take(self, passed: Passed) -> None:
-        """Keep the slice as decoded; go on with the next unless the sweep has come back to its base."""
-        self.sweep.slices[self.slice] = passed
-        following = self._order[self._position + 1 : self._position + 2]
-        self._following = (
-            self._base is None
-            or any(d in self._signatures for d in following)
-            or not torch.equal(strongest(passed.masks), strongest(self._base[self.slice].masks))
-        )
-
-    def _entering(self) -> State:
+    def _departing(self) -> State:
+        """State in which the base sweep enters the slice."""
         if self._base is None or self._position == 0:
             return self._first
         before = self._base[self._order[self._position - 1]]
         return self._carried(before.leaving, before.masks)
-
-
-_NONE = torch.empty(0)
-
-
-def _remembered(
-    courses: Sequence[_Course],
-    known: Mapping[_Key, Passed],
-    rows: Sequence[State],
-    carried: Callable[[State, Tensor], State],
-) -> Decoded | None:
-    """What an earlier round decoded from the same states and prompts; this saves time and changes nothing."""
-    if not all(c.key in known for c in courses if c.going):
-        return None
-    found = [known[c.key] if c.going else None for c in courses]
-    states = [row if f is None else carried(f.leaving, f.masks) for f, row in zip(found, rows, strict=True)]
-    masks = torch.cat([row.masks.to(STORE) if f is None else f.masks for f, row in zip(found, rows, strict=True)])
-    return Decoded(masks, _NONE, (), _join(states))
 
 
 def _rows(state: State, n: int) -> State:

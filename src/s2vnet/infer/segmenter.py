@@ -14,7 +14,7 @@ from torch import Tensor
 
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, Restore, mirrored, preprocess, with_neighbours
-from s2vnet.infer.engine import Progress, VolumeEngine, combine
+from s2vnet.infer.engine import Progress, VolumeEngine, Watch, combine
 from s2vnet.infer.strays import tidied
 from s2vnet.model.checkpoint import Trained, choose_device, load_model
 from s2vnet.model.clustering import strongest
@@ -165,11 +165,13 @@ class Segmenter:
         extent = decoded.logits.softmax(1)[:, 1:].sum((2, 3)).sqrt()
         return float((decoded.presence[:, 1:].sigmoid() * extent).amax(0).sum())
 
-    def engine(self, case: Case, model: S2VNet, progress: Progress | None = None) -> VolumeEngine:
+    def engine(
+        self, case: Case, model: S2VNet, progress: Progress | None = None, watch: Watch | None = None
+    ) -> VolumeEngine:
         """Encode a case and sweep it in both directions."""
         depth = case.image.shape[1]
         slices = torch.from_numpy(with_neighbours(case.image, range(depth), self.plan.context_slices))
-        return VolumeEngine(model, slices.to(self.device), progress=progress)
+        return VolumeEngine.encode(model, slices.to(self.device), progress=progress, watch=watch)
 
     def segment(self, volume: Volume, progress: Progress | None = None) -> Segmentation:
         """Segment a volume (C, I, J, K) automatically.

@@ -1,43 +1,46 @@
 """An interactive session over one volume. Its result is a function of the image and the prompt log, nothing else.
 
 So undo is exact, any prompt can be removed, and a saved log replays to the same labels. Slices are encoded once;
-a prompt costs decoder passes only (:meth:`s2vnet.infer.engine.VolumeEngine.prompted`).
+a prompt costs decoder passes only (:meth:`s2vnet.infer.engine.VolumeEngine.prompted`), and what they give can be looked
+at slice by slice while they run.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from s2vnet.atomic import replacing
-from s2vnet.infer.engine import Progress, combine
-from s2vnet.infer.segmenter import Segmentation, Segmenter
-from s2vnet.infer.strays import Cells, find_strays, winner_of, without_strays
-from s2vnet.model.prompts import Stroke, draw, touched
+from s2vnet.data.preprocess import Region
+from s2vnet.infer.answers import Answer, Answers, Frozen, Prompts, Watch, is_box, prompt_voxels
+from s2vnet.infer.engine import Progress, VolumeEngine
+from s2vnet.infer.history import History, Log
+from s2vnet.infer.segmenter import Segmenter
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Prompt, Scribble, Voxel
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
 LOG_FORMAT = 1
-_NOWHERE = np.empty(0, np.intp)
-Region = tuple[slice, slice, slice]
-Frozen = Mapping[int, npt.NDArray[np.bool_]]
-"""Voxels (I, J, K) of each locked class."""
+PROMPTED_AROUND = 2
+"""The network's slices on either side of a prompted one that are taken for checked."""
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 
 
 class Session:
     """Prompts on one volume; label values and voxel indices ``i j k`` are the file's."""
 
-    def __init__(self, segmenter: Segmenter, volume: Volume, progress: Progress | None = None) -> None:
+    def __init__(
+        self, segmenter: Segmenter, volume: Volume, progress: Progress | None = None, watch: Watch | None = None
+    ) -> None:
         """Encode the volume and segment it automatically.
 
         Raises:
@@ -47,25 +50,31 @@ class Session:
             raise InputError("a session works with one model, not an ensemble; name one model")
         self.segmenter = segmenter
         self.geometry = volume.geometry
-        self._case = segmenter.prepare(volume)
-        self.unlike = segmenter.unlike(volume, self._case)
+        case = segmenter.prepare(volume)
+        self._restore = case.restore
+        self.unlike = segmenter.unlike(volume, case)
         """In what the volume lies outside of what the network was trained on, a line each."""
-        self._engine = segmenter.engine(self._case, segmenter.models[0], progress)
-        self._log: tuple[Entry, ...] = ()
-        self._undone: list[tuple[Entry, ...]] = []
-        self._past: list[tuple[Entry, ...]] = []
-        self._automatic_scores = combine(self._engine.automatic, 0, self._engine.depth).half()
-        self._winner = winner_of(self._automatic_scores) if segmenter.plan.smallest_part else None
-        self._strays = None if self._winner is None else find_strays(self._winner, segmenter.plan.smallest_part, {})
-        self._automatic = self._segmentation(()).label_slices(0, self._case.restore.size[0])
-        self._labels, self._frozen = self._result(())
+        seen = watch and Answers.watching(case.restore, watch)
+        engine = segmenter.engine(case, segmenter.models[0], progress, seen)
+        self._ready: Answers | None = Answers(segmenter, case.restore, engine)
+        self._away: Path | None = None
+        self._history = History()
+        self._locked: dict[Log, npt.NDArray[np.bool_]] = {}
+        self._shown: Answer | None = None
+        self._shown, self._frozen = self._result(())
+        self._labels = self._shown.labels
         self.changed_region: Region | None = None
         """Smallest block of file voxels that the last operation changed; None when it changed nothing."""
 
     @property
-    def log(self) -> tuple[Entry, ...]:
+    def history(self) -> History:
+        """What has been said and undone."""
+        return self._history
+
+    @property
+    def log(self) -> Log:
         """Prompts and locks in the order they were given."""
-        return self._log
+        return self._history.log
 
     @property
     def labels(self) -> npt.NDArray[np.uint8]:
@@ -75,12 +84,12 @@ class Session:
     @property
     def result(self) -> LabelMap:
         """Current label map on the file's grid."""
-        return LabelMap(self._labels.copy(), self.geometry)
+        return LabelMap(self.labels.copy(), self.geometry)
 
     @property
     def notes(self) -> list[str]:
         """What the log says that a user should know: prompts that a later one or a lock overrules."""
-        return _notes(self._log, self._frozen, self.geometry.shape)
+        return _notes(self.log, self._frozen, self.geometry.shape)
 
     def add_point(self, class_id: int, voxel: Voxel, positive: bool = True) -> None:
         """Click: this voxel is (not) of the class. Raises InputError outside the volume or for an unknown class."""
@@ -116,7 +125,7 @@ class Session:
 
     def add(self, *entries: Entry) -> None:
         """Take prompts of any number of classes in one round; all of them or, when one is wrong, none."""
-        self._move_checked((*self._log, *entries))
+        self.show(self._history.add(*entries))
 
     def add_round(self, points: Sequence[Point]) -> None:
         """One round of clicks (:class:`s2vnet.evaluate.protocol.Interactive`)."""
@@ -124,29 +133,96 @@ class Session:
 
     def remove(self, index: int) -> None:
         """Take any entry out of the log. Raises InputError when there is none with this number."""
-        if not 0 <= index < len(self._log):
-            raise InputError(f"no prompt number {index}; the log has {len(self._log)}")
-        self._move((*self._log[:index], *self._log[index + 1 :]))
+        self.show(self._history.remove(index))
+
+    def reset(self) -> None:
+        """Take everything out of the log; can be undone."""
+        self.show(self._history.move(()))
 
     def undo(self) -> bool:
         """Go back one operation; False when there is none."""
-        if not self._past:
-            return False
-        before = self._log
-        self._show(self._past[-1])
-        self._past.pop()
-        self._undone.append(before)
-        return True
+        before = self._history
+        self.show(before.undo())
+        return self._history is not before
 
     def redo(self) -> bool:
         """Take back the last undo; False when there is none."""
-        if not self._undone:
-            return False
-        before = self._log
-        self._show(self._undone[-1])
-        self._undone.pop()
-        self._past.append(before)
-        return True
+        before = self._history
+        self.show(before.redo())
+        return self._history is not before
+
+    def show(self, history: History, watch: Watch | None = None) -> None:
+        """Work out what a history's log gives and take it over; an error or interrupt on the way changes nothing.
+
+        Args:
+            history: any number of operations away from the present one.
+            watch: told of slices as they are done, those with the newest prompt first.
+
+        Raises:
+            InputError: a prompt outside the volume or of an unknown class.
+        """
+        if history is self._history:
+            return
+        self.check(*history.log)
+        shown, frozen = self._result(history.log, watch)
+        box = np.nonzero(shown.labels != self.labels)
+        found = [slice(int(a.min()), int(a.max()) + 1) for a in box] if len(box[0]) else None
+        self.changed_region = (found[0], found[1], found[2]) if found else None
+        self._history, self._shown, self._labels, self._frozen = history, shown, shown.labels, frozen
+        self._locked = {log: mask for log, mask in self._locked.items() if log == history.log[: len(log)]}
+
+    def check(self, *entries: Entry) -> None:
+        """Raise InputError for a prompt outside the volume, damaged, or of an unknown class."""
+        for entry in entries:
+            self._check(entry)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes of what is cached; 0 while it is put away. The labels come to a byte a voxel beside it."""
+        shown = 0 if self._shown is None else self._shown.segmentation.scores.nbytes
+        return shown + (0 if self._ready is None else self._ready.nbytes)
+
+    def put_away(self, path: Path) -> None:
+        """Write what is cached to a safetensors file and free its memory; the next prompt reads it again.
+
+        Raises:
+            InputError: the system refuses to.
+        """
+        if self._ready is None:
+            return
+        with replacing(path) as temporary:
+            save_file(self._ready.engine.pack(), temporary)
+        self._ready, self._away, self._shown = None, path, None
+
+    @property
+    def _answers(self) -> Answers:
+        """What is cached, read again where it was put away. Raises InputError if that is not there any more."""
+        if self._ready is None:
+            assert self._away is not None
+            try:
+                packed = load_file(self._away, device=str(self.segmenter.device))
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"{self._away}: what was cached is lost ({error}); open the scan again") from error
+            engine = VolumeEngine.unpack(self.segmenter.models[0], packed)
+            self._ready = Answers(self.segmenter, self._restore, engine)
+        return self._ready
+
+    def next_to_check(self) -> tuple[int, int] | None:
+        """Axis of the file and index of the slice where the network is least sure, away from prompts; None for none.
+
+        Unsure is the entropy of the class probabilities, summed over the slice.
+        """
+        restore, shown = self._restore, self._shown or self._result(self.log)[0]
+        doubt = torch.special.entr(shown.segmentation.scores.float().clamp(0, 1)).sum((1, 2, 3)).cpu().numpy()
+        for entry in self.log:
+            if not isinstance(entry, Lock):
+                d = np.rint(restore.to_slices(prompt_voxels(entry))[:, 0]).astype(int)
+                doubt[max(0, d.min() - PROMPTED_AROUND) : d.max() + PROMPTED_AROUND + 1] = -1
+        if doubt.max() <= 0:
+            return None
+        start, stop = restore.own(int(doubt.argmax()))
+        axis = restore.orientation.axes[restore.axis]
+        return axis, restore.file_box((start + stop) // 2, (start + stop) // 2 + 1)[axis].start
 
     def save_log(self, path: Path | str) -> None:
         """Write the prompt log as JSON. Raises InputError when the system refuses to."""
@@ -156,7 +232,7 @@ class Session:
             "shape": self.geometry.shape,
             "affine": self.geometry.affine.tolist(),
             "classes": self.segmenter.class_names,
-            "entries": _entries.dump_python(list(self._log), mode="json"),
+            "entries": _entries.dump_python(list(self.log), mode="json"),
             "notes": self.notes,
         }
         with replacing(Path(path)) as temporary:
@@ -173,7 +249,7 @@ class Session:
         if content["model_sha256"] != self.segmenter.sha256:
             raise InputError(f"{path}: log of another model; use the model with sha256 {content['model_sha256']:.12}")
         try:
-            self._move_checked(content["entries"])
+            self.show(self._history.move(tuple(content["entries"])))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -196,172 +272,20 @@ class Session:
         if isinstance(entry, Mask):
             entry.voxels()
 
-    def _move_checked(self, log: Sequence[Entry]) -> None:
-        for entry in log:
-            self._check(entry)
-        self._move(tuple(log))
-
-    def _move(self, log: tuple[Entry, ...]) -> None:
-        before = self._log
-        self._show(log)
-        self._past.append(before)
-        self._undone.clear()
-
-    def _show(self, log: tuple[Entry, ...]) -> None:
-        """Take over a log and its result; an error or interrupt on the way changes nothing."""
-        labels, frozen = self._result(log)
-        box = np.nonzero(labels != self._labels)
-        found = [slice(int(a.min()), int(a.max()) + 1) for a in box] if len(box[0]) else None
-        self.changed_region = (found[0], found[1], found[2]) if found else None
-        self._log, self._labels, self._frozen = log, labels, frozen
-
-    def _result(self, log: tuple[Entry, ...]) -> tuple[npt.NDArray[np.uint8], Frozen]:
-        """Labels (I, J, K) of a log: the network's answer, then the prompted voxels themselves, then locks."""
+    def _result(self, log: Log, watch: Watch | None = None) -> tuple[Answer, Frozen]:
+        """What a log gives, and the voxels that its locks hold."""
         frozen: dict[int, npt.NDArray[np.bool_]] = {}
-        prompts: tuple[Prompt, ...] = ()
-        for entry in log:
+        prompts: Prompts = ()
+        for number, entry in enumerate(log, start=1):
             if not isinstance(entry, Lock):
                 prompts = (*prompts, entry)
             elif entry.locked:
-                frozen[entry.class_id] = self._answer(prompts, frozen) == entry.class_id
+                if (until := log[:number]) not in self._locked:
+                    self._locked[until] = self._answers.answer(prompts, frozen).labels == entry.class_id
+                frozen[entry.class_id] = self._locked[until]
             else:
                 frozen.pop(entry.class_id, None)
-        return self._answer(prompts, frozen), frozen
-
-    def _answer(self, prompts: tuple[Prompt, ...], frozen: Frozen) -> npt.NDArray[np.uint8]:
-        segmentation = self._segmentation(prompts)
-        start, stop = self._case.restore.reached(*self._span)
-        stack = self._automatic.copy() if prompts else self._automatic
-        if prompts and stop > start:
-            stack[start:stop] = segmentation.label_slices(start, stop)
-        labels: npt.NDArray[np.uint8] = self._case.restore.place(stack)  # type: ignore[assignment]
-        flat = labels.reshape(-1)
-        denied: dict[int, npt.NDArray[np.intp]] = {}
-        named: dict[int, npt.NDArray[np.intp]] = {}
-        boxes: list[Box] = []
-        for prompt in prompts:
-            own = prompt.class_id
-            if _is_box(prompt):
-                boxes.append(prompt)
-                where = np.setdiff1d(np.flatnonzero(flat == own), named.get(own, _NOWHERE))
-                self._relabel(flat, where[self._beyond(prompt, self._ijk(where))], segmentation, denied, boxes, [own])
-                continue
-            where = np.ravel_multi_index(tuple(prompt_voxels(prompt).T), labels.shape)
-            before = denied.get(own, _NOWHERE)
-            if prompt.positive:
-                denied[own] = np.setdiff1d(before, where)
-                named[own] = np.union1d(named.get(own, _NOWHERE), where)
-                flat[where] = own
-            else:
-                denied[own] = np.union1d(before, where)
-                self._relabel(flat, where[flat[where] == own], segmentation, denied, boxes, [own])
-        for class_id, mask in frozen.items():
-            labels[mask] = class_id
-        if frozen:
-            excess = np.isin(labels, list(frozen)) & ~np.any(list(frozen.values()), axis=0)
-            self._relabel(flat, np.flatnonzero(excess), segmentation, denied, boxes, frozen)
-        return labels
-
-    def _ijk(self, flat: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Voxels (N, 3) of flat indices (N,)."""
-        return np.stack(np.unravel_index(flat, self.geometry.shape), 1)
-
-    def _beyond(self, box: Box, voxels: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """Which voxels (N, 3) lie outside a box on the slices that it spans."""
-        inside = (voxels >= np.array(box.start)) & (voxels < np.array(box.stop))
-        axis = self._case.restore.orientation.axes[self._case.restore.axis]
-        beyond: npt.NDArray[np.bool_] = inside[:, axis] & ~inside.all(1)
-        return beyond
-
-    def _relabel(
-        self,
-        flat: npt.NDArray[np.uint8],
-        where: npt.NDArray[np.intp],
-        segmentation: Segmentation,
-        denied: Mapping[int, npt.NDArray[np.intp]],
-        boxes: Sequence[Box],
-        never: Iterable[int],
-    ) -> None:
-        """Give voxels (flat indices) the most probable class but `never`, and none denied them if there is another.
-
-        Voxels outside the crop ask its nearest voxel.
-        """
-        restore = self._case.restore
-        voxels = self._ijk(where)
-        places = np.clip(restore.crop_voxels(voxels), 0, np.array(restore.size) - 1)
-        for d in np.unique(places[:, 0]).tolist():
-            here = places[:, 0] == d
-            rows, columns = places[here, 1], places[here, 2]
-            scores = next(segmentation.source(d, d + 1))[0].cpu().numpy()[:, rows, columns]
-            for class_id, voxels_denied in denied.items():
-                scores[class_id, np.isin(where[here], voxels_denied)] -= 2
-            for box in boxes:
-                scores[box.class_id, self._beyond(box, voxels[here])] -= 2
-            scores[list(never)] -= 4
-            flat[where[here]] = scores.argmax(0)
-
-    def _segmentation(self, prompts: tuple[Prompt, ...]) -> Segmentation:
-        """The network's answer to prompts; ``_span`` then says which slices may differ from the automatic ones."""
-        engine = self._engine
-        strokes = [s for s in map(self._stroke, prompts) if s is not None]
-        reach = engine.model.config.prompt_reach
-        slices = touched(strokes, engine.depth, reach)
-        classes = len(self.segmenter.class_names)
-        maps = draw(strokes, torch.tensor(slices, dtype=torch.float32), classes, engine.size, reach)
-        sweeps = engine.prompted({d: maps[n].to(self.segmenter.device) for n, d in enumerate(slices)})
-        spans = [s.changed for s in sweeps if slices]
-        self._span = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
-        start, stop = self._span
-        scores = self._automatic_scores
-        if stop > start:
-            scores = scores.clone()
-            scores[start:stop] = combine(sweeps, start, stop).half()
-        return Segmentation(self._case.restore, self._tidied(scores, strokes), self.segmenter.class_names)
-
-    def _tidied(self, scores: Tensor, strokes: Sequence[Stroke]) -> Tensor:
-        """Scores without strays; ``_span`` then takes in the slices whose strays are others than without prompts.
-
-        For a prompt can make a part far away the largest of its class, or no longer that.
-        """
-        if self._winner is None or self._strays is None:
-            return scores
-        (start, stop), winner, strays = self._span, self._winner.copy(), self._strays
-        winner[start:stop] = winner_of(scores[start:stop])
-        if strokes:
-            strays = find_strays(winner, self.segmenter.plan.smallest_part, _named(strokes))
-            changed = np.flatnonzero((strays != self._strays).any((1, 2))).tolist()
-            ends = [*changed[:1], *changed[-1:], *([start, stop - 1] if stop > start else [])]
-            if ends:
-                self._span = min(ends), max(ends) + 1
-        return without_strays(scores, winner, strays)
-
-    def _stroke(self, prompt: Prompt) -> Stroke | None:
-        """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
-        restore, stride = self._case.restore, self.segmenter.plan.stem_stride
-        if _is_box(prompt):
-            crop = restore.file_box(0, restore.size[0])
-            low = np.maximum(prompt.start, [s.start for s in crop])
-            high = np.minimum(prompt.stop, [s.stop for s in crop]) - 1
-            voxels = np.array([low, high])
-            if (high < low).any():
-                return None
-        else:
-            voxels = prompt_voxels(prompt)
-        cells = restore.to_slices(voxels)
-        cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
-        if restore.joined > 1:
-            cells[:, 0] = cells[:, 0].round()
-        if _is_box(prompt):  # drawn where it is tightest, if anywhere; elsewhere it only says where the class is not
-            cells[:, 0] = cells[:, 0].mean().round()
-        elif not isinstance(prompt, Point):
-            cells = np.unique(np.rint(cells), axis=0)
-        inside = (cells > -0.5).all(1) & (cells < np.array([self._engine.depth, *self._engine.size]) - 0.5).all(1)
-        cells = cells[inside]
-        if not len(cells):
-            return None
-        kind = "box" if _is_box(prompt) else "point" if isinstance(prompt, Point | Scribble) else "region"
-        tensor = torch.from_numpy(cells).float()
-        return Stroke(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]
+        return self._answers.answer(prompts, frozen, watch, self._shown and self._shown.sweeps), frozen
 
 
 def read_log(path: Path) -> dict[str, Any]:
@@ -386,53 +310,6 @@ def read_log(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a prompt log, or damaged ({str(error).splitlines()[0]})") from error
     checked: dict[str, Any] = content
     return checked
-
-
-def _named(strokes: Sequence[Stroke]) -> dict[int, Cells]:
-    """Cells of the mask grid that belong to a class because a user says so; a box's corners do not."""
-    named: dict[int, list[Cells]] = {}
-    for s in strokes:
-        if s.positive and s.kind != "box":
-            named.setdefault(s.class_id, []).append(np.rint(s.cells.numpy()).astype(np.intp))
-    return {class_id: np.concatenate(cells) for class_id, cells in named.items()}
-
-
-def prompt_voxels(prompt: Prompt) -> npt.NDArray[np.intp]:
-    """File voxels (N, 3) that a prompt names; a box names those inside it."""
-    if isinstance(prompt, Point):
-        return np.array([prompt.voxel], np.intp)
-    if isinstance(prompt, Scribble):
-        return np.array(prompt.voxels, np.intp)
-    if isinstance(prompt, Mask):
-        return prompt.voxels()
-    if isinstance(prompt, Box):
-        ranges = (np.arange(a, b) for a, b in zip(prompt.start, prompt.stop, strict=True))
-        return np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3)
-    return _inside(prompt)
-
-
-def _is_box(prompt: Entry) -> TypeGuard[Box]:
-    """Whether it says where a class ends; "not in this box" is a statement on the voxels inside, as a mask's."""
-    return isinstance(prompt, Box) and prompt.positive
-
-
-def _inside(lasso: Lasso) -> npt.NDArray[np.intp]:
-    """Voxels whose centres lie in the polygon or on its edges."""
-    from matplotlib.path import Path as Polygon
-
-    vertices = np.array(lasso.vertices)
-    flat = np.delete(vertices, lasso.axis, axis=1)
-    low, high = flat.min(0), flat.max(0)
-    grid = np.stack(np.meshgrid(*(np.arange(a, b + 1) for a, b in zip(low, high, strict=True)), indexing="ij"), -1)
-    inside = grid.reshape(-1, 2)[Polygon(flat).contains_points(grid.reshape(-1, 2))]
-    edges = [
-        a + np.outer(np.arange(steps), b - a) // steps
-        for a, b in zip(flat, np.roll(flat, -1, axis=0), strict=True)
-        if (steps := int(np.gcd(*(b - a)))) > 0
-    ]
-    found = np.unique(np.concatenate([inside, flat, *edges]), axis=0)
-    voxels: npt.NDArray[np.intp] = np.insert(found, lasso.axis, vertices[0, lasso.axis], axis=1)
-    return voxels
 
 
 def _ends(prompt: Prompt) -> npt.NDArray[np.intp]:
@@ -460,7 +337,7 @@ def _notes(log: Sequence[Entry], frozen: Frozen, shape: tuple[int, int, int]) ->
         own, locks = (entry.class_id, entry.positive), [k for k, n in since.items() if n < number]
         if entry.class_id in locks:
             notes.append(f"prompt {number} speaks of class {entry.class_id}, which is locked: it changes nothing of it")
-        if _is_box(entry):
+        if is_box(entry):
             continue
         where = tuple(prompt_voxels(entry).T)
         for class_id in locks:

@@ -51,15 +51,22 @@ class Features(NamedTuple):
         for part in parts:
             if found is None:
                 found = part._each(lambda x: torch.empty_like(x[:1].expand(count, *x.shape[1:])))
-            for whole, piece in zip(found._tensors, part._tensors, strict=True):
+            for whole, piece in zip(found.tensors, part.tensors, strict=True):
                 whole[done : done + len(piece)] = piece
             done += len(part.mask)
         assert found is not None
         assert done == count
         return found
 
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> Features:
+        """Features of their :attr:`tensors`."""
+        layers = len(tensors) // 2
+        return cls(tensors[0], tuple(tensors[1 : 1 + layers]), tuple(tensors[1 + layers :]))
+
     @property
-    def _tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Mask features, then keys, then values."""
         return self.mask, *self.keys, *self.values
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Features:

@@ -1,0 +1,303 @@
+"""What prompts give on one encoded volume: the network's answer, then the prompted voxels themselves, then locks.
+
+A pure function of the image, the prompts and the locked voxels. Prompts come in voxels of the file and are brought to
+the network's grid here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from s2vnet.data.preprocess import Region, Restore
+from s2vnet.infer.engine import Sweep, VolumeEngine, combine
+from s2vnet.infer.engine import Watch as SweepWatch
+from s2vnet.infer.segmenter import Segmentation, Segmenter
+from s2vnet.infer.strays import Cells, find_strays, winner_of, without_strays
+from s2vnet.model.clustering import strongest
+from s2vnet.model.prompts import Stroke, draw, touched
+from s2vnet.types import Box, Entry, Lasso, Mask, Point, Prompt, Scribble
+
+Labels = npt.NDArray[np.uint8]
+Voxels = npt.NDArray[np.intp]
+Prompts = tuple[Prompt, ...]
+Frozen = Mapping[int, npt.NDArray[np.bool_]]
+"""Voxels (I, J, K) of each locked class."""
+Watch = Callable[[Region, Labels], None]
+"""Told of a block of file voxels and their labels as soon as a slice is done; may raise to end the work.
+
+They are as the network and the prompted voxels say; the labels in the end may differ where parts are taken for strays,
+where voxels lose a class, and between slices that were joined.
+"""
+_NOWHERE: Voxels = np.empty(0, np.intp)
+
+
+class Answer(NamedTuple):
+    """What prompts give."""
+
+    labels: Labels
+    """Class (I, J, K) of each voxel of the file."""
+    segmentation: Segmentation
+    """What the network says, before prompted voxels and locks have their way."""
+    sweeps: tuple[Sweep, Sweep]
+    """By which a later answer tells what it changes."""
+
+
+class Answers:
+    """An encoded volume, ready to answer."""
+
+    def __init__(self, segmenter: Segmenter, restore: Restore, engine: VolumeEngine) -> None:
+        self.segmenter, self.engine = segmenter, engine
+        self._restore = restore
+        self._scores = combine(engine.automatic, 0, engine.depth).half()
+        self._winner = winner_of(self._scores) if segmenter.plan.smallest_part else None
+        self._strays = None if self._winner is None else find_strays(self._winner, segmenter.plan.smallest_part, {})
+        self._stack = self._segmentation((), None)[0].label_slices(0, restore.size[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes that it takes up."""
+        arrays = (self._scores, self._stack, self._winner, self._strays)
+        return self.engine.nbytes + sum(array.nbytes for array in arrays if array is not None)
+
+    def answer(
+        self,
+        prompts: Prompts,
+        frozen: Frozen,
+        watch: Watch | None = None,
+        shown: tuple[Sweep, Sweep] | None = None,
+    ) -> Answer:
+        """Labels that prompts give.
+
+        Args:
+            prompts: in the order they were given.
+            frozen: what stays as it is.
+            watch: told of slices as they are done, but for those that `shown` has too.
+            shown: sweeps of the answer that the user sees now.
+        """
+        seen = watch and self.watching(self._restore, watch, prompts, frozen, shown)
+        segmentation, (start, stop), sweeps = self._segmentation(prompts, seen)
+        start, stop = self._restore.reached(start, stop)
+        stack = self._stack.copy() if prompts else self._stack
+        if prompts and stop > start:
+            stack[start:stop] = segmentation.label_slices(start, stop)
+        labels: Labels = self._restore.place(stack)  # type: ignore[assignment]
+        flat = labels.reshape(-1)
+        denied: dict[int, Voxels] = {}
+        named: dict[int, Voxels] = {}
+        boxes: list[Box] = []
+        for prompt in prompts:
+            own = prompt.class_id
+            if is_box(prompt):
+                boxes.append(prompt)
+                where = np.setdiff1d(np.flatnonzero(flat == own), named.get(own, _NOWHERE))
+                self._relabel(flat, where[self._beyond(prompt, self._ijk(where))], segmentation, denied, boxes, [own])
+                continue
+            where = np.ravel_multi_index(tuple(prompt_voxels(prompt).T), labels.shape)
+            before = denied.get(own, _NOWHERE)
+            if prompt.positive:
+                denied[own] = np.setdiff1d(before, where)
+                named[own] = np.union1d(named.get(own, _NOWHERE), where)
+                flat[where] = own
+            else:
+                denied[own] = np.union1d(before, where)
+                self._relabel(flat, where[flat[where] == own], segmentation, denied, boxes, [own])
+        for class_id, mask in frozen.items():
+            labels[mask] = class_id
+        if frozen:
+            excess = np.isin(labels, list(frozen)) & ~np.any(list(frozen.values()), axis=0)
+            self._relabel(flat, np.flatnonzero(excess), segmentation, denied, boxes, frozen)
+        return Answer(labels, segmentation, sweeps)
+
+    @staticmethod
+    def watching(
+        restore: Restore,
+        watch: Watch,
+        prompts: Prompts = (),
+        frozen: Frozen = {},  # noqa: B006
+        shown: tuple[Sweep, Sweep] | None = None,
+    ) -> SweepWatch:
+        """What tells of slices as both sweeps pass them, those next to the newest prompt first."""
+        told: set[int] = set()
+        said = [(p.class_id, prompt_voxels(p)) for p in prompts if p.positive and not is_box(p)]
+        newest = _cells(restore, prompts[-1])[:, 0].mean() if prompts else restore.depth / 2
+
+        def see(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
+            fresh = [d for d in passed if d not in told and not (shown and _same(sweeps, shown, d))]
+            told.update(passed)
+            for d in sorted(fresh, key=lambda d: abs(d - newest)):
+                start, stop = restore.own(d)
+                stack = strongest(restore.to_source(combine(sweeps, d, d + 1))).to(torch.uint8).cpu().numpy()
+                region, block = restore.block(np.repeat(stack, stop - start, 0), start)
+                for class_id, voxels in said:
+                    places = voxels - [axis.start for axis in region]
+                    inside = ((places >= 0) & (places < block.shape)).all(1)
+                    block[tuple(places[inside].T)] = class_id
+                for class_id, mask in frozen.items():
+                    block[mask[region]] = class_id
+                watch(region, block)
+
+        return see
+
+    def _ijk(self, flat: Voxels) -> Voxels:
+        """Voxels (N, 3) of flat indices (N,)."""
+        return np.stack(np.unravel_index(flat, self._restore.geometry.shape), 1)
+
+    def _beyond(self, box: Box, voxels: Voxels) -> npt.NDArray[np.bool_]:
+        """Which voxels (N, 3) lie outside a box on the slices that it spans."""
+        inside = (voxels >= np.array(box.start)) & (voxels < np.array(box.stop))
+        axis = self._restore.orientation.axes[self._restore.axis]
+        beyond: npt.NDArray[np.bool_] = inside[:, axis] & ~inside.all(1)
+        return beyond
+
+    def _relabel(
+        self,
+        flat: Labels,
+        where: Voxels,
+        segmentation: Segmentation,
+        denied: Mapping[int, Voxels],
+        boxes: Sequence[Box],
+        never: Iterable[int],
+    ) -> None:
+        """Give voxels (flat indices) the most probable class but `never`, and none denied them if there is another.
+
+        Voxels outside the crop ask its nearest voxel.
+        """
+        restore = self._restore
+        voxels = self._ijk(where)
+        places = np.clip(restore.crop_voxels(voxels), 0, np.array(restore.size) - 1)
+        for d in np.unique(places[:, 0]).tolist():
+            here = places[:, 0] == d
+            rows, columns = places[here, 1], places[here, 2]
+            scores = next(segmentation.source(d, d + 1))[0].cpu().numpy()[:, rows, columns]
+            for class_id, voxels_denied in denied.items():
+                scores[class_id, np.isin(where[here], voxels_denied)] -= 2
+            for box in boxes:
+                scores[box.class_id, self._beyond(box, voxels[here])] -= 2
+            scores[list(never)] -= 4
+            flat[where[here]] = scores.argmax(0)
+
+    def _segmentation(
+        self, prompts: Prompts, watch: SweepWatch | None
+    ) -> tuple[Segmentation, tuple[int, int], tuple[Sweep, Sweep]]:
+        """The network's answer to prompts, which of its slices may differ from the automatic ones, and its sweeps."""
+        engine = self.engine
+        strokes = [s for s in map(self._stroke, prompts) if s is not None]
+        reach = engine.model.config.prompt_reach
+        slices = touched(strokes, engine.depth, reach)
+        classes = len(self.segmenter.class_names)
+        maps = draw(strokes, torch.tensor(slices, dtype=torch.float32), classes, engine.size, reach)
+        sweeps = engine.prompted({d: maps[n].to(self.segmenter.device) for n, d in enumerate(slices)}, watch)
+        spans = [s.changed for s in sweeps if slices]
+        span = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
+        start, stop = span
+        scores = self._scores
+        if stop > start:
+            scores = scores.clone()
+            scores[start:stop] = combine(sweeps, start, stop).half()
+        scores, span = self._tidied(scores, strokes, span)
+        return Segmentation(self._restore, scores, self.segmenter.class_names), span, sweeps
+
+    def _tidied(
+        self, scores: Tensor, strokes: Sequence[Stroke], span: tuple[int, int]
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Scores without strays; the span then takes in the slices whose strays are others than without prompts.
+
+        For a prompt can make a part far away the largest of its class, or no longer that.
+        """
+        if self._winner is None or self._strays is None:
+            return scores, span
+        (start, stop), winner, strays = span, self._winner.copy(), self._strays
+        winner[start:stop] = winner_of(scores[start:stop])
+        if strokes:
+            strays = find_strays(winner, self.segmenter.plan.smallest_part, _named(strokes))
+            changed = np.flatnonzero((strays != self._strays).any((1, 2))).tolist()
+            ends = [*changed[:1], *changed[-1:], *([start, stop - 1] if stop > start else [])]
+            if ends:
+                span = min(ends), max(ends) + 1
+        return without_strays(scores, winner, strays), span
+
+    def _stroke(self, prompt: Prompt) -> Stroke | None:
+        """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
+        stride = self.segmenter.plan.stem_stride
+        cells = _cells(self._restore, prompt)
+        cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
+        if self._restore.joined > 1:
+            cells[:, 0] = cells[:, 0].round()
+        if is_box(prompt):  # drawn where it is tightest, if anywhere; elsewhere it only says where the class is not
+            cells[:, 0] = cells[:, 0].mean().round()
+        elif not isinstance(prompt, Point):
+            cells = np.unique(np.rint(cells), axis=0)
+        inside = (cells > -0.5).all(1) & (cells < np.array([self.engine.depth, *self.engine.size]) - 0.5).all(1)
+        cells = cells[inside]
+        if not len(cells):
+            return None
+        kind = "box" if is_box(prompt) else "point" if isinstance(prompt, Point | Scribble) else "region"
+        tensor = torch.from_numpy(cells).float()
+        return Stroke(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]
+
+
+def prompt_voxels(prompt: Prompt) -> Voxels:
+    """File voxels (N, 3) that a prompt names; a box names those inside it."""
+    if isinstance(prompt, Point):
+        return np.array([prompt.voxel], np.intp)
+    if isinstance(prompt, Scribble):
+        return np.array(prompt.voxels, np.intp)
+    if isinstance(prompt, Mask):
+        return prompt.voxels()
+    if isinstance(prompt, Box):
+        ranges = (np.arange(a, b) for a, b in zip(prompt.start, prompt.stop, strict=True))
+        return np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3)
+    return _inside(prompt)
+
+
+def is_box(prompt: Entry) -> TypeGuard[Box]:
+    """Whether it says where a class ends; "not in this box" is a statement on the voxels inside, as a mask's."""
+    return isinstance(prompt, Box) and prompt.positive
+
+
+def _cells(restore: Restore, prompt: Prompt) -> npt.NDArray[np.float64]:
+    """Slice, row and column (N, 3) of the network's that a prompt names; of a box, two corners within the crop."""
+    if not is_box(prompt):
+        return restore.to_slices(prompt_voxels(prompt))
+    crop = restore.file_box(0, restore.size[0])
+    low = np.maximum(prompt.start, [s.start for s in crop])
+    high = np.minimum(prompt.stop, [s.stop for s in crop]) - 1
+    return restore.to_slices(np.empty((0, 3)) if (high < low).any() else np.array([low, high]))
+
+
+def _same(sweeps: tuple[Sweep, Sweep], shown: tuple[Sweep, Sweep], d: int) -> bool:
+    return all(a[d] is b[d] for a, b in zip(sweeps, shown, strict=True))
+
+
+def _named(strokes: Sequence[Stroke]) -> dict[int, Cells]:
+    """Cells of the mask grid that belong to a class because a user says so; a box's corners do not."""
+    named: dict[int, list[Cells]] = {}
+    for s in strokes:
+        if s.positive and s.kind != "box":
+            named.setdefault(s.class_id, []).append(np.rint(s.cells.numpy()).astype(np.intp))
+    return {class_id: np.concatenate(cells) for class_id, cells in named.items()}
+
+
+def _inside(lasso: Lasso) -> Voxels:
+    """Voxels whose centres lie in the polygon or on its edges."""
+    from matplotlib.path import Path as Polygon
+
+    vertices = np.array(lasso.vertices)
+    flat = np.delete(vertices, lasso.axis, axis=1)
+    low, high = flat.min(0), flat.max(0)
+    grid = np.stack(np.meshgrid(*(np.arange(a, b + 1) for a, b in zip(low, high, strict=True)), indexing="ij"), -1)
+    inside = grid.reshape(-1, 2)[Polygon(flat).contains_points(grid.reshape(-1, 2))]
+    edges = [
+        a + np.outer(np.arange(steps), b - a) // steps
+        for a, b in zip(flat, np.roll(flat, -1, axis=0), strict=True)
+        if (steps := int(np.gcd(*(b - a)))) > 0
+    ]
+    found = np.unique(np.concatenate([inside, flat, *edges]), axis=0)
+    voxels: Voxels = np.insert(found, lasso.axis, vertices[0, lasso.axis], axis=1)
+    return voxels
