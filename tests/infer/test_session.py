@@ -13,13 +13,12 @@ import numpy.typing as npt
 import pytest
 
 from s2vnet.data.plan import Plan
-from s2vnet.data.preprocess import Region
 from s2vnet.data.seen import Seen
 from s2vnet.infer.answers import prompt_voxels
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session, read_log
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Scribble
-from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+from s2vnet.volume.geometry import Geometry, LabelMap, Region, Volume
 
 Labels = npt.NDArray[np.uint8]
 SHAPE = (18, 20, 13)

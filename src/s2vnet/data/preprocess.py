@@ -19,11 +19,9 @@ from torch import Tensor
 
 from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.types import InputError
-from s2vnet.volume.geometry import Geometry, LabelMap, Orientation, Volume
+from s2vnet.volume.geometry import Geometry, LabelMap, Orientation, Region, Volume
 
 Float = npt.NDArray[np.float64]
-Region = tuple[slice, slice, slice]
-"""Block of file voxels along i, j, k."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s2vnet.data.preprocess import Region, Restore
+from s2vnet.data.preprocess import Restore
 from s2vnet.infer.engine import Sweep, VolumeEngine, combine
 from s2vnet.infer.engine import Watch as SweepWatch
 from s2vnet.infer.segmenter import Segmentation, Segmenter
@@ -22,6 +22,7 @@ from s2vnet.infer.strays import Cells, find_strays, winner_of, without_strays
 from s2vnet.model.clustering import strongest
 from s2vnet.model.prompts import Stroke, draw, touched
 from s2vnet.types import Box, Entry, Lasso, Mask, Point, Prompt, Scribble
+from s2vnet.volume.geometry import Region
 
 Labels = npt.NDArray[np.uint8]
 Voxels = npt.NDArray[np.intp]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -27,6 +28,11 @@ def colours(count: int) -> npt.NDArray[np.float64]:
     rolled[:, 3] = OPACITY
     rolled[0, 3] = 0
     return rolled
+
+
+def hex_colours(count: int) -> list[str]:
+    """The same as ``#rrggbb``."""
+    return [to_hex(colour) for colour in colours(count)]
 
 
 def write_overlay(

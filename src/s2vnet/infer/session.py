@@ -21,13 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from s2vnet.atomic import replacing
-from s2vnet.data.preprocess import Region
 from s2vnet.infer.answers import Answer, Answers, Frozen, Prompts, Watch, is_box, prompt_voxels
 from s2vnet.infer.engine import Progress, VolumeEngine
 from s2vnet.infer.history import History, Log
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Prompt, Scribble, Voxel
-from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+from s2vnet.volume.geometry import Geometry, LabelMap, Region, Volume, bounding_box
 
 LOG_FORMAT = 1
 PROMPTED_AROUND = 2
@@ -59,6 +58,7 @@ class Session:
         self._ready: Answers | None = Answers(segmenter, case.restore, engine)
         self._away: Path | None = None
         self._history = History()
+        self._noted: list[str] | None = None
         self._locked: dict[Log, npt.NDArray[np.bool_]] = {}
         self._shown: Answer | None = None
         self._shown, self._frozen = self._result(())
@@ -89,7 +89,9 @@ class Session:
     @property
     def notes(self) -> list[str]:
         """What the log says that a user should know: prompts that a later one or a lock overrules."""
-        return _notes(self.log, self._frozen, self.geometry.shape)
+        if self._noted is None:
+            self._noted = _notes(self.log, self._frozen, self.geometry.shape)
+        return self._noted
 
     def add_point(self, class_id: int, voxel: Voxel, positive: bool = True) -> None:
         """Click: this voxel is (not) of the class. Raises InputError outside the volume or for an unknown class."""
@@ -165,16 +167,20 @@ class Session:
             return
         self.check(*history.log)
         shown, frozen = self._result(history.log, watch)
-        box = np.nonzero(shown.labels != self.labels)
-        found = [slice(int(a.min()), int(a.max()) + 1) for a in box] if len(box[0]) else None
-        self.changed_region = (found[0], found[1], found[2]) if found else None
+        self.changed_region = bounding_box(shown.labels != self.labels)
         self._history, self._shown, self._labels, self._frozen = history, shown, shown.labels, frozen
+        self._noted = None
         self._locked = {log: mask for log, mask in self._locked.items() if log == history.log[: len(log)]}
 
     def check(self, *entries: Entry) -> None:
         """Raise InputError for a prompt outside the volume, damaged, or of an unknown class."""
         for entry in entries:
             self._check(entry)
+
+    @property
+    def plane(self) -> int:
+        """File axis (0, 1 or 2 of i, j, k) across which the network's slices lie."""
+        return self._restore.orientation.axes[self._restore.axis]
 
     @property
     def nbytes(self) -> int:
@@ -221,7 +227,7 @@ class Session:
         if doubt.max() <= 0:
             return None
         start, stop = restore.own(int(doubt.argmax()))
-        axis = restore.orientation.axes[restore.axis]
+        axis = self.plane
         return axis, restore.file_box((start + stop) // 2, (start + stop) // 2 + 1)[axis].start
 
     def save_log(self, path: Path | str) -> None:

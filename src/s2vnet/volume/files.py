@@ -5,7 +5,8 @@ This is the only place where files meet arrays; from here on the world is RAS+ m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from s2vnet.atomic import replacing
 from s2vnet.types import InputError
 from s2vnet.volume import itk, nifti
 from s2vnet.volume.archive import is_zip, series_folder
-from s2vnet.volume.dicom import read_series
+from s2vnet.volume.dicom import read_series, series_geometry
 from s2vnet.volume.frames import Frames
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
@@ -71,6 +72,20 @@ def read_image(
         parts[0].geometry.require_same_grid(part.geometry, f"{names[0]} and {name}")
     data = parts[0].data if len(parts) == 1 else np.concatenate([part.data for part in parts])
     return Volume(data, parts[0].geometry)
+
+
+def read_geometry(path: Path | str) -> Geometry:
+    """Grid of a file, DICOM folder or zip archive, by headers alone; an archive is unpacked for that.
+
+    Raises:
+        InputError: missing or foreign file, or a header that names no usable grid.
+    """
+    path = Path(path)
+    if path.is_dir() or is_zip(path):
+        with series_folder(path) as folder:
+            return series_geometry(folder)
+    with _reading(path) as ending:
+        return nifti.read_geometry(path) if ending in nifti.ENDINGS else itk.read_geometry(path, ending)
 
 
 def read_labels(path: Path | str) -> LabelMap:
@@ -157,13 +172,19 @@ def _integers(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _read(path: Path, dtype: np.dtype[Any] | None) -> Frames:
+    # what float32 cannot hold becomes infinite and is counted as such by the caller
+    with _reading(path) as ending, np.errstate(over="ignore"):
+        return nifti.read(path, dtype) if ending in nifti.ENDINGS else itk.read(path, ending, dtype)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[str]:
+    """The ending of a file that is there; errors get its name."""
     ending = image_ending(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        # what float32 cannot hold becomes infinite and is counted as such by the caller
-        with np.errstate(over="ignore"):
-            return nifti.read(path, dtype) if ending in nifti.ENDINGS else itk.read(path, ending, dtype)
+        yield ending
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except MemoryError as error:

@@ -19,6 +19,8 @@ from s2vnet.types import InputError
 
 Shape = tuple[int, int, int]
 Float = npt.NDArray[np.float64]
+Region = tuple[slice, slice, slice]
+"""Block of voxels along i, j, k."""
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 MAX_VOXELS = 2**33
@@ -237,6 +239,15 @@ class LabelMap:
             raise InputError(f"labels must be integers, not {self.data.dtype}")
         if self.data.dtype not in (np.uint8, np.uint16):
             object.__setattr__(self, "data", _small_integers(self.data))
+
+
+def bounding_box(mask: npt.NDArray[np.bool_]) -> Region | None:
+    """Smallest block that holds all voxels of a mask (I, J, K); None where it is empty."""
+    sides = [np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    if not len(sides[0]):
+        return None
+    i, j, k = (slice(int(side[0]), int(side[-1]) + 1) for side in sides)
+    return i, j, k
 
 
 def _small_integers(data: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:

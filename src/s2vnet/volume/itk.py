@@ -78,26 +78,41 @@ def read(path: Path, ending: str, dtype: np.dtype[Any] | None) -> Frames:
     """
     import SimpleITK as sitk
 
+    with _header(path, ending) as reader:
+        geometry = geometry_of(reader)
+        components = reader.GetNumberOfComponents()
+        voxels = math.prod(reader.GetSize()) * components
+        if ending not in _DETACHED:
+            require_plausible(path, voxels)
+        image = reader.Execute()
+    stored = sitk.GetArrayViewFromImage(image)
+    if stored.dtype.kind == "c":
+        raise InputError("complex voxels; a grey-value volume is needed")
+    data = np.array(stored, dtype).reshape((-1, *geometry.shape[::-1], components))  # (T, K, J, I, C)
+    return Frames(data.transpose(0, 4, 3, 2, 1).reshape((-1, *geometry.shape)), geometry)
+
+
+def read_geometry(path: Path, ending: str) -> Geometry:
+    """Grid by the header alone. Raises InputError as :func:`read`."""
+    with _header(path, ending) as reader:
+        return geometry_of(reader)
+
+
+@contextmanager
+def _header(path: Path, ending: str) -> Iterator[Any]:
+    """A reader that has read the header; what ITK says of the file in one line."""
+    import SimpleITK as sitk
+
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO(_IO_NAMES[ending])
     try:
         with quiet():
             reader.ReadImageInformation()
-            geometry = geometry_of(reader)
-            components = reader.GetNumberOfComponents()
-            voxels = math.prod(reader.GetSize()) * components
-            if ending not in _DETACHED:
-                require_plausible(path, voxels)
-            image = reader.Execute()
+            yield reader
     except RuntimeError as error:
         kind = _IO_NAMES[ending].removesuffix("ImageIO")
         raise InputError(f"not a readable {kind} image; it is truncated, damaged or of another format") from error
-    stored = sitk.GetArrayViewFromImage(image)
-    if stored.dtype.kind == "c":
-        raise InputError("complex voxels; a grey-value volume is needed")
-    data = np.array(stored, dtype).reshape((-1, *geometry.shape[::-1], components))  # (T, K, J, I, C)
-    return Frames(data.transpose(0, 4, 3, 2, 1).reshape((-1, *geometry.shape)), geometry)
 
 
 def write(path: Path, ending: str, data: npt.NDArray[Any], geometry: Geometry) -> None:

@@ -6,6 +6,8 @@ import gzip
 import logging
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -31,6 +33,23 @@ def read(path: Path, dtype: np.dtype[Any] | None) -> Frames:
     Raises:
         InputError: not NIfTI, truncated (gzip's checksum too), colour or complex, sizes not in mm, no usable grid.
     """
+    with _opened(path) as stream:
+        frames = _frames(path, stream, dtype)
+        # nibabel stops at the last voxel; the checksum comes after it
+        while isinstance(stream, gzip.GzipFile) and stream.read(1 << 20):
+            pass
+        return frames
+
+
+def read_geometry(path: Path) -> Geometry:
+    """Grid by the header alone. Raises InputError as :func:`read`."""
+    with _opened(path) as stream:
+        return _image(stream)[1]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file, unzipped; what nibabel says of it in one line."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.imageglobals import logger
     from nibabel.spatialimages import HeaderDataError, HeaderTypeError
@@ -43,12 +62,7 @@ def read(path: Path, dtype: np.dtype[Any] | None) -> Frames:
     logger.addFilter(_mute)
     try:
         with path.open("rb") as file:
-            stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if zipped else file
-            frames = _frames(path, stream, dtype)
-            # nibabel stops at the last voxel; the checksum comes after it
-            while zipped and stream.read(1 << 20):
-                pass
-            return frames
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if zipped else file
     except InputError:
         raise
     except (*damaged, *refused) as error:
@@ -62,7 +76,8 @@ def _mute(record: logging.LogRecord) -> bool:
     return False
 
 
-def _frames(path: Path, stream: IO[bytes], dtype: np.dtype[Any] | None) -> Frames:
+def _image(stream: IO[bytes]) -> tuple[Any, Geometry]:
+    """nibabel's image, with nothing but its header read, and the grid that it names."""
     import nibabel as nib
 
     head = stream.read(4)
@@ -76,9 +91,13 @@ def _frames(path: Path, stream: IO[bytes], dtype: np.dtype[Any] | None) -> Frame
     if image.header.get_xyzt_units()[0] in ("meter", "micron"):
         raise InputError(f"voxel sizes in {image.header.get_xyzt_units()[0]}s; convert them to mm")
     i, j, k = (*shape, 1)[:3]
-    geometry = Geometry((i, j, k), image.affine, _codes(image))
-    frames = math.prod(shape[3:])
-    require_plausible(path, i * j * k * frames, stored.itemsize)
+    return image, Geometry((i, j, k), image.affine, _codes(image))
+
+
+def _frames(path: Path, stream: IO[bytes], dtype: np.dtype[Any] | None) -> Frames:
+    image, geometry = _image(stream)
+    (i, j, k), frames = geometry.shape, math.prod(image.shape[3:])
+    require_plausible(path, i * j * k * frames, image.header.get_data_dtype().itemsize)
     data = np.asarray(image.dataobj, dtype).reshape((i, j, k, frames), order="F")
     return Frames(np.moveaxis(data, -1, 0), geometry)
 

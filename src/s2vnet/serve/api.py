@@ -1,0 +1,213 @@
+"""s2vnet's own API: REST for everything, and a WebSocket for a viewer. This module knows HTTP only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Depends, Request, UploadFile, WebSocket, WebSocketDisconnect
+from fastapi.responses import FileResponse, Response
+from pydantic import TypeAdapter, ValidationError
+from starlette.background import BackgroundTask
+
+from s2vnet import __version__
+from s2vnet.infer.pictures import hex_colours
+from s2vnet.serve.held import Held, Operation
+from s2vnet.serve.schemas import Add, Info, LabelClass, Open, Problem, Remove, Replace, Scan, State, Step, Suggestion
+from s2vnet.serve.store import Store
+from s2vnet.types import InputError
+from s2vnet.volume.files import write_image, write_labels
+
+WAIT_S = 600.0
+"""Longest that a request for finished labels waits."""
+MOST_MESSAGES = 10_000
+"""Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
+MOST_BYTES_ASKED = 32 * 2**20
+"""Of one operation by WebSocket."""
+FORMATS = {"nii.gz": "application/gzip", "nrrd": "application/octet-stream", "mha": "application/octet-stream"}
+_operations: TypeAdapter[Operation] = TypeAdapter(Operation)
+_problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 403, 404, 422, 429, 503)}
+router = APIRouter(prefix="/api", responses=_problems)
+
+
+def _store(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+def _held(request: Request, name: str) -> Held:
+    return _store(request).get(name)
+
+
+AStore = Annotated[Store, Depends(_store)]
+ASession = Annotated[Held, Depends(_held)]
+
+
+@router.get("/info")
+def info(store: AStore) -> Info:
+    """The model, its classes, and this server's limits."""
+    settings, names = store.settings, store.segmenter.class_names
+    colours = hex_colours(max(names) + 1)
+    return Info(
+        version=__version__,
+        model=settings.model,
+        model_sha256=store.segmenter.sha256,
+        channels=store.segmenter.plan.channels,
+        classes=tuple(LabelClass(id=k, name=name, color=colours[k]) for k, name in names.items()),
+        max_upload_mb=settings.max_upload_mb,
+        max_voxels=settings.max_voxels,
+        token_needed=settings.token is not None,
+    )
+
+
+@router.get("/scans")
+def scans(store: AStore) -> list[Scan]:
+    """Scans in the data folder."""
+    return store.scans.listed()
+
+
+@router.post("/scans", status_code=201)
+def send_scan(store: AStore, file: UploadFile) -> Scan:
+    """Keep a scan on the server: NIfTI, NRRD, MetaImage, or DICOM files in a .zip."""
+    return store.scans.receive(file.filename or "", file.file)
+
+
+@router.post("/sessions", status_code=201)
+def open_session(store: AStore, wanted: Open) -> State:
+    """A session on a scan; reading, encoding and the automatic result follow in the background."""
+    return store.open(wanted.image).state()
+
+
+@router.get("/sessions/{name}")
+def state(held: ASession) -> State:
+    """How a session stands."""
+    return held.state()
+
+
+@router.delete("/sessions/{name}", status_code=204)
+def end(store: AStore, name: str) -> None:
+    """Close a session for good."""
+    store.end(name)
+
+
+@router.post("/sessions/{name}/prompts")
+def add(held: ASession, operation: Add) -> State:
+    """Prompts and locks as one operation."""
+    return held.ask(operation)
+
+
+@router.put("/sessions/{name}/prompts")
+def replace(held: ASession, operation: Replace) -> State:
+    """Another log as one operation."""
+    return held.ask(operation)
+
+
+@router.delete("/sessions/{name}/prompts/{index}")
+def remove(held: ASession, index: int) -> State:
+    """Take one entry out of the log."""
+    return held.ask(Remove(index=index))
+
+
+@router.post("/sessions/{name}/steps")
+def step(held: ASession, operation: Step) -> State:
+    """Undo, redo, or reset."""
+    return held.ask(operation)
+
+
+@router.get("/sessions/{name}/image", response_class=FileResponse)
+def image(held: ASession) -> Response:
+    """The image as the server reads it, as NIfTI."""
+    return _file(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+
+
+@router.get("/sessions/{name}/labels", response_class=FileResponse)
+def labels(held: ASession, format: str = "nii.gz") -> Response:
+    """Labels with everything in them that was asked for, on exactly the image's grid; waits for them."""
+    if format not in FORMATS:
+        raise InputError(f"no format {format!r}; choose one of {', '.join(FORMATS)}")
+    session = held.wait(WAIT_S)
+    return _file(held.name, format, lambda path: write_labels(path, session.result))
+
+
+@router.get("/sessions/{name}/log", response_class=FileResponse)
+def log(held: ASession) -> Response:
+    """The prompt log, as `s2vnet interact --log` reads and writes it."""
+    return _file(held.name, "json", held.wait(WAIT_S).save_log)
+
+
+@router.get("/sessions/{name}/suggestion")
+def suggestion(held: ASession) -> Suggestion | None:
+    """The slice where the network is least sure, away from prompts; null where there is none."""
+    found = held.wait(WAIT_S).next_to_check()
+    return None if found is None else Suggestion(axis=found[0], index=found[1])
+
+
+@router.websocket("/sessions/{name}/live")
+async def live(socket: WebSocket, name: str) -> None:
+    """Operations in; states, problems and blocks of labels out, in the order in which they came about."""
+    await socket.accept()
+    try:
+        held = await anyio.to_thread.run_sync(socket.app.state.store.get, name)
+    except InputError as error:
+        await socket.send_text(Problem(detail=str(error)).model_dump_json())
+        return await socket.close()
+    loop, messages = asyncio.get_running_loop(), asyncio.Queue[str | bytes | None](MOST_MESSAGES)
+
+    def put(message: str | bytes) -> None:
+        try:
+            messages.put_nowait(message)
+        except asyncio.QueueFull:
+            while not messages.empty():
+                messages.get_nowait()
+            messages.put_nowait(None)
+
+    def listener(message: str | bytes) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop ends before a thread does
+            loop.call_soon_threadsafe(put, message)
+
+    async def send() -> None:
+        while (message := await messages.get()) is not None:
+            await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
+        await socket.close(1013, "too slow a reader; connect again")
+
+    async def receive() -> None:
+        while True:
+            problem = await anyio.to_thread.run_sync(_ask, held, await socket.receive_text())
+            if problem is not None:
+                put(problem)
+
+    with held.listening(listener):
+        tasks = [asyncio.create_task(send()), asyncio.create_task(receive())]
+        done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
+        for task in done:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                task.result()
+
+
+def _ask(held: Held, text: str) -> str | None:
+    """Take an operation; the problem with it, if there is one."""
+    try:
+        if len(text) > MOST_BYTES_ASKED:
+            raise InputError("more than an operation can be")
+        held.ask(_operations.validate_json(text))
+    except ValidationError as error:
+        return Problem(detail=f"no operation: {error.errors()[0]['msg']}").model_dump_json()
+    except InputError as error:
+        return Problem(detail=str(error)).model_dump_json()
+    return None
+
+
+def _file(name: str, ending: str, write: Callable[[Path], None]) -> FileResponse:
+    """A file made for this answer alone."""
+    folder = tempfile.TemporaryDirectory(prefix="s2vnet-")
+    path = Path(folder.name) / f"{name[:8]}.{ending}"
+    write(path)
+    kind = FORMATS.get(ending, "application/json")
+    return FileResponse(path, media_type=kind, filename=path.name, background=BackgroundTask(folder.cleanup))

@@ -1,0 +1,82 @@
+"""The server: one application of the API and the viewer, behind the guard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+
+from s2vnet import __version__
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.serve import api, guard
+from s2vnet.serve.settings import Settings
+from s2vnet.serve.store import Full, Store
+from s2vnet.types import InputError
+
+VIEWER = Path(__file__).parent / "viewer"
+TEND_S = 5.0
+"""Seconds between two looks at leases and memory."""
+
+
+def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAPI:
+    """The application of a server.
+
+    Raises:
+        CheckpointError: no such model.
+        InputError: folders that are not there or cannot be written.
+    """
+    store = Store(settings, segmenter or Segmenter.from_pretrained(settings.model, device=settings.device))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tending = asyncio.create_task(_tend(store))
+        yield
+        tending.cancel()
+        store.close()
+
+    app = FastAPI(title="s2vnet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.store = store
+    app.add_middleware(guard.Guard, settings=settings)
+    app.add_exception_handler(InputError, _refused)
+    app.add_exception_handler(guard.TooLarge, _too_large)
+    app.include_router(api.router)
+    app.add_api_route("/healthz", _health, include_in_schema=False)
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.mount("/", StaticFiles(directory=VIEWER), name="viewer")
+    return app
+
+
+async def _tend(store: Store) -> None:
+    while True:
+        await asyncio.sleep(TEND_S)
+        await anyio.to_thread.run_sync(store.tend)
+
+
+def _health(request: Request) -> dict[str, Any]:
+    store: Store = request.app.state.store
+    return {"status": "ok", "sessions": store.count, "cached_mb": store.nbytes // 2**20}
+
+
+def _page(request: Request, token: str | None = None) -> Response:
+    if token is None:
+        return FileResponse(VIEWER / "index.html")
+    answer = RedirectResponse("/", 303)  # out of the address bar, and of the history
+    answer.set_cookie(guard.COOKIE, token, httponly=True, samesite="strict")
+    return answer
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status = 503 if isinstance(error, Full) else 404 if str(error).startswith("no such") else 422
+    headers = {"retry-after": "30"} if status == 503 else None
+    return JSONResponse({"type": "problem", "detail": str(error)}, status, headers)
+
+
+async def _too_large(request: Request, error: Exception) -> Response:
+    return JSONResponse({"type": "problem", "detail": "more than this server takes"}, guard.TOO_LARGE)

@@ -1,0 +1,122 @@
+"""Who may talk to the server, and how much. The threat model is docs/security.md.
+
+A page from elsewhere that a browser has open must not reach the server (by its origin, or by a name that resolves to
+127.0.0.1: https://owasp.org/www-community/attacks/DNS_Rebinding); beyond this machine nobody does without the token.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from s2vnet.serve.settings import Settings, is_local
+
+COOKIE = "s2vnet_token"
+REFUSED, FOREIGN, TOO_MANY, TOO_LARGE = 401, 403, 429, 413
+_CLOSE_POLICY = 1008
+HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class Guard:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app, self._settings = app, settings
+        self._rate = RateLimitItemPerMinute(settings.requests_per_minute)
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is allowed, with a bound on what it may send; answer the rest."""
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        problem = self._problem(scope)
+        if problem is None:
+            return await self._app(scope, _bounded(receive, self._settings.max_upload_mb * 2**20), _headed(send))
+        status, detail = problem
+        if scope["type"] == "websocket":
+            await receive()
+            return await send({"type": "websocket.close", "code": _CLOSE_POLICY, "reason": detail})
+        again = {"retry-after": "10"} if status == TOO_MANY else {}
+        return await JSONResponse({"detail": detail}, status, headers=again)(scope, receive, _headed(send))
+
+    def _problem(self, scope: Scope) -> tuple[int, str] | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        name = urlsplit(f"//{host}").hostname or ""
+        if is_local(self._settings.host) and not is_local(name):
+            return FOREIGN, "the server answers to 127.0.0.1 and localhost only"
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return FOREIGN, "pages from elsewhere may not talk to this server"
+        client = scope.get("client") or ("unknown", 0)
+        if not self._limiter.hit(self._rate, str(client[0])):
+            return TOO_MANY, "too many requests; wait a while"
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._settings.max_upload_mb * 2**20:
+            return TOO_LARGE, f"more than {self._settings.max_upload_mb} MB; the server takes no larger files"
+        token = self._settings.token
+        if token is None or scope["path"] in ("/healthz", "/favicon.ico"):
+            return None
+        given = given_tokens(headers, scope["query_string"].decode("latin-1"))
+        if not any(hmac.compare_digest(one.encode(), token.encode()) for one in given):
+            return REFUSED, "this server needs its token: Authorization: Bearer TOKEN, or /?token=TOKEN in a browser"
+        return None
+
+
+def given_tokens(headers: Mapping[str, str], query: str) -> list[str]:
+    """What a request gives as token: header, cookie and query."""
+    kind, _, bearer = headers.get("authorization", "").partition(" ")
+    found = [bearer.strip()] if kind.lower() == "bearer" else []
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        cookie = None
+    return [*found, *([cookie.value] if cookie else []), *parse_qs(query).get("token", [])]
+
+
+class TooLarge(Exception):
+    """A body without a stated length that went over the limit."""
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    """Receive no more than so many bytes of a request's body, whatever its headers say."""
+    taken = 0
+
+    async def bounded() -> Message:
+        nonlocal taken
+        message = await receive()
+        if message["type"] == "http.request":
+            taken += len(message.get("body", b""))
+            if taken > limit:
+                raise TooLarge
+        return message
+
+    return bounded
+
+
+def _headed(send: Send) -> Send:
+    """Send with the headers that keep pages apart."""
+
+    async def headed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            names = {name for name, _ in message["headers"]}
+            extra = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in names]
+            message = {**message, "headers": [*message["headers"], *extra]}
+        await send(message)
+
+    return headed

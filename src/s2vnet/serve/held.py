@@ -1,0 +1,353 @@
+"""One client's session: what it has asked for, what has been worked out of that, and who is told.
+
+Asking costs nothing and is answered at once; a thread works, and begins anew when something newer is asked for. So
+the newest prompt's slice comes first, and work that nobody needs any more ends with the slice that it is at.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
+
+from s2vnet.atomic import replacing
+from s2vnet.infer.history import History
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.infer.session import Session
+from s2vnet.serve.schemas import Add, Block, Remove, Replace, Scan, State, Step, pack_block
+from s2vnet.serve.turns import CLICK, ENCODING, Turns
+from s2vnet.types import Entry, InputError, S2VNetError
+from s2vnet.volume.files import read_geometry, read_image
+from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
+
+Operation = Add | Remove | Step | Replace
+Listener = Callable[[str | bytes], None]
+"""Takes a message, JSON or a block; never waits."""
+RECORD = "session.json"
+CACHED = "cached.safetensors"
+RECORD_FORMAT = 1
+_entries: TypeAdapter[tuple[Entry, ...]] = TypeAdapter(tuple[Entry, ...])
+_log = logging.getLogger(__name__)
+
+
+class _Stale(Exception):
+    """Something newer is wanted, or nobody wants anything any more."""
+
+
+class Held:
+    """A session that a client holds. Safe to call from any thread."""
+
+    def __init__(
+        self, name: str, scan: Scan, path: Path, folder: Path, segmenter: Segmenter, turns: Turns, max_voxels: int
+    ) -> None:
+        self.name, self.scan, self.folder = name, scan, folder
+        self.asked = time.monotonic()
+        """When its client last said something."""
+        self.revision = self.shown = 0
+        self.path = path
+        self._segmenter, self._turns, self._max_voxels = segmenter, turns, max_voxels
+        self._lock = threading.RLock()
+        self._done = threading.Condition(self._lock)
+        self._wanted = History()
+        self._session: Session | None = None
+        self._geometry: Geometry | None = None
+        self._sent: npt.NDArray[np.uint8] | None = None
+        self._error: str | None = None
+        self._progress = 0.0
+        self._working = self._closed = False
+        self._listeners: list[Listener] = []
+
+    @classmethod
+    def of_record(
+        cls, folder: Path, find: Callable[[str], Path], segmenter: Segmenter, turns: Turns, max_voxels: int
+    ) -> Held:
+        """A session as it was when this or an earlier server last wrote it down; it still has to be opened.
+
+        Raises:
+            InputError: its record or its scan is not there any more, or it is of another model.
+        """
+        try:
+            record = json.loads((folder / RECORD).read_text())
+            if record["format"] != RECORD_FORMAT:
+                raise ValueError(f"format {record['format']}")
+            entries = _entries.validate_python(record["entries"])
+            logs = {key: tuple(tuple(entries[n] for n in log) for log in record[key]) for key in ("past", "undone")}
+            history = History(tuple(entries[n] for n in record["log"]), logs["past"], logs["undone"])
+            scan, sha256, revision = (
+                Scan.model_validate(record["scan"]),
+                record["model_sha256"],
+                int(record["revision"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
+            raise InputError("no such session; open the scan again") from error
+        held = cls(folder.name, scan, find(scan.id), folder, segmenter, turns, max_voxels)
+        if sha256 != held._segmenter.sha256:
+            raise InputError(f"the session is of another model ({sha256:.12}); open the scan again")
+        held._wanted, held.revision = history, revision
+        return held
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being worked out."""
+        return self._working
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of cached features and what belongs to them."""
+        return 0 if self._session is None else self._session.nbytes
+
+    def start(self) -> None:
+        """Work on whatever is wanted, if nothing does so yet."""
+        with self._lock:
+            if not self._working and not self._closed and self._error is None:
+                self._working = True
+                threading.Thread(target=self._work, name=f"session {self.name[:8]}", daemon=True).start()
+
+    def ask(self, operation: Operation) -> State:
+        """Take an operation; what it gives comes later. An undo with nothing to undo is none.
+
+        Raises:
+            InputError: a prompt outside of the volume, of an unknown class, or of no number in the log; or the scan
+                could not be opened.
+        """
+        with self._lock:
+            self.asked = time.monotonic()
+            if self._error is not None:
+                raise InputError(self._error)
+            wanted = self._after(operation)
+            if wanted is not self._wanted:
+                if self._session is not None:
+                    self._session.check(*wanted.log)
+                self._wanted = wanted
+                self.revision += 1
+                self.write()
+                self.start()
+            state = self.state()
+        self._tell(state.model_dump_json())
+        return state
+
+    def read(self) -> Volume:
+        """The image. Raises InputError when its file is not readable."""
+        return read_image(self.path, frames_as_channels=len(self._segmenter.plan.channels) > 1)
+
+    def state(self) -> State:
+        """How it stands now."""
+        with self._lock:
+            session, geometry = self._session, self._geometry
+            ready = session is not None and session.history is self._wanted
+            status: Literal["opening", "working", "ready", "failed"] = "working"
+            if self._error is not None:
+                status = "failed"
+            elif session is None:
+                status = "opening"
+            elif ready:
+                status = "ready"
+            return State(
+                session=self.name,
+                image=self.scan,
+                shape=None if geometry is None else geometry.shape,
+                affine=None if geometry is None else tuple(tuple(row) for row in geometry.affine.tolist()),
+                plane=None if session is None else session.plane,
+                status=status,
+                error=self._error,
+                progress=self._progress,
+                revision=self.revision,
+                shown=self.shown,
+                entries=self._wanted.log,
+                can_undo=bool(self._wanted.past),
+                can_redo=bool(self._wanted.undone),
+                notes=tuple(session.notes) if ready and session is not None else (),
+                unlike=() if session is None else tuple(session.unlike),
+            )
+
+    def wait(self, timeout: float | None = None) -> Session:
+        """The session once everything asked for has been worked out.
+
+        Raises:
+            InputError: the scan could not be opened, or the time is over.
+        """
+        with self._done:
+            self.start()
+            done = self._done.wait_for(lambda: not self._working or self._closed, timeout)
+            if self._error is not None:
+                raise InputError(self._error)
+            if not done or self._session is None:
+                raise InputError("the session is still at work, or was closed; ask again")
+            return self._session
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Tell a listener how it stands, all labels that there are, and then every change, until the block ends."""
+        with self._lock:
+            listener(self.state().model_dump_json())
+            if self._sent is not None:
+                listener(self._block(self._sent, (0, 0, 0), final=not self._working))
+            self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+
+    @property
+    def heard(self) -> bool:
+        """Whether somebody listens."""
+        return bool(self._listeners)
+
+    def put_away(self) -> None:
+        """Move what is cached to the disk, unless it is in use."""
+        with self._lock:
+            if not self._working and self._session is not None:
+                self._session.put_away(self.folder / CACHED)
+
+    def close(self) -> None:
+        """End its work and forget its labels; its record stays."""
+        with self._lock:
+            self._closed = True
+            self._done.notify_all()
+
+    def write(self) -> None:
+        """Write down what makes it: scan, model and history."""
+        number: dict[Entry, int] = {}
+        logs = {"log": [self._wanted.log], "past": self._wanted.past, "undone": self._wanted.undone}
+        places = {key: [[number.setdefault(e, len(number)) for e in log] for log in logs[key]] for key in logs}
+        record = {
+            "format": RECORD_FORMAT,
+            "scan": self.scan.model_dump(),
+            "model_sha256": self._segmenter.sha256,
+            "revision": self.revision,
+            "entries": _entries.dump_python(tuple(number), mode="json"),
+            **places,
+            "log": places["log"][0],
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / RECORD) as temporary:
+            temporary.write_text(json.dumps(record))
+
+    def _after(self, operation: Operation) -> History:
+        if isinstance(operation, Add):
+            return self._wanted.add(*operation.entries)
+        if isinstance(operation, Remove):
+            return self._wanted.remove(operation.index)
+        if isinstance(operation, Replace):
+            return self._wanted.move(operation.entries)
+        if operation.op == "reset":
+            return self._wanted.move(()) if self._wanted.log else self._wanted
+        return self._wanted.undo() if operation.op == "undo" else self._wanted.redo()
+
+    def _work(self) -> None:
+        """Until nothing is left that was asked for."""
+        try:
+            if self._session is None:
+                self._open()
+            while self._next():
+                pass
+        except _Stale:
+            with self._done:
+                self._working = False
+                self._done.notify_all()
+        except (S2VNetError, MemoryError) as error:
+            self._fail(str(error) or "not enough memory for this scan; crop it")
+        except Exception:
+            _log.exception("session %s failed", self.name[:8])
+            self._fail("the server failed at this scan; its log says why")
+
+    def _open(self) -> None:
+        geometry = read_geometry(self.path)
+        voxels = int(np.prod(geometry.shape))
+        if voxels > self._max_voxels:
+            raise InputError(f"{voxels} voxels, more than the {self._max_voxels} that this server opens; crop the scan")
+        volume = self.read()
+        with self._lock:
+            self._geometry = volume.geometry
+            self._sent = np.zeros(volume.geometry.shape, np.uint8)
+        self._tell(self.state().model_dump_json())
+        told = time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told
+            if self._closed:
+                raise _Stale
+            self._progress = done / total
+            if time.monotonic() - told > 0.25:
+                told = time.monotonic()
+                self._tell(self.state().model_dump_json())
+            self._turns.offer(ENCODING)
+
+        with self._turns.turn(ENCODING):
+            session = Session(self._segmenter, volume, progress, self._show)
+        with self._lock:
+            session.check(*self._wanted.log)
+            self._session, self._progress = session, 1.0
+            if not self._wanted.log and not self._wanted.past:
+                self._wanted = session.history
+        self._finish(session, 0)
+
+    def _next(self) -> bool:
+        """Work out what is wanted; False when nothing more is."""
+        session = self._session
+        assert session is not None
+        with self._done:
+            wanted, revision = self._wanted, self.revision
+            if session.history is wanted or self._closed:
+                self._working = False
+                self._done.notify_all()
+                return False
+
+        def watch(region: Region, block: npt.NDArray[np.uint8]) -> None:
+            if self._wanted is not wanted or self._closed:
+                raise _Stale
+            self._show(region, block)
+            self._turns.offer(CLICK)
+
+        with self._turns.turn(CLICK):
+            try:
+                session.show(wanted, watch)
+            except _Stale:
+                return True
+        self._finish(session, revision)
+        return True
+
+    def _finish(self, session: Session, revision: int) -> None:
+        """Tell what the slices have not told yet."""
+        assert self._sent is not None
+        self.shown = revision
+        if (region := bounding_box(session.labels != self._sent)) is not None:
+            self._show(region, session.labels[region], final=True)
+        self._tell(self.state().model_dump_json())
+
+    def _show(self, region: Region, labels: npt.NDArray[np.uint8], final: bool = False) -> None:
+        """Tell of labels, if they are others than those told before."""
+        assert self._sent is not None
+        with self._lock:
+            inner = bounding_box(self._sent[region] != labels)
+            if inner is None:
+                return
+            i, j, k = (a.start + b.start for a, b in zip(region, inner, strict=True))
+            changed = labels[inner]
+            self._sent[region][inner] = changed
+            self._tell(self._block(changed, (i, j, k), final))
+
+    def _block(self, labels: npt.NDArray[np.uint8], start: tuple[int, int, int], final: bool) -> bytes:
+        i, j, k = labels.shape
+        return pack_block(Block(revision=self.revision, start=start, shape=(i, j, k), final=final), labels)
+
+    def _tell(self, message: str | bytes) -> None:
+        with self._lock:
+            for listener in self._listeners:
+                listener(message)
+
+    def _fail(self, why: str) -> None:
+        with self._done:
+            self._error, self._working = why, False
+            self._done.notify_all()
+        self._tell(self.state().model_dump_json())

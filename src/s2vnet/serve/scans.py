@@ -1,0 +1,115 @@
+"""Which scans may be opened: those in the data folder, and those that were sent. Nothing else is ever read.
+
+Clients name a scan by an ``id`` that this module gave out; a path that leaves the data folder, by ``..`` or by a
+symbolic link, is none.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from s2vnet.atomic import replacing
+from s2vnet.serve.schemas import Scan
+from s2vnet.types import InputError
+from s2vnet.volume.archive import ENDING as ZIP
+from s2vnet.volume.files import ENDINGS
+
+SENT = "upload:"
+MOST_LISTED = 5000
+_NAME = re.compile("[0-9a-f]{32}")
+
+
+class Scans:
+    """The data folder, and the folder of what was sent."""
+
+    def __init__(self, data: Path | None, sent: Path) -> None:
+        """Raises InputError when the data folder is not there."""
+        if data is not None and not data.is_dir():
+            raise InputError(f"{data}: no such folder; name one with scans, or leave --data out")
+        self._data = None if data is None else data.resolve()
+        self._sent = sent
+        sent.mkdir(parents=True, exist_ok=True)
+
+    def listed(self) -> list[Scan]:
+        """Scans in the data folder, in the order of their names, as many as a list can show."""
+        if self._data is None:
+            return []
+        found = []
+        for path in _walk(self._data):
+            if self._inside(path) and _is_scan(path):
+                name = path.relative_to(self._data).as_posix()
+                found.append(Scan(id=name, name=name))
+                if len(found) == MOST_LISTED:
+                    break
+        return found
+
+    def find(self, scan: str) -> Path:
+        """Where a scan lies. Raises InputError for what is not, or not to be read."""
+        path = None
+        if scan.startswith(SENT):
+            name = scan.removeprefix(SENT)
+            if _NAME.fullmatch(name):
+                path = next(iter(sorted(self._sent.glob(f"{name}.*"))), None)
+        elif self._data is not None and scan and "\0" not in scan:
+            path = self._data / scan
+        if path is None or (not scan.startswith(SENT) and not self._inside(path)) or not _is_scan(path):
+            raise InputError("no such scan; ask for the list of scans, or send one")
+        return path
+
+    def name(self, scan: str) -> Scan:
+        """A scan as it is shown; what was sent has no name, for names tell of patients."""
+        return Scan(id=scan, name="sent scan" if scan.startswith(SENT) else scan)
+
+    def new(self, filename: str) -> tuple[Scan, Path]:
+        """A place for a scan that is being sent; of its name the ending alone is used.
+
+        Raises:
+            InputError: an ending of no image.
+        """
+        ending = next((e for e in (*ENDINGS, ZIP) if filename.lower().endswith(e) and "." in e), None)
+        if ending is None or ending in (".nhdr", ".mhd"):
+            raise InputError("a scan has to be sent as one file: .nii.gz, .nii, .nrrd, .mha, or DICOM files in a .zip")
+        name = uuid.uuid4().hex
+        return self.name(SENT + name), self._sent / (name + ending)
+
+    def receive(self, filename: str, content: IO[bytes]) -> Scan:
+        """Keep a scan that is sent; nothing of it stays when it breaks off. Raises InputError as :meth:`new`."""
+        scan, path = self.new(filename)
+        with replacing(path) as temporary, temporary.open("wb") as target:
+            shutil.copyfileobj(content, target)
+        return scan
+
+    def _inside(self, path: Path) -> bool:
+        assert self._data is not None
+        try:
+            return path.resolve().is_relative_to(self._data)
+        except (OSError, RuntimeError, ValueError):
+            return False
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            if _is_scan(path):
+                yield path
+            else:
+                yield from _walk(path)
+        else:
+            yield path
+
+
+def _is_scan(path: Path) -> bool:
+    """A file with an image's ending, or a folder of DICOM files."""
+    try:
+        if path.is_dir():
+            return any(file.suffix.lower() == ".dcm" for file in path.iterdir() if file.is_file())
+        return path.is_file() and path.name.lower().endswith((*ENDINGS, ZIP))
+    except OSError:
+        return False

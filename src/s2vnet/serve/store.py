@@ -1,0 +1,154 @@
+"""All sessions: who holds which, how much memory they may take, and what is kept on the disk.
+
+What is cached of sessions that were idle for longest goes to the disk when memory runs short; a session whose client
+has been silent for a lease is let go, and comes back from its record when the client does, also after a restart.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.serve.held import CACHED, Held
+from s2vnet.serve.scans import Scans
+from s2vnet.serve.settings import Settings
+from s2vnet.serve.turns import Turns
+from s2vnet.types import InputError
+
+_NAME = re.compile("[0-9a-f]{32}")
+_SECONDS_A_DAY = 86400.0
+
+
+class Full(InputError):
+    """As many sessions are open as may be."""
+
+
+class Store:
+    """The sessions of a server. Safe to call from any thread."""
+
+    def __init__(self, settings: Settings, segmenter: Segmenter) -> None:
+        """Raises InputError when the data folder is not there or the state folder cannot be written."""
+        self.settings, self.segmenter = settings, segmenter
+        self._folder = settings.state / "sessions"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self.scans = Scans(settings.data, settings.state / "sent")
+        except OSError as error:
+            raise InputError(f"cannot make {settings.state}: {error.strerror}; choose a writable folder") from error
+        for left in self._folder.glob(f"*/{CACHED}"):  # of a server that was killed
+            left.unlink(missing_ok=True)
+        self._turns = Turns()
+        self._lock = threading.RLock()
+        self._held: dict[str, Held] = {}
+
+    def open(self, scan: str) -> Held:
+        """A new session on a scan; it is read and encoded in the background.
+
+        Raises:
+            InputError: no such scan.
+            Full: too many sessions.
+        """
+        name = uuid.uuid4().hex
+        path, shown = self.scans.find(scan), self.scans.name(scan)
+        with self._lock:
+            self._make_room()
+            held = Held(name, shown, path, self._folder / name, *self._common)
+            held.write()
+            self._held[name] = held
+        held.start()
+        return held
+
+    def get(self, name: str) -> Held:
+        """A session, from the disk where it was let go.
+
+        Raises:
+            InputError: no such session.
+            Full: too many sessions.
+        """
+        with self._lock:
+            if name in self._held:
+                held = self._held[name]
+            else:
+                if not _NAME.fullmatch(name):
+                    raise InputError("no such session; open the scan again")
+                self._make_room()
+                held = Held.of_record(self._folder / name, self.scans.find, *self._common)
+                self._held[name] = held
+            held.asked = time.monotonic()
+        held.start()
+        return held
+
+    def end(self, name: str) -> None:
+        """Close a session for good. Raises InputError for none."""
+        with self._lock:
+            self.get(name).close()
+            del self._held[name]
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+
+    def tend(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Let go what is overdue; to be called now and then."""
+        with self._lock:
+            for name, held in list(self._held.items()):
+                if self._overdue(held, clock()):
+                    held.close()
+                    del self._held[name]
+                    (self._folder / name / CACHED).unlink(missing_ok=True)
+            idle = sorted((h for h in self._held.values() if not h.busy and h.nbytes), key=lambda h: h.asked)
+            excess = self.nbytes - self.settings.memory_mb * 2**20
+        for held in idle:  # not under the lock: writing takes its time
+            if excess > 0:
+                excess -= held.nbytes
+                held.put_away()
+        oldest = time.time() - self.settings.keep_days * _SECONDS_A_DAY
+        for path in [*self._folder.iterdir(), *(self.settings.state / "sent").iterdir()]:
+            if path.name not in self._held and _last_written(path) < oldest:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End all work; what was asked for is on the disk already."""
+        with self._lock:
+            for name, held in self._held.items():
+                held.close()
+                (self._folder / name / CACHED).unlink(missing_ok=True)
+            self._held.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is cached of all sessions."""
+        with self._lock:
+            return sum(held.nbytes for held in self._held.values())
+
+    @property
+    def count(self) -> int:
+        """Open sessions."""
+        return len(self._held)
+
+    @property
+    def _common(self) -> tuple[Segmenter, Turns, int]:
+        return self.segmenter, self._turns, self.settings.max_voxels
+
+    def _overdue(self, held: Held, now: float) -> bool:
+        return not held.heard and not held.busy and now - held.asked > self.settings.lease_s
+
+    def _make_room(self) -> None:
+        """Let the session go that was idle for longest, if all places are taken and its lease is over."""
+        if len(self._held) < self.settings.max_sessions:
+            return
+        name, held = min(self._held.items(), key=lambda item: item[1].asked)
+        if not self._overdue(held, time.monotonic()):
+            raise Full(f"all {self.settings.max_sessions} sessions are taken; close one, or try again in a while")
+        held.close()
+        del self._held[name]
+
+
+def _last_written(path: Path) -> float:
+    try:
+        return max(part.stat().st_mtime for part in (path, *path.glob("*")))
+    except OSError:
+        return time.time()

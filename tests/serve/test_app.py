@@ -1,0 +1,266 @@
+"""The API: what is asked for is shown, to everyone who looks, and is what a session of one's own would give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from fastapi.testclient import TestClient
+
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.infer.session import Session
+from s2vnet.serve.schemas import unpack_block
+from s2vnet.types import Entry, Lock, Mask, Point
+from s2vnet.volume.files import read_image, read_labels
+from s2vnet.volume.geometry import Volume
+
+Labels = npt.NDArray[np.uint8]
+CLICK = Point(class_id=2, voxel=(5, 9, 4))
+OTHER = Point(class_id=1, voxel=(11, 9, 9))
+
+
+def opened(client: TestClient, scan: str = "one.nii.gz") -> str:
+    answer = client.post("/api/sessions", json={"image": scan})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["session"])
+
+
+def labels_of(client: TestClient, session: str, tmp_path: Path, ending: str = "nii.gz") -> Labels:
+    answer = client.get(f"/api/sessions/{session}/labels", params={"format": ending})
+    assert answer.status_code == 200, answer.text
+    (tmp_path / f"labels.{ending}").write_bytes(answer.content)
+    return read_labels(tmp_path / f"labels.{ending}").data
+
+
+def ask(client: TestClient, session: str, *entries: Entry) -> dict[str, Any]:
+    asked = {"entries": [entry.model_dump(mode="json") for entry in entries]}
+    answer = client.post(f"/api/sessions/{session}/prompts", json=asked)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def live(client: TestClient, session: str) -> Any:
+    """A viewer's connection."""
+    return client.websocket_connect(f"ws://127.0.0.1:1537/api/sessions/{session}/live")
+
+
+class Screen:
+    """What a viewer shows: states and blocks as they come."""
+
+    def __init__(self, socket: Any) -> None:
+        self.socket, self.state, self.problems = socket, {}, []
+        self.labels: Labels | None = None
+        self.finals = self.parts = 0
+
+    def until(self, done: Callable[[Screen], bool]) -> Screen:
+        while not done(self):
+            message = self.socket.receive()
+            if message.get("text") is not None:
+                found = json.loads(message["text"])
+                if found["type"] == "state":
+                    self.state = found
+                else:
+                    self.problems.append(found["detail"])
+                if self.labels is None and self.state.get("shape"):
+                    self.labels = np.zeros(self.state["shape"], np.uint8)
+            else:
+                head, labels = unpack_block(message["bytes"])
+                assert self.labels is not None
+                self.labels[tuple(slice(a, a + n) for a, n in zip(head.start, head.shape, strict=True))] = labels
+                self.finals, self.parts = self.finals + head.final, self.parts + (not head.final)
+        return self
+
+    def ask(self, **operation: Any) -> None:
+        self.socket.send_text(json.dumps(operation))
+
+
+def ready(screen: Screen) -> bool:
+    return bool(screen.state.get("status") == "ready")
+
+
+@pytest.fixture
+def own(segmenter: Segmenter, bordered: Volume) -> Session:
+    """The same, without a server."""
+    return Session(segmenter, bordered)
+
+
+def test_it_says_what_it_is(client: TestClient, segmenter: Segmenter) -> None:
+    info = client.get("/api/info").json()
+    assert [c["name"] for c in info["classes"]] == ["background", "left part", "right"]
+    assert info["model_sha256"] == segmenter.sha256
+    assert not info["token_needed"]
+    assert client.get("/healthz").json()["status"] == "ok"
+
+
+def test_scans_of_the_data_folder_are_listed(client: TestClient) -> None:
+    assert [scan["id"] for scan in client.get("/api/scans").json()] == ["more/two.nii.gz", "one.nii.gz"]
+
+
+def test_a_session_is_the_session(client: TestClient, own: Session, tmp_path: Path) -> None:
+    name = opened(client)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    ask(client, name, CLICK)
+    own.add(CLICK)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path, "nrrd"), own.labels)
+    ask(client, name, Lock(class_id=2), OTHER)
+    own.add(Lock(class_id=2), OTHER)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path, "mha"), own.labels)
+    for op in ("undo", "undo", "redo", "reset", "undo"):
+        client.post(f"/api/sessions/{name}/steps", json={"op": op})
+        getattr(own, op)()
+        np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    client.delete(f"/api/sessions/{name}/prompts/0")
+    own.remove(0)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    state = client.get(f"/api/sessions/{name}").json()
+    assert (state["status"], state["entries"], state["can_undo"]) == ("ready", [], True)
+    assert client.get(f"/api/sessions/{name}/suggestion").json()["axis"] == own.plane
+
+
+def test_the_image_comes_back(client: TestClient, bordered: Volume, tmp_path: Path) -> None:
+    answer = client.get(f"/api/sessions/{opened(client)}/image")
+    (tmp_path / "image.nii.gz").write_bytes(answer.content)
+    found = read_image(tmp_path / "image.nii.gz")
+    np.testing.assert_array_equal(found.data, bordered.data)
+    assert found.geometry.same_grid(bordered.geometry)
+
+
+def test_a_log_saved_here_replays_elsewhere(client: TestClient, own: Session, tmp_path: Path) -> None:
+    name = opened(client)
+    ask(client, name, CLICK, OTHER)
+    (tmp_path / "log.json").write_bytes(client.get(f"/api/sessions/{name}/log").content)
+    own.replay(tmp_path / "log.json")
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    entries = json.loads((tmp_path / "log.json").read_text())["entries"]
+    again = opened(client)
+    client.put(f"/api/sessions/{again}/prompts", json={"op": "replace", "entries": entries})
+    np.testing.assert_array_equal(labels_of(client, again, tmp_path), own.labels)
+
+
+def test_a_scan_that_is_sent_is_segmented(client: TestClient, data: Path, own: Session, tmp_path: Path) -> None:
+    answer = client.post("/api/scans", files={"file": ("Doe^John.nii.gz", (data / "one.nii.gz").read_bytes())})
+    assert answer.status_code == 201
+    assert "Doe" not in answer.text
+    name = opened(client, answer.json()["id"])
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+
+
+def test_what_is_done_is_told_slice_by_slice(client: TestClient, own: Session) -> None:
+    name = opened(client)
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        np.testing.assert_array_equal(screen.labels, own.labels)
+        parts = screen.parts
+        screen.ask(op="add", entries=[CLICK.model_dump(mode="json")])
+        screen.until(lambda s: ready(s) and s.state["shown"] == 1)
+        own.add(CLICK)
+        np.testing.assert_array_equal(screen.labels, own.labels)
+        assert screen.parts > parts
+        screen.ask(op="undo")
+        screen.until(lambda s: ready(s) and s.state["shown"] == 2)
+        own.undo()
+        np.testing.assert_array_equal(screen.labels, own.labels)
+
+
+def test_everyone_who_looks_sees_the_same(client: TestClient) -> None:
+    name = opened(client)
+    with (
+        live(client, name) as first,
+        live(client, name) as second,
+    ):
+        screens = [Screen(first).until(ready), Screen(second).until(ready)]
+        screens[0].ask(op="add", entries=[CLICK.model_dump(mode="json")])
+        for screen in screens:
+            screen.until(lambda s: ready(s) and s.state["shown"] == 1)
+        np.testing.assert_array_equal(screens[0].labels, screens[1].labels)
+
+
+def test_many_prompts_at_once_end_as_they_would_one_by_one(client: TestClient, own: Session) -> None:
+    name = opened(client)
+    points = [Point(class_id=n % 3, voxel=(5 + n, 9, 3 + n % 7)) for n in range(8)]
+    with live(client, name) as socket:
+        screen = Screen(socket)
+        for point in points:  # the first before the scan is open
+            screen.ask(op="add", entries=[point.model_dump(mode="json")])
+            own.add(point)
+        screen.until(lambda s: ready(s) and s.state["shown"] == len(points))
+        np.testing.assert_array_equal(screen.labels, own.labels)
+        screen.ask(op="undo")
+        screen.until(lambda s: ready(s) and s.state["shown"] == len(points) + 1)
+        own.undo()
+        np.testing.assert_array_equal(screen.labels, own.labels)
+
+
+def test_sessions_do_not_mix(client: TestClient, segmenter: Segmenter, data: Path, tmp_path: Path) -> None:
+    scans = {"one.nii.gz": CLICK, "more/two.nii.gz": OTHER}
+    names = {scan: opened(client, scan) for scan in scans}
+    for scan, click in scans.items():
+        ask(client, names[scan], click)
+    for scan, click in scans.items():
+        own = Session(segmenter, read_image(data / scan))
+        own.add(click)
+        np.testing.assert_array_equal(labels_of(client, names[scan], tmp_path), own.labels)
+
+
+def test_sessions_survive_a_restart(serve: Callable[..., TestClient], own: Session, tmp_path: Path) -> None:
+    first = serve()
+    name = opened(first)
+    ask(first, name, CLICK)
+    ask(first, name, OTHER)
+    first.post(f"/api/sessions/{name}/steps", json={"op": "undo"})
+    second = serve()
+    own.add(CLICK)
+    np.testing.assert_array_equal(labels_of(second, name, tmp_path), own.labels)
+    second.post(f"/api/sessions/{name}/steps", json={"op": "redo"})
+    own.add(OTHER)
+    np.testing.assert_array_equal(labels_of(second, name, tmp_path), own.labels)
+
+
+def test_a_closed_session_is_gone(client: TestClient) -> None:
+    name = opened(client)
+    assert client.delete(f"/api/sessions/{name}").status_code == 204
+    assert client.get(f"/api/sessions/{name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (Point(class_id=9, voxel=(1, 1, 1)), "no class 9"),
+        (Point(class_id=1, voxel=(99, 1, 1)), "reaches outside the volume of 18 x 20 x 13"),
+        (Mask(class_id=1, start=(0, 0, 0), stop=(2, 2, 2), bits="AAAA"), "mask prompt is damaged"),
+    ],
+)
+def test_a_wrong_prompt_is_refused_and_changes_nothing(client: TestClient, entry: Entry, message: str) -> None:
+    name = opened(client)
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        screen.ask(op="add", entries=[entry.model_dump(mode="json")])
+        assert message in screen.until(lambda s: bool(s.problems)).problems[0]
+    answer = client.post(f"/api/sessions/{name}/prompts", json={"entries": [entry.model_dump(mode="json")]})
+    assert answer.status_code == 422
+    assert message in answer.json()["detail"]
+    assert client.get(f"/api/sessions/{name}").json()["entries"] == []
+
+
+def test_what_is_no_operation_is_refused(client: TestClient) -> None:
+    name = opened(client)
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        for text in ("{}", "no JSON", json.dumps({"op": "add", "entries": []})):
+            socket.send_text(text)
+        assert len(screen.until(lambda s: len(s.problems) == 3).problems) == 3
+
+
+def test_a_scan_that_cannot_be_read_is_said(client: TestClient) -> None:
+    sent = client.post("/api/scans", files={"file": ("x.nii.gz", b"no image")}).json()
+    name = opened(client, sent["id"])
+    with live(client, name) as socket:
+        screen = Screen(socket).until(lambda s: s.state.get("status") == "failed")
+    assert "not a readable NIfTI" in screen.state["error"]
+    assert client.get(f"/api/sessions/{name}/labels").status_code == 422

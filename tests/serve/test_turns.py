@@ -1,0 +1,80 @@
+"""One at a time, the urgent first, nobody forgotten."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from s2vnet.serve.turns import CLICK, ENCODING, Turns
+
+
+def start(*calls: object) -> list[threading.Thread]:
+    threads = []
+    for call in calls:
+        threads.append(threading.Thread(target=call, daemon=True))  # type: ignore[arg-type]
+        threads[-1].start()
+        time.sleep(0.05)  # so that they wait in this order
+    return threads
+
+
+def test_the_urgent_first_and_others_in_turn() -> None:
+    turns, order = Turns(), []
+
+    def waiting(name: str, urgency: int) -> object:
+        def call() -> None:
+            with turns.turn(urgency):
+                order.append(name)
+
+        return call
+
+    with turns.turn(ENCODING):
+        threads = start(
+            waiting("encoding 1", ENCODING), waiting("click 1", CLICK), waiting("encoding 2", ENCODING),
+            waiting("click 2", CLICK),
+        )  # fmt: skip
+        assert order == []
+    for thread in threads:
+        thread.join(10)
+    assert order == ["click 1", "click 2", "encoding 1", "encoding 2"]
+
+
+def test_an_offer_is_taken_by_the_urgent_and_by_equals_once() -> None:
+    turns, order, busy = Turns(), [], threading.Event()
+
+    def encoding() -> None:
+        with turns.turn(ENCODING):
+            busy.wait(10)
+            for n in range(3):
+                order.append(f"slice {n}")
+                turns.offer(ENCODING)
+
+    def click() -> None:
+        with turns.turn(CLICK):
+            order.append("click")
+
+    threads = start(encoding, click, encoding)
+    busy.set()
+    for thread in threads:
+        thread.join(10)
+    assert order[:2] == ["slice 0", "click"]
+    assert order[2:] == ["slice 0", "slice 1", "slice 1", "slice 2", "slice 2"]
+
+
+def test_a_click_does_not_wait_for_encoding() -> None:
+    turns = Turns()
+    with turns.turn(CLICK):
+        threads = start(lambda: turns.turn(ENCODING).__enter__())
+        turns.offer(CLICK)  # nobody so urgent waits
+    threads[0].join(10)
+    assert not threads[0].is_alive()
+
+
+def test_an_error_gives_the_turn_back() -> None:
+    turns = Turns()
+    try:
+        with turns.turn(CLICK):
+            raise ValueError
+    except ValueError:
+        pass
+    with turns.turn(ENCODING):
+        pass
