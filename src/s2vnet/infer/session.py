@@ -213,6 +213,22 @@ class Session:
             self._ready = Answers(self.segmenter, self._restore, engine)
         return self._ready
 
+    def likely_class(self, voxels: npt.ArrayLike) -> int:
+        """The class but background that voxels (N, 3) most probably are of: the one they have, else could have."""
+        places = np.asarray(voxels, np.intp).reshape(-1, 3)
+        if (places < 0).any() or (places >= np.array(self.geometry.shape)).any():
+            size = " x ".join(map(str, self.geometry.shape))
+            raise InputError(f"prompt reaches outside the volume of {size}; indices start at 0")
+        votes = np.bincount(self.labels[tuple(places.T)], minlength=len(self.segmenter.class_names))[1:]
+        if votes.any():
+            return int(votes.argmax()) + 1
+        shown = self._shown or self._result(self.log)[0]
+        scores = shown.segmentation.scores
+        cells = self._restore.to_slices(places)
+        cells[:, 1:] = (cells[:, 1:] + 0.5) / self.segmenter.plan.stem_stride - 0.5
+        d, y, x = np.clip(np.rint(cells).astype(int), 0, np.array(scores.shape)[[0, 2, 3]] - 1).T
+        return int(scores[d, 1:, y, x].float().mean(0).argmax()) + 1
+
     def next_to_check(self) -> tuple[int, int] | None:
         """Axis of the file and index of the slice where the network is least sure, away from prompts; None for none.
 

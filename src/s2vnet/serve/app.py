@@ -12,10 +12,11 @@ import anyio
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.gzip import GZipMiddleware
 
 from s2vnet import __version__
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.serve import api, guard
+from s2vnet.serve import api, guard, nninteractive
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.store import Full, Store
 from s2vnet.types import InputError
@@ -45,12 +46,21 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
     app.state.store = store
     app.add_middleware(guard.Guard, settings=settings)
     app.add_exception_handler(InputError, _refused)
-    app.add_exception_handler(guard.TooLarge, _too_large)
+    app.state.nninteractive = nninteractive.Leases(store)
     app.include_router(api.router)
+    for address in ("", "/{label}", "/{label}/{axes}"):
+        app.include_router(nninteractive.router, prefix=f"/nninteractive{address}")
     app.add_api_route("/healthz", _health, include_in_schema=False)
     app.add_api_route("/", _page, include_in_schema=False)
-    app.mount("/", StaticFiles(directory=VIEWER), name="viewer")
+    app.mount("/", GZipMiddleware(StaticFiles(directory=VIEWER), compresslevel=6), name="viewer")
     return app
+
+
+def viewer_hint() -> str | None:
+    """What to do where the viewer's library is missing, as in a clone that nobody has built; None where it is there."""
+    if (VIEWER / "vendor" / "niivue.js").is_file():
+        return None
+    return "the viewer's library (NiiVue) is missing; run `python scripts/viewer.py` in the clone, or install a wheel"
 
 
 async def _tend(store: Store) -> None:
@@ -68,7 +78,8 @@ def _page(request: Request, token: str | None = None) -> Response:
     if token is None:
         return FileResponse(VIEWER / "index.html")
     answer = RedirectResponse("/", 303)  # out of the address bar, and of the history
-    answer.set_cookie(guard.COOKIE, token, httponly=True, samesite="strict")
+    name, secure = guard.cookie_name(request.url.port), request.url.scheme == "https"
+    answer.set_cookie(name, token, httponly=True, samesite="strict", secure=secure)
     return answer
 
 
@@ -76,7 +87,3 @@ async def _refused(request: Request, error: Exception) -> Response:
     status = 503 if isinstance(error, Full) else 404 if str(error).startswith("no such") else 422
     headers = {"retry-after": "30"} if status == 503 else None
     return JSONResponse({"type": "problem", "detail": str(error)}, status, headers)
-
-
-async def _too_large(request: Request, error: Exception) -> Response:
-    return JSONResponse({"type": "problem", "detail": "more than this server takes"}, guard.TOO_LARGE)

@@ -6,6 +6,7 @@ A page from elsewhere that a browser has open must not reach the server (by its 
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
@@ -15,13 +16,13 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2vnet.serve.settings import Settings, is_local
 
-COOKIE = "s2vnet_token"
-REFUSED, FOREIGN, TOO_MANY, TOO_LARGE = 401, 403, 429, 413
+MALFORMED, REFUSED, FOREIGN, TOO_LARGE, TOO_MANY = 400, 401, 403, 413, 429
 _CLOSE_POLICY = 1008
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
@@ -56,12 +57,14 @@ class Guard:
 
     def _problem(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
-        if is_local(self._settings.host) and not is_local(name):
+        try:
+            host, origin = urlsplit(f"//{headers.get('host', '')}"), urlsplit(headers.get("origin") or "")
+            cookie = cookie_name(host.port)
+        except ValueError:
+            return MALFORMED, "no such address"
+        if is_local(self._settings.host) and not is_local(host.hostname or ""):
             return FOREIGN, "the server answers to 127.0.0.1 and localhost only"
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if "origin" in headers and origin.netloc != host.netloc:
             return FOREIGN, "pages from elsewhere may not talk to this server"
         client = scope.get("client") or ("unknown", 0)
         if not self._limiter.hit(self._rate, str(client[0])):
@@ -72,25 +75,24 @@ class Guard:
         token = self._settings.token
         if token is None or scope["path"] in ("/healthz", "/favicon.ico"):
             return None
-        given = given_tokens(headers, scope["query_string"].decode("latin-1"))
+        given = _given_tokens(headers, cookie, scope["query_string"].decode("latin-1"))
         if not any(hmac.compare_digest(one.encode(), token.encode()) for one in given):
             return REFUSED, "this server needs its token: Authorization: Bearer TOKEN, or /?token=TOKEN in a browser"
         return None
 
 
-def given_tokens(headers: Mapping[str, str], query: str) -> list[str]:
+def cookie_name(port: int | None) -> str:
+    """The token's cookie; cookies of one machine are shared by its ports, so the port is part of the name."""
+    return f"s2vnet_token_{port or 'default'}"
+
+
+def _given_tokens(headers: Mapping[str, str], cookie: str, query: str) -> list[str]:
     """What a request gives as token: header, cookie and query."""
     kind, _, bearer = headers.get("authorization", "").partition(" ")
     found = [bearer.strip()] if kind.lower() == "bearer" else []
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        cookie = None
-    return [*found, *([cookie.value] if cookie else []), *parse_qs(query).get("token", [])]
-
-
-class TooLarge(Exception):
-    """A body without a stated length that went over the limit."""
+    with contextlib.suppress(CookieError):
+        found += [crumb.value for name, crumb in SimpleCookie(headers.get("cookie", "")).items() if name == cookie]
+    return [*found, *parse_qs(query).get("token", [])]
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:
@@ -103,7 +105,7 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         if message["type"] == "http.request":
             taken += len(message.get("body", b""))
             if taken > limit:
-                raise TooLarge
+                raise HTTPException(TOO_LARGE, "more than this server takes")
         return message
 
     return bounded

@@ -28,10 +28,11 @@ class Scans:
     """The data folder, and the folder of what was sent."""
 
     def __init__(self, data: Path | None, sent: Path) -> None:
-        """Raises InputError when the data folder is not there."""
-        if data is not None and not data.is_dir():
-            raise InputError(f"{data}: no such folder; name one with scans, or leave --data out")
-        self._data = None if data is None else data.resolve()
+        """Raises InputError when the data are not there. They may be one scan: then no other is served."""
+        if data is not None and not data.is_dir() and not _is_scan(data):
+            raise InputError(f"{data}: no folder and no scan; name one, or leave it out")
+        self._only = data.resolve() if data is not None and _is_scan(data) else None
+        self._data = data.resolve() if data is not None and self._only is None else self._only and self._only.parent
         self._sent = sent
         sent.mkdir(parents=True, exist_ok=True)
 
@@ -40,7 +41,7 @@ class Scans:
         if self._data is None:
             return []
         found = []
-        for path in _walk(self._data):
+        for path in _walk(self._data) if self._only is None else [self._only]:
             if self._inside(path) and _is_scan(path):
                 name = path.relative_to(self._data).as_posix()
                 found.append(Scan(id=name, name=name))
@@ -87,7 +88,8 @@ class Scans:
     def _inside(self, path: Path) -> bool:
         assert self._data is not None
         try:
-            return path.resolve().is_relative_to(self._data)
+            found = path.resolve()
+            return found.is_relative_to(self._data) and self._only in (None, found)
         except (OSError, RuntimeError, ValueError):
             return False
 

@@ -1,0 +1,407 @@
+"""nnInteractive's server protocol, so that its clients connect unchanged (https://github.com/MIC-DKFZ/nnInteractive).
+
+Those clients know one object at a time and no class: they get one class at a time. Which one is part of the address,
+``/nninteractive/liver``; under ``/nninteractive`` the first prompt says it: the class that it lies on, or the most
+probable one there. They send arrays without orientation; axes are taken as SimpleITK's arrays have them (slices, rows
+to the back, columns to the left), unless the address ends in where they point: ``/nninteractive/liver/RAS``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from pydantic import BaseModel, Field
+
+from s2vnet.serve.api import WAIT_S, AStore
+from s2vnet.serve.held import Held
+from s2vnet.serve.packed import pack, unpack
+from s2vnet.serve.schemas import Add, Step
+from s2vnet.serve.store import Full, Store
+from s2vnet.types import Box, Entry, InputError, Mask, Point, Scribble, Voxel
+from s2vnet.volume.files import write_image
+from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
+
+LIVENESS_S = 60.0
+"""A client that says nothing for so long is dead; living ones send heartbeats."""
+SCRIBBLE_VOXELS = 20_000
+"""More than these are taken as a mask."""
+SIMPLEITK = "SPL"
+CAPABILITIES = {
+    "supported_interactions": dict.fromkeys(("points", "bbox2d", "bbox3d", "scribble", "lasso"), True),
+    "channel_mapping": {},
+    "num_interaction_channels": 0,
+    "supports_initial_label": False,
+    "supports_zero_shot_label_refinement": False,
+    "preferred_scribble_thickness": 1,
+    "interaction_decay": None,
+    "patch_size": None,
+    "do_autozoom": False,
+    "inference_session_version": 2,
+    "license": None,
+    "supports_undo": True,
+}
+
+
+class Lease:
+    """One client: its session, and the object that it sees."""
+
+    def __init__(self, token: str, class_id: int | None, codes: str) -> None:
+        self.token, self.codes = token, codes
+        self.lock = threading.Lock()
+        self.seen = self.active = time.monotonic()
+        self.held: Held | None = None
+        self._fixed = self.class_id = class_id
+        self.taken = 0
+        """Interactions since the last reset; so many can be undone."""
+        self.shown: npt.NDArray[np.bool_] = np.zeros((1, 1, 1), bool)
+
+    def begin(self, held: Held, shape: tuple[int, int, int]) -> None:
+        """A new image."""
+        self.held, self.shown = held, np.zeros(shape, bool)
+        self.reset()
+
+    def reset(self) -> None:
+        """A new object on the same image."""
+        self.class_id, self.taken = self._fixed, 0
+        self.shown = np.zeros_like(self.shown)
+
+    def interact(self, make: Callable[[int], Entry], voxels: Callable[[], npt.ArrayLike], predict: bool) -> Response:
+        """Take a prompt; the change of the object if it is asked for."""
+        if self.held is None:
+            raise InputError("no image yet; set_image comes first")
+        if self.class_id is None:
+            self.class_id = self.held.wait(WAIT_S).likely_class(voxels())
+        self.held.ask(Add(entries=(make(self.class_id),)))
+        self.taken += 1
+        return self.change() if predict else _reply(None, False)
+
+    def change(self) -> Response:
+        """What of the object is different from what the client knows."""
+        if self.held is None:
+            raise InputError("no image yet; set_image comes first")
+        now = self.held.wait(WAIT_S).labels == self.class_id if self.taken else np.zeros_like(self.shown)
+        box = bounding_box(now != self.shown)
+        self.shown = now
+        return _reply(box, True, None if box is None else now[box])
+
+
+class Leases:
+    """All clients of this protocol."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._lock = threading.Lock()
+        self._leases: dict[str, Lease] = {}
+
+    def claim(self, label: str | None, codes: str) -> Lease:
+        """A place for a client. Raises Full when there is none, InputError for no such class or axes."""
+        class_id = None if label in (None, "any") else self._class_of(str(label))
+        if sorted("RASLPI".index(c) % 3 for c in codes if c in "RASLPI") != [0, 1, 2] or len(codes) != 3:
+            raise InputError(f"no such axes {codes!r}; three of R/L, A/P and S/I say where they point")
+        self.sweep()
+        with self._lock:
+            if len(self._leases) >= self.store.settings.max_sessions:
+                raise Full(f"all {self.store.settings.max_sessions} sessions are taken; try again in a while")
+            lease = Lease(uuid.uuid4().hex, class_id, codes)
+            self._leases[lease.token] = lease
+        return lease
+
+    def get(self, token: str) -> Lease:
+        """The lease of a token, or an HTTP error 410."""
+        self.sweep()
+        with self._lock:
+            if token not in self._leases:
+                raise HTTPException(410, "lease expired or unknown; connect again")
+            return self._leases[token]
+
+    def release(self, token: str) -> None:
+        """Give a place back."""
+        with self._lock:
+            lease = self._leases.pop(token, None)
+        if lease is not None and lease.held is not None:
+            self.store.end(lease.held.name)
+
+    def sweep(self) -> None:
+        """Release clients that are dead or have done nothing for a lease."""
+        now = time.monotonic()
+        with self._lock:
+            over = [
+                token
+                for token, lease in self._leases.items()
+                if now - lease.seen > LIVENESS_S or now - lease.active > self.store.settings.lease_s
+            ]
+        for token in over:
+            self.release(token)
+
+    def _class_of(self, label: str) -> int:
+        names = self.store.segmenter.class_names
+        for class_id, name in names.items():
+            if label in (name, str(class_id)):
+                return class_id
+        raise InputError(f"no such class {label!r}; the model knows {', '.join(names.values())}")
+
+
+def _leases(request: Request) -> Leases:
+    leases: Leases = request.app.state.nninteractive
+    return leases
+
+
+def _lease(request: Request) -> Lease:
+    lease = _leases(request).get(request.headers.get("x-lease-token", ""))
+    lease.seen = time.monotonic()
+    return lease
+
+
+def _active(request: Request) -> Lease:
+    lease = _lease(request)
+    lease.active = lease.seen
+    return lease
+
+
+AnyLease = Annotated[Lease, Depends(_lease)]
+ActiveLease = Annotated[Lease, Depends(_active)]
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, bool]:
+    """Whether the server answers."""
+    return {"ok": True}
+
+
+@router.get("/capabilities")
+def capabilities() -> dict[str, Any]:
+    """What prompts may be."""
+    return CAPABILITIES
+
+
+@router.post("/claim")
+def claim(request: Request, store: AStore) -> dict[str, Any]:
+    """A lease, whose token every other request carries."""
+    label, codes = request.path_params.get("label"), request.path_params.get("axes", SIMPLEITK)
+    return {
+        "lease_token": _leases(request).claim(label, codes).token,
+        "idle_timeout_seconds": store.settings.lease_s,
+        "liveness_timeout_seconds": LIVENESS_S,
+        "max_sessions": store.settings.max_sessions,
+    }
+
+
+@router.post("/release")
+def release(request: Request) -> dict[str, bool]:
+    """Give the lease back; also one that is over."""
+    _leases(request).release(request.headers.get("x-lease-token", ""))
+    return {"released": True}
+
+
+@router.post("/heartbeat")
+def heartbeat(lease: AnyLease, store: AStore) -> dict[str, float]:
+    """The client lives; being idle ends all the same."""
+    return {"remaining_seconds": _remaining(lease, store)}
+
+
+@router.get("/lease_status")
+def lease_status(lease: AnyLease, store: AStore) -> dict[str, float]:
+    """Seconds until an idle client is let go."""
+    return {"remaining_seconds": _remaining(lease, store), "idle_timeout_seconds": store.settings.lease_s}
+
+
+@router.post("/set_image")
+async def set_image(request: Request, store: AStore, lease: ActiveLease) -> dict[str, list[int]]:
+    """An image (C, x, y, z); answered when it has been encoded and segmented."""
+    from anyio.to_thread import run_sync
+
+    meta, body = _meta(request), await request.body()
+    return await run_sync(_open, store, lease, body, meta.get("image_properties") or {})
+
+
+class Buffer(BaseModel):
+    """The client's own array of the object."""
+
+    shape: tuple[Annotated[int, Field(gt=0)], ...]
+    dtype: str
+
+
+@router.post("/set_target_buffer")
+def set_target_buffer(lease: ActiveLease, buffer: Buffer) -> dict[str, Any]:
+    """A client that begins with an empty array gets all of the object at its next prompt."""
+    with lease.lock:
+        if buffer.shape != lease.shown.shape:
+            raise HTTPException(400, f"target buffer {buffer.shape} must have the image's shape {lease.shown.shape}")
+        lease.shown = np.zeros_like(lease.shown)
+    return {}
+
+
+@router.post("/set_do_autozoom")
+def set_do_autozoom(lease: ActiveLease) -> dict[str, Any]:
+    """Slices are seen whole: there is nothing to zoom."""
+    return {}
+
+
+@router.post("/reset_interactions")
+def reset_interactions(lease: ActiveLease) -> dict[str, Any]:
+    """The next prompt begins a new object."""
+    with lease.lock:
+        if lease.held is not None:
+            lease.held.ask(Step(op="reset"))
+        lease.reset()
+    return {}
+
+
+@router.post("/undo")
+def undo(lease: ActiveLease) -> Response:
+    """Take the last interaction back."""
+    with lease.lock:
+        if lease.held is None or not lease.taken:
+            return _reply(None, False)
+        lease.held.ask(Step(op="undo"))
+        lease.taken -= 1
+        return lease.change()
+
+
+@router.post("/predict")
+def predict(lease: ActiveLease) -> Response:
+    """What the interactions so far give."""
+    with lease.lock:
+        return lease.change()
+
+
+class PointInteraction(BaseModel):
+    """A click."""
+
+    coordinates: Voxel
+    include_interaction: bool
+    run_prediction: bool = True
+
+
+@router.post("/add_point_interaction")
+def add_point(lease: ActiveLease, asked: PointInteraction) -> Response:
+    """This voxel is, or is not, of the object."""
+
+    def point(class_id: int) -> Entry:
+        return Point(class_id=class_id, positive=asked.include_interaction, voxel=asked.coordinates)
+
+    with lease.lock:
+        return lease.interact(point, lambda: [asked.coordinates], asked.run_prediction)
+
+
+class BoxInteraction(BaseModel):
+    """A half-open box."""
+
+    bbox_coords: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    include_interaction: bool
+    run_prediction: bool = True
+
+
+@router.post("/add_bbox_interaction")
+def add_box(lease: ActiveLease, asked: BoxInteraction) -> Response:
+    """All of the object on the slices of the box lies in it, or nothing of it does."""
+    start, stop = zip(*((min(a, b), max(a, b)) for a, b in asked.bbox_coords), strict=True)
+
+    def box(class_id: int) -> Entry:
+        return Box(class_id=class_id, positive=asked.include_interaction, start=start, stop=stop)
+
+    def middle() -> npt.ArrayLike:
+        return [[(a + b) // 2 for a, b in zip(start, stop, strict=True)]]
+
+    with lease.lock:
+        return lease.interact(box, middle, asked.run_prediction)
+
+
+@router.post("/add_scribble_interaction")
+@router.post("/add_lasso_interaction")
+async def add_mask(request: Request, store: AStore, lease: ActiveLease) -> Response:
+    """Voxels above 0 are, or are not, of the object."""
+    from anyio.to_thread import run_sync
+
+    meta, body = _meta(request), await request.body()
+    return await run_sync(_mask, store, lease, body, meta, request.url.path.endswith("scribble_interaction"))
+
+
+@router.post("/add_initial_seg_interaction")
+def add_initial_seg(lease: ActiveLease) -> Response:
+    """Not supported, as the capabilities say: the automatic result is where every object begins."""
+    raise HTTPException(400, "initial segmentations are not supported; objects begin with the automatic result")
+
+
+def _open(store: Store, lease: Lease, body: bytes, properties: dict[str, Any]) -> dict[str, list[int]]:
+    image = unpack(body, 4, store.settings.max_voxels * len(store.segmenter.plan.channels))
+    i, j, k = image.shape[1:]
+    scan, path = store.scans.new("sent.nii")
+    write_image(path, Volume(image.astype(np.float32), _geometry((i, j, k), properties.get("spacing"), lease.codes)))
+    with lease.lock:
+        before, held = lease.held, store.open(scan.id)
+        lease.begin(held, (i, j, k))
+        if before is not None:
+            store.end(before.name)
+        held.wait(WAIT_S)
+    return {"original_image_shape": list(image.shape)}
+
+
+def _geometry(shape: Voxel, spacing: Any, codes: str) -> Geometry:
+    """A grid with the client's spacing (mm), its axes along those of the world that the letters name."""
+    try:
+        sizes = [float(s) for s in (spacing or (1, 1, 1))]
+    except (TypeError, ValueError):
+        sizes = []
+    if len(sizes) != 3 or not all(0 < size < 1e4 for size in sizes):
+        raise InputError("image_properties: spacing has to be three sizes in mm")
+    affine = np.eye(4)
+    for axis, (letter, size) in enumerate(zip(codes, sizes, strict=True)):
+        affine[:3, axis] = 0
+        affine["RASLPI".index(letter) % 3, axis] = size if letter in "RAS" else -size
+    return Geometry(shape, affine)
+
+
+def _mask(store: Store, lease: Lease, body: bytes, meta: dict[str, Any], scribble: bool) -> Response:
+    crop = unpack(body, 3, store.settings.max_voxels) != 0
+    try:
+        positive, box = bool(meta["include_interaction"]), meta.get("interaction_bbox")
+        start = np.array([int(low) for low, _ in box] if box else [0, 0, 0])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError("include_interaction and interaction_bbox have to come in X-Meta") from error
+    inside = np.argwhere(crop) + start
+    if not len(inside):
+        raise InputError("the drawing holds no voxel")
+
+    def drawn(class_id: int) -> Entry:
+        if scribble and len(inside) <= SCRIBBLE_VOXELS:
+            return Scribble(class_id=class_id, positive=positive, voxels=tuple(map(tuple, inside.tolist())))
+        if (start < 0).any() or (start + crop.shape > lease.shown.shape).any():
+            raise InputError("the drawing reaches outside the volume")
+        whole = np.zeros(lease.shown.shape, bool)
+        whole[tuple(inside.T)] = True
+        return Mask.from_array(whole, class_id, positive)
+
+    with lease.lock:
+        return lease.interact(drawn, lambda: inside, bool(meta.get("run_prediction", True)))
+
+
+def _meta(request: Request) -> dict[str, Any]:
+    try:
+        found = json.loads(request.headers.get("x-meta", "{}"))
+        if isinstance(found, dict):
+            return found
+    except ValueError:
+        pass
+    raise InputError("X-Meta is no JSON object")
+
+
+def _remaining(lease: Lease, store: Store) -> float:
+    return max(0.0, store.settings.lease_s - (time.monotonic() - lease.active))
+
+
+def _reply(box: Region | None, ran: bool, labels: npt.NDArray[np.bool_] | None = None) -> Response:
+    meta: dict[str, Any] = {"ran_prediction": ran, "bbox": None}
+    if box is not None and labels is not None:
+        meta |= {"bbox": [[s.start, s.stop] for s in box], "dtype": "uint8", "shape": list(labels.shape)}
+    body = b"" if labels is None else pack(labels.astype(np.uint8))
+    return Response(body, media_type="application/octet-stream", headers={"x-meta": json.dumps(meta)})

@@ -1,0 +1,212 @@
+// What is drawn above the slices: prompts where they were given, the stroke being drawn, and where the planes meet.
+
+import { unpack } from "./voxels.js";
+
+const HALO = "rgba(0, 0, 0, 0.75)";
+const LINES = "rgba(150, 200, 255, 0.35)";
+const TEXT = "rgba(200, 210, 220, 0.85)";
+const GAP = 12; // CSS pixels around the meeting point that stay free
+const FILL = 0.55;
+
+export class Marks {
+  #scene;
+  #canvas;
+  #context;
+  #masks = new Map();
+
+  constructor(canvas, scene) {
+    this.#canvas = canvas;
+    this.#context = canvas.getContext("2d");
+    this.#scene = scene;
+  }
+
+  /**
+   * Draw all anew.
+   * `entries`: the log; `draft`: `{entry, voxels}` of a prompt being drawn; `lit`: number of an entry to point out;
+   * `colourOf`: of a class; `cursor`: `{x, y, radius, entry}` of a brush, in viewport pixels and mm.
+   */
+  draw({ entries, draft, lit, colourOf, cursor }) {
+    this.#clear();
+    const tiles = this.#scene.tiles();
+    for (const tile of tiles) {
+      this.#within(tile, () => {
+        if (tiles.length > 1) this.#lines(tile);
+        entries.forEach((entry, n) => this.#entry(tile, entry, colourOf(entry.class_id), n === lit));
+        if (draft) this.#entry(tile, draft.entry, colourOf(draft.entry.class_id), true, draft.voxels);
+        if (cursor) this.#brush(tile, cursor, colourOf(cursor.entry.class_id));
+        this.#caption(tile);
+      });
+    }
+  }
+
+  #clear() {
+    const { clientWidth, clientHeight } = this.#canvas;
+    const scale = window.devicePixelRatio || 1;
+    const [width, height] = [Math.round(clientWidth * scale), Math.round(clientHeight * scale)];
+    if (this.#canvas.width !== width || this.#canvas.height !== height) {
+      [this.#canvas.width, this.#canvas.height] = [width, height];
+    }
+    this.#context.setTransform(scale, 0, 0, scale, 0, 0);
+    this.#context.clearRect(0, 0, clientWidth, clientHeight);
+  }
+
+  #within(tile, paint) {
+    const { left, top, width, height } = tile.box;
+    this.#context.save();
+    this.#context.beginPath();
+    this.#context.rect(left, top, width, height);
+    this.#context.clip();
+    paint();
+    this.#context.restore();
+  }
+
+  #caption(tile) {
+    const length = this.#scene.shape[this.#scene.fileAxis(tile.normal)];
+    const number = this.#scene.at[this.#scene.fileAxis(tile.normal)];
+    this.#context.font = "12px system-ui, sans-serif";
+    this.#context.fillStyle = TEXT;
+    this.#context.shadowColor = "black";
+    this.#context.shadowBlur = 3;
+    const { left, top, height } = tile.box;
+    this.#context.fillText(`${tile.name} ${number} of 0–${length - 1}`, left + 8, top + height - 8);
+  }
+
+  #lines(tile) {
+    const { x, y } = tile.project(this.#scene.toRas(this.#scene.at).map((at) => at + 0.5));
+    const { left, top, width, height } = tile.box;
+    this.#context.strokeStyle = LINES;
+    this.#context.lineWidth = 1;
+    this.#context.beginPath();
+    for (const [x0, y0, x1, y1] of [
+      [left, y, x - GAP, y],
+      [x + GAP, y, left + width, y],
+      [x, top, x, y - GAP],
+      [x, y + GAP, x, top + height],
+    ]) {
+      this.#context.moveTo(x0, y0);
+      this.#context.lineTo(x1, y1);
+    }
+    this.#context.stroke();
+  }
+
+  #entry(tile, entry, colour, lit, voxels = null) {
+    const style = { colour, dashed: !entry.positive, width: lit ? 3 : 2 };
+    if (entry.kind === "point") this.#point(tile, entry, style);
+    if (entry.kind === "box") this.#box(tile, entry, style);
+    if (entry.kind === "lasso") this.#lasso(tile, entry, style);
+    if (entry.kind === "scribble") this.#voxels(tile, voxels ?? entry.voxels, style);
+    if (entry.kind === "mask") this.#voxels(tile, voxels ?? this.#maskOf(entry), style);
+  }
+
+  /** Centre of a voxel on a tile that shows it, else null. */
+  #on(tile, voxel) {
+    const ras = this.#scene.toRas(voxel);
+    return ras[tile.normal] === tile.depth ? tile.project(ras.map((at) => at + 0.5)) : null;
+  }
+
+  #point(tile, entry, { colour, dashed, width }) {
+    const at = this.#on(tile, entry.voxel);
+    if (!at) return;
+    const radius = 3 + width;
+    this.#twice(colour, width, [], (context) => {
+      context.arc(at.x, at.y, radius, 0, 2 * Math.PI);
+      context.moveTo(at.x - radius + 2, at.y);
+      context.lineTo(at.x + radius - 2, at.y);
+      if (dashed) return;
+      context.moveTo(at.x, at.y - radius + 2);
+      context.lineTo(at.x, at.y + radius - 2);
+    });
+  }
+
+  #box(tile, { start, stop }, { colour, dashed, width }) {
+    const axis = this.#scene.fileAxis(tile.normal);
+    const depth = this.#scene.at[axis];
+    if (depth < start[axis] || depth >= stop[axis]) return;
+    const [a, b] = [start, stop].map((corner) => tile.project(this.#scene.toRas(corner, 0)));
+    this.#twice(colour, width, dashed ? [6, 4] : [], (context) => context.rect(a.x, a.y, b.x - a.x, b.y - a.y));
+  }
+
+  #lasso(tile, { vertices }, { colour, dashed, width }) {
+    const places = vertices.map((voxel) => this.#on(tile, voxel));
+    if (places.some((place) => !place)) return;
+    this.#twice(colour, width, dashed ? [6, 4] : [], (context) => {
+      places.forEach(({ x, y }) => context.lineTo(x, y));
+      context.closePath();
+    });
+  }
+
+  /** Voxels as such, so that one sees what exactly was said. */
+  #voxels(tile, voxels, { colour, dashed, width }) {
+    const [u, v] = [tile.u, tile.v];
+    this.#context.beginPath();
+    for (const voxel of voxels) {
+      const ras = this.#scene.toRas(voxel);
+      if (ras[tile.normal] !== tile.depth) continue;
+      const a = tile.project(ras);
+      const b = tile.project(ras.map((at, n) => at + Number(n === u || n === v)));
+      this.#context.rect(Math.min(a.x, b.x), Math.min(a.y, b.y), Math.abs(b.x - a.x), Math.abs(b.y - a.y));
+    }
+    this.#context.globalAlpha = width > 2 ? FILL + 0.2 : FILL;
+    this.#context.fillStyle = colour;
+    this.#context.fill();
+    this.#context.globalAlpha = 1;
+    if (!dashed) return;
+    this.#context.save();
+    this.#context.clip();
+    this.#context.fillStyle = this.#hatch();
+    this.#context.fillRect(tile.box.left, tile.box.top, tile.box.width, tile.box.height);
+    this.#context.restore();
+  }
+
+  /** Stripes: what it is not. */
+  #hatch() {
+    const tile = new OffscreenCanvas(6, 6);
+    const context = tile.getContext("2d");
+    context.strokeStyle = "black";
+    context.lineWidth = 1.5;
+    for (const shift of [-6, 0, 6]) {
+      context.moveTo(shift, 6);
+      context.lineTo(shift + 6, 0);
+    }
+    context.stroke();
+    return this.#context.createPattern(tile, "repeat");
+  }
+
+  #brush(tile, { x, y, radius, entry }, colour) {
+    const at = this.#scene.onCanvas(x, y);
+    if (!tile.holds(at.x, at.y)) return;
+    const dashes = entry.positive ? [] : [4, 3];
+    const size = Math.max(2, radius * tile.scale);
+    this.#twice(colour, 1.5, dashes, (context) => context.arc(at.x, at.y, size, 0, 2 * Math.PI));
+  }
+
+  /** A line with a dark border, to be seen on anything. */
+  #twice(colour, width, dashes, path) {
+    const context = this.#context;
+    for (const [style, thickness] of [
+      [HALO, width + 2],
+      [colour, width],
+    ]) {
+      context.beginPath();
+      path(context);
+      context.strokeStyle = style;
+      context.lineWidth = thickness;
+      context.setLineDash(style === HALO ? [] : dashes);
+      context.stroke();
+    }
+    context.setLineDash([]);
+  }
+
+  /** Voxels of a mask prompt; none until they are unpacked. */
+  #maskOf(entry) {
+    const key = `${entry.start}:${entry.bits}`;
+    if (!this.#masks.has(key)) {
+      this.#masks.set(key, []);
+      unpack(entry).then((voxels) => {
+        this.#masks.set(key, voxels);
+        this.#scene.draw();
+      });
+    }
+    return this.#masks.get(key);
+  }
+}

@@ -1,0 +1,421 @@
+// Everything that is NiiVue. Outside of this module voxels are the file's, [i, j, k]; NiiVue's are turned to RAS, by
+// the axes of the affine that are nearest. The one place where they are converted is here.
+
+const AXIAL = 0;
+const RENDER = 4;
+const DRAWING_UNIT = 7; // where NiiVue's shaders look for the drawing
+const SOFTWARE = /swiftshader|llvmpipe|software/i;
+const MOST_ZOOM = 20;
+const NAMES = ["Sagittal", "Coronal", "Axial"]; // by the RAS axis across which the plane lies
+const TYPES = [2, 1, 0]; // NiiVue's numbers of the same
+const LAYOUTS = {
+  planes3d: [
+    { sliceType: 0, position: [0, 0, 0.6, 1] },
+    { sliceType: 1, position: [0.6, 0, 0.4, 0.33] },
+    { sliceType: 2, position: [0.6, 0.33, 0.4, 0.33] },
+    { sliceType: RENDER, position: [0.6, 0.66, 0.4, 0.34] },
+  ],
+  planes: [
+    { sliceType: 0, position: [0, 0, 0.6, 1] },
+    { sliceType: 1, position: [0.6, 0, 0.4, 0.5] },
+    { sliceType: 2, position: [0.6, 0.5, 0.4, 0.5] },
+  ],
+};
+const SINGLE = { axial: 0, coronal: 1, sagittal: 2, render: RENDER };
+
+/** NiiVue, but with labels that are solid in 3D whatever they are in the planes, and an image behind them at will. */
+function solid(Niivue) {
+  return class extends Niivue {
+    imageIn3D = 0;
+    labelsIn3D = true;
+
+    drawImage3D(...args) {
+      const { drawOpacity } = this;
+      this.renderShader.use(this.gl);
+      this.gl.uniform1f(this.renderShader.uniforms.backOpacity, this.imageIn3D);
+      this.drawOpacity = this.labelsIn3D ? 1 : 0;
+      super.drawImage3D(...args);
+      this.drawOpacity = drawOpacity;
+    }
+  };
+}
+
+/** One plane on the screen. RAS axes: across it `normal`, rightwards `u`, upwards `v`. */
+class Tile {
+  constructor(slice, volume, depth, scale) {
+    this.normal = 2 - slice.axCorSag;
+    [this.u, this.v] = [0, 1, 2].filter((axis) => axis !== this.normal);
+    this.name = NAMES[this.normal];
+    this.depth = depth[this.normal];
+    const [left, top, width, height] = slice.leftTopWidthHeight.map((length) => length / scale);
+    this.box = { left: Math.min(left, left + width), top, width: Math.abs(width), height };
+    this.mirrored = width < 0;
+    this.from = slice.leftTopMM;
+    this.field = slice.fovMM;
+    this.volume = volume;
+  }
+
+  /** Canvas position in CSS pixels of a place in RAS voxels; a voxel's centre is at its index plus a half. */
+  project(place) {
+    let x = (this.#mm(this.u, place[this.u]) - this.from[0]) / this.field[0];
+    const y = (this.#mm(this.v, place[this.v]) - this.from[1]) / this.field[1];
+    if (this.mirrored) x = 1 - x;
+    return { x: this.box.left + x * this.box.width, y: this.box.top + (1 - y) * this.box.height };
+  }
+
+  /** The place in RAS voxels, on the plane, of a canvas position. */
+  place(x, y) {
+    let right = (x - this.box.left) / this.box.width;
+    if (this.mirrored) right = 1 - right;
+    const up = 1 - (y - this.box.top) / this.box.height;
+    const place = [0, 0, 0];
+    place[this.normal] = this.depth;
+    place[this.u] = this.#voxel(this.u, this.from[0] + right * this.field[0]);
+    place[this.v] = this.#voxel(this.v, this.from[1] + up * this.field[1]);
+    return place;
+  }
+
+  holds(x, y) {
+    const { left, top, width, height } = this.box;
+    return x >= left && x < left + width && y >= top && y < top + height;
+  }
+
+  /** CSS pixels of a millimetre. */
+  get scale() {
+    return Math.abs(this.box.width / this.field[0]);
+  }
+
+  // NiiVue draws oblique images along their own axes, so that a plane is a slice: in millimetres of an upright grid
+  #mm(axis, voxels) {
+    const { dimsRAS, frac2mmOrtho } = this.volume;
+    return (voxels / dimsRAS[axis + 1]) * frac2mmOrtho[axis * 5] + frac2mmOrtho[12 + axis];
+  }
+
+  #voxel(axis, mm) {
+    const fraction = (mm - this.volume.frac2mmOrtho[12 + axis]) / this.volume.frac2mmOrtho[axis * 5];
+    return fraction * this.volume.dimsRAS[axis + 1];
+  }
+}
+
+export class Scene {
+  /** Called after each drawing of the canvas. */
+  drawn = () => {};
+  shape = null;
+  #nv;
+  #canvas;
+  #perm = [];
+  #flip = [];
+  #at = [0, 0, 0];
+  #due = 0;
+  #recolour = false;
+  #opacity = 0.4;
+  #outline = true;
+  #hidden = false;
+
+  /** A scene on a canvas; `module` is NiiVue. */
+  static async on(module, canvas) {
+    const scene = new Scene();
+    const Solid = solid(module.Niivue);
+    scene.#canvas = canvas;
+    scene.#nv = new Solid({
+      backColor: [0.03, 0.035, 0.04, 1],
+      crosshairWidth: 0, // drawn with the prompts, thin at any voxel size
+      dragAndDropEnabled: false,
+      fontColor: [0.55, 0.6, 0.65, 1],
+      interactive: false, // pointer and keys are tools.js's
+      isOrientCube: true,
+      isRadiologicalConvention: true,
+      loadingText: "",
+      logLevel: "error",
+      multiplanarPadPixels: 2,
+      sagittalNoseLeft: true,
+    });
+    await scene.#nv.attachToCanvas(canvas, true);
+    new ResizeObserver(() => scene.draw()).observe(canvas);
+    return scene;
+  }
+
+  /** Whether the graphics are computed without a graphics card: 3D is slow then. */
+  get slow() {
+    const { gl } = this.#nv;
+    const extension = gl.getExtension("WEBGL_debug_renderer_info");
+    return SOFTWARE.test(gl.getParameter(extension?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER));
+  }
+
+  get #volume() {
+    return this.#nv.volumes[0];
+  }
+
+  /** Show an image, a NIfTI file's bytes. */
+  async open(buffer) {
+    const nv = this.#nv;
+    this.shape = null;
+    nv.volumes = [];
+    await nv.loadFromArrayBuffer(buffer, "image.nii.gz");
+    const volume = this.#volume;
+    this.#perm = volume.permRAS.map((axis) => Math.abs(axis) - 1);
+    this.#flip = volume.permRAS.map((axis) => axis < 0);
+    nv.drawTexture = nv.r8Tex(nv.drawTexture, nv.gl.TEXTURE0 + DRAWING_UNIT, volume.dimsRAS, true);
+    // NiiVue draws the texture in 3D only if there is a bitmap too; the labels are ours, so it gets a stand-in
+    nv.drawBitmap = new Uint8Array(9);
+    nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
+    nv.setRenderAzimuthElevation(150, 15);
+    this.shape = volume.hdr.dims.slice(1, 4);
+    this.goTo(this.shape.map((length) => length >> 1));
+  }
+
+  // ---- voxels ----
+
+  /** NiiVue's voxel of a file's; also of fractions of voxels, where `edge` is 0 for corners instead of indices. */
+  toRas(voxel, edge = 1) {
+    return this.#perm.map((axis, n) => (this.#flip[n] ? this.shape[axis] - edge - voxel[axis] : voxel[axis]));
+  }
+
+  /** The file's voxel of NiiVue's. */
+  toFile(ras) {
+    const voxel = [0, 0, 0];
+    this.#perm.forEach((axis, n) => (voxel[axis] = this.#flip[n] ? this.shape[axis] - 1 - ras[n] : ras[n]));
+    return voxel;
+  }
+
+  /** File axis across which the plane with this RAS normal lies. */
+  fileAxis(normal) {
+    return this.#perm[normal];
+  }
+
+  /** RAS normal of the plane that lies across a file axis. */
+  normalOf(axis) {
+    return this.#perm.indexOf(axis);
+  }
+
+  /** Millimetres of a voxel along the file's axes. */
+  get spacing() {
+    return this.#volume.hdr.pixDims.slice(1, 4).map(Math.abs);
+  }
+
+  /** Intensity of a voxel. */
+  valueAt([i, j, k]) {
+    const { img, hdr } = this.#volume;
+    const [ni, nj] = this.shape;
+    return img[i + ni * (j + nj * k)] * (hdr.scl_slope || 1) + hdr.scl_inter;
+  }
+
+  /** What lies under a position of the viewport: `{tile, voxel}`, `{render: true}`, or null. */
+  pick(clientX, clientY) {
+    if (!this.shape) return null;
+    const { x, y } = this.onCanvas(clientX, clientY);
+    const tile = this.tiles().find((one) => one.holds(x, y));
+    if (!tile) return this.#inRender(x, y) ? { render: true } : null;
+    const ras = tile.place(x, y).map(Math.floor);
+    const outside = ras.some((at, n) => at < 0 || at >= this.shape[this.#perm[n]]);
+    return outside ? { tile, voxel: null } : { tile, voxel: this.toFile(ras) };
+  }
+
+  /** The voxel of a tile nearest to a position of the viewport, also beyond the image. */
+  nearest(tile, clientX, clientY) {
+    const { x, y } = this.onCanvas(clientX, clientY);
+    const ras = tile.place(x, y).map((at, n) => Math.min(this.shape[this.#perm[n]] - 1, Math.max(0, Math.floor(at))));
+    ras[tile.normal] = this.#at[tile.normal];
+    return this.toFile(ras);
+  }
+
+  /** Where a voxel's centre is on the canvas, in CSS pixels; null if no plane shows it. `normal` names the plane. */
+  canvasOf(i, j, k, normal = null) {
+    this.flush();
+    const ras = this.toRas([i, j, k]);
+    const shown = this.tiles().filter((tile) => tile.depth === ras[tile.normal]);
+    const tile = normal === null ? shown[0] : shown.find((one) => one.normal === normal);
+    return tile ? tile.project(ras.map((at) => at + 0.5)) : null;
+  }
+
+  onCanvas(clientX, clientY) {
+    const { left, top } = this.#canvas.getBoundingClientRect();
+    return { x: clientX - left, y: clientY - top };
+  }
+
+  /** Planes on the screen. */
+  tiles() {
+    if (!this.shape) return [];
+    return this.#nv.screenSlices
+      .filter((slice) => slice.axCorSag < 3)
+      .map((slice) => new Tile(slice, this.#volume, this.#at, this.#scale));
+  }
+
+  get #scale() {
+    return this.#canvas.width / this.#canvas.clientWidth;
+  }
+
+  #inRender(x, y) {
+    return this.#nv.inRenderTile(x * this.#scale, y * this.#scale) >= 0;
+  }
+
+  // ---- where to look ----
+
+  /** The voxel at which the planes meet. */
+  get at() {
+    return this.toFile(this.#at);
+  }
+
+  goTo(voxel) {
+    this.#at = this.toRas(voxel);
+    this.#look();
+  }
+
+  /** Move so many voxels along a RAS axis, as far as the image goes. */
+  step(axis, count) {
+    const last = this.shape[this.#perm[axis]] - 1;
+    this.#at[axis] = Math.min(last, Math.max(0, this.#at[axis] + count));
+    this.#look();
+  }
+
+  #look() {
+    this.#nv.scene.crosshairPos = this.#nv.vox2frac(this.#at);
+    this.draw();
+  }
+
+  /** planes3d, planes, axial, coronal, sagittal or render. */
+  setLayout(name) {
+    const nv = this.#nv;
+    nv.customLayout = LAYOUTS[name] ?? null;
+    nv.opts.sliceType = SINGLE[name] ?? AXIAL;
+    this.draw();
+  }
+
+  /** Magnify about a position of the viewport. */
+  zoom(tile, clientX, clientY, factor) {
+    const { x, y } = this.onCanvas(clientX, clientY);
+    const pan = this.#nv.scene.pan2Dxyzmm;
+    const zoom = Math.min(MOST_ZOOM, Math.max(1, pan[3] * factor));
+    const place = this.#nv.frac2mm(tile.place(x, y).map((at, n) => at / this.#volume.dimsRAS[n + 1]));
+    const shift = zoom === 1 ? () => 0 : (n) => pan[n] + place[n] * (pan[3] - zoom);
+    this.#nv.scene.pan2Dxyzmm = [shift(0), shift(1), shift(2), zoom];
+    this.draw();
+  }
+
+  /** Shift a plane by CSS pixels. */
+  pan(tile, dx, dy) {
+    const pan = [...this.#nv.scene.pan2Dxyzmm];
+    pan[tile.u] += (dx / tile.box.width) * tile.field[0] * (tile.mirrored ? -1 : 1) * pan[3];
+    pan[tile.v] -= (dy / tile.box.height) * tile.field[1] * pan[3];
+    this.#nv.scene.pan2Dxyzmm = pan;
+    this.draw();
+  }
+
+  fit() {
+    this.#nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
+    this.#nv.scene.volScaleMultiplier = 1;
+    this.draw();
+  }
+
+  rotate(dx, dy) {
+    const { scene } = this.#nv;
+    scene.renderAzimuth = (scene.renderAzimuth - dx * 0.6 + 360) % 360;
+    scene.renderElevation = Math.min(90, Math.max(-90, scene.renderElevation + dy * 0.6));
+    this.draw();
+  }
+
+  zoom3D(factor) {
+    const { scene } = this.#nv;
+    scene.volScaleMultiplier = Math.min(4, Math.max(0.5, scene.volScaleMultiplier * factor));
+    this.draw();
+  }
+
+  // ---- how it looks ----
+
+  /** Intensities shown black and white. */
+  get window() {
+    return [this.#volume.cal_min, this.#volume.cal_max];
+  }
+
+  setWindow(low, high) {
+    [this.#volume.cal_min, this.#volume.cal_max] = [low, Math.max(high, low + 1e-6)];
+    this.#recolour = true;
+    this.draw();
+  }
+
+  /** A window that fits most intensities. */
+  get automatic() {
+    return [this.#volume.robust_min, this.#volume.robust_max];
+  }
+
+  /** Least and greatest intensity. */
+  get range() {
+    return [this.#volume.global_min, this.#volume.global_max];
+  }
+
+  get channels() {
+    return this.#volume.nFrame4D ?? 1;
+  }
+
+  setChannel(index) {
+    this.#volume.frame4D = index;
+    this.#recolour = true;
+    this.draw();
+  }
+
+  /** Colours of classes: `[{id, color: "#rrggbb", visible}]`. */
+  setColours(classes) {
+    const lut = new Uint8ClampedArray(1024);
+    for (const { id, color, visible } of classes) {
+      const [r, g, b] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+      lut.set([r, g, b, id > 0 && visible ? 255 : 0], 4 * id);
+    }
+    this.#nv.drawLut = { lut, labels: [] };
+    this.#nv.refreshColormaps();
+    this.draw();
+  }
+
+  /** How labels look in the planes: opacity of the areas, outlines or none, or not at all. */
+  setLook({ opacity = this.#opacity, outline = this.#outline, hidden = this.#hidden }) {
+    [this.#opacity, this.#outline, this.#hidden] = [opacity, outline, hidden];
+    this.#nv.drawOpacity = hidden ? 0 : Math.max(opacity, outline ? 0.004 : 0);
+    this.#nv.drawRimOpacity = outline && !hidden ? 0.9 : -1;
+    this.#nv.labelsIn3D = !hidden;
+    this.draw();
+  }
+
+  set imageIn3D(shown) {
+    this.#nv.imageIn3D = shown ? 0.6 : 0;
+    this.draw();
+  }
+
+  /** Show a block of labels (all of them, file order): only what lies in it travels to the graphics card. */
+  showLabels(labels, start = [0, 0, 0], size = this.shape) {
+    const strides = [this.shape[1] * this.shape[2], this.shape[2], 1];
+    const [sx, sy, sz] = this.#perm.map((axis, n) => (this.#flip[n] ? -strides[axis] : strides[axis]));
+    const [nx, ny, nz] = this.#perm.map((axis) => size[axis]);
+    const corner = this.#perm.map((axis, n) => (this.#flip[n] ? start[axis] + size[axis] - 1 : start[axis]));
+    const first = this.#perm.reduce((at, axis, n) => at + corner[n] * strides[axis], 0);
+    const block = new Uint8Array(nx * ny * nz);
+    let to = 0;
+    for (let z = 0; z < nz; z++) {
+      for (let y = 0; y < ny; y++) {
+        let from = first + z * sz + y * sy;
+        for (let x = 0; x < nx; x++, from += sx) block[to++] = labels[from];
+      }
+    }
+    const [x0, y0, z0] = corner.map((at, n) => (this.#flip[n] ? this.shape[this.#perm[n]] - 1 - at : at));
+    const { gl, drawTexture } = this.#nv;
+    gl.activeTexture(gl.TEXTURE0 + DRAWING_UNIT);
+    gl.bindTexture(gl.TEXTURE_3D, drawTexture);
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+    gl.texSubImage3D(gl.TEXTURE_3D, 0, x0, y0, z0, nx, ny, nz, gl.RED, gl.UNSIGNED_BYTE, block);
+    this.draw();
+  }
+
+  /** Draw with the next frame, however often it is asked for until then. */
+  draw() {
+    this.#due ||= requestAnimationFrame(() => this.flush());
+  }
+
+  /** Draw now what is still to be drawn. */
+  flush() {
+    if (!this.#due) return;
+    cancelAnimationFrame(this.#due);
+    this.#due = 0;
+    if (this.#recolour) this.#nv.updateGLVolume();
+    else this.#nv.drawScene();
+    this.#recolour = false;
+    this.drawn();
+  }
+}

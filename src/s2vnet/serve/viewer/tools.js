@@ -1,0 +1,372 @@
+// Pointer and keyboard turned into prompts and looking around. Knows the scene and what it tells its listener.
+
+import { bounds, disc, line, pack, placeOf, unique } from "./voxels.js";
+
+export const TOOLS = [
+  { id: "point", key: "p", name: "Point" },
+  { id: "scribble", key: "s", name: "Scribble" },
+  { id: "box", key: "b", name: "Box" },
+  { id: "lasso", key: "l", name: "Lasso" },
+  { id: "mask", key: "m", name: "Brush" },
+  { id: "look", key: "v", name: "Look" },
+];
+const MANY = 10; // slices or voxels of a large step
+const WHEEL_STEP = 40; // of a touchpad's fine scrolling, CSS pixels a slice
+const ONE_NUMBER_MS = 500; // two digits within this are one number
+const MOST_RADIUS = 60; // mm
+const TYPED_INTO = "input:not([type=checkbox], [type=range], [type=button]), select, textarea, [contenteditable]";
+const ARROWS_OF_ITS_OWN = "input, select, textarea";
+
+/**
+ * Listener: `act(operation)`, `changed()` (tool, class, sign, size), `hover(pick)`, `level(dx, dy)`, `say(text)`,
+ * and `command(name)` for what is neither a prompt nor a look: undo, redo, reset, next, help, hide, save.
+ */
+export class Tools {
+  tool = "point";
+  classId = 1;
+  positive = true;
+  radius = 6;
+  classes = [];
+  cursor = null;
+  #scene;
+  #canvas;
+  #listener;
+  #draft = null;
+  #drag = null;
+  #normal = 2;
+  #wheel = 0;
+  #digits = { text: "", at: 0 };
+  #frozen = false;
+
+  constructor(canvas, scene, listener) {
+    [this.#canvas, this.#scene, this.#listener] = [canvas, scene, listener];
+    canvas.addEventListener("pointerdown", (event) => this.#down(event));
+    canvas.addEventListener("pointermove", (event) => this.#move(event));
+    canvas.addEventListener("pointerup", (event) => this.#up(event));
+    canvas.addEventListener("pointercancel", () => this.cancel());
+    canvas.addEventListener("pointerleave", () => this.#leave());
+    canvas.addEventListener("wheel", (event) => this.#scroll(event), { passive: false });
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("auxclick", (event) => event.preventDefault());
+    document.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  /** Take no keys and no pointer, as while there is no scan. */
+  set frozen(frozen) {
+    this.#frozen = frozen;
+    if (frozen) this.cancel();
+  }
+
+  choose(tool) {
+    this.cancel();
+    this.tool = tool;
+    this.#listener.changed();
+  }
+
+  chooseClass(id) {
+    if (!this.classes.some((one) => one.id === id)) return;
+    this.cancel();
+    this.classId = id;
+    this.#listener.changed();
+  }
+
+  turn(positive = !this.positive) {
+    this.positive = positive;
+    this.#listener.changed();
+  }
+
+  resize(radius) {
+    this.radius = Math.min(MOST_RADIUS, Math.max(0, Math.round(radius * 10) / 10));
+    this.#listener.changed();
+    this.#scene.draw();
+  }
+
+  /** RAS axis across the plane that keys move along: the one last pointed at, if it is on the screen. */
+  get normal() {
+    const shown = this.#scene.tiles().map((tile) => tile.normal);
+    return shown.includes(this.#normal) ? this.#normal : (shown[0] ?? 2);
+  }
+
+  /** What marks.js has to draw of a prompt that is being drawn. */
+  get draft() {
+    return this.#draft && { entry: entryOf(this.#draft, false), voxels: [...this.#draft.voxels.values()] };
+  }
+
+  cancel() {
+    this.#drag = null;
+    if (!this.#draft) return;
+    this.#draft = null;
+    this.#scene.draw();
+  }
+
+  // ---- prompts ----
+
+  #begin(tile, voxel, inverted) {
+    const { tool, classId, positive } = this;
+    this.#draft = {
+      tool,
+      classId,
+      positive: positive !== inverted,
+      axis: this.#scene.fileAxis(tile.normal),
+      path: [],
+      voxels: new Map(),
+    };
+    this.#extend(voxel);
+    if (tool === "point") this.#finish();
+  }
+
+  #extend(voxel) {
+    const { path, voxels, tool, axis } = this.#draft;
+    const last = path.at(-1) ?? voxel;
+    if (path.length && last.join() === voxel.join()) return;
+    path.push(voxel);
+    for (const on of line(last, voxel)) {
+      if (tool === "scribble") voxels.set(on.join(), on);
+      if (tool === "mask") for (const near of this.#disc(on, axis)) voxels.set(near.join(), near);
+    }
+    this.#scene.draw();
+  }
+
+  #disc(voxel, axis) {
+    return disc(voxel, axis, this.radius, this.#scene.spacing, this.#scene.shape);
+  }
+
+  #finish() {
+    const draft = this.#draft;
+    this.#draft = null;
+    const entry = entryOf(draft, true);
+    if (!entry) return this.#listener.say("a lasso has to go around something");
+    this.#listener.act({ op: "add", entries: [entry] });
+    const place = placeOf(entry);
+    place[draft.axis] = this.#scene.at[draft.axis]; // the other planes follow, this one stays
+    this.#scene.goTo(place);
+  }
+
+  // ---- pointer ----
+
+  #down(event) {
+    if (this.#frozen) return;
+    this.#canvas.focus({ preventScroll: true });
+    this.#digits.text = "";
+    const hit = this.#scene.pick(event.clientX, event.clientY);
+    if (!hit || this.#drag || this.#draft) return;
+    event.preventDefault();
+    this.#canvas.setPointerCapture(event.pointerId);
+    const { tile, voxel } = hit;
+    if (tile) this.#normal = tile.normal;
+    this.#drag = { kind: this.#kindOf(event, hit), tile, x: event.clientX, y: event.clientY };
+    if (this.#drag.kind === "prompt" && voxel) this.#begin(tile, voxel, event.shiftKey || event.altKey);
+    if (this.#drag.kind === "look" && voxel) this.#scene.goTo(voxel);
+  }
+
+  #kindOf(event, { render }) {
+    if (event.button === 2) return "level";
+    if (render) return "rotate";
+    if (event.button === 1) return "pan";
+    return this.tool === "look" || event.ctrlKey || event.metaKey ? "look" : "prompt";
+  }
+
+  #move(event) {
+    if (this.#frozen || !this.#scene.shape) return;
+    const drag = this.#drag;
+    if (drag) this.#dragged(drag, event);
+    const hit = this.#scene.pick(event.clientX, event.clientY);
+    if (hit?.tile && !drag) this.#normal = hit.tile.normal;
+    this.#listener.hover(hit);
+    this.#pointed(event, hit);
+  }
+
+  #dragged(drag, { clientX, clientY }) {
+    const [dx, dy] = [clientX - drag.x, clientY - drag.y];
+    [drag.x, drag.y] = [clientX, clientY];
+    if (drag.kind === "rotate") this.#scene.rotate(dx, dy);
+    if (drag.kind === "pan") this.#scene.pan(drag.tile, dx, dy);
+    if (drag.kind === "level") this.#listener.level(dx, dy);
+    if (drag.kind === "look") this.#scene.goTo(this.#scene.nearest(drag.tile, clientX, clientY));
+    if (drag.kind === "prompt" && this.#draft) this.#extend(this.#scene.nearest(drag.tile, clientX, clientY));
+  }
+
+  /** The brush's outline follows the pointer. */
+  #pointed({ clientX, clientY, shiftKey, altKey }, hit) {
+    const had = this.cursor;
+    const positive = this.positive !== (shiftKey || altKey);
+    const entry = { class_id: this.classId, positive };
+    this.cursor = this.tool === "mask" && hit?.tile ? { x: clientX, y: clientY, radius: this.radius, entry } : null;
+    if (this.cursor || had) this.#scene.draw();
+  }
+
+  #up(event) {
+    const drag = this.#drag;
+    this.#drag = null;
+    if (drag?.kind !== "prompt" || !this.#draft) return;
+    this.#extend(this.#scene.nearest(drag.tile, event.clientX, event.clientY));
+    this.#finish();
+  }
+
+  #leave() {
+    this.cursor = null;
+    this.#listener.hover(null);
+    this.#scene.draw();
+  }
+
+  #scroll(event) {
+    if (this.#frozen || !this.#scene.shape) return;
+    event.preventDefault();
+    const hit = this.#scene.pick(event.clientX, event.clientY);
+    const factor = Math.exp(-event.deltaY / 400);
+    if (hit?.render) return this.#scene.zoom3D(factor);
+    if (!hit?.tile) return;
+    this.#normal = hit.tile.normal;
+    if (event.ctrlKey) return this.#scene.zoom(hit.tile, event.clientX, event.clientY, factor);
+    if (event.shiftKey && this.tool === "mask") return this.resize(this.radius * factor);
+    this.#slices(-this.#notches(event));
+  }
+
+  /** Whole slices of a wheel's or a touchpad's movement. */
+  #notches({ deltaMode, deltaY }) {
+    if (deltaMode !== WheelEvent.DOM_DELTA_PIXEL || Math.abs(deltaY) >= 2 * WHEEL_STEP) return Math.sign(deltaY);
+    this.#wheel += deltaY / WHEEL_STEP;
+    const whole = Math.trunc(this.#wheel);
+    this.#wheel -= whole;
+    return whole;
+  }
+
+  #slices(count) {
+    // of what is being drawn, a box alone may span slices
+    if (count === 0 || (this.#draft && this.#draft.tool !== "box")) return;
+    this.#scene.step(this.normal, count);
+    this.#afterStep();
+  }
+
+  #afterStep() {
+    if (this.#draft) this.#extend(this.#drag ? this.#under(this.#drag) : this.#scene.at);
+    this.#listener.hover(null);
+  }
+
+  #under({ tile, x, y }) {
+    return this.#scene.nearest(tile, x, y);
+  }
+
+  // ---- keyboard ----
+
+  #key(event) {
+    if (this.#frozen || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+    const typing = event.target.closest(TYPED_INTO);
+    if (typing && !(typing.matches("select") && event.ctrlKey)) return;
+    if (this.#run(event)) event.preventDefault();
+  }
+
+  /** Do what a key is for; whether it is for anything. */
+  #run(event) {
+    const key = event.key.toLowerCase();
+    if (event.ctrlKey || event.metaKey) return this.#control(key, event);
+    if (event.target.closest(ARROWS_OF_ITS_OWN) && /^(arrow|page|home|end)/.test(key)) return false;
+    if (event.shiftKey && key.startsWith("arrow")) return this.#walk(key, 1);
+    if (/^[0-9]$/.test(key)) return this.#digit(key);
+    if (key === "enter") return event.target === this.#canvas && this.#enter(event.shiftKey || event.altKey);
+    if (event.altKey) return false;
+    const tool = TOOLS.find((one) => one.key === key);
+    if (tool) return this.#done(() => this.choose(tool.id));
+    const run = this.#plain()[key];
+    return run ? this.#done(run) : false;
+  }
+
+  #plain() {
+    const { command } = this.#listener;
+    return {
+      t: () => this.turn(),
+      r: () => command("reset"),
+      e: () => command("next"),
+      n: () => command("next"),
+      h: () => command("hide"),
+      o: () => command("outline"),
+      f: () => this.#scene.fit(),
+      "?": () => command("help"),
+      escape: () => this.cancel(),
+      arrowup: () => this.#slices(1),
+      arrowdown: () => this.#slices(-1),
+      pageup: () => this.#slices(MANY),
+      pagedown: () => this.#slices(-MANY),
+      home: () => this.#slices(-Infinity),
+      end: () => this.#slices(Infinity),
+      arrowleft: () => this.#nextClass(-1),
+      arrowright: () => this.#nextClass(1),
+      "[": () => this.#nextClass(-1),
+      "]": () => this.#nextClass(1),
+      ",": () => this.resize(this.radius - 1),
+      ".": () => this.resize(this.radius + 1),
+      "+": () => this.#magnify(1.25),
+      "=": () => this.#magnify(1.25),
+      "-": () => this.#magnify(0.8),
+    };
+  }
+
+  #done(run) {
+    run();
+    return true;
+  }
+
+  #control(key, { shiftKey }) {
+    const { command } = this.#listener;
+    if (key.startsWith("arrow")) return shiftKey && this.#walk(key, MANY);
+    if (key === "z") return this.#done(() => command(shiftKey ? "redo" : "undo"));
+    if (key === "y") return this.#done(() => command("redo"));
+    if (key === "s") return this.#done(() => command("save"));
+    return false;
+  }
+
+  /** Move the meeting point within the plane, as seen on the screen. */
+  #walk(key, count) {
+    const tile = this.#scene.tiles().find((one) => one.normal === this.normal);
+    if (!tile) return false;
+    const right = Math.sign(tile.field[0]) * (tile.mirrored ? -1 : 1) * count;
+    if (key === "arrowleft") this.#scene.step(tile.u, -right);
+    if (key === "arrowright") this.#scene.step(tile.u, right);
+    if (key === "arrowup") this.#scene.step(tile.v, count);
+    if (key === "arrowdown") this.#scene.step(tile.v, -count);
+    this.#afterStep();
+    return true;
+  }
+
+  /** A prompt at the meeting point: Enter begins it, Enter ends it. */
+  #enter(inverted) {
+    const tile = this.#scene.tiles().find((one) => one.normal === this.normal);
+    if (this.#draft) this.#finish();
+    else if (tile && this.tool !== "look") this.#begin(tile, this.#scene.at, inverted);
+    return true;
+  }
+
+  #magnify(factor) {
+    const tile = this.#scene.tiles().find((one) => one.normal === this.normal);
+    if (!tile) return this.#scene.zoom3D(factor);
+    const { left, top } = this.#canvas.getBoundingClientRect();
+    const { x, y } = tile.project(this.#scene.toRas(this.#scene.at).map((at) => at + 0.5));
+    this.#scene.zoom(tile, left + x, top + y, factor);
+  }
+
+  #digit(digit) {
+    const now = performance.now();
+    const both = now - this.#digits.at < ONE_NUMBER_MS ? this.#digits.text + digit : digit;
+    const text = this.classes.some((one) => one.id === Number(both)) ? both : digit;
+    this.#digits = { text, at: now };
+    this.chooseClass(Number(text));
+    return true;
+  }
+
+  #nextClass(by) {
+    const at = this.classes.findIndex((one) => one.id === this.classId);
+    this.chooseClass(this.classes[(at + by + this.classes.length) % this.classes.length].id);
+  }
+}
+
+/** The log entry of what was drawn; null for none. `whole`: with a mask's bits, which only sending needs. */
+function entryOf({ tool, classId, positive, axis, path, voxels }, whole) {
+  const entry = { kind: tool, class_id: classId, positive };
+  if (tool === "point") return { ...entry, voxel: path.at(-1) };
+  if (tool === "box") return { ...entry, ...bounds([path[0], path.at(-1)]) };
+  if (tool === "scribble") return { ...entry, voxels: [...voxels.values()] };
+  if (tool === "mask") return whole ? { ...entry, ...pack([...voxels.values()]) } : entry;
+  const vertices = unique(path);
+  if (whole && vertices.length < 3) return null;
+  return { ...entry, axis, vertices };
+}

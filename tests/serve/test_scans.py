@@ -1,0 +1,86 @@
+"""Nothing outside the data folder is ever opened, whatever a client calls it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from s2vnet.serve.scans import Scans
+from s2vnet.types import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Scans inside and outside of `data`, and links that lead out."""
+    for name in ("data/a.nii.gz", "data/deep/b.nrrd", "data/.hidden.nii", "data/notes.txt", "outside.nii.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for series in ("data/series", "elsewhere"):
+        (tmp_path / series).mkdir()
+        (tmp_path / series / "1.dcm").write_bytes(b"")
+    (tmp_path / "data" / "link.nii.gz").symlink_to(tmp_path / "outside.nii.gz")
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data" / "loop")
+    return tmp_path
+
+
+def test_what_is_inside_is_listed(folder: Path) -> None:
+    listed = Scans(folder / "data", folder / "sent").listed()
+    assert [scan.id for scan in listed] == ["a.nii.gz", "deep/b.nrrd", "series"]
+    assert [Scans(folder / "data", folder / "sent").find(scan.id).exists() for scan in listed] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "../outside.nii.gz",
+            "deep/../../outside.nii.gz",
+            "link.nii.gz",
+            "linked",
+            "loop",
+            "notes.txt",
+            "",
+            ".",
+            "..",
+            "deep",
+        ),
+        *("missing.nii.gz", "a.nii.gz\0", "upload:../a.nii.gz", "upload:" + "0" * 32, "upload:*", "~", "x" * 5000),
+    ],
+)
+def test_what_is_not_is_no_scan(folder: Path, name: str) -> None:
+    scans = Scans(folder / "data", folder / "sent")
+    for given in (name, str(folder / "outside.nii.gz")):
+        with pytest.raises(InputError, match="no such scan"):
+            scans.find(given)
+
+
+def test_one_scan_is_served_alone(folder: Path) -> None:
+    scans = Scans(folder / "data" / "a.nii.gz", folder / "sent")
+    assert [scan.id for scan in scans.listed()] == ["a.nii.gz"]
+    assert scans.find("a.nii.gz") == folder / "data" / "a.nii.gz"
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find("deep/b.nrrd")
+
+
+def test_without_a_folder_there_is_what_was_sent(folder: Path) -> None:
+    scans = Scans(None, folder / "sent")
+    assert scans.listed() == []
+    sent = scans.receive("MUELLER^HANS.nii.gz", io.BytesIO(b"voxels"))
+    assert scans.find(sent.id).read_bytes() == b"voxels"
+    assert "MUELLER" not in sent.id + sent.name + scans.find(sent.id).name
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find("a.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["scan", "scan.exe", "a.nii.gz.py", "a.mhd", "..", ""])
+def test_what_is_no_image_is_not_kept(folder: Path, name: str) -> None:
+    with pytest.raises(InputError, match="has to be sent as one file"):
+        Scans(None, folder / "sent").receive(name, io.BytesIO(b""))
+
+
+def test_no_folder(folder: Path) -> None:
+    with pytest.raises(InputError, match="no folder and no scan"):
+        Scans(folder / "missing", folder / "sent")

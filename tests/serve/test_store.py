@@ -1,0 +1,145 @@
+"""Leases, bounds and what is kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.serve.held import CACHED, RECORD
+from s2vnet.serve.schemas import Add
+from s2vnet.serve.settings import Settings
+from s2vnet.serve.store import Full, Store
+from s2vnet.types import InputError, Point
+
+CLICK = Add(entries=(Point(class_id=2, voxel=(5, 9, 4)),))
+MakeStore = Callable[..., Store]
+
+
+@pytest.fixture
+def make(settings: Callable[..., Settings], segmenter: Segmenter) -> MakeStore:
+    """``make(**changes)``: a store; all share a state folder."""
+    return lambda **changes: Store(settings(**changes), segmenter)
+
+
+def test_a_silent_session_is_let_go_and_comes_back(make: MakeStore) -> None:
+    store = make(lease_s=60)
+    held = store.open("one.nii.gz")
+    held.ask(CLICK)
+    labels = held.wait(60).labels.copy()
+    store.tend(lambda: time.monotonic() + 59)
+    assert store.count == 1
+    store.tend(lambda: time.monotonic() + 61)
+    assert (store.count, store.nbytes) == (0, 0)
+    np.testing.assert_array_equal(store.get(held.name).wait(60).labels, labels)
+
+
+def test_a_session_that_somebody_looks_at_is_not_silent(make: MakeStore) -> None:
+    store = make(lease_s=60)
+    held = store.open("one.nii.gz")
+    held.wait(60)
+    with held.listening(lambda message: None):
+        store.tend(lambda: time.monotonic() + 1000)
+        assert store.count == 1
+
+
+def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: Path) -> None:
+    store = make()
+    names = [store.open("one.nii.gz").name for _ in range(3)]
+    sessions = [store.get(name).wait(60) for name in names]
+    store.get(names[0])  # the first has been asked last
+    one = sessions[0].nbytes
+    store.settings = store.settings.model_copy(update={"memory_mb": 2.5 * one / 2**20})
+    store.tend()
+    assert [session.nbytes > 0 for session in sessions] == [True, False, True]
+    assert store.nbytes <= 2.5 * one
+    assert (tmp_path / "state" / "sessions" / names[1] / CACHED).exists()
+    held = store.get(names[1])
+    held.ask(CLICK)
+    sessions[0].add(*CLICK.entries)
+    np.testing.assert_array_equal(held.wait(60).labels, sessions[0].labels)
+
+
+def test_when_all_places_are_taken_only_a_silent_one_gives_way(make: MakeStore) -> None:
+    store = make(max_sessions=2, lease_s=1000)
+    first, second = (store.open("one.nii.gz") for _ in range(2))
+    for held in (first, second):
+        held.wait(60)
+    with pytest.raises(Full, match="all 2 sessions are taken"):
+        store.open("one.nii.gz")
+    first.asked -= 1001
+    third = store.open("one.nii.gz")
+    assert store.count == 2
+    second.asked -= 1001
+    assert store.get(first.name).wait(60) is not None
+    assert {first.name, third.name} == set(store._held)
+
+
+def test_another_model_does_not_take_over(make: MakeStore, make_model: object, tmp_path: Path) -> None:
+    store = make()
+    name = store.open("one.nii.gz").name
+    store.get(name).wait(60)
+    store.close()
+    store.segmenter.sha256, before = "0" * 64, store.segmenter.sha256
+    try:
+        with pytest.raises(InputError, match="session is of another model"):
+            store.get(name)
+    finally:
+        store.segmenter.sha256 = before
+
+
+@pytest.mark.parametrize("name", ["", "..", "../sent", "0" * 32, "x" * 32, "0" * 31 + "/"])
+def test_no_such_session(make: MakeStore, name: str) -> None:
+    with pytest.raises(InputError, match="no such session"):
+        make().get(name)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 9}'])
+def test_a_damaged_record_is_no_session(make: MakeStore, tmp_path: Path, text: str) -> None:
+    store = make()
+    name = store.open("one.nii.gz").name
+    store.get(name).wait(60)
+    store.close()
+    (tmp_path / "state" / "sessions" / name / RECORD).write_text(text)
+    with pytest.raises(InputError, match="no such session"):
+        store.get(name)
+
+
+def test_a_scan_that_is_gone_is_said(make: MakeStore, data: Path) -> None:
+    store = make()
+    scan = store.scans.receive("x.nii.gz", io.BytesIO((data / "one.nii.gz").read_bytes()))
+    name = store.open(scan.id).name
+    store.get(name).wait(60)
+    store.close()
+    store.scans.find(scan.id).unlink()
+    with pytest.raises(InputError, match="no such scan"):
+        store.get(name)
+
+
+def test_old_sessions_and_scans_leave_the_disk(make: MakeStore, data: Path, tmp_path: Path) -> None:
+    store = make(keep_days=1, lease_s=1)
+    scan = store.scans.receive("x.nii.gz", io.BytesIO((data / "one.nii.gz").read_bytes()))
+    old, new = (store.open(scan.id) for _ in range(2))
+    for held in (old, new):
+        held.wait(60)
+    store.tend(lambda: time.monotonic() + 2)
+    past = time.time() - 2 * 86400
+    folders = tmp_path / "state" / "sessions"
+    for path in (folders / old.name / RECORD, folders / old.name, store.scans.find(scan.id)):
+        os.utime(path, (past, past))
+    store.tend()
+    assert [path.name for path in folders.iterdir()] == [new.name]
+    assert list((tmp_path / "state" / "sent").iterdir()) == []
+
+
+def test_what_a_killed_server_left_in_the_cache_goes(make: MakeStore, tmp_path: Path) -> None:
+    (tmp_path / "state" / "sessions" / "one").mkdir(parents=True)
+    (tmp_path / "state" / "sessions" / "one" / CACHED).write_bytes(b"")
+    make()
+    assert not (tmp_path / "state" / "sessions" / "one" / CACHED).exists()
