@@ -308,6 +308,7 @@ def score_stage(run: Run) -> None:
             )
             found["played"] = {key: value for key, value in asdict(played).items() if key != "clicks"}
             found["clicks"] = [len(clicks) for clicks in played.clicks]
+        if run.method in OWN:
             fresh = trained.session(volume)
             assert fresh is not None
             found["one_at_a_time"] = one_at_a_time(fresh, truth.data, classes, spacing)

@@ -56,6 +56,7 @@ def gather(folders: Sequence[Path], class_names: Mapping[int, str], rounds: int)
     if played:
         result |= interactive_report(played, class_names, rounds)
         result["interactive"]["clicks_per_case"] = float(np.mean([sum(one["clicks"]) for one in every.values()]))
+    if all("one_at_a_time" in one for one in every.values()):
         result["one_at_a_time"] = _spoilt([one["one_at_a_time"] for one in every.values()], class_names)
     if all("calibration" in one for one in every.values()):
         bins = add([one["calibration"] for one in every.values()])
@@ -169,7 +170,7 @@ def _interactive(methods: Mapping[str, Found]) -> str:
     text += table(head, rows) + "\nOne organ clicked at a time, one after the other: change of Dice by a click.\n\n"
     head = ["method", "organ clicked", "other organs", "least mean of others", "worst organ"]
     keys = ("prompted", "others", "least_others", "worst")
-    rows = [[m, *(_f(f["one_at_a_time"][k], "+.4f") for k in keys)] for m, f in played.items()]
+    rows = [[m, *(_f(f["one_at_a_time"][k], "+.4f") for k in keys)] for m, f in played.items() if "one_at_a_time" in f]
     return f"{text}{table(head, rows)}\n{boxed}"
 
 

@@ -41,9 +41,19 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:websockets.*", "ignore::DeprecationWarning:uvicorn.*"),
 ]
-ARGUMENTS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
 SIZE = {"width": 640, "height": 420}
-PATIENCE_S = 60
+PATIENCE_S = 12
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 Labels = npt.NDArray[np.uint8]
 Serve = Callable[..., Any]

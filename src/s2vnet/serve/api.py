@@ -29,7 +29,9 @@ MOST_MESSAGES = 10_000
 """Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
 MOST_BYTES_ASKED = 32 * 2**20
 """Of one operation by WebSocket."""
-FORMATS = {"nii.gz": "application/gzip", "nrrd": "application/octet-stream", "mha": "application/octet-stream"}
+FORMATS = ("nii.gz", "nrrd", "mha")
+"""In which labels can be had."""
+_KINDS = {"nii.gz": "application/gzip", "json": "application/json", "dcm": "application/dicom"}
 _operations: TypeAdapter[Operation] = TypeAdapter(Operation)
 _problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 403, 404, 422, 429, 503)}
 router = APIRouter(prefix="/api", responses=_problems)
@@ -122,7 +124,7 @@ def step(held: ASession, operation: Step) -> State:
 @router.get("/sessions/{name}/image", response_class=FileResponse)
 def image(held: ASession) -> Response:
     """The image as the server reads it, as NIfTI."""
-    return _file(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+    return file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
 
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)
@@ -131,13 +133,13 @@ def labels(held: ASession, format: str = "nii.gz") -> Response:
     if format not in FORMATS:
         raise InputError(f"no format {format!r}; choose one of {', '.join(FORMATS)}")
     session = held.wait(WAIT_S)
-    return _file(held.name, format, lambda path: write_labels(path, session.result))
+    return file_of(held.name, format, lambda path: write_labels(path, session.result))
 
 
 @router.get("/sessions/{name}/log", response_class=FileResponse)
 def log(held: ASession) -> Response:
     """The prompt log, as `s2vnet interact --log` reads and writes it."""
-    return _file(held.name, "json", held.wait(WAIT_S).save_log)
+    return file_of(held.name, "json", held.wait(WAIT_S).save_log)
 
 
 @router.get("/sessions/{name}/suggestion")
@@ -204,10 +206,10 @@ def _ask(held: Held, text: str) -> str | None:
     return None
 
 
-def _file(name: str, ending: str, write: Callable[[Path], None]) -> FileResponse:
+def file_of(name: str, ending: str, write: Callable[[Path], None]) -> FileResponse:
     """A file made for this answer alone."""
     folder = tempfile.TemporaryDirectory(prefix="s2vnet-")
     path = Path(folder.name) / f"{name[:8]}.{ending}"
     write(path)
-    kind = FORMATS.get(ending, "application/json")
+    kind = _KINDS.get(ending, "application/octet-stream")
     return FileResponse(path, media_type=kind, filename=path.name, background=BackgroundTask(folder.cleanup))

@@ -16,7 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from s2vnet import __version__
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.serve import api, guard, nninteractive
+from s2vnet.serve import api, guard, monailabel, nninteractive
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.store import Full, Store
 from s2vnet.types import InputError
@@ -47,7 +47,9 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
     app.add_middleware(guard.Guard, settings=settings)
     app.add_exception_handler(InputError, _refused)
     app.state.nninteractive = nninteractive.Leases(store)
+    app.state.monailabel = monailabel.Pool(store)
     app.include_router(api.router)
+    app.include_router(monailabel.router)
     for address in ("", "/{label}", "/{label}/{axes}"):
         app.include_router(nninteractive.router, prefix=f"/nninteractive{address}")
     app.add_api_route("/healthz", _health, include_in_schema=False)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from s2vnet.atomic import replacing
-from s2vnet.infer.history import History
+from s2vnet.infer.history import History, Log
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.serve.schemas import Add, Block, Remove, Replace, Scan, State, Step, pack_block
@@ -119,11 +119,18 @@ class Held:
             InputError: a prompt outside of the volume, of an unknown class, or of no number in the log; or the scan
                 could not be opened.
         """
+        return self._want(lambda: self._after(operation))
+
+    def begin(self, entries: Log) -> State:
+        """Another log, with nothing before it to go back to. Raises InputError as :meth:`ask`."""
+        return self._want(lambda: self._wanted if entries == self._wanted.log else History(entries))
+
+    def _want(self, change: Callable[[], History]) -> State:
         with self._lock:
             self.asked = time.monotonic()
             if self._error is not None:
                 raise InputError(self._error)
-            wanted = self._after(operation)
+            wanted = change()
             if wanted is not self._wanted:
                 if self._session is not None:
                     self._session.check(*wanted.log)
@@ -239,7 +246,8 @@ class Held:
         if isinstance(operation, Remove):
             return self._wanted.remove(operation.index)
         if isinstance(operation, Replace):
-            return self._wanted.move(operation.entries)
+            same = operation.entries == self._wanted.log
+            return self._wanted if same else self._wanted.move(operation.entries)
         if operation.op == "reset":
             return self._wanted.move(()) if self._wanted.log else self._wanted
         return self._wanted.undo() if operation.op == "undo" else self._wanted.redo()

@@ -81,9 +81,14 @@ class Scans:
     def receive(self, filename: str, content: IO[bytes]) -> Scan:
         """Keep a scan that is sent; nothing of it stays when it breaks off. Raises InputError as :meth:`new`."""
         scan, path = self.new(filename)
+        self.write(path, content)
+        return scan
+
+    @staticmethod
+    def write(path: Path, content: IO[bytes]) -> None:
+        """Write whole or not at all."""
         with replacing(path) as temporary, temporary.open("wb") as target:
             shutil.copyfileobj(content, target)
-        return scan
 
     def _inside(self, path: Path) -> bool:
         assert self._data is not None

@@ -1,0 +1,420 @@
+"""MONAI Label's REST forms, so that 3D Slicer's and OHIF's plugins connect unchanged.
+
+Read from its server and its client (https://github.com/Project-MONAI/MONAILabel, `endpoints`, `client/client.py`). Each
+request there tells everything anew: an `infer` carries all clicks so far. Here the scan stays encoded, and the clicks
+become the log of its session, so the second one is quick. One model has two names: ``automatic`` of type
+`segmentation`, and ``clicks`` of type `deepedit`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, UploadFile
+from fastapi.responses import FileResponse, PlainTextResponse, Response
+from pydantic import BaseModel, ConfigDict
+
+from s2vnet import __version__
+from s2vnet.serve.api import WAIT_S, AStore, file_of
+from s2vnet.serve.held import Held
+from s2vnet.serve.schemas import MOST_ENTRIES, Scan
+from s2vnet.serve.store import Store
+from s2vnet.types import InputError, Point
+from s2vnet.volume.dicom_seg import write_segmentation
+from s2vnet.volume.files import read_geometry, read_labels, write_labels
+from s2vnet.volume.geometry import LabelMap
+
+AUTOMATIC, CLICKS = "automatic", "clicks"
+LABEL_ENDING = ".nii.gz"
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+TAGS = ("final", "original")
+STRATEGIES = {"first": "first scan without a final label", "random": "a random one of them"}
+OPTIONS = {
+    *(
+        "client_id",
+        "device",
+        "model",
+        "image",
+        "label",
+        "label_info",
+        "label_names",
+        "result_extension",
+        "result_dtype",
+    ),
+    *(
+        "result_compress",
+        "result_write_to_file",
+        "restore_label_idx",
+        "save_label",
+        "label_tag",
+        "session",
+        "description",
+    ),
+    *("largest_cc", "cache_transforms", "cache_transforms_in_memory", "cache_transforms_ttl", "timeout", "logging"),
+}
+"""Parameters of an `infer` that are no class; what they ask for is done in any case, or does not apply."""
+
+
+class Pool:
+    """A session per scan, and who works with it: answers to requests that tell everything never mix."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.labels = store, Labels(store.settings.state / "labels")
+        self.uploads: dict[str, tuple[Scan, float]] = {}
+        """Scans that were sent for a session, and when they were last asked for."""
+        self._lock = threading.Lock()
+        self._names: dict[str, str] = {}
+        self._locks: dict[str, threading.Lock] = {}
+
+    @contextmanager
+    def taken(self, scan: str) -> Iterator[Held]:
+        """The session of a scan for one request alone. Raises InputError for no such scan."""
+        self.store.scans.find(scan)
+        with self._lock:
+            lock = self._locks.setdefault(scan, threading.Lock())
+        with lock:
+            try:
+                held = self.store.get(self._names.get(scan, ""))
+            except InputError:
+                held = self.store.open(scan)
+                self._names[scan] = held.name
+            yield held
+
+
+class Labels:
+    """Labels that clients have saved, by tag and scan."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, tag: str, scan: str) -> Path:
+        """Where a label lies, or would. Raises InputError for another tag than `final` and `original`."""
+        if tag not in TAGS:
+            raise InputError(f"no tag {tag!r}; labels are {' or '.join(TAGS)}")
+        return self._folder / tag / (uuid.uuid5(uuid.NAMESPACE_URL, scan).hex + LABEL_ENDING)
+
+    def tags(self, scan: str) -> list[str]:
+        """Of the labels that a scan has."""
+        return [tag for tag in TAGS if self.path(tag, scan).exists()]
+
+    def save(self, tag: str, scan: str, labels: LabelMap) -> None:
+        """Keep a label; an earlier one of the tag is replaced."""
+        path = self.path(tag, scan)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_labels(path, labels)
+
+
+def _pool(request: Request) -> Pool:
+    pool: Pool = request.app.state.monailabel
+    return pool
+
+
+APool = Annotated[Pool, Depends(_pool)]
+router = APIRouter(prefix="/monailabel", include_in_schema=False)
+
+
+@router.get("/info/")
+def info(store: AStore, pool: APool) -> dict[str, Any]:
+    """What there is. `config` is left out at the top: Slicer refuses servers that have one."""
+    names = {name: value for value, name in store.segmenter.class_names.items()}
+    common = {"dimension": 3, "labels": names, "config": {}, "version": __version__}
+    return {
+        "name": "s2vnet",
+        "description": "S2VNet: all classes at once, automatic and by clicks",
+        "version": __version__,
+        "labels": list(names),
+        "models": {
+            AUTOMATIC: {"type": "segmentation", "description": "all classes", **common},
+            CLICKS: {"type": "deepedit", "description": "all classes, corrected by clicks", **common},
+        },
+        "trainers": {},
+        "strategies": {name: {"description": text} for name, text in STRATEGIES.items()},
+        "scoring": {},
+        "train_stats": {},
+        "datastore": _statistics(pool),
+    }
+
+
+@router.post("/infer/{model}")
+def infer(
+    pool: APool,
+    model: Literal["automatic", "clicks"],
+    image: str = "",
+    session_id: str = "",
+    params: Annotated[str, Form()] = "{}",
+    file: UploadFile | None = None,
+    output: Literal["image", "json", "all", "dicom_seg"] | None = None,
+) -> Response:
+    """Labels of a scan, with the clicks of `params`: ``{"spleen": [[i, j, k], ...], "background": [...]}``."""
+    asked, start = _json(params), time.monotonic()
+    names = pool.store.segmenter.class_names
+    points = _points(asked, names) if model == CLICKS else ()
+    scan = image
+    if session_id:
+        scan = _upload(pool, session_id).id
+    elif file is not None:
+        scan = pool.store.scans.receive(file.filename or "", file.file).id
+    with pool.taken(scan) as held:
+        held.begin(points)
+        labels = held.wait(WAIT_S).result
+    if asked.get("save_label"):
+        pool.labels.save(str(asked.get("label_tag", "original")), scan, labels)
+    found = {"label_names": {name: value for value, name in names.items()}, "latency": time.monotonic() - start}
+    if output == "json":
+        return Response(json.dumps(found), media_type="application/json")
+    if output == "dicom_seg":
+        series = pool.store.scans.find(scan)
+        return file_of(held.name, "dcm", lambda path: write_segmentation(path, labels, names, series))
+    ending = asked.get("result_extension", LABEL_ENDING)
+    if ending not in ENDINGS:
+        raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")
+    if output == "image":
+        return file_of(held.name, ending[1:], lambda path: write_labels(path, labels))
+    content = file_of(held.name, ending[1:], lambda path: write_labels(path, labels))
+    return _multipart(found, Path(content.path), content)
+
+
+@router.put("/session/")
+def create_session(pool: APool, files: list[UploadFile]) -> dict[str, Any]:
+    """A scan that is sent once and asked about often."""
+    if len(files) != 1:
+        raise InputError("a session takes one file; send a DICOM series as a .zip")
+    scan = pool.store.scans.receive(files[0].filename or "", files[0].file)
+    name = uuid.uuid4().hex
+    pool.uploads[name] = scan, time.time()
+    return {"session_id": name, "session_info": _session_info(pool, name)}
+
+
+@router.get("/session/{name}")
+def get_session(pool: APool, name: str) -> dict[str, Any]:
+    """Whether a session is still there."""
+    _upload(pool, name)
+    return _session_info(pool, name)
+
+
+@router.delete("/session/{name}")
+def remove_session(pool: APool, name: str) -> dict[str, Any]:
+    """Forget what was sent."""
+    scan = _upload(pool, name)
+    del pool.uploads[name]
+    pool.store.scans.find(scan.id).unlink(missing_ok=True)
+    return {}
+
+
+@router.get("/datastore/")
+def datastore(pool: APool, output: Literal["stats", "all", "train"] = "stats") -> Any:
+    """Counts, everything, or the scans that have a final label."""
+    if output == "stats":
+        return _statistics(pool)
+    scans = [scan.id for scan in pool.store.scans.listed()]
+    if output == "train":
+        return [{"image": scan, "label": scan} for scan in scans if "final" in pool.labels.tags(scan)]
+    tagged = {scan: {tag: {"ext": LABEL_ENDING, "info": {}} for tag in pool.labels.tags(scan)} for scan in scans}
+    return {"name": "s2vnet", "objects": {scan: {"image": {"info": {}}, "labels": tagged[scan]} for scan in scans}}
+
+
+@router.put("/datastore/")
+@router.put("/datastore/image")
+def add_image(pool: APool, file: UploadFile) -> dict[str, str]:
+    """Send a scan. Its name here is not the client's, for names tell of patients."""
+    return {"image": pool.store.scans.receive(file.filename or "", file.file).id}
+
+
+@router.head("/datastore/image")
+@router.get("/datastore/image")
+def image(pool: APool, image: str) -> Response:
+    """A scan, as its file is."""
+    path = pool.store.scans.find(image)
+    if path.is_dir():
+        raise InputError("a DICOM folder cannot be sent as one file; open it where it lies")
+    return FileResponse(path, filename=f"image{''.join(path.suffixes[-2:])}")
+
+
+@router.get("/datastore/image/info")
+def image_info(pool: APool, image: str) -> dict[str, Any]:
+    """A scan's grid."""
+    geometry = read_geometry(pool.store.scans.find(image))
+    return {"shape": geometry.shape, "spacing": geometry.spacing, "labels": pool.labels.tags(image)}
+
+
+@router.put("/datastore/label")
+def save_label(
+    pool: APool, image: str, label: UploadFile, params: Annotated[str, Form()] = "{}", tag: str = "final"
+) -> dict[str, str]:
+    """Keep a label of a scan. OHIF's ``.bin`` is a byte a voxel, i fastest; other files have the scan's grid."""
+    _json(params)
+    geometry = read_geometry(pool.store.scans.find(image))
+    name = (label.filename or "").lower()
+    if name.endswith(".bin"):
+        raw = label.file.read(int(np.prod(geometry.shape)) + 1)
+        if len(raw) != np.prod(geometry.shape):
+            raise InputError(
+                f"label of {len(raw)} bytes for {int(np.prod(geometry.shape))} voxels; send a byte a voxel"
+            )
+        labels = LabelMap(np.frombuffer(raw, np.uint8).reshape(geometry.shape, order="F"), geometry)
+    else:
+        sent, path = pool.store.scans.new(name)
+        try:
+            pool.store.scans.write(path, label.file)
+            labels = read_labels(pool.store.scans.find(sent.id))
+        finally:
+            path.unlink(missing_ok=True)
+        geometry.require_same_grid(labels.geometry, "scan and label")
+    pool.labels.save(tag or "final", image, labels)
+    return {"image": image, "label": image}
+
+
+@router.head("/datastore/label")
+@router.get("/datastore/label")
+def label(pool: APool, label: str, tag: str = "final") -> Response:
+    """A label that was saved."""
+    return FileResponse(_saved(pool, label, tag), media_type="application/gzip", filename=f"label{LABEL_ENDING}")
+
+
+@router.get("/datastore/label/info")
+def label_info(pool: APool, label: str, tag: str = "final") -> dict[str, Any]:
+    """The classes that a label has."""
+    return {"labels": np.unique(read_labels(_saved(pool, label, tag)).data).tolist()}
+
+
+class Asked(BaseModel):
+    """Of active learning; what else clients send is not needed."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    client_id: str | None = None
+
+
+@router.post("/activelearning/{strategy}")
+def next_sample(pool: APool, strategy: str, asked: Asked | None = None) -> dict[str, Any]:
+    """The scan to label next; nothing where all have a final label."""
+    if strategy not in STRATEGIES:
+        raise InputError(f"no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
+    open_ones = [scan for scan in pool.store.scans.listed() if "final" not in pool.labels.tags(scan.id)]
+    if not open_ones:
+        return {}
+    chosen = random.choice(open_ones) if strategy == "random" else open_ones[0]
+    return {"id": chosen.id, "name": Path(chosen.name).name, "path": "", "ts": 0, "checksum": ""}
+
+
+@router.get("/model/info/{model}")
+def model_info(store: AStore, model: Literal["automatic", "clicks"]) -> dict[str, Any]:
+    """By which weights labels come about."""
+    return {"name": model, "sha256": store.segmenter.sha256, "version": __version__}
+
+
+@router.get("/train/")
+def train_status() -> Response:
+    """Never at work: clients take another status than 200 as that."""
+    raise HTTPException(404, "nothing is being trained; `s2vnet train` does that")
+
+
+@router.post("/train/{model}")
+@router.post("/train/")
+def train_start() -> Response:
+    """Training takes hours and a dataset with folds: the command line is the place for it."""
+    raise HTTPException(
+        501, "this server does not train; `s2vnet train` does, and `serve -m RUN` takes what comes of it"
+    )
+
+
+@router.delete("/train/")
+def train_stop() -> dict[str, Any]:
+    """There is nothing to stop."""
+    return {}
+
+
+@router.get("/logs/")
+def logs() -> Response:
+    """Nothing of what one client does is told to another."""
+    return PlainTextResponse("")
+
+
+@router.get("/auth/")
+def auth() -> Response:
+    """No users and roles."""
+    raise HTTPException(404, "no users; where a token is needed it comes as Authorization: Bearer")
+
+
+def _statistics(pool: Pool) -> dict[str, Any]:
+    scans = [scan.id for scan in pool.store.scans.listed()]
+    final = [scan for scan in scans if "final" in pool.labels.tags(scan)]
+    counts = {tag: sum(tag in pool.labels.tags(scan) for scan in scans) for tag in TAGS}
+    return {"total": len(scans), "completed": len(final), "label_tags": counts, "train": [{"image": s} for s in final]}
+
+
+def _points(params: Mapping[str, Any], names: Mapping[int, str]) -> tuple[Point, ...]:
+    """Clicks of every class."""
+    ids = {name: value for value, name in names.items()}
+    found = []
+    for key, places in params.items():
+        if key not in ids:
+            if key not in OPTIONS:
+                raise InputError(f"no class and no parameter {key!r}; the model knows {', '.join(ids)}")
+            continue
+        try:
+            found += [Point(class_id=ids[key], voxel=tuple(int(n) for n in place)) for place in places]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{key}: clicks are given as [[i, j, k], ...]") from error
+    if len(found) > MOST_ENTRIES:
+        raise InputError(f"{len(found)} clicks, more than {MOST_ENTRIES}")
+    return tuple(found)
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError("params is no JSON object")
+    return found
+
+
+def _upload(pool: Pool, name: str) -> Scan:
+    if name not in pool.uploads:
+        raise InputError("no such session; send the scan again")
+    scan = pool.uploads[name][0]
+    pool.uploads[name] = scan, time.time()
+    return scan
+
+
+def _session_info(pool: Pool, name: str) -> dict[str, Any]:
+    scan, asked = pool.uploads[name]
+    days = pool.store.settings.keep_days
+    return {"name": name, "image": scan.id, "last_access_ts": int(asked), "expiry": int(days * 86400), "meta": {}}
+
+
+def _saved(pool: Pool, scan: str, tag: str) -> Path:
+    pool.store.scans.find(scan)
+    path = pool.labels.path(tag, scan)
+    if not path.exists():
+        raise InputError(f"no such label: the scan has no {tag} one")
+    return path
+
+
+def _multipart(params: Mapping[str, Any], path: Path, content: FileResponse) -> Response:
+    """Parameters and a file, as MONAI Label's own server sends them."""
+    boundary = uuid.uuid4().hex
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\nContent-Type: application/json\r\n\r\n'
+    file = f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{path.name}"\r\n'
+    file += f"Content-Type: {content.media_type}\r\n\r\n"
+    parts = [
+        head.encode(),
+        json.dumps(params).encode(),
+        file.encode(),
+        path.read_bytes(),
+        f"\r\n--{boundary}--\r\n".encode(),
+    ]
+    return Response(
+        b"".join(parts), media_type=f"multipart/form-data; boundary={boundary}", background=content.background
+    )

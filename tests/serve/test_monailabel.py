@@ -1,0 +1,180 @@
+"""Requests as Slicer's and OHIF's plugins send them, and answers as they read them."""
+
+from __future__ import annotations
+
+import email
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from s2vnet.infer.segmenter import Segmenter
+from s2vnet.infer.session import Session
+from s2vnet.types import Point
+from s2vnet.volume.files import read_labels, write_labels
+from s2vnet.volume.geometry import LabelMap, Volume
+
+LIMIT = "----------lImIt_of_THE_fIle_eW_$"
+CLICKS = {"right": [[5, 9, 4], [6, 7, 8]], "background": [[11, 9, 9]], "left part": []}
+
+
+def slicer_form(fields: dict[str, str], files: dict[str, tuple[str, bytes]]) -> dict[str, Any]:
+    """A body as MONAI Label's client makes it (`encode_multipart_formdata`)."""
+    body = bytearray()
+    for key, value in fields.items():
+        body += f'--{LIMIT}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
+    for key, (name, data) in files.items():
+        head = f'--{LIMIT}\r\nContent-Disposition: form-data; name="{key}"; filename="{name}"\r\n'
+        body += f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + data + b"\r\n"
+    body += f"--{LIMIT}--\r\n".encode()
+    return {"content": bytes(body), "headers": {"content-type": f"multipart/form-data; boundary={LIMIT}"}}
+
+
+def parts_of(answer: Any) -> tuple[dict[str, Any], str, bytes]:
+    """Parameters, file name and file of a multipart answer."""
+    text = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode() + answer.content
+    params, image = email.message_from_bytes(text).get_payload()
+    assert params.get_filename() is None
+    assert params.get_param("name", header="content-disposition") == "params"
+    return json.loads(params.get_payload(decode=True)), image.get_filename(), image.get_payload(decode=True)
+
+
+@pytest.fixture
+def own(segmenter: Segmenter, bordered: Volume) -> Session:
+    """The same, without a server."""
+    return Session(segmenter, bordered)
+
+
+def test_info_is_what_clients_look_for(client: TestClient) -> None:
+    info = client.get("/monailabel/info/").json()
+    assert "config" not in info  # Slicer refuses a server with one
+    assert info["labels"] == ["background", "left part", "right"]
+    assert [model["type"] for model in info["models"].values()] == ["segmentation", "deepedit"]
+    for model in info["models"].values():
+        assert model["labels"] == {"background": 0, "left part": 1, "right": 2}
+        assert model["dimension"] == 3
+    assert info["datastore"]["total"] == 2
+    assert client.get("/monailabel/auth/").status_code == 404
+
+
+def test_slicer_segments_and_clicks(client: TestClient, own: Session, tmp_path: Path) -> None:
+    for model, clicks in (("automatic", {}), ("clicks", CLICKS), ("clicks", {"right": [[5, 9, 4]]}), ("clicks", {})):
+        params = {"label": "right", "client_id": "user-xyz", **clicks}
+        form = slicer_form({"params": json.dumps(params)}, {})
+        answer = client.post(f"/monailabel/infer/{model}?image=one.nii.gz", **form)
+        assert answer.status_code == 200, answer.text
+        found, name, content = parts_of(answer)
+        assert found["label_names"] == {"background": 0, "left part": 1, "right": 2}
+        (tmp_path / name).write_bytes(content)
+        own.reset()
+        ids = found["label_names"]
+        own.add(*(Point(class_id=ids[k], voxel=tuple(v)) for k, places in clicks.items() for v in places))
+        labels = read_labels(tmp_path / name)
+        np.testing.assert_array_equal(labels.data, own.labels)
+        assert labels.geometry.same_grid(own.geometry)
+
+
+def test_ohif_gets_nrrd(client: TestClient, own: Session, tmp_path: Path) -> None:
+    params = {
+        "result_extension": ".nrrd",
+        "result_dtype": "uint8",
+        "result_compress": False,
+        "restore_label_idx": False,
+    }
+    answer = client.post(
+        "/monailabel/infer/automatic",
+        params={"image": "one.nii.gz", "output": "image"},
+        data={"params": json.dumps(params)},
+    )
+    (tmp_path / "labels.nrrd").write_bytes(answer.content)
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.nrrd").data, own.labels)
+    text = client.post("/monailabel/infer/automatic?image=one.nii.gz&output=json")
+    assert text.json()["label_names"]["right"] == 2
+
+
+def test_a_session_of_a_scan_that_is_sent(client: TestClient, data: Path, own: Session, tmp_path: Path) -> None:
+    content = (data / "one.nii.gz").read_bytes()
+    made = client.put("/monailabel/session/", files={"files": ("Doe.nii.gz", content)}, data={"client_id": "x"}).json()
+    name = made["session_id"]
+    assert "Doe" not in json.dumps(made)
+    assert client.get(f"/monailabel/session/{name}").json()["name"] == name
+    form = slicer_form({"params": "{}"}, {})
+    _, file, labels = parts_of(client.post(f"/monailabel/infer/automatic?image=x&session_id={name}", **form))
+    (tmp_path / file).write_bytes(labels)
+    np.testing.assert_array_equal(read_labels(tmp_path / file).data, own.labels)
+    assert client.delete(f"/monailabel/session/{name}").status_code == 200
+    assert client.get(f"/monailabel/session/{name}").status_code == 404
+
+
+def test_labels_are_kept_and_the_next_scan_is_one_without(client: TestClient, own: Session, tmp_path: Path) -> None:
+    first = client.post("/monailabel/activelearning/first", json={"client_id": "x"}).json()
+    assert first["id"] == "more/two.nii.gz"
+    write_labels(tmp_path / "final.nii.gz", own.result)
+    for scan in ("more/two.nii.gz", "one.nii.gz"):
+        files = {"label": ("final.nii.gz", (tmp_path / "final.nii.gz").read_bytes())}
+        form = slicer_form({"params": json.dumps({"label_info": []})}, files)
+        assert client.put(f"/monailabel/datastore/label?image={scan}&tag=final", **form).json()["label"] == scan
+    assert client.post("/monailabel/activelearning/random", json={}).json() == {}
+    stats = client.get("/monailabel/datastore/").json()
+    assert (stats["completed"], stats["label_tags"]) == (2, {"final": 2, "original": 0})
+    assert len(client.get("/monailabel/datastore/?output=train").json()) == 2
+    answer = client.get("/monailabel/datastore/label?label=one.nii.gz&tag=final")
+    (tmp_path / "back.nii.gz").write_bytes(answer.content)
+    np.testing.assert_array_equal(read_labels(tmp_path / "back.nii.gz").data, own.labels)
+    assert client.get("/monailabel/datastore/label/info?label=one.nii.gz").json()["labels"] == [0, 1, 2]
+    assert client.get("/monailabel/datastore/?output=all").json()["objects"]["one.nii.gz"]["labels"]["final"]
+
+
+def test_ohif_s_bytes_are_a_label(client: TestClient, own: Session, tmp_path: Path) -> None:
+    raw = own.labels.tobytes(order="F")
+    form = slicer_form({"params": "{}"}, {"label": ("label.bin", raw)})
+    assert client.put("/monailabel/datastore/label?image=one.nii.gz&tag=", **form).status_code == 200
+    (tmp_path / "back.nii.gz").write_bytes(client.get("/monailabel/datastore/label?label=one.nii.gz").content)
+    np.testing.assert_array_equal(read_labels(tmp_path / "back.nii.gz").data, own.labels)
+    form = slicer_form({"params": "{}"}, {"label": ("label.bin", raw[:-1])})
+    assert client.put("/monailabel/datastore/label?image=one.nii.gz", **form).status_code == 422
+
+
+def test_a_scan_comes_back_as_it_is(client: TestClient, data: Path) -> None:
+    answer = client.get("/monailabel/datastore/image?image=one.nii.gz")
+    assert answer.content == (data / "one.nii.gz").read_bytes()
+    assert client.head("/monailabel/datastore/image?image=one.nii.gz").status_code == 200
+    assert client.head("/monailabel/datastore/image?image=../x").status_code == 404
+    assert client.get("/monailabel/datastore/image/info?image=one.nii.gz").json()["shape"] == [18, 20, 13]
+    sent = client.put("/monailabel/datastore/?image=x", files={"file": ("x.nii.gz", answer.content)}).json()["image"]
+    assert client.get(f"/monailabel/datastore/image?image={sent}").content == answer.content
+
+
+def test_nothing_is_trained_here(client: TestClient) -> None:
+    assert client.get("/monailabel/train/?check_if_running=true").status_code == 404
+    assert client.post("/monailabel/train/clicks", json={}).status_code == 501
+    assert client.get("/monailabel/logs/").text == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "message"),
+    [
+        ("clicks?image=one.nii.gz", {"spleen": [[1, 1, 1]]}, "no class and no parameter 'spleen'"),
+        ("clicks?image=one.nii.gz", {"right": [[1, 1]]}, "field required|clicks are given as"),
+        ("clicks?image=one.nii.gz", {"right": [[99, 1, 1]]}, "reaches outside the volume"),
+        ("clicks?image=one.nii.gz", [1], "no JSON object"),
+        ("automatic?image=../one.nii.gz", {}, "no such scan"),
+        ("automatic?image=", {}, "no such scan"),
+        ("automatic?image=one.nii.gz", {"result_extension": ".exe"}, "no format"),
+    ],
+)
+def test_what_is_wrong_is_said(client: TestClient, path: str, params: Any, message: str) -> None:
+    answer = client.post(f"/monailabel/infer/{path}", **slicer_form({"params": json.dumps(params)}, {}))
+    assert answer.status_code in (404, 422)
+    assert any(text in str(answer.json()["detail"]) for text in message.split("|"))
+
+
+def test_another_grid_is_no_label_of_the_scan(client: TestClient, tmp_path: Path, own: Session) -> None:
+    write_labels(tmp_path / "other.nii.gz", LabelMap(own.labels[1:], own.geometry.__class__((17, 20, 13), np.eye(4))))
+    files = {"label": ("other.nii.gz", (tmp_path / "other.nii.gz").read_bytes())}
+    answer = client.put("/monailabel/datastore/label?image=one.nii.gz", **slicer_form({"params": "{}"}, files))
+    assert answer.status_code == 422
+    assert "grids differ" in answer.json()["detail"]
