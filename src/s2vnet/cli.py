@@ -12,6 +12,7 @@ import typer
 
 from s2vnet import __version__
 from s2vnet.console import counter, key_values, make_folder, note, progress, refuse, settings_of
+from s2vnet.serve.commands import serve, view
 
 if TYPE_CHECKING:
     from s2vnet.data.dataset import Dataset
@@ -30,9 +31,6 @@ Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-c
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DatasetArgument = Annotated[Path | None, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")]
 DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, as nnU-Net's flag.")]
-StateFolder = Annotated[
-    Path | None, typer.Option("--state", help="Folder for sessions and scans that were sent; default: the user's.")
-]
 Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels (else refused).")]
 
 
@@ -374,83 +372,8 @@ def evaluate(
     typer.echo(markdown(found, cases=False))
 
 
-@app.command()
-def view(
-    scan: Annotated[Path | None, typer.Argument(help="Image, DICOM folder or .zip; or a folder of scans.")] = None,
-    model: Model = "abdomen-ct",
-    port: Annotated[int, typer.Option(help="Port of 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 0,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
-    state: StateFolder = None,
-    device: Device = "auto",
-) -> None:
-    """Look at a scan in a browser, segment it and correct it by clicks. Nothing leaves this machine.
-
-    Example: s2vnet view scan.nii.gz
-    """
-    import secrets
-    import webbrowser
-
-    _require_serve()
-    from s2vnet.serve.app import viewer_hint
-    from s2vnet.serve.run import run
-    from s2vnet.serve.settings import Settings
-
-    if (hint := viewer_hint()) is not None:
-        refuse(hint)
-    token = secrets.token_urlsafe(24)
-    values = {"model": model, "data": scan, "port": port, "token": token, "device": device, "state": _state(state)}
-
-    def started(address: str) -> None:
-        typer.echo(f"{address}?token={token}")
-        typer.echo("Ctrl+C ends it; what was asked for is kept", err=True)
-        if browser:
-            webbrowser.open(f"{address}?token={token}")
-
-    run(settings_of(Settings, values), started)
-
-
-@app.command()
-def serve(
-    model: Model = "abdomen-ct",
-    data: Annotated[Path | None, typer.Option(help="Folder whose scans clients may open; else they send them.")] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond this machine with a token only.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 1537,
-    token: Annotated[
-        str | None, typer.Option(envvar="S2VNET_TOKEN", help="Secret that clients have to send, 16 characters or more.")
-    ] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, to serve by https.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
-    state: StateFolder = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("-n", "--set", help="Limit as KEY=VALUE: memory_mb=8192, lease_s=600, ...")
-    ] = None,
-    device: Device = "auto",
-) -> None:
-    """Serve the viewer and the API to many clients, a session each.
-
-    Example: s2vnet serve -m abdomen-ct --data scans --port 1537
-    """
-    _require_serve()
-    from s2vnet.serve.run import run
-    from s2vnet.serve.settings import Settings
-
-    values = {"model": model, "data": data, "host": host, "port": port, "token": token, "device": device}
-    chosen = settings_of(Settings, {**values, "state": _state(state), **key_values(settings)})
-    run(chosen, lambda address: typer.echo(f"serving {model} at {address}"), tls_certificate, tls_key)
-
-
-def _require_serve() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in ("fastapi", "uvicorn", "limits", "multipart") if find_spec(name) is None]
-    if missing:
-        refuse(f"the server needs {', '.join(missing)}: pip install 's2vnet[serve]'")
-
-
-def _state(given: Path | None) -> Path:
-    return given or Path(typer.get_app_dir("s2vnet"))
+app.command()(view)
+app.command()(serve)
 
 
 @app.command("export-log")

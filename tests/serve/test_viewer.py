@@ -1,4 +1,4 @@
-"""The viewer in a browser, with a server of its own: what is clicked is what is asked for, what is shown is what is saved.
+"""The viewer in a browser, with a server of its own: what is clicked is asked for, and what is shown is what is saved.
 
 Whatever a prompt has to give is worked out again by a session without server and browser.
 """
@@ -53,7 +53,7 @@ ARGUMENTS = [
     "--enable-unsafe-swiftshader",
 ]
 SIZE = {"width": 640, "height": 420}
-PATIENCE_S = 12
+PATIENCE_S = 120
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 Labels = npt.NDArray[np.uint8]
 Serve = Callable[..., Any]

@@ -3,6 +3,8 @@
 import { Live, split } from "./api.js";
 import { inflate } from "./voxels.js";
 
+const STATUSES = ["opening", "working", "ready", "failed"]; // in the order in which they come for one revision
+
 /**
  * Events: `state`; `block` (detail: start, shape) when labels changed; `settled` (detail: changed slices, first) when
  * the labels have everything in them that was asked for; `problem` and `gone` (detail: text); `link` (detail: boolean).
@@ -15,8 +17,9 @@ export class Session extends EventTarget {
   connected = false;
   #live;
   #inTurn = Promise.resolve();
-  #whole = false;
-  #fresh = true;
+  #whole = false; // all labels of this connection are here
+  #newest = null; // state of this connection
+  #fresh = true; // nothing has come by this connection
   #problem = null;
   #changed = [new Set(), new Set(), new Set()];
   #told = null;
@@ -67,9 +70,15 @@ export class Session extends EventTarget {
 
   #linked(connected) {
     this.connected = connected;
-    if (connected) [this.#fresh, this.#whole, this.#problem] = [true, false, null];
+    if (connected) this.#began();
     else if (this.#fresh && this.#problem) return this.#gone(this.#problem);
     this.#tell("link", connected);
+  }
+
+  /** A new connection: what it tells replaces what was known, once what came before has been taken. */
+  #began() {
+    [this.#fresh, this.#problem] = [true, null];
+    this.#inTurn = this.#inTurn.then(() => ([this.#whole, this.#newest] = [false, null]));
   }
 
   /** Refused for good: the server said why before it said anything else. */
@@ -95,8 +104,16 @@ export class Session extends EventTarget {
     this.#state(message);
   }
 
+  /** Several threads of a server tell of states, so an older one may come later: it is passed over. */
+  #outdated(state) {
+    const [newest, now] = [this.#newest, state].map((one) => one && orderOf(one));
+    const differs = newest ? now.findIndex((value, n) => value !== newest[n]) : -1;
+    return differs >= 0 && now[differs] < newest[differs];
+  }
+
   #state(state) {
-    this.state = state;
+    if (this.#outdated(state)) return;
+    this.state = this.#newest = state;
     if (!state.shape) {
       // the server has no labels yet, so whatever it tells from here on is all that there is
       [this.labels, this.#whole] = [null, true];
@@ -152,4 +169,9 @@ export class Session extends EventTarget {
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/** Numbers that grow with a session's states, the weightiest first. */
+function orderOf({ revision, shape, shown, status }) {
+  return [revision, Number(shape !== null), shown, STATUSES.indexOf(status)];
 }

@@ -37,6 +37,7 @@ export class Tools {
   #wheel = 0;
   #digits = { text: "", at: 0 };
   #frozen = false;
+  #pointer = null;
 
   constructor(canvas, scene, listener) {
     [this.#canvas, this.#scene, this.#listener] = [canvas, scene, listener];
@@ -171,6 +172,7 @@ export class Tools {
     const drag = this.#drag;
     if (drag) this.#dragged(drag, event);
     const hit = this.#scene.pick(event.clientX, event.clientY);
+    this.#pointer = event;
     if (hit?.tile && !drag) this.#normal = hit.tile.normal;
     this.#listener.hover(hit);
     this.#pointed(event, hit);
@@ -204,7 +206,7 @@ export class Tools {
   }
 
   #leave() {
-    this.cursor = null;
+    this.cursor = this.#pointer = null;
     this.#listener.hover(null);
     this.#scene.draw();
   }
@@ -235,12 +237,12 @@ export class Tools {
     // of what is being drawn, a box alone may span slices
     if (count === 0 || (this.#draft && this.#draft.tool !== "box")) return;
     this.#scene.step(this.normal, count);
-    this.#afterStep();
+    this.#afterStep(this.#pointer && this.#scene.pick(this.#pointer.clientX, this.#pointer.clientY));
   }
 
-  #afterStep() {
+  #afterStep(hit) {
     if (this.#draft) this.#extend(this.#drag ? this.#under(this.#drag) : this.#scene.at);
-    this.#listener.hover(null);
+    this.#listener.hover(hit);
   }
 
   #under({ tile, x, y }) {
@@ -324,7 +326,7 @@ export class Tools {
     if (key === "arrowright") this.#scene.step(tile.u, right);
     if (key === "arrowup") this.#scene.step(tile.v, count);
     if (key === "arrowdown") this.#scene.step(tile.v, -count);
-    this.#afterStep();
+    this.#afterStep(null);
     return true;
   }
 
