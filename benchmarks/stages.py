@@ -44,7 +44,6 @@ from s2vnet.infer.strays import tidied
 from s2vnet.model.checkpoint import choose_device
 from s2vnet.model.checkpoint import load_model as load_model_folder
 from s2vnet.train.loop import QUICK_CASES, load_cases, train
-from s2vnet.train.memory import keep_memory
 from s2vnet.types import CheckpointError, InputError, S2VNetError
 from s2vnet.volume.files import read_image, read_labels, write_labels
 from s2vnet.volume.geometry import Geometry, Volume
@@ -254,7 +253,6 @@ def train_stage(run: Run) -> None:
 
 def predict_stage(run: Run) -> None:
     """Segment every scored case, as a user would: file in, file out."""
-    keep_memory()
     names = run.todo("predicted")
     for folder in ("predicted", "labels"):
         (run.folder / folder).mkdir(exist_ok=True)
@@ -282,7 +280,6 @@ def predict_stage(run: Run) -> None:
 
 def score_stage(run: Run) -> None:
     """Score what was written, then let the simulated user correct it."""
-    keep_memory()
     names = run.todo("scores")
     (run.folder / "scores").mkdir(exist_ok=True)
     trained, dataset = Trained(run), run.cases()[0]

@@ -53,7 +53,7 @@ ARGUMENTS = [
     "--enable-unsafe-swiftshader",
 ]
 SIZE = {"width": 640, "height": 420}
-PATIENCE_S = 120
+PATIENCE_S = 60
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 Labels = npt.NDArray[np.uint8]
 Serve = Callable[..., Any]
@@ -376,8 +376,9 @@ def test_a_click_is_the_voxel_that_is_seen(
             page.get_by_label("View").select_option(layout)
             viewer.go(seen)
             page.evaluate("() => s2vnet.scene.setWindow(1000, 3000)")
-            bright = np.argwhere(viewer.picture() > 0.95)
-            assert len(bright) > 0
+            picture = viewer.picture()
+            bright = np.argwhere(picture > 0.98 * picture.max())  # drawn smoothly: the voxel's middle
+            assert picture.max() > 0.9
             y, x = bright.mean(0)
             box = page.locator("#slices").bounding_box()
             with viewer.asking():

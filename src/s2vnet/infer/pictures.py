@@ -31,8 +31,10 @@ def colours(count: int) -> npt.NDArray[np.float64]:
 
 
 def hex_colours(count: int) -> list[str]:
-    """The same as ``#rrggbb``."""
-    return [to_hex(colour) for colour in colours(count)]
+    """``#rrggbb`` per class; neighbours in the list look unlike each other."""
+    if count <= 20:
+        return [to_hex(colormaps["tab20"]((2 * n - 2) % 20 + (n > 10))) for n in range(count)]
+    return [to_hex(colormaps["gist_rainbow"](n * 0.381966 % 1)) for n in range(count)]  # the golden angle
 
 
 def write_overlay(

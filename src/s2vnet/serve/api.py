@@ -210,6 +210,10 @@ def file_of(name: str, ending: str, write: Callable[[Path], None]) -> FileRespon
     """A file made for this answer alone."""
     folder = tempfile.TemporaryDirectory(prefix="s2vnet-")
     path = Path(folder.name) / f"{name[:8]}.{ending}"
-    write(path)
+    try:
+        write(path)
+    except BaseException:
+        folder.cleanup()
+        raise
     kind = _KINDS.get(ending, "application/octet-stream")
     return FileResponse(path, media_type=kind, filename=path.name, background=BackgroundTask(folder.cleanup))

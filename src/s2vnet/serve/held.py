@@ -138,9 +138,7 @@ class Held:
                 self.revision += 1
                 self.write()
                 self.start()
-            state = self.state()
-        self._tell(state.model_dump_json())
-        return state
+            return self._tell_state()
 
     def read(self) -> Volume:
         """The image. Raises InputError when its file is not readable."""
@@ -278,7 +276,7 @@ class Held:
         with self._lock:
             self._geometry = volume.geometry
             self._sent = np.zeros(volume.geometry.shape, np.uint8)
-        self._tell(self.state().model_dump_json())
+        self._tell_state()
         told = time.monotonic()
 
         def progress(done: int, total: int) -> None:
@@ -288,7 +286,7 @@ class Held:
             self._progress = done / total
             if time.monotonic() - told > 0.25:
                 told = time.monotonic()
-                self._tell(self.state().model_dump_json())
+                self._tell_state()
             self._turns.offer(ENCODING)
 
         with self._turns.turn(ENCODING):
@@ -331,7 +329,7 @@ class Held:
         self.shown = revision
         if (region := bounding_box(session.labels != self._sent)) is not None:
             self._show(region, session.labels[region], final=True)
-        self._tell(self.state().model_dump_json())
+        self._tell_state()
 
     def _show(self, region: Region, labels: npt.NDArray[np.uint8], final: bool = False) -> None:
         """Tell of labels, if they are others than those told before."""
@@ -354,8 +352,15 @@ class Held:
             for listener in self._listeners:
                 listener(message)
 
+    def _tell_state(self) -> State:
+        """Under one lock, so that an older state is never told after a newer one."""
+        with self._lock:
+            state = self.state()
+            self._tell(state.model_dump_json())
+        return state
+
     def _fail(self, why: str) -> None:
         with self._done:
             self._error, self._working = why, False
             self._done.notify_all()
-        self._tell(self.state().model_dump_json())
+        self._tell_state()

@@ -35,6 +35,7 @@ const app = {
   scans: [],
   lit: null, // prompt pointed at in the list
   shown: null, // session whose image is on the screen
+  broken: null, // session whose image cannot be shown
   fetching: null, // part of the image that has come
   labelsOff: false,
   under: null, // what the pointer is over
@@ -260,7 +261,7 @@ function linked(connected) {
 
 /** Fetch and show the image, once the server could read it. */
 async function loadImage(session) {
-  if (!session.state.shape || app.shown === session || app.fetching !== null) return;
+  if (!session.state.shape || app.fetching !== null || [app.shown, app.broken].includes(session)) return;
   const turn = app.turn;
   app.fetching = 0;
   try {
@@ -273,7 +274,10 @@ async function loadImage(session) {
     if (turn === app.turn) await showImage(session, bytes);
   } catch (error) {
     if (turn !== app.turn) return;
-    if (!(error instanceof api.Unreachable)) complain(error.message ?? String(error));
+    if (!(error instanceof api.Unreachable)) {
+      app.broken = session;
+      complain(error.message ?? String(error));
+    }
   }
   app.fetching = null;
   if (turn === app.turn) describe();
