@@ -1,0 +1,79 @@
+"""Take docs/images/viewer.png: the viewer in Chromium at 1280 x 720, with the scan that `s2vnet demo` fetches.
+
+python scripts/screenshot.py demo/image.nii.gz
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+from playwright.sync_api import sync_playwright
+
+from s2vnet.serve.app import create_app
+from s2vnet.serve.settings import Settings
+
+TARGET = Path(__file__).parent.parent / "docs" / "images" / "viewer.png"
+BROWSER = shutil.which("chromium") or "chromium"
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
+PLACE, CLICKS = [80, 60, 85], [("2", [82, 42, 85]), ("0", [19, 36, 85])]
+"""Voxel that the planes go through, and what is clicked: the key of a class, and a voxel."""
+
+
+def main(scan: Path) -> None:
+    """Serve the scan, look at it, click, and take the picture."""
+    with tempfile.TemporaryDirectory() as state:
+        config = uvicorn.Config(
+            create_app(Settings(model="abdomen-ct", data=scan, state=Path(state))), port=0, log_level="error"
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.05)
+        take(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/")
+        server.should_exit = True
+        thread.join()
+
+
+def take(address: str) -> None:
+    """The picture of a running server's page."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        page.set_default_timeout(120_000)
+        page.goto(address)
+        ready = (
+            "new Promise(done => { const look = () => window.s2vnet?.ready ? done() : setTimeout(look, 50); look(); })"
+        )
+        page.get_by_text(Path(sys.argv[1]).name).first.click()
+        page.evaluate(f"() => {ready}")
+        page.evaluate("place => s2vnet.scene.goTo(place)", PLACE)
+        for key, voxel in CLICKS:
+            page.keyboard.press(key)
+            where = page.evaluate("voxel => s2vnet.scene.canvasOf(...voxel, 2)", voxel)
+            box = page.locator("#slices").bounding_box()
+            before = page.evaluate("() => s2vnet.state.revision")
+            page.mouse.click(box["x"] + where["x"], box["y"] + where["y"])
+            while page.evaluate("() => s2vnet.state.revision") == before:
+                time.sleep(0.05)
+            page.evaluate(f"() => {ready}")
+        page.select_option("#layout", "planes3d")
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        page.screenshot(path=str(TARGET))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
