@@ -264,3 +264,51 @@ def test_a_scan_that_cannot_be_read_is_said(client: TestClient) -> None:
         screen = Screen(socket).until(lambda s: s.state.get("status") == "failed")
     assert "not a readable NIfTI" in screen.state["error"]
     assert client.get(f"/api/sessions/{name}/labels").status_code == 422
+
+
+def test_a_wrong_prompt_before_the_scan_is_open_is_left_out(client: TestClient, own: Session, tmp_path: Path) -> None:
+    name = opened(client)
+    ask(client, name, CLICK)
+    ask(client, name, Point(class_id=1, voxel=(99, 1, 1)))
+    own.add(CLICK)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+
+
+def test_undone_while_opening_can_be_redone(client: TestClient, own: Session, tmp_path: Path) -> None:
+    name = opened(client)
+    ask(client, name, CLICK)
+    for op in ("undo", "redo"):
+        client.post(f"/api/sessions/{name}/steps", json={"op": op})
+    own.add(CLICK)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    state = client.get(f"/api/sessions/{name}").json()
+    assert (state["shown"], state["status"]) == (state["revision"], "ready")
+
+
+def test_a_closed_session_takes_nothing_and_stays_gone(client: TestClient, tmp_path: Path) -> None:
+    name = opened(client)
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        client.delete(f"/api/sessions/{name}")
+        screen.ask(op="add", entries=[CLICK.model_dump(mode="json")])
+        assert "no such session" in screen.until(lambda s: len(s.problems) == 2).problems[1]
+    assert list((tmp_path / "state" / "sessions").iterdir()) == []
+
+
+def test_prompts_of_too_many_voxels_are_refused(client: TestClient) -> None:
+    name = opened(client)
+    box = {"kind": "box", "class_id": 1, "positive": False, "start": [0, 0, 0], "stop": [2**20, 2**20, 2**20]}
+    answer = client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]})
+    assert answer.status_code == 422
+    assert "draw smaller ones" in answer.json()["detail"]
+
+
+def test_what_cannot_be_read_is_one_line(client: TestClient) -> None:
+    answer = client.post("/api/sessions", json={"scan": "one.nii.gz"})
+    assert answer.status_code == 422
+    assert answer.json() == {"type": "problem", "detail": "body.image: Field required"}
+
+
+def test_an_operation_over_the_limit_is_not_read(client: TestClient) -> None:
+    answer = client.post("/api/sessions", content=b" " * (33 << 20), headers={"content-type": "application/json"})
+    assert answer.status_code == 413

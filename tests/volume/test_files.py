@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 from s2vnet.atomic import replacing
 from s2vnet.types import InputError
-from s2vnet.volume.files import ENDINGS, read_image, read_labels, write_image, write_labels
+from s2vnet.volume.files import ENDINGS, read_geometry, read_image, read_labels, write_image, write_labels
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
 SHAPE = (3, 4, 5)
@@ -255,3 +255,33 @@ except InputError as error:
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.nii"], capture_output=True, text=True, check=True)
     assert "not a readable NIfTI image" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_header_cannot_send_the_reader_elsewhere(tmp_path: Path, make_phantom: MakePhantom) -> None:
+    volume, _ = make_phantom()
+    (tmp_path / "secret").write_bytes(bytes(volume.data.size * 4))
+    for ending, line in ((".mha", "ElementDataFile = LOCAL"), (".nrrd", "")):
+        path = tmp_path / f"image{ending}"
+        write_image(path, volume)
+        content = path.read_bytes()
+        if line:
+            changed = content.replace(line.encode(), f"ElementDataFile = {tmp_path / 'secret'}".encode())
+        else:
+            changed = content.replace(b"\n\n", f"\ndata file: {tmp_path / 'secret'}\n\n".encode(), 1)
+        assert changed != content
+        path.write_bytes(changed + bytes(1 << 16))
+        for read in (read_image, read_geometry):
+            with pytest.raises(InputError, match="voxels lie in another file"):
+                read(path)
+
+
+def test_a_grid_is_known_from_the_header(
+    tmp_path: Path, make_phantom: MakePhantom, write_series: Callable[..., None]
+) -> None:
+    volume, _ = make_phantom()
+    for ending in ENDINGS:
+        write_image(tmp_path / f"image{ending}", volume)
+        assert read_geometry(tmp_path / f"image{ending}").same_grid(volume.geometry)
+    (tmp_path / "series").mkdir()
+    write_series(tmp_path / "series", np.zeros((5, 4, 3), np.int16))
+    assert read_geometry(tmp_path / "series").same_grid(read_image(tmp_path / "series").geometry)

@@ -8,7 +8,7 @@ at slice by slice while they run.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from s2vnet.atomic import replacing
+from s2vnet.atomic import disk_errors, replacing
 from s2vnet.infer.answers import Answer, Answers, Frozen, Prompts, Watch, is_box, prompt_voxels
 from s2vnet.infer.engine import Progress, VolumeEngine
 from s2vnet.infer.history import History, Log
@@ -29,6 +29,8 @@ from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Promp
 from s2vnet.volume.geometry import Geometry, LabelMap, Region, Volume, bounding_box
 
 LOG_FORMAT = 1
+NOTED_VOXELS = 100_000
+"""Prompts of more voxels are left out of the notes, which look at each."""
 PROMPTED_AROUND = 2
 """The network's slices on either side of a prompted one that are taken for checked."""
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
@@ -168,14 +170,18 @@ class Session:
         self.check(*history.log)
         shown, frozen = self._result(history.log, watch)
         self.changed_region = bounding_box(shown.labels != self.labels)
-        self._history, self._shown, self._labels, self._frozen = history, shown, shown.labels, frozen
         self._noted = None
+        self._history, self._shown, self._labels, self._frozen = history, shown, shown.labels, frozen
         self._locked = {log: mask for log, mask in self._locked.items() if log == history.log[: len(log)]}
 
     def check(self, *entries: Entry) -> None:
         """Raise InputError for a prompt outside the volume, damaged, or of an unknown class."""
         for entry in entries:
             self._check(entry)
+
+    def fitting(self, log: Log) -> Log:
+        """Those entries of a log that :meth:`check` takes."""
+        return tuple(entry for entry in log if not _refused(self._check, entry))
 
     @property
     def plane(self) -> int:
@@ -196,9 +202,10 @@ class Session:
         """
         if self._ready is None:
             return
-        with replacing(path) as temporary:
-            save_file(self._ready.engine.pack(), temporary)
-        self._ready, self._away, self._shown = None, path, None
+        if path != self._away or not path.exists():  # what is cached never changes
+            with replacing(path) as temporary, disk_errors(SafetensorError):
+                save_file(self._ready.engine.pack(), temporary)
+        self._ready, self._away, self._shown, self._locked = None, path, None, {}
 
     @property
     def _answers(self) -> Answers:
@@ -239,7 +246,7 @@ class Session:
         for entry in self.log:
             if not isinstance(entry, Lock):
                 d = np.rint(restore.to_slices(prompt_voxels(entry))[:, 0]).astype(int)
-                doubt[max(0, d.min() - PROMPTED_AROUND) : d.max() + PROMPTED_AROUND + 1] = -1
+                doubt[max(0, d.min() - PROMPTED_AROUND) : max(0, d.max() + PROMPTED_AROUND + 1)] = -1
         if doubt.max() <= 0:
             return None
         start, stop = restore.own(int(doubt.argmax()))
@@ -301,6 +308,8 @@ class Session:
         for number, entry in enumerate(log, start=1):
             if not isinstance(entry, Lock):
                 prompts = (*prompts, entry)
+            elif entry.locked and entry.class_id in frozen:
+                continue  # it is held already
             elif entry.locked:
                 if (until := log[:number]) not in self._locked:
                     self._locked[until] = self._answers.answer(prompts, frozen).labels == entry.class_id
@@ -334,6 +343,21 @@ def read_log(path: Path) -> dict[str, Any]:
     return checked
 
 
+def _refused(check: Callable[[Entry], None], entry: Entry) -> bool:
+    try:
+        check(entry)
+    except InputError:
+        return True
+    return False
+
+
+def extent(entry: Entry) -> int:
+    """Voxels that a prompt is given by; of a box or a mask, those of its block."""
+    if isinstance(entry, Box | Mask):
+        return int(np.prod([b - a for a, b in zip(entry.start, entry.stop, strict=True)], dtype=object))
+    return len(entry.voxels) if isinstance(entry, Scribble) else 1
+
+
 def _ends(prompt: Prompt) -> npt.NDArray[np.intp]:
     """Voxels (N, 3) that must lie in the volume for all of the prompt to do so."""
     if isinstance(prompt, Box | Mask):
@@ -359,7 +383,7 @@ def _notes(log: Sequence[Entry], frozen: Frozen, shape: tuple[int, int, int]) ->
         own, locks = (entry.class_id, entry.positive), [k for k, n in since.items() if n < number]
         if entry.class_id in locks:
             notes.append(f"prompt {number} speaks of class {entry.class_id}, which is locked: it changes nothing of it")
-        if is_box(entry):
+        if is_box(entry) or extent(entry) > NOTED_VOXELS:
             continue
         where = tuple(prompt_voxels(entry).T)
         for class_id in locks:

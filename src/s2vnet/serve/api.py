@@ -17,6 +17,7 @@ from starlette.background import BackgroundTask
 
 from s2vnet import __version__
 from s2vnet.infer.pictures import hex_colours
+from s2vnet.serve.guard import MOST_BYTES_ASKED
 from s2vnet.serve.held import Held, Operation
 from s2vnet.serve.schemas import Add, Info, LabelClass, Open, Problem, Remove, Replace, Scan, State, Step, Suggestion
 from s2vnet.serve.store import Store
@@ -27,8 +28,6 @@ WAIT_S = 600.0
 """Longest that a request for finished labels waits."""
 MOST_MESSAGES = 10_000
 """Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
-MOST_BYTES_ASKED = 32 * 2**20
-"""Of one operation by WebSocket."""
 FORMATS = ("nii.gz", "nrrd", "mha")
 """In which labels can be had."""
 _KINDS = {"nii.gz": "application/gzip", "json": "application/json", "dcm": "application/dicom"}
@@ -132,20 +131,20 @@ def labels(held: ASession, format: str = "nii.gz") -> Response:
     """Labels with everything in them that was asked for, on exactly the image's grid; waits for them."""
     if format not in FORMATS:
         raise InputError(f"no format {format!r}; choose one of {', '.join(FORMATS)}")
-    session = held.wait(WAIT_S)
-    return file_of(held.name, format, lambda path: write_labels(path, session.result))
+    found = held.use(lambda session: session.result, WAIT_S)
+    return file_of(held.name, format, lambda path: write_labels(path, found))
 
 
 @router.get("/sessions/{name}/log", response_class=FileResponse)
 def log(held: ASession) -> Response:
     """The prompt log, as `s2vnet interact --log` reads and writes it."""
-    return file_of(held.name, "json", held.wait(WAIT_S).save_log)
+    return file_of(held.name, "json", lambda path: held.use(lambda session: session.save_log(path), WAIT_S))
 
 
 @router.get("/sessions/{name}/suggestion")
 def suggestion(held: ASession) -> Suggestion | None:
     """The slice where the network is least sure, away from prompts; null where there is none."""
-    found = held.wait(WAIT_S).next_to_check()
+    found = held.use(lambda session: session.next_to_check(), WAIT_S)
     return None if found is None else Suggestion(axis=found[0], index=found[1])
 
 
@@ -179,11 +178,16 @@ async def live(socket: WebSocket, name: str) -> None:
 
     async def receive() -> None:
         while True:
-            problem = await anyio.to_thread.run_sync(_ask, held, await socket.receive_text())
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            problem = await anyio.to_thread.run_sync(_ask, held, message.get("text") or "")
             if problem is not None:
                 put(problem)
 
-    with held.listening(listener):
+    listening = held.listening(listener)
+    await anyio.to_thread.run_sync(listening.__enter__)  # packs all labels
+    try:
         tasks = [asyncio.create_task(send()), asyncio.create_task(receive())]
         done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in left:
@@ -191,6 +195,8 @@ async def live(socket: WebSocket, name: str) -> None:
         for task in done:
             with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 task.result()
+    finally:
+        await anyio.to_thread.run_sync(listening.__exit__, None, None, None)
 
 
 def _ask(held: Held, text: str) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
@@ -21,6 +23,7 @@ from s2vnet.serve.settings import Settings
 from s2vnet.serve.store import Full, Store
 from s2vnet.types import InputError
 
+_log = logging.getLogger(__name__)
 VIEWER = Path(__file__).parent / "viewer"
 TEND_S = 5.0
 """Seconds between two looks at leases and memory."""
@@ -46,6 +49,7 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
     app.state.store = store
     app.add_middleware(guard.Guard, settings=settings)
     app.add_exception_handler(InputError, _refused)
+    app.add_exception_handler(RequestValidationError, _unreadable)
     app.state.nninteractive = nninteractive.Leases(store)
     app.state.monailabel = monailabel.Pool(store)
     app.include_router(api.router)
@@ -68,7 +72,10 @@ def viewer_hint() -> str | None:
 async def _tend(store: Store) -> None:
     while True:
         await asyncio.sleep(TEND_S)
-        await anyio.to_thread.run_sync(store.tend)
+        try:
+            await anyio.to_thread.run_sync(store.tend)
+        except Exception:  # a full disk, say: the next look may find room
+            _log.exception("housekeeping failed")
 
 
 def _health(request: Request) -> dict[str, Any]:
@@ -83,6 +90,13 @@ def _page(request: Request, token: str | None = None) -> Response:
     name, secure = guard.cookie_name(request.url.port), request.url.scheme == "https"
     answer.set_cookie(name, token, httponly=True, samesite="strict", secure=secure)
     return answer
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return JSONResponse({"type": "problem", "detail": f"{place}: {first['msg']}"}, 422)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

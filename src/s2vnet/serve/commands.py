@@ -83,7 +83,11 @@ def serve(
 
 
 def _require_serve() -> None:
-    missing = [name for name in ("fastapi", "uvicorn", "limits", "multipart") if find_spec(name) is None]
+    missing = [
+        name
+        for name in ("blosc2", "fastapi", "limits", "python_multipart", "uvicorn", "websockets")
+        if find_spec(name) is None
+    ]
     if missing:
         refuse(f"the server needs {', '.join(missing)}: pip install 's2vnet[serve]'")
 

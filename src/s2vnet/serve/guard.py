@@ -24,6 +24,8 @@ from s2vnet.serve.settings import Settings, is_local
 
 MALFORMED, REFUSED, FOREIGN, TOO_LARGE, TOO_MANY = 400, 401, 403, 413, 429
 _CLOSE_POLICY = 1008
+MOST_BYTES_ASKED = 32 * 2**20
+"""Of one operation, by request or WebSocket."""
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'",
@@ -47,13 +49,20 @@ class Guard:
             return await self._app(scope, receive, send)
         problem = self._problem(scope)
         if problem is None:
-            return await self._app(scope, _bounded(receive, self._settings.max_upload_mb * 2**20), _headed(send))
+            return await self._app(scope, _bounded(receive, self._limit(scope)), _headed(send))
         status, detail = problem
         if scope["type"] == "websocket":
             await receive()
             return await send({"type": "websocket.close", "code": _CLOSE_POLICY, "reason": detail})
         again = {"retry-after": "10"} if status == TOO_MANY else {}
         return await JSONResponse({"detail": detail}, status, headers=again)(scope, receive, _headed(send))
+
+    def _limit(self, scope: Scope) -> int:
+        """Bytes that a body may have: a file's, or an operation's."""
+        files = (
+            Headers(scope=scope).get("content-type", "").startswith(("multipart/form-data", "application/octet-stream"))
+        )
+        return self._settings.max_upload_mb * 2**20 if files else MOST_BYTES_ASKED
 
     def _problem(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
@@ -70,8 +79,8 @@ class Guard:
         if not self._limiter.hit(self._rate, str(client[0])):
             return TOO_MANY, "too many requests; wait a while"
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._settings.max_upload_mb * 2**20:
-            return TOO_LARGE, f"more than {self._settings.max_upload_mb} MB; the server takes no larger files"
+        if not length.isdecimal() or int(length) > (limit := self._limit(scope)):
+            return TOO_LARGE, f"more than the {limit // 2**20} MB that the server takes here"
         token = self._settings.token
         if token is None or scope["path"] in ("/healthz", "/favicon.ico"):
             return None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 from s2vnet.atomic import replacing
 from s2vnet.infer.history import History, Log
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.infer.session import Session
-from s2vnet.serve.schemas import Add, Block, Remove, Replace, Scan, State, Step, pack_block
+from s2vnet.infer.session import Session, extent
+from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, State, Step, pack_block
 from s2vnet.serve.turns import CLICK, ENCODING, Turns
 from s2vnet.types import Entry, InputError, S2VNetError
 from s2vnet.volume.files import read_geometry, read_image
@@ -32,6 +33,9 @@ from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
 Operation = Add | Remove | Step | Replace
 Listener = Callable[[str | bytes], None]
 """Takes a message, JSON or a block; never waits."""
+Result = TypeVar("Result")
+MOST_VOXELS = 2**27
+"""Of all prompts of a session together."""
 RECORD = "session.json"
 CACHED = "cached.safetensors"
 RECORD_FORMAT = 1
@@ -128,20 +132,37 @@ class Held:
     def _want(self, change: Callable[[], History]) -> State:
         with self._lock:
             self.asked = time.monotonic()
-            if self._error is not None:
-                raise InputError(self._error)
+            self._require_open()
             wanted = change()
             if wanted is not self._wanted:
-                if self._session is not None:
-                    self._session.check(*wanted.log)
+                self._check(wanted.log)
+                self.write(wanted, self.revision + 1)
                 self._wanted = wanted
                 self.revision += 1
-                self.write()
                 self.start()
             return self._tell_state()
 
+    def _check(self, log: Log) -> None:
+        """What can be told of prompts so far; their place only once the scan is open."""
+        if sum(map(extent, log)) > MOST_VOXELS:
+            raise InputError(f"prompts of more than {MOST_VOXELS} voxels together; draw smaller ones")
+        unknown = {entry.class_id for entry in log} - set(self._segmenter.class_names)
+        if unknown:
+            raise InputError(f"no class {min(unknown)}; the model knows 0 to {max(self._segmenter.class_names)}")
+        if self._session is not None:
+            self._session.check(*log)
+
+    def _require_open(self) -> None:
+        if self._error is not None:
+            raise InputError(self._error)
+        if self._closed:
+            raise InputError("no such session; open the scan again")
+
     def read(self) -> Volume:
-        """The image. Raises InputError when its file is not readable."""
+        """The image. Raises InputError when its file is not readable, or has more voxels than the server opens."""
+        voxels = math.prod(read_geometry(self.path).shape)
+        if voxels > self._max_voxels:
+            raise InputError(f"{voxels} voxels, more than the {self._max_voxels} that this server opens; crop the scan")
         return read_image(self.path, frames_as_channels=len(self._segmenter.plan.channels) > 1)
 
     def state(self) -> State:
@@ -180,14 +201,30 @@ class Held:
         Raises:
             InputError: the scan could not be opened, or the time is over.
         """
+        return self.use(lambda session: session, timeout)
+
+    def use(self, call: Callable[[Session], Result], timeout: float | None = None) -> Result:
+        """What a call of the session gives, once everything asked for has been worked out, and with nobody else at it.
+
+        Raises:
+            InputError: the scan could not be opened, the session was closed, or the time is over.
+        """
         with self._done:
             self.start()
             done = self._done.wait_for(lambda: not self._working or self._closed, timeout)
-            if self._error is not None:
-                raise InputError(self._error)
+            self._require_open()
             if not done or self._session is None:
-                raise InputError("the session is still at work, or was closed; ask again")
-            return self._session
+                raise InputError("the session is still at work; ask again")
+            self._working, session = True, self._session
+        try:
+            with self._turns.turn(CLICK):
+                return call(session)
+        finally:
+            with self._done:
+                self.asked, self._working = time.monotonic(), False
+                self._done.notify_all()
+                if self._wanted is not session.history:
+                    self.start()
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -215,26 +252,39 @@ class Held:
                 self._session.put_away(self.folder / CACHED)
 
     def close(self) -> None:
-        """End its work and forget its labels; its record stays."""
+        """End its work; its record stays."""
         with self._lock:
             self._closed = True
             self._done.notify_all()
+            self._tell_problem("the session was closed; open the scan again")
 
-    def write(self) -> None:
-        """Write down what makes it: scan, model and history."""
-        number: dict[Entry, int] = {}
-        logs = {"log": [self._wanted.log], "past": self._wanted.past, "undone": self._wanted.undone}
-        places = {key: [[number.setdefault(e, len(number)) for e in log] for log in logs[key]] for key in logs}
+    def write(self, history: History | None = None, revision: int = 0) -> None:
+        """Write down what makes it: scan, model and history. Raises InputError when the system refuses to."""
+        wanted = history or self._wanted
+        number: dict[int, int] = {}  # logs share their entries, and comparing large ones takes long
+        entries: list[Entry] = []
+        logs = {"log": [wanted.log], "past": wanted.past, "undone": wanted.undone}
+        for log in (log for group in logs.values() for log in group):
+            for entry in log:
+                if id(entry) not in number:
+                    number[id(entry)] = len(entries)
+                    entries.append(entry)
+        places = {key: [[number[id(e)] for e in log] for log in logs[key]] for key in logs}
         record = {
             "format": RECORD_FORMAT,
             "scan": self.scan.model_dump(),
             "model_sha256": self._segmenter.sha256,
-            "revision": self.revision,
-            "entries": _entries.dump_python(tuple(number), mode="json"),
+            "revision": revision,
+            "entries": _entries.dump_python(tuple(entries), mode="json"),
             **places,
             "log": places["log"][0],
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the session cannot be written down ({error.strerror}); tell who runs the server"
+            ) from error
         with replacing(self.folder / RECORD) as temporary:
             temporary.write_text(json.dumps(record))
 
@@ -262,21 +312,12 @@ class Held:
                 self._working = False
                 self._done.notify_all()
         except (S2VNetError, MemoryError) as error:
-            self._fail(str(error) or "not enough memory for this scan; crop it")
+            self._fail(self._in_words(error))
         except Exception:
             _log.exception("session %s failed", self.name[:8])
             self._fail("the server failed at this scan; its log says why")
 
     def _open(self) -> None:
-        geometry = read_geometry(self.path)
-        voxels = int(np.prod(geometry.shape))
-        if voxels > self._max_voxels:
-            raise InputError(f"{voxels} voxels, more than the {self._max_voxels} that this server opens; crop the scan")
-        volume = self.read()
-        with self._lock:
-            self._geometry = volume.geometry
-            self._sent = np.zeros(volume.geometry.shape, np.uint8)
-        self._tell_state()
         told = time.monotonic()
 
         def progress(done: int, total: int) -> None:
@@ -289,14 +330,26 @@ class Held:
                 self._tell_state()
             self._turns.offer(ENCODING)
 
-        with self._turns.turn(ENCODING):
+        with self._turns.turn(ENCODING):  # reading too, so that no more than one volume is held that waits
+            if self._closed:
+                raise _Stale
+            volume = self.read()
+            with self._lock:
+                self._geometry = volume.geometry
+                self._sent = np.zeros(volume.geometry.shape, np.uint8)
+            self._tell_state()
             session = Session(self._segmenter, volume, progress, self._show)
         with self._lock:
-            session.check(*self._wanted.log)
             self._session, self._progress = session, 1.0
-            if not self._wanted.log and not self._wanted.past:
-                self._wanted = session.history
-        self._finish(session, 0)
+            fitting = session.fitting(self._wanted.log)
+            if fitting != self._wanted.log:  # they came before the scan's size was known
+                self._tell_problem("some prompts lay outside of the scan and were left out")
+                self._wanted = History(fitting)
+            if self._wanted == History():
+                self._wanted, revision = session.history, self.revision
+            else:
+                revision = 0
+        self._finish(session, revision)
 
     def _next(self) -> bool:
         """Work out what is wanted; False when nothing more is."""
@@ -320,13 +373,18 @@ class Held:
                 session.show(wanted, watch)
             except _Stale:
                 return True
+            except (S2VNetError, MemoryError) as error:
+                with self._lock:
+                    if self._wanted is wanted:
+                        self._wanted = session.history
+                    self._tell_problem(self._in_words(error))
         self._finish(session, revision)
         return True
 
     def _finish(self, session: Session, revision: int) -> None:
         """Tell what the slices have not told yet."""
         assert self._sent is not None
-        self.shown = revision
+        self.shown, self.asked = revision, time.monotonic()
         if (region := bounding_box(session.labels != self._sent)) is not None:
             self._show(region, session.labels[region], final=True)
         self._tell_state()
@@ -358,6 +416,14 @@ class Held:
             state = self.state()
             self._tell(state.model_dump_json())
         return state
+
+    def _tell_problem(self, why: str) -> None:
+        self._tell(Problem(detail=why).model_dump_json())
+
+    def _in_words(self, error: Exception) -> str:
+        """The error without where files lie here."""
+        text = str(error) or "not enough memory for this; crop the scan"
+        return text.replace(str(self.path), self.scan.name).replace(str(self.folder), "the session")
 
     def _fail(self, why: str) -> None:
         with self._done:

@@ -8,6 +8,7 @@ become the log of its session, so the second one is quick. One model has two nam
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import threading
@@ -87,7 +88,17 @@ class Pool:
             except InputError:
                 held = self.store.open(scan)
                 self._names[scan] = held.name
-            yield held
+            try:
+                yield held
+            except InputError:
+                if held.state().status == "failed":
+                    self.forget(scan)
+                raise
+
+    def forget(self, scan: str) -> None:
+        """End the session of a scan."""
+        with contextlib.suppress(InputError):
+            self.store.end(self._names.pop(scan, ""))
 
 
 class Labels:
@@ -164,8 +175,12 @@ def infer(
     elif file is not None:
         scan = pool.store.scans.receive(file.filename or "", file.file).id
     with pool.taken(scan) as held:
+        held.wait(WAIT_S)  # what does not fit the scan is refused once its size is known
         held.begin(points)
-        labels = held.wait(WAIT_S).result
+        labels = held.use(lambda session: session.result, WAIT_S)
+    if file is not None and not session_id:
+        pool.forget(scan)
+        pool.store.scans.find(scan).unlink(missing_ok=True)
     if asked.get("save_label"):
         pool.labels.save(str(asked.get("label_tag", "original")), scan, labels)
     found = {"label_names": {name: value for value, name in names.items()}, "latency": time.monotonic() - start}
@@ -205,7 +220,8 @@ def get_session(pool: APool, name: str) -> dict[str, Any]:
 def remove_session(pool: APool, name: str) -> dict[str, Any]:
     """Forget what was sent."""
     scan = _upload(pool, name)
-    del pool.uploads[name]
+    pool.uploads.pop(name, None)
+    pool.forget(scan.id)
     pool.store.scans.find(scan.id).unlink(missing_ok=True)
     return {}
 
@@ -363,7 +379,7 @@ def _points(params: Mapping[str, Any], names: Mapping[int, str]) -> tuple[Point,
             continue
         try:
             found += [Point(class_id=ids[key], voxel=tuple(int(n) for n in place)) for place in places]
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise InputError(f"{key}: clicks are given as [[i, j, k], ...]") from error
     if len(found) > MOST_ENTRIES:
         raise InputError(f"{len(found)} clicks, more than {MOST_ENTRIES}")

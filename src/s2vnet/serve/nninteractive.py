@@ -8,6 +8,7 @@ to the back, columns to the left), unless the address ends in where they point: 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -78,7 +79,7 @@ class Lease:
         if self.held is None:
             raise InputError("no image yet; set_image comes first")
         if self.class_id is None:
-            self.class_id = self.held.wait(WAIT_S).likely_class(voxels())
+            self.class_id = self.held.use(lambda session: session.likely_class(voxels()), WAIT_S)
         self.held.ask(Add(entries=(make(self.class_id),)))
         self.taken += 1
         return self.change() if predict else _reply(None, False)
@@ -88,6 +89,7 @@ class Lease:
         if self.held is None:
             raise InputError("no image yet; set_image comes first")
         now = self.held.wait(WAIT_S).labels == self.class_id if self.taken else np.zeros_like(self.shown)
+        self.active = time.monotonic()
         box = bounding_box(now != self.shown)
         self.shown = now
         return _reply(box, True, None if box is None else now[box])
@@ -126,8 +128,16 @@ class Leases:
         """Give a place back."""
         with self._lock:
             lease = self._leases.pop(token, None)
-        if lease is not None and lease.held is not None:
-            self.store.end(lease.held.name)
+        if lease is not None:
+            self.end(lease)
+
+    def end(self, lease: Lease) -> None:
+        """End a client's session, and forget the image that it sent."""
+        if lease.held is not None:
+            with contextlib.suppress(InputError):
+                self.store.end(lease.held.name)
+            lease.held.path.unlink(missing_ok=True)
+            lease.held = None
 
     def sweep(self) -> None:
         """Release clients that are dead or have done nothing for a lease."""
@@ -220,7 +230,7 @@ async def set_image(request: Request, store: AStore, lease: ActiveLease) -> dict
     from anyio.to_thread import run_sync
 
     meta, body = _meta(request), await request.body()
-    return await run_sync(_open, store, lease, body, meta.get("image_properties") or {})
+    return await run_sync(_open, _leases(request), lease, body, meta.get("image_properties") or {})
 
 
 class Buffer(BaseModel):
@@ -332,17 +342,23 @@ def add_initial_seg(lease: ActiveLease) -> Response:
     raise HTTPException(400, "initial segmentations are not supported; objects begin with the automatic result")
 
 
-def _open(store: Store, lease: Lease, body: bytes, properties: dict[str, Any]) -> dict[str, list[int]]:
+def _open(leases: Leases, lease: Lease, body: bytes, properties: dict[str, Any]) -> dict[str, list[int]]:
+    store = leases.store
     image = unpack(body, 4, store.settings.max_voxels * len(store.segmenter.plan.channels))
     i, j, k = image.shape[1:]
+    volume = Volume(image.astype(np.float32), _geometry((i, j, k), properties.get("spacing"), lease.codes))
     scan, path = store.scans.new("sent.nii")
-    write_image(path, Volume(image.astype(np.float32), _geometry((i, j, k), properties.get("spacing"), lease.codes)))
     with lease.lock:
-        before, held = lease.held, store.open(scan.id)
-        lease.begin(held, (i, j, k))
-        if before is not None:
-            store.end(before.name)
-        held.wait(WAIT_S)
+        leases.end(lease)
+        write_image(path, volume)
+        try:
+            lease.begin(store.open(scan.id), (i, j, k))
+        except InputError:
+            path.unlink()
+            raise
+        assert lease.held is not None
+        lease.held.wait(WAIT_S)
+        lease.active = time.monotonic()
     return {"original_image_shape": list(image.shape)}
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import uvicorn
 
-from s2vnet.serve.api import MOST_BYTES_ASKED
 from s2vnet.serve.app import create_app
+from s2vnet.serve.guard import MOST_BYTES_ASKED
 from s2vnet.serve.settings import Settings
 from s2vnet.types import InputError
 

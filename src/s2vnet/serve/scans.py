@@ -21,6 +21,7 @@ from s2vnet.volume.files import ENDINGS
 
 SENT = "upload:"
 MOST_LISTED = 5000
+_ONE_FILE = (*(e for e in ENDINGS if e not in (".nhdr", ".mhd")), ZIP)  # those name a second file, which may be any
 _NAME = re.compile("[0-9a-f]{32}")
 
 
@@ -42,7 +43,7 @@ class Scans:
             return []
         found = []
         for path in _walk(self._data) if self._only is None else [self._only]:
-            if self._inside(path) and _is_scan(path):
+            if _is_scan(path) and self._allowed(path):
                 name = path.relative_to(self._data).as_posix()
                 found.append(Scan(id=name, name=name))
                 if len(found) == MOST_LISTED:
@@ -58,7 +59,7 @@ class Scans:
                 path = next(iter(sorted(self._sent.glob(f"{name}.*"))), None)
         elif self._data is not None and scan and "\0" not in scan:
             path = self._data / scan
-        if path is None or (not scan.startswith(SENT) and not self._inside(path)) or not _is_scan(path):
+        if path is None or not _is_scan(path) or not (scan.startswith(SENT) or self._allowed(path)):
             raise InputError("no such scan; ask for the list of scans, or send one")
         return path
 
@@ -72,8 +73,8 @@ class Scans:
         Raises:
             InputError: an ending of no image.
         """
-        ending = next((e for e in (*ENDINGS, ZIP) if filename.lower().endswith(e) and "." in e), None)
-        if ending is None or ending in (".nhdr", ".mhd"):
+        ending = next((e for e in _ONE_FILE if filename.lower().endswith(e)), None)
+        if ending is None:
             raise InputError("a scan has to be sent as one file: .nii.gz, .nii, .nrrd, .mha, or DICOM files in a .zip")
         name = uuid.uuid4().hex
         return self.name(SENT + name), self._sent / (name + ending)
@@ -90,17 +91,25 @@ class Scans:
         with replacing(path) as temporary, temporary.open("wb") as target:
             shutil.copyfileobj(content, target)
 
+    def _allowed(self, path: Path) -> bool:
+        """Whether a scan, with every file of a series, lies in the data folder."""
+        return self._inside(path) and (not path.is_dir() or all(map(self._inside, path.iterdir())))
+
     def _inside(self, path: Path) -> bool:
         assert self._data is not None
         try:
             found = path.resolve()
-            return found.is_relative_to(self._data) and self._only in (None, found)
+            return found.is_relative_to(self._only or self._data)
         except (OSError, RuntimeError, ValueError):
             return False
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError:
+        return
+    for path in paths:
         if path.name.startswith("."):
             continue
         if path.is_dir() and not path.is_symlink():
@@ -117,6 +126,6 @@ def _is_scan(path: Path) -> bool:
     try:
         if path.is_dir():
             return any(file.suffix.lower() == ".dcm" for file in path.iterdir() if file.is_file())
-        return path.is_file() and path.name.lower().endswith((*ENDINGS, ZIP))
+        return path.is_file() and path.name.lower().endswith(_ONE_FILE)
     except OSError:
         return False

@@ -6,6 +6,8 @@ has been silent for a lease is let go, and comes back from its record when the c
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
 import threading
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.serve.held import CACHED, Held
+from s2vnet.serve.held import CACHED, RECORD, Held
 from s2vnet.serve.scans import Scans
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.turns import Turns
@@ -61,6 +63,7 @@ class Store:
             held = Held(name, shown, path, self._folder / name, *self._common)
             held.write()
             self._held[name] = held
+        self._touch(path)
         held.start()
         return held
 
@@ -75,30 +78,40 @@ class Store:
             if name in self._held:
                 held = self._held[name]
             else:
-                if not _NAME.fullmatch(name):
+                if not _NAME.fullmatch(name) or not (self._folder / name / RECORD).is_file():
                     raise InputError("no such session; open the scan again")
                 self._make_room()
                 held = Held.of_record(self._folder / name, self.scans.find, *self._common)
                 self._held[name] = held
             held.asked = time.monotonic()
+        self._touch(held.folder / RECORD)
+        self._touch(held.path)
         held.start()
         return held
 
+    def _touch(self, path: Path) -> None:
+        """So that what is in use is not taken for old; a scan in the data folder is left as it is."""
+        if path.is_relative_to(self.settings.state):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
     def end(self, name: str) -> None:
         """Close a session for good. Raises InputError for none."""
+        folder = self._folder / name
         with self._lock:
-            self.get(name).close()
-            del self._held[name]
-        shutil.rmtree(self._folder / name, ignore_errors=True)
+            held = self._held.pop(name, None)
+            if held is not None:
+                held.close()
+            elif not _NAME.fullmatch(name) or not (folder / RECORD).is_file():
+                raise InputError("no such session; open the scan again")
+        shutil.rmtree(folder, ignore_errors=True)
 
     def tend(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Let go what is overdue; to be called now and then."""
         with self._lock:
             for name, held in list(self._held.items()):
                 if self._overdue(held, clock()):
-                    held.close()
-                    del self._held[name]
-                    (self._folder / name / CACHED).unlink(missing_ok=True)
+                    self._let_go(name, held)
             idle = sorted((h for h in self._held.values() if not h.busy and h.nbytes), key=lambda h: h.asked)
             excess = self.nbytes - self.settings.memory_mb * 2**20
         for held in idle:  # not under the lock: writing takes its time
@@ -113,10 +126,8 @@ class Store:
     def close(self) -> None:
         """End all work; what was asked for is on the disk already."""
         with self._lock:
-            for name, held in self._held.items():
-                held.close()
-                (self._folder / name / CACHED).unlink(missing_ok=True)
-            self._held.clear()
+            for name, held in list(self._held.items()):
+                self._let_go(name, held)
 
     @property
     def nbytes(self) -> int:
@@ -133,6 +144,12 @@ class Store:
     def _common(self) -> tuple[Segmenter, Turns, int]:
         return self.segmenter, self._turns, self.settings.max_voxels
 
+    def _let_go(self, name: str, held: Held) -> None:
+        """Forget a session in memory; its record stays."""
+        held.close()
+        del self._held[name]
+        (self._folder / name / CACHED).unlink(missing_ok=True)
+
     def _overdue(self, held: Held, now: float) -> bool:
         return not held.heard and not held.busy and now - held.asked > self.settings.lease_s
 
@@ -143,8 +160,7 @@ class Store:
         name, held = min(self._held.items(), key=lambda item: item[1].asked)
         if not self._overdue(held, time.monotonic()):
             raise Full(f"all {self.settings.max_sessions} sessions are taken; close one, or try again in a while")
-        held.close()
-        del self._held[name]
+        self._let_go(name, held)
 
 
 def _last_written(path: Path) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ _IO_NAMES = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageI
 _DETACHED = (".nhdr", ".mhd")
 ENDINGS = tuple(_IO_NAMES)
 
+_LONGEST_HEADER = 1 << 20
 _STDERR = 2
 _stderr_lock = threading.RLock()
 
@@ -103,6 +105,8 @@ def _header(path: Path, ending: str) -> Iterator[Any]:
     """A reader that has read the header; what ITK says of the file in one line."""
     import SimpleITK as sitk
 
+    if ending not in _DETACHED:
+        _require_own_data(path, ending)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO(_IO_NAMES[ending])
@@ -113,6 +117,19 @@ def _header(path: Path, ending: str) -> Iterator[Any]:
     except RuntimeError as error:
         kind = _IO_NAMES[ending].removesuffix("ImageIO")
         raise InputError(f"not a readable {kind} image; it is truncated, damaged or of another format") from error
+
+
+def _require_own_data(path: Path, ending: str) -> None:
+    """Refuse a header that sends the reader to another file, which can be any that there is on the machine."""
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_HEADER).lower()
+    if _IO_NAMES[ending] == "NrrdImageIO":
+        fields = re.split(rb"\r?\n\r?\n", head, maxsplit=1)[0]
+        elsewhere = re.search(rb"^\s*data\s*file\s*:", fields, re.MULTILINE) is not None
+    else:
+        elsewhere = re.search(rb"^\s*elementdatafile\s*=\s*local\s*$", head, re.MULTILINE) is None
+    if elsewhere:
+        raise InputError("its voxels lie in another file; save image and header as one, or name it .mhd or .nhdr")
 
 
 def write(path: Path, ending: str, data: npt.NDArray[Any], geometry: Geometry) -> None:
