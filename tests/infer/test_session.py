@@ -621,3 +621,11 @@ def test_coarse_masks_take_every_prompt(
     assert session.labels[5, 9, 4] == 2
     session.add(Box(class_id=2, start=(5, 9, 4), stop=(6, 10, 6)))
     assert isinstance(session.geometry, Geometry)
+
+
+def test_a_box_outside_of_the_crop_is_told_of_too(session: Session, labels_of: Callable[..., Labels]) -> None:
+    beyond = Box(class_id=1, start=(0, 0, 0), stop=(1, 1, 1))
+    told: list[Region] = []
+    session.show(session.history.add(PROMPTS["point"], beyond), lambda region, block: told.append(region))
+    assert told
+    np.testing.assert_array_equal(session.labels, labels_of(PROMPTS["point"], beyond))

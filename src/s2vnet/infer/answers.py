@@ -126,7 +126,8 @@ class Answers:
         """What tells of slices as both sweeps pass them, those next to the newest prompt first."""
         told: set[int] = set()
         said = [(p.class_id, prompt_voxels(p)) for p in prompts if p.positive and not is_box(p)]
-        newest = _cells(restore, prompts[-1])[:, 0].mean() if prompts else restore.depth / 2
+        cells = _cells(restore, prompts[-1]) if prompts else np.empty((0, 3))
+        newest = cells[:, 0].mean() if len(cells) else restore.depth / 2
 
         def see(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
             fresh = [d for d in passed if d not in told and not (shown and _same(sweeps, shown, d))]
@@ -227,6 +228,8 @@ class Answers:
         """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
         stride = self.segmenter.plan.stem_stride
         cells = _cells(self._restore, prompt)
+        if not len(cells):
+            return None
         cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
         if self._restore.joined > 1:
             cells[:, 0] = cells[:, 0].round()
