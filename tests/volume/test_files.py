@@ -285,3 +285,14 @@ def test_a_grid_is_known_from_the_header(
     (tmp_path / "series").mkdir()
     write_series(tmp_path / "series", np.zeros((5, 4, 3), np.int16))
     assert read_geometry(tmp_path / "series").same_grid(read_image(tmp_path / "series").geometry)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
+def test_nor_can_one_behind_a_long_header(tmp_path: Path, make_phantom: MakePhantom, ending: str) -> None:
+    path = tmp_path / f"image{ending}"
+    write_image(path, make_phantom()[0])
+    first, rest = path.read_bytes().split(b"\n", 1)
+    comment = b"Comment = " if ending == ".mha" else b"# "
+    path.write_bytes(first + b"\n" + (comment + b"x" * 1000 + b"\n") * 1100 + rest)
+    with pytest.raises(InputError, match="header of more than"):
+        read_image(path)

@@ -122,12 +122,15 @@ def _header(path: Path, ending: str) -> Iterator[Any]:
 def _require_own_data(path: Path, ending: str) -> None:
     """Refuse a header that sends the reader to another file, which can be any that there is on the machine."""
     with path.open("rb") as file:
-        head = file.read(_LONGEST_HEADER).lower()
+        head = file.read(_LONGEST_HEADER)
     if _IO_NAMES[ending] == "NrrdImageIO":
-        fields = re.split(rb"\r?\n\r?\n", head, maxsplit=1)[0]
-        elsewhere = re.search(rb"^\s*data\s*file\s*:", fields, re.MULTILINE) is not None
+        end = re.search(rb"\r?\n\r?\n", head)
+        elsewhere = re.search(rb"(?im)^\s*data\s*file\s*:", head[: end.start()] if end else head) is not None
     else:
-        elsewhere = re.search(rb"^\s*elementdatafile\s*=\s*local\s*$", head, re.MULTILINE) is None
+        end = re.search(rb"(?im)^\s*elementdatafile\s*=\s*(\S*)\s*?$", head)
+        elsewhere = end is not None and end[1].lower() != b"local"
+    if end is None and len(head) == _LONGEST_HEADER:
+        raise InputError(f"a header of more than {_LONGEST_HEADER} bytes; save the image again")
     if elsewhere:
         raise InputError("its voxels lie in another file; save image and header as one, or name it .mhd or .nhdr")
 
