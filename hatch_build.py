@@ -16,10 +16,7 @@ class ViewerHook(BuildHookInterface):  # type: ignore[type-arg]
         """Fetch NiiVue for a wheel; an editable install takes what is there."""
         if self.target_name != "wheel" or version != "standard":
             return
-        path = Path(self.root) / "scripts" / "viewer.py"
-        if not path.is_file():  # building from an sdist, which carries the library
-            return
-        spec = importlib.util.spec_from_file_location("viewer", path)
+        spec = importlib.util.spec_from_file_location("viewer", Path(self.root) / "scripts" / "viewer.py")
         assert spec is not None
         assert spec.loader is not None
         viewer = importlib.util.module_from_spec(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,3 +313,17 @@ def test_what_cannot_be_read_is_one_line(client: TestClient) -> None:
 def test_an_operation_over_the_limit_is_not_read(client: TestClient) -> None:
     answer = client.post("/api/sessions", content=b" " * (33 << 20), headers={"content-type": "application/json"})
     assert answer.status_code == 413
+
+
+def test_an_archive_of_a_series_is_a_scan(
+    client: TestClient, segmenter: Segmenter, write_series: Callable[..., None], tmp_path: Path
+) -> None:
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series, np.random.default_rng(0).integers(0, 900, (18, 20, 6)).astype(np.int16))
+    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
+        for file in series.iterdir():
+            archive.write(file, file.name)
+    sent = client.post("/api/scans", files={"file": ("x.zip", (tmp_path / "series.zip").read_bytes())}).json()
+    own = Session(segmenter, read_image(series))
+    np.testing.assert_array_equal(labels_of(client, opened(client, sent["id"]), tmp_path), own.labels)

@@ -81,7 +81,7 @@ def test_when_all_places_are_taken_only_a_silent_one_gives_way(make: MakeStore) 
     assert {first.name, third.name} == set(store._held)
 
 
-def test_another_model_does_not_take_over(make: MakeStore, make_model: object, tmp_path: Path) -> None:
+def test_another_model_does_not_take_over(make: MakeStore) -> None:
     store = make()
     name = store.open("one.nii.gz").name
     store.get(name).wait(60)

@@ -61,12 +61,19 @@ def test_an_offer_is_taken_by_the_urgent_and_by_equals_once() -> None:
 
 
 def test_a_click_does_not_wait_for_encoding() -> None:
-    turns = Turns()
+    turns, order = Turns(), []
+
+    def encoding() -> None:
+        with turns.turn(ENCODING):
+            order.append("encoding")
+
     with turns.turn(CLICK):
-        threads = start(lambda: turns.turn(ENCODING).__enter__())
+        threads = start(encoding)
         turns.offer(CLICK)  # nobody so urgent waits
+        time.sleep(0.05)
+        order.append("click")
     threads[0].join(10)
-    assert not threads[0].is_alive()
+    assert order == ["click", "encoding"]
 
 
 def test_an_error_gives_the_turn_back() -> None:

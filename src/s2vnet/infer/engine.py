@@ -74,14 +74,20 @@ Watch = Callable[[tuple[Sweep, Sweep], range], None]
 class VolumeEngine:
     """Cached features of a volume and its automatic sweeps."""
 
-    def __init__(self, model: S2VNet, features: Features, automatic: tuple[Sweep, Sweep] | None = None) -> None:
-        """Args: the network in eval mode, features of all slices, and the automatic sweeps where they are known."""
+    def __init__(
+        self,
+        model: S2VNet,
+        features: Features,
+        automatic: tuple[Sweep, Sweep] | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        """Args: the network in eval mode, features of all slices, the automatic sweeps where known, and a watch."""
         self.model = model
         self.features = features
         self.depth = len(features.mask)
         self._device = features.mask.device
         self._known: dict[_Key, Passed] = {}
-        self.automatic = automatic or self._sweep({}, None, None)
+        self.automatic = automatic or self._sweep({}, None, watch)
 
     @classmethod
     def encode(
@@ -118,9 +124,7 @@ class VolumeEngine:
             if watch is not None:
                 watch(sweeps, passed)
 
-        engine = cls(model, features, (Sweep(), Sweep()))
-        engine.automatic = engine._sweep({}, None, told)
-        return engine
+        return cls(model, features, watch=told)
 
     @property
     def nbytes(self) -> int:

@@ -27,6 +27,7 @@ from s2vnet.infer.session import Session, extent
 from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, State, Step, pack_block
 from s2vnet.serve.turns import CLICK, ENCODING, Turns
 from s2vnet.types import Entry, InputError, S2VNetError
+from s2vnet.volume.archive import series_folder
 from s2vnet.volume.files import read_geometry, read_image
 from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
 
@@ -160,10 +161,11 @@ class Held:
 
     def read(self) -> Volume:
         """The image. Raises InputError when its file is not readable, or has more voxels than the server opens."""
-        voxels = math.prod(read_geometry(self.path).shape)
-        if voxels > self._max_voxels:
-            raise InputError(f"{voxels} voxels, more than the {self._max_voxels} that this server opens; crop the scan")
-        return read_image(self.path, frames_as_channels=len(self._segmenter.plan.channels) > 1)
+        with series_folder(self.path) as path:  # an archive is unpacked once
+            voxels, most = math.prod(read_geometry(path).shape), self._max_voxels
+            if voxels > most:
+                raise InputError(f"{voxels} voxels, more than the {most} that this server opens; crop the scan")
+            return read_image(path, frames_as_channels=len(self._segmenter.plan.channels) > 1)
 
     def state(self) -> State:
         """How it stands now."""
