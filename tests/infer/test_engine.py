@@ -101,6 +101,19 @@ def test_slices_encoded_at_once_change_nothing(make_model: Callable[..., S2VNet]
     torch.testing.assert_close(*scores, atol=2e-3, rtol=0)
 
 
+def test_every_slice_is_previewed_once_as_it_is_by_itself_the_middle_one_with_the_first(
+    make_model: Callable[..., S2VNet],
+) -> None:
+    told: list[tuple[range, Tensor]] = []
+    model = make_model(propagation="none")
+    engine = VolumeEngine.encode(model, slices_of(DEPTH), batch=5, preview=lambda *slices: told.append(slices))
+    assert DEPTH // 2 in told[0][0]
+    assert sorted(d for places, _ in told for d in places) == list(range(DEPTH))
+    for places, scores in told:
+        each = torch.cat([combine(engine.automatic, d, d + 1) for d in places])
+        torch.testing.assert_close(scores, each, atol=2e-3, rtol=0)
+
+
 def test_a_single_slice_works(make_model: Callable[..., S2VNet]) -> None:
     engine = VolumeEngine.encode(make_model(), slices_of(1))
     assert combine(engine.automatic, 0, 1).shape == (1, 3, SIZE, SIZE)
@@ -112,7 +125,7 @@ def test_progress_counts_up_to_all_units(make_model: Callable[..., S2VNet]) -> N
     engine = VolumeEngine.encode(
         make_model(), slices_of(5), batch=2, progress=lambda done, total: told.append((done, total))
     )
-    assert told == [(n, 10) for n in (2, 4, 5, *range(6, 11))]
+    assert told == [(n, 10) for n in (1, 3, 5, *range(6, 11))]
     engine.prompted({0: click()})
     assert len(told) == 8
 

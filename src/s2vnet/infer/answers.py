@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from s2vnet.data.preprocess import Restore
-from s2vnet.infer.engine import Sweep, VolumeEngine, combine
+from s2vnet.infer.engine import Preview, Sweep, VolumeEngine, combine
 from s2vnet.infer.engine import Watch as SweepWatch
 from s2vnet.infer.segmenter import Segmentation, Segmenter
 from s2vnet.infer.strays import Cells, find_strays, winner_of, without_strays
@@ -133,9 +133,7 @@ class Answers:
             fresh = [d for d in passed if d not in told and not (shown and _same(sweeps, shown, d))]
             told.update(passed)
             for d in sorted(fresh, key=lambda d: abs(d - newest)):
-                start, stop = restore.own(d)
-                stack = strongest(restore.to_source(combine(sweeps, d, d + 1))).to(torch.uint8).cpu().numpy()
-                region, block = restore.block(np.repeat(stack, stop - start, 0), start)
+                region, block = _block(restore, d, combine(sweeps, d, d + 1))
                 for class_id, voxels in said:
                     places = voxels - [axis.start for axis in region]
                     inside = ((places >= 0) & (places < block.shape)).all(1)
@@ -143,6 +141,17 @@ class Answers:
                 for class_id, mask in frozen.items():
                     block[mask[region]] = class_id
                 watch(region, block)
+
+        return see
+
+    @staticmethod
+    def previewing(restore: Restore, watch: Watch) -> Preview:
+        """What tells of slices that were decoded each by itself."""
+
+        def see(places: range, scores: Tensor) -> None:
+            middle = restore.depth / 2
+            for n, d in sorted(enumerate(places), key=lambda item: abs(item[1] - middle)):
+                watch(*_block(restore, d, scores[n : n + 1]))
 
         return see
 
@@ -273,6 +282,13 @@ def _cells(restore: Restore, prompt: Prompt) -> npt.NDArray[np.float64]:
     low = np.maximum(prompt.start, [s.start for s in crop])
     high = np.minimum(prompt.stop, [s.stop for s in crop]) - 1
     return restore.to_slices(np.empty((0, 3)) if (high < low).any() else np.array([low, high]))
+
+
+def _block(restore: Restore, d: int, scores: Tensor) -> tuple[Region, Labels]:
+    """File voxels, and their labels, of one of the network's slices with class probabilities (1, K, h, w)."""
+    start, stop = restore.own(d)
+    stack = strongest(restore.to_source(scores)).to(torch.uint8).cpu().numpy()
+    return restore.block(np.repeat(stack, stop - start, 0), start)
 
 
 def _same(sweeps: tuple[Sweep, Sweep], shown: tuple[Sweep, Sweep], d: int) -> bool:

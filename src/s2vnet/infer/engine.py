@@ -67,6 +67,8 @@ _CHANNELS_LAST = " channels last"
 _SWEEPS = ("rising", "falling")
 _LEAVING = tuple(part for part in State._fields if part != "masks")
 
+Preview = Callable[[range, Tensor], None]
+"""Told of slices, and their class probabilities (n, K, h, w) as each gives them by itself, before it is swept."""
 Watch = Callable[[tuple[Sweep, Sweep], range], None]
 """Told after each step of both sweeps which slices both have passed, a range that only grows; may raise to end them."""
 
@@ -97,8 +99,9 @@ class VolumeEngine:
         batch: int = 8,
         progress: Progress | None = None,
         watch: Watch | None = None,
+        preview: Preview | None = None,
     ) -> VolumeEngine:
-        """Encode all slices and run both automatic sweeps.
+        """Encode all slices, some of the whole volume at a time, and run both automatic sweeps.
 
         Args:
             model: in eval mode.
@@ -106,15 +109,21 @@ class VolumeEngine:
             batch: slices encoded at once.
             progress: told of encoded and decoded slices.
             watch: told of slices that both automatic sweeps have passed.
+            preview: told of slices as they are encoded; costs a decoder pass more for each.
         """
         depth = len(slices)
         progress = progress or (lambda done, total: None)
         with torch.inference_mode():
 
-            def parts() -> Iterator[Features]:
-                for start in range(0, depth, batch):
-                    yield model.encode(slices[start : start + batch])
-                    progress(min(start + batch, depth), 2 * depth)
+            def parts() -> Iterator[tuple[range, Features]]:
+                done = 0
+                for places in _interlaced(depth, batch):
+                    features = model.encode(slices[places.start : places.stop : places.step])
+                    yield places, features
+                    if preview is not None:
+                        preview(places, alone(model, features).logits.softmax(1))
+                    done += len(places)
+                    progress(done, 2 * depth)
 
             features = Features.collect(parts(), depth)
         steps = itertools.count(depth + 1)
@@ -309,6 +318,13 @@ class _Course:
         return self._carried(before.leaving, before.masks)
 
 
+def _interlaced(depth: int, batch: int) -> Iterator[range]:
+    """All slices in batches that each reach from end to end; the first one has the middle slice in it."""
+    step = -(-depth // batch)
+    for n in range(step):
+        yield range((depth // 2 + n) % step, depth, step)
+
+
 def _rows(state: State, n: int) -> State:
     return State(*(part[n : n + 1] for part in state))
 
@@ -319,6 +335,13 @@ def _join(rows: Sequence[State]) -> State:
 
 def _digest(content: bytes) -> _Key:
     return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def alone(model: S2VNet, features: Features) -> Decoded:
+    """Slices decoded without prompts, each as if there were no other."""
+    shape = len(features.mask), model.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:]
+    nothing = torch.zeros(shape, device=features.mask.device)
+    return model.decode(features, model.initial_state(features), nothing)
 
 
 def combine(sweeps: tuple[Sweep, Sweep], start: int, stop: int) -> Tensor:

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, Restore, mirrored, preprocess, with_neighbours
-from s2vnet.infer.engine import Progress, VolumeEngine, Watch, combine
+from s2vnet.infer.engine import Preview, Progress, VolumeEngine, Watch, alone, combine
 from s2vnet.infer.strays import tidied
 from s2vnet.model.checkpoint import Trained, choose_device, load_model
 from s2vnet.model.clustering import strongest
-from s2vnet.model.s2vnet import PROMPT_MAPS, S2VNet
+from s2vnet.model.s2vnet import S2VNet
 from s2vnet.types import CheckpointError
 from s2vnet.volume.geometry import LabelMap, Volume
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 """Models that come with the package, found by name."""
-TRIED_SLICES = 16
+TRIED_SLICES = 8
 """Slices on which a scan is tried both ways round."""
 SLICES_AT_ONCE = 16
 """Slices brought to the file's grid at a time, so that no volume of all classes is ever held."""
@@ -159,19 +159,22 @@ class Segmenter:
         model, depth = self.models[0], case.image.shape[1]
         slices = np.unique(np.linspace(0, depth - 1, min(depth, TRIED_SLICES + 2)).round().astype(np.intp)[1:-1])
         shown = with_neighbours(case.image, slices if len(slices) else [0], self.plan.context_slices)
-        features = model.encode(torch.from_numpy(shown).to(self.device))
-        nothing = torch.zeros(len(shown), self.plan.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
-        decoded = model.decode(features, model.initial_state(features), nothing.to(self.device))
+        decoded = alone(model, model.encode(torch.from_numpy(shown).to(self.device)))
         extent = decoded.logits.softmax(1)[:, 1:].sum((2, 3)).sqrt()
         return float((decoded.presence[:, 1:].sigmoid() * extent).amax(0).sum())
 
     def engine(
-        self, case: Case, model: S2VNet, progress: Progress | None = None, watch: Watch | None = None
+        self,
+        case: Case,
+        model: S2VNet,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+        preview: Preview | None = None,
     ) -> VolumeEngine:
         """Encode a case and sweep it in both directions."""
         depth = case.image.shape[1]
         slices = torch.from_numpy(with_neighbours(case.image, range(depth), self.plan.context_slices))
-        return VolumeEngine.encode(model, slices.to(self.device), progress=progress, watch=watch)
+        return VolumeEngine.encode(model, slices.to(self.device), progress=progress, watch=watch, preview=preview)
 
     def segment(self, volume: Volume, progress: Progress | None = None) -> Segmentation:
         """Segment a volume (C, I, J, K) automatically.

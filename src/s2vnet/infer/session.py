@@ -44,6 +44,12 @@ class Session:
     ) -> None:
         """Encode the volume and segment it automatically.
 
+        Args:
+            segmenter: of one model.
+            volume: as read from its file.
+            progress: told of slices encoded and swept.
+            watch: told of slices twice: as each by itself gives it once it is encoded, and as the sweeps give it.
+
         Raises:
             InputError: several models (an ensemble has no one state to prompt), or channels that do not fit.
         """
@@ -56,7 +62,8 @@ class Session:
         self.unlike = segmenter.unlike(volume, case)
         """In what the volume lies outside of what the network was trained on, a line each."""
         seen = watch and Answers.watching(case.restore, watch)
-        engine = segmenter.engine(case, segmenter.models[0], progress, seen)
+        preview = watch and Answers.previewing(case.restore, watch)
+        engine = segmenter.engine(case, segmenter.models[0], progress, seen, preview)
         self._ready: Answers | None = Answers(segmenter, case.restore, engine)
         self._away: Path | None = None
         self._history = History()

@@ -44,16 +44,16 @@ class Features(NamedTuple):
         return [Features(*parts) for parts in zip(self.mask.unbind(1), keys, values, strict=True)]
 
     @classmethod
-    def collect(cls, parts: Iterable[Features], count: int) -> Features:
-        """`count` slices from parts that come one after the other; each part can go before the next one is made."""
+    def collect(cls, parts: Iterable[tuple[range, Features]], count: int) -> Features:
+        """`count` slices from parts, each with its places; each part can go before the next one is made."""
         found: Features | None = None
         done = 0
-        for part in parts:
+        for places, part in parts:
             if found is None:
                 found = part._each(lambda x: torch.empty_like(x[:1].expand(count, *x.shape[1:])))
             for whole, piece in zip(found.tensors, part.tensors, strict=True):
-                whole[done : done + len(piece)] = piece
-            done += len(part.mask)
+                whole[places.start : places.stop : places.step] = piece
+            done += len(places)
         assert found is not None
         assert done == count
         return found
