@@ -94,6 +94,17 @@ def test_prompts_far_apart_add_up(make_model: Callable[..., S2VNet]) -> None:
         assert torch.equal(masks(c, 12), masks(b, 12))
 
 
+@pytest.mark.parametrize("d", [0, 11, DEPTH - 1])
+def test_a_glance_is_the_slice_of_sweeps_that_are_prompted_on_it_alone(engine: VolumeEngine, d: int) -> None:
+    assert torch.equal(engine.glance(d, click()), combine(engine.prompted({d: click()}), d, d + 1))
+
+
+def test_a_glance_knows_of_prompts_before(engine: VolumeEngine) -> None:
+    before = engine.prompted({5: click(2, (9, 4))})
+    same = torch.equal(engine.glance(6, click()), engine.glance(6, click(), before))
+    assert same == (engine.model.config.propagation == "none")
+
+
 def test_slices_encoded_at_once_change_nothing(make_model: Callable[..., S2VNet]) -> None:
     one, many = (VolumeEngine.encode(make_model(), slices_of(7), batch=n) for n in (1, 16))
     torch.testing.assert_close(one.features.mask, many.features.mask)

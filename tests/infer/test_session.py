@@ -14,7 +14,7 @@ import pytest
 
 from s2vnet.data.plan import Plan
 from s2vnet.data.seen import Seen
-from s2vnet.infer.answers import prompt_voxels
+from s2vnet.infer.marked import prompt_voxels
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session, read_log
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Scribble

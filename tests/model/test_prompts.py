@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from s2vnet.model.prompts import REACH_SLICES, SIGMA_SLICES, Stroke, draw, touched
+from s2vnet.model.prompts import REACH_SLICES, SIGMA_SLICES, Drawing, Stroke, draw, touched
 from s2vnet.model.s2vnet import PROMPT_MAPS
 
 K, SIZE, DEPTH = 4, (9, 11), 12
@@ -156,3 +156,27 @@ def test_a_region_ends_where_it_was_drawn_to_end() -> None:
     assert (maps[:, 2, POSITIVE][~inside] < 0.2).all()
     assert not maps[[4, 6]].any()
     assert touched([Stroke(2, True, cells, "region")], DEPTH) == [5]
+
+
+def test_a_drawing_holds_the_maps_of_the_slices_that_strokes_touch_and_no_others() -> None:
+    corners = torch.tensor([[3.0, 1, 1], [4.0, 4, 5]])
+    strokes = [
+        _point(2, 5, 3, 4),
+        _point(0, 6, 3, 4, positive=False),
+        Stroke(3, True, corners, "box"),
+        _point(2, 6, 1, 4),
+    ]
+    for some in (strokes[:1], strokes):
+        drawing = Drawing(some, DEPTH, 5, SIZE, 3)
+        assert list(drawing) == touched(some, DEPTH, 3)
+        for d, maps in drawing.items():
+            assert torch.equal(maps, draw(some, torch.tensor([float(d)]), 5, SIZE, 3)[0])
+
+
+def test_a_drawings_signatures_tell_maps_apart() -> None:
+    def signature(*strokes: Stroke) -> bytes:
+        return Drawing(strokes, DEPTH, K, SIZE).signature(5)
+
+    points = [_point(1, 5, 3, 4), _point(2, 5, 3, 4), _point(1, 5, 4, 4), _point(1, 5, 3, 4, positive=False)]
+    assert len({signature(point) for point in points}) == len(points)
+    assert signature(points[0]) == signature(points[0], _point(1, 5, 3, 4)) == signature(_point(1, 5, 3, 4))

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2vnet.config import ModelConfig
 from s2vnet.model.aggregation import State
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import Decoded, S2VNet, _shrink
+from s2vnet.model.s2vnet import Decoded, S2VNet, _pyramid
 from s2vnet.types import InputError
 
 MakeModel = Callable[..., S2VNet]
@@ -96,12 +97,23 @@ def test_a_class_without_prompts_has_a_row_that_changes_nothing(
 
 
 @torch.no_grad()
+def test_no_prompts_are_prompts_of_zeros_to_the_bit(model: S2VNet, slices: Tensor) -> None:
+    features = model.encode(slices)
+    state = model.initial_state(features, torch.tensor([1.0, -1.0]))
+    for _ in range(2):
+        none, zeros = (model.decode(features, state, maps) for maps in (None, torch.zeros(2, 3, 4, 16, 24)))
+        assert torch.equal(none.logits, zeros.logits)
+        for a, b in zip((*none.layer_logits, *none.state), (*zeros.layer_logits, *zeros.state), strict=True):
+            assert torch.equal(a, b)
+        state = none.state._replace(prompted=torch.ones_like(state.prompted))
+
+
+@torch.no_grad()
 def test_a_weak_echo_of_a_prompt_makes_no_row_but_a_cell_does(model: S2VNet, slices: Tensor) -> None:
     features = model.encode(slices)
     maps = torch.zeros(2, 3, 4, 16, 24)
     maps[0, 1, 0, 4, 4], maps[1, 1, 0, 4, 4] = 0.5, 1
-    grids = [keys.shape[-2:] for keys in features.keys]
-    positive = [_shrink(maps[:, :, 0], size) for size in grids] + [maps[:, :, 0]]
+    positive = [*_pyramid(maps[:, :, 0], features.keys, F.max_pool2d), maps[:, :, 0]]
     _, valid, fresh = model._initial_rows(features, model.initial_state(features), positive)
     assert valid.tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 1, 0]]
     assert fresh.tolist() == [[0, 0, 0], [0, 1, 0]]
@@ -112,7 +124,7 @@ def test_a_carried_prompt_changes_its_classes_row_and_new_prompts_are_mixed_with
     model: S2VNet, slices: Tensor, prompts: Tensor
 ) -> None:
     features, positive = model.encode(slices), prompts[:, :, 0]
-    maps = [_shrink(positive, keys.shape[-2:]) for keys in features.keys] + [positive]
+    maps = [*_pyramid(positive, features.keys, F.max_pool2d), positive]
     state, k = model.initial_state(features), model.config.num_classes
     fresh, now, _ = model._initial_rows(features, state, maps)
     old = torch.randn(2, k, model.config.dim)

@@ -6,8 +6,8 @@ the network's grid here, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeGuard
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,26 +15,20 @@ import torch
 from torch import Tensor
 
 from s2vnet.data.preprocess import Restore
-from s2vnet.infer.engine import Preview, Sweep, VolumeEngine, combine
+from s2vnet.infer.engine import Sweep, VolumeEngine, combine
 from s2vnet.infer.engine import Watch as SweepWatch
+from s2vnet.infer.marked import cells_of, is_box, prompt_voxels
 from s2vnet.infer.segmenter import Segmentation, Segmenter
 from s2vnet.infer.strays import Cells, find_strays, winner_of, without_strays
-from s2vnet.model.clustering import strongest
-from s2vnet.model.prompts import Stroke, draw, touched
-from s2vnet.types import Box, Entry, Lasso, Mask, Point, Prompt, Scribble
-from s2vnet.volume.geometry import Region
+from s2vnet.infer.stream import Stream, Watch
+from s2vnet.model.prompts import Drawing, Stroke
+from s2vnet.types import Box, Point, Prompt, Scribble
 
 Labels = npt.NDArray[np.uint8]
 Voxels = npt.NDArray[np.intp]
 Prompts = tuple[Prompt, ...]
 Frozen = Mapping[int, npt.NDArray[np.bool_]]
 """Voxels (I, J, K) of each locked class."""
-Watch = Callable[[Region, Labels], None]
-"""Told of a block of file voxels and their labels as soon as a slice is done; may raise to end the work.
-
-They are as the network and the prompted voxels say; the labels in the end may differ where parts are taken for strays,
-where voxels lose a class, and between slices that were joined.
-"""
 _NOWHERE: Voxels = np.empty(0, np.intp)
 
 
@@ -58,7 +52,7 @@ class Answers:
         self._scores = combine(engine.automatic, 0, engine.depth).half()
         self._winner = winner_of(self._scores) if segmenter.plan.smallest_part else None
         self._strays = None if self._winner is None else find_strays(self._winner, segmenter.plan.smallest_part, {})
-        self._stack = self._segmentation((), None)[0].label_slices(0, restore.size[0])
+        self._stack = self._segmentation((), self._drawing(()))[0].label_slices(0, restore.size[0])
 
     @property
     def nbytes(self) -> int:
@@ -81,8 +75,12 @@ class Answers:
             watch: told of slices as they are done, but for those that `shown` has too.
             shown: sweeps of the answer that the user sees now.
         """
-        seen = watch and self.watching(self._restore, watch, prompts, frozen, shown)
-        segmentation, (start, stop), sweeps = self._segmentation(prompts, seen)
+        strokes = [s for s in map(self._stroke, prompts) if s is not None]
+        drawing = self._drawing(strokes)
+        stream = None if watch is None else Stream(self._restore, watch, prompts, frozen, shown)
+        if stream and stream.newest in drawing:
+            stream.tell(stream.newest, self.engine.glance(stream.newest, drawing[stream.newest], shown))
+        segmentation, (start, stop), sweeps = self._segmentation(strokes, drawing, stream.swept if stream else None)
         start, stop = self._restore.reached(start, stop)
         stack = self._stack.copy() if prompts else self._stack
         if prompts and stop > start:
@@ -114,46 +112,6 @@ class Answers:
             excess = np.isin(labels, list(frozen)) & ~np.any(list(frozen.values()), axis=0)
             self._relabel(flat, np.flatnonzero(excess), segmentation, denied, boxes, frozen)
         return Answer(labels, segmentation, sweeps)
-
-    @staticmethod
-    def watching(
-        restore: Restore,
-        watch: Watch,
-        prompts: Prompts = (),
-        frozen: Frozen = {},  # noqa: B006
-        shown: tuple[Sweep, Sweep] | None = None,
-    ) -> SweepWatch:
-        """What tells of slices as both sweeps pass them, those next to the newest prompt first."""
-        told: set[int] = set()
-        said = [(p.class_id, prompt_voxels(p)) for p in prompts if p.positive and not is_box(p)]
-        cells = _cells(restore, prompts[-1]) if prompts else np.empty((0, 3))
-        newest = cells[:, 0].mean() if len(cells) else restore.depth / 2
-
-        def see(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
-            fresh = [d for d in passed if d not in told and not (shown and _same(sweeps, shown, d))]
-            told.update(passed)
-            for d in sorted(fresh, key=lambda d: abs(d - newest)):
-                region, block = _block(restore, d, combine(sweeps, d, d + 1))
-                for class_id, voxels in said:
-                    places = voxels - [axis.start for axis in region]
-                    inside = ((places >= 0) & (places < block.shape)).all(1)
-                    block[tuple(places[inside].T)] = class_id
-                for class_id, mask in frozen.items():
-                    block[mask[region]] = class_id
-                watch(region, block)
-
-        return see
-
-    @staticmethod
-    def previewing(restore: Restore, watch: Watch) -> Preview:
-        """What tells of slices that were decoded each by itself."""
-
-        def see(places: range, scores: Tensor) -> None:
-            middle = restore.depth / 2
-            for n, d in sorted(enumerate(places), key=lambda item: abs(item[1] - middle)):
-                watch(*_block(restore, d, scores[n : n + 1]))
-
-        return see
 
     def _ijk(self, flat: Voxels) -> Voxels:
         """Voxels (N, 3) of flat indices (N,)."""
@@ -194,17 +152,11 @@ class Answers:
             flat[where[here]] = scores.argmax(0)
 
     def _segmentation(
-        self, prompts: Prompts, watch: SweepWatch | None
+        self, strokes: Sequence[Stroke], drawing: Drawing, watch: SweepWatch | None = None
     ) -> tuple[Segmentation, tuple[int, int], tuple[Sweep, Sweep]]:
         """The network's answer to prompts, which of its slices may differ from the automatic ones, and its sweeps."""
-        engine = self.engine
-        strokes = [s for s in map(self._stroke, prompts) if s is not None]
-        reach = engine.model.config.prompt_reach
-        slices = touched(strokes, engine.depth, reach)
-        classes = len(self.segmenter.class_names)
-        maps = draw(strokes, torch.tensor(slices, dtype=torch.float32), classes, engine.size, reach)
-        sweeps = engine.prompted({d: maps[n].to(self.segmenter.device) for n, d in enumerate(slices)}, watch)
-        spans = [s.changed for s in sweeps if slices]
+        sweeps = self.engine.prompted(drawing, watch)
+        spans = [s.changed for s in sweeps if drawing]
         span = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
         start, stop = span
         scores = self._scores
@@ -213,6 +165,11 @@ class Answers:
             scores[start:stop] = combine(sweeps, start, stop).half()
         scores, span = self._tidied(scores, strokes, span)
         return Segmentation(self._restore, scores, self.segmenter.class_names), span, sweeps
+
+    def _drawing(self, strokes: Sequence[Stroke]) -> Drawing:
+        engine = self.engine
+        reach = engine.model.config.prompt_reach
+        return Drawing(strokes, engine.depth, len(self.segmenter.class_names), engine.size, reach)
 
     def _tidied(
         self, scores: Tensor, strokes: Sequence[Stroke], span: tuple[int, int]
@@ -236,7 +193,7 @@ class Answers:
     def _stroke(self, prompt: Prompt) -> Stroke | None:
         """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
         stride = self.segmenter.plan.stem_stride
-        cells = _cells(self._restore, prompt)
+        cells = cells_of(self._restore, prompt)
         if not len(cells):
             return None
         cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
@@ -255,46 +212,6 @@ class Answers:
         return Stroke(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]
 
 
-def prompt_voxels(prompt: Prompt) -> Voxels:
-    """File voxels (N, 3) that a prompt names; a box names those inside it."""
-    if isinstance(prompt, Point):
-        return np.array([prompt.voxel], np.intp)
-    if isinstance(prompt, Scribble):
-        return np.array(prompt.voxels, np.intp)
-    if isinstance(prompt, Mask):
-        return prompt.voxels()
-    if isinstance(prompt, Box):
-        ranges = (np.arange(a, b) for a, b in zip(prompt.start, prompt.stop, strict=True))
-        return np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3)
-    return _inside(prompt)
-
-
-def is_box(prompt: Entry) -> TypeGuard[Box]:
-    """Whether it says where a class ends; "not in this box" is a statement on the voxels inside, as a mask's."""
-    return isinstance(prompt, Box) and prompt.positive
-
-
-def _cells(restore: Restore, prompt: Prompt) -> npt.NDArray[np.float64]:
-    """Slice, row and column (N, 3) of the network's that a prompt names; of a box, two corners within the crop."""
-    if not is_box(prompt):
-        return restore.to_slices(prompt_voxels(prompt))
-    crop = restore.file_box(0, restore.size[0])
-    low = np.maximum(prompt.start, [s.start for s in crop])
-    high = np.minimum(prompt.stop, [s.stop for s in crop]) - 1
-    return restore.to_slices(np.empty((0, 3)) if (high < low).any() else np.array([low, high]))
-
-
-def _block(restore: Restore, d: int, scores: Tensor) -> tuple[Region, Labels]:
-    """File voxels, and their labels, of one of the network's slices with class probabilities (1, K, h, w)."""
-    start, stop = restore.own(d)
-    stack = strongest(restore.to_source(scores)).to(torch.uint8).cpu().numpy()
-    return restore.block(np.repeat(stack, stop - start, 0), start)
-
-
-def _same(sweeps: tuple[Sweep, Sweep], shown: tuple[Sweep, Sweep], d: int) -> bool:
-    return all(a[d] is b[d] for a, b in zip(sweeps, shown, strict=True))
-
-
 def _named(strokes: Sequence[Stroke]) -> dict[int, Cells]:
     """Cells of the mask grid that belong to a class because a user says so; a box's corners do not."""
     named: dict[int, list[Cells]] = {}
@@ -302,22 +219,3 @@ def _named(strokes: Sequence[Stroke]) -> dict[int, Cells]:
         if s.positive and s.kind != "box":
             named.setdefault(s.class_id, []).append(np.rint(s.cells.numpy()).astype(np.intp))
     return {class_id: np.concatenate(cells) for class_id, cells in named.items()}
-
-
-def _inside(lasso: Lasso) -> Voxels:
-    """Voxels whose centres lie in the polygon or on its edges."""
-    from matplotlib.path import Path as Polygon
-
-    vertices = np.array(lasso.vertices)
-    flat = np.delete(vertices, lasso.axis, axis=1)
-    low, high = flat.min(0), flat.max(0)
-    grid = np.stack(np.meshgrid(*(np.arange(a, b + 1) for a, b in zip(low, high, strict=True)), indexing="ij"), -1)
-    inside = grid.reshape(-1, 2)[Polygon(flat).contains_points(grid.reshape(-1, 2))]
-    edges = [
-        a + np.outer(np.arange(steps), b - a) // steps
-        for a, b in zip(flat, np.roll(flat, -1, axis=0), strict=True)
-        if (steps := int(np.gcd(*(b - a)))) > 0
-    ]
-    found = np.unique(np.concatenate([inside, flat, *edges]), axis=0)
-    voxels: Voxels = np.insert(found, lasso.axis, vertices[0, lasso.axis], axis=1)
-    return voxels

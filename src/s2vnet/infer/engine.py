@@ -20,8 +20,9 @@ from torch import Tensor
 from s2vnet.model.aggregation import State
 from s2vnet.model.clustering import strongest
 from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.prompts import Drawing
 from s2vnet.model.propagation import propagate
-from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, S2VNet
+from s2vnet.model.s2vnet import Decoded, S2VNet
 
 STORE = torch.float16
 """Carried maps pass through this type between slices, so that resuming a sweep from storage changes nothing."""
@@ -197,7 +198,7 @@ class VolumeEngine:
         """
         with torch.inference_mode():
             start = self.model.initial_state(self.features.at([0, 0]), torch.tensor([1.0, -1.0], device=self._device))
-            signatures = {d: _digest(maps.cpu().numpy().tobytes()) for d, maps in prompts.items()}
+            signatures = {d: _digest(_content(prompts, d)) for d in prompts}
             orders = (range(self.depth), range(self.depth)[::-1])
             known = self._known
             kept: dict[_Key, Passed] = {}
@@ -206,14 +207,13 @@ class VolumeEngine:
                 for n, order in enumerate(orders)
             )
             sweeps = courses[0].sweep, courses[1].sweep
-            nothing = torch.zeros(self.model.config.num_classes, PROMPT_MAPS, *self.size, device=self._device)
 
-            def steps() -> Iterator[tuple[Features, Tensor]]:
+            def steps() -> Iterator[tuple[Features, Tensor | None]]:
                 while any(course.going for course in courses):
-                    maps = torch.stack([prompts.get(course.slice, nothing) for course in courses])
-                    yield self.features.at([course.slice for course in courses]), maps
+                    maps = [prompts.get(course.slice) if course.going else None for course in courses]
+                    yield self.features.at([course.slice for course in courses]), self._stack(maps)
 
-            def decode(features: Features, state: State, maps: Tensor) -> Decoded:
+            def decode(features: Features, state: State, maps: Tensor | None) -> Decoded:
                 rows = [_rows(state, n) if c.entering is None else c.entering for n, c in enumerate(courses)]
                 return self._decode(features, _join(rows), maps)
 
@@ -230,7 +230,30 @@ class VolumeEngine:
             self._known = kept if base else {}
         return sweeps
 
-    def _decode(self, features: Features, state: State, maps: Tensor) -> Decoded:
+    def glance(self, d: int, maps: Tensor, sweeps: tuple[Sweep, Sweep] | None = None) -> Tensor:
+        """Class probabilities (1, K, h, w) of one slice under prompt maps, entered as in sweeps without them.
+
+        In one step near to what prompted sweeps give, which come by all slices that the prompts touch before.
+        """
+        orders = (range(self.depth), range(self.depth)[::-1])
+        with torch.inference_mode():
+            start = self.model.initial_state(self.features.at([0, 0]), torch.tensor([1.0, -1.0], device=self._device))
+            entering = []
+            for n, (order, sweep) in enumerate(zip(orders, sweeps or self.automatic, strict=True)):
+                position = order.index(d)
+                before = sweep[order[position - 1]] if position else None
+                entering.append(self._carried(before.leaving, before.masks) if before else _rows(start, n))
+            decoded = self._decode(self.features.at([d, d]), _join(entering), self._stack([maps, maps]))
+        return decoded.logits.float().mean(0, keepdim=True)
+
+    def _stack(self, maps: Sequence[Tensor | None]) -> Tensor | None:
+        """Prompt maps of each row as a batch; None where there are none at all."""
+        shown = next((one for one in maps if one is not None), None)
+        if shown is None:
+            return None
+        return torch.stack([torch.zeros_like(shown) if one is None else one for one in maps]).to(self._device)
+
+    def _decode(self, features: Features, state: State, maps: Tensor | None) -> Decoded:
         """Decode slices; probabilities in place of logits, rounded to STORE, also in the state."""
         decoded = self.model.decode(features, state, maps)
         carried = self.model.config.propagation != "none"
@@ -333,15 +356,18 @@ def _join(rows: Sequence[State]) -> State:
     return State(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
 
 
+def _content(prompts: Mapping[int, Tensor], d: int) -> bytes:
+    """What a slice's prompt maps are told apart by."""
+    return prompts.signature(d) if isinstance(prompts, Drawing) else prompts[d].cpu().numpy().tobytes()
+
+
 def _digest(content: bytes) -> _Key:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def alone(model: S2VNet, features: Features) -> Decoded:
     """Slices decoded without prompts, each as if there were no other."""
-    shape = len(features.mask), model.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:]
-    nothing = torch.zeros(shape, device=features.mask.device)
-    return model.decode(features, model.initial_state(features), nothing)
+    return model.decode(features, model.initial_state(features), None)
 
 
 def combine(sweeps: tuple[Sweep, Sweep], start: int, stop: int) -> Tensor:

@@ -21,10 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from s2vnet.atomic import disk_errors, replacing
-from s2vnet.infer.answers import Answer, Answers, Frozen, Prompts, Watch, is_box, prompt_voxels
+from s2vnet.infer.answers import Answer, Answers, Frozen, Prompts
 from s2vnet.infer.engine import Progress, VolumeEngine
 from s2vnet.infer.history import History, Log
+from s2vnet.infer.marked import is_box, prompt_voxels
 from s2vnet.infer.segmenter import Segmenter
+from s2vnet.infer.stream import Stream, Watch
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Prompt, Scribble, Voxel
 from s2vnet.volume.geometry import Geometry, LabelMap, Region, Volume, bounding_box
 
@@ -61,9 +63,10 @@ class Session:
         self._restore = case.restore
         self.unlike = segmenter.unlike(volume, case)
         """In what the volume lies outside of what the network was trained on, a line each."""
-        seen = watch and Answers.watching(case.restore, watch)
-        preview = watch and Answers.previewing(case.restore, watch)
-        engine = segmenter.engine(case, segmenter.models[0], progress, seen, preview)
+        stream = None if watch is None else Stream(case.restore, watch)
+        engine = segmenter.engine(
+            case, segmenter.models[0], progress, stream.swept if stream else None, stream.seen_alone if stream else None
+        )
         self._ready: Answers | None = Answers(segmenter, case.restore, engine)
         self._away: Path | None = None
         self._history = History()

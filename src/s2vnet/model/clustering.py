@@ -90,7 +90,7 @@ class ClusteringLayer(nn.Module):
         valid: Tensor,
         features: tuple[Tensor, Tensor],
         prior: Tensor,
-        force: Tensor,
+        force: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """One clustering iteration.
 
@@ -100,7 +100,7 @@ class ClusteringLayer(nn.Module):
             valid: (B, 2K) 1 where a row takes part.
             features: keys and values (B, d, h, w) of :meth:`describe`.
             prior: (B, K, h, w) previous slice's soft masks, zero when nothing was carried.
-            force: (B, K, h, w) positive prompt maps.
+            force: (B, K, h, w) positive prompt maps; None as zeros.
 
         Returns:
             Updated centres (B, 2K, d) and row affinities (B, 2K, h, w).
@@ -108,8 +108,11 @@ class ClusteringLayer(nn.Module):
         size = prior.shape[-2:]
         keys, values = (t.flatten(2) for t in features)
         queries = F.normalize(self.query(centres + identity), dim=-1) * self.temperature.exp()
-        bias = torch.cat([self.prior_weight * prior, FORCE * force], 1).flatten(2)
-        affinity = queries @ keys + bias + (1 - valid)[..., None] * INVALID
+        affinity = torch.baddbmm((1 - valid)[..., None] * INVALID, queries, keys)
+        classes = prior.shape[1]
+        affinity[:, :classes] += self.prior_weight * prior.flatten(2)
+        if force is not None:
+            affinity[:, classes:] += FORCE * force.flatten(2)
         chosen = assign(affinity, self.assignment)
         mean = (chosen @ values.transpose(1, 2)) / (1 + chosen.sum(-1, keepdim=True))
         centres = self.norms[0](centres + self.update(mean))

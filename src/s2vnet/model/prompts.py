@@ -7,8 +7,8 @@ A later prompt wins over an earlier one where they disagree.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -75,6 +75,40 @@ def draw(
             positive[:, rivals] = torch.minimum(positive[:, rivals], (1 - shape)[:, None])
     rivals_positive = _largest_rival(positive)
     return torch.stack([positive, torch.maximum(negative, rivals_positive), box, near - far], 2)
+
+
+class Drawing(Mapping[int, Tensor]):
+    """Prompt maps (K, 4, h, w) of the slices of a volume that strokes touch.
+
+    Held are those of the classes that have strokes, and one for all others, whose maps are alike.
+    """
+
+    def __init__(
+        self, strokes: Sequence[Stroke], depth: int, num_classes: int, size: tuple[int, int], reach: int = REACH_SLICES
+    ) -> None:
+        """Args: as of :func:`draw`, for a volume of `depth` slices."""
+        classes = sorted({stroke.class_id for stroke in strokes})
+        own = [replace(stroke, class_id=classes.index(stroke.class_id)) for stroke in strokes]
+        slices = touched(strokes, depth, reach)
+        rows = max(2, len(classes) + 1)  # a class has a rival
+        maps = draw(own, torch.tensor(slices, dtype=torch.float32), rows, size, reach)
+        self._maps = dict(zip(slices, maps, strict=True))
+        self._rows = [classes.index(k) if k in classes else len(classes) for k in range(num_classes)]
+
+    def __getitem__(self, d: int) -> Tensor:
+        maps: Tensor = self._maps[d][self._rows]
+        return maps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._maps)
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def signature(self, d: int) -> bytes:
+        """Bytes that are others for other maps of a slice."""
+        content: bytes = self._maps[d].numpy().tobytes()
+        return bytes(self._rows) + content
 
 
 def touched(strokes: Iterable[Stroke], depth: int, reach: int = REACH_SLICES) -> list[int]:

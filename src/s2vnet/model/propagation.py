@@ -10,16 +10,16 @@ from s2vnet.model.aggregation import State
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.s2vnet import Decoded
 
-Decode = Callable[[Features, State, Tensor], Decoded]
+Decode = Callable[[Features, State, Tensor | None], Decoded]
 """`S2VNet.decode`, or an exported graph of it."""
 
 
-def propagate(decode: Decode, slices: Iterable[tuple[Features, Tensor]], state: State) -> Iterator[Decoded]:
+def propagate(decode: Decode, slices: Iterable[tuple[Features, Tensor | None]], state: State) -> Iterator[Decoded]:
     """Decode slices one after the other, each with the state that the one before left behind.
 
     Args:
         decode: decodes one slice of each of B sequences.
-        slices: per step, features (B, ...) and prompt maps (B, K, 4, h, w).
+        slices: per step, features (B, ...) and prompt maps (B, K, 4, h, w), or None.
         state: state entering the first step.
 
     Yields:

@@ -108,7 +108,7 @@ class ClipStep(nn.Module):
 
         number = itertools.count()
 
-        def decode(slices: Features, state: State, maps: Tensor) -> Decoded:
+        def decode(slices: Features, state: State, maps: Tensor | None) -> Decoded:
             if forget is not None:
                 state = state.forget(forget[next(number)])
             return self.model.decode(slices, state, maps)
