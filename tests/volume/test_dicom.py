@@ -113,12 +113,12 @@ def test_a_single_slice_works(tmp_path: Path) -> None:
 def test_several_series_are_named_and_one_can_be_picked(tmp_path: Path) -> None:
     write_series(tmp_path, uid="1.2.1")
     files = write_series(tmp_path, -STEP, uid="1.2.2")
-    with pytest.raises(InputError, match=r"2 DICOM series \(1.2.1 \(CT, 5 files\), 1.2.2 \(CT, 5 files\)\); keep one"):
+    with pytest.raises(InputError, match=r"2 DICOM series: 1 \(CT, 5 files\), 2 \(CT, 5 files\); choose with --series"):
         read_image(tmp_path)
-    assert series_files(tmp_path, series_uid="1.2.2") == tuple(files[::-1])
-    np.testing.assert_array_equal(read_series(tmp_path, series_uid="1.2.2").data[0], VOXELS[:, :, ::-1] - 1024)
+    assert series_files(tmp_path, series="1.2.2") == tuple(files[::-1])
+    np.testing.assert_array_equal(read_series(tmp_path, series="1.2.2").data[0], VOXELS[:, :, ::-1] - 1024)
     with pytest.raises(InputError, match=r"no DICOM series 1\.2\.3 in this folder"):
-        read_series(tmp_path, series_uid="1.2.3")
+        read_series(tmp_path, series="1.2.3")
 
 
 def test_a_series_without_images_is_passed_over(tmp_path: Path) -> None:
