@@ -131,9 +131,9 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
 
 
 def _of_frames(array: npt.NDArray[np.float32], planes: tuple[Plane, ...]) -> npt.NDArray[np.float32]:
-    """Slices (K, J, I) of frames that all got the first one's slope and intercept."""
+    """Slices (K, J, I), of (1, K, J, I) frames that all got the first one's slope and intercept."""
     first = next(plane.rescale for plane in planes if plane.frame == 0)
-    array = array[[plane.frame or 0 for plane in planes]]
+    array = array.reshape(-1, *array.shape[-2:])[[plane.frame or 0 for plane in planes]]
     for k, plane in enumerate(planes):
         if plane.rescale != first:
             array[k] = (array[k] - first[1]) / first[0] * plane.rescale[0] + plane.rescale[1]
