@@ -38,7 +38,9 @@ PLACES = np.array([-30, 12.5, 100]) + np.array([0, 2, 1, 4, 3])[:, None] * STRAI
 
 
 @pytest.fixture(params=SERIES)
-def series(request: pytest.FixtureRequest, tmp_path: Path, write_series: WriteSeries, write_frames: WriteSeries) -> Path:
+def series(
+    request: pytest.FixtureRequest, tmp_path: Path, write_series: WriteSeries, write_frames: WriteSeries
+) -> Path:
     """A series of seven by six pixels and five slices, in each way in which one can lie; or in one file."""
     folder = tmp_path / "series"
     folder.mkdir()
@@ -100,8 +102,8 @@ def test_labels_come_back_and_lie_where_the_images_do(series: Path, labels: Labe
     assert list(tmp_path.glob("*.dcm")) == [path]
 
 
-def test_an_empty_result_comes_back(series: Path, labels: LabelMap, tmp_path: Path) -> None:
-    path = tmp_path / "labels.dcm"
+def test_an_empty_result_comes_back_also_from_beside_the_images(series: Path, labels: LabelMap) -> None:
+    path = series / "labels.dcm"
     write_segmentation(path, LabelMap(np.zeros_like(labels.data), labels.geometry), NAMES, series)
     assert not read_segmentation(path, series)[0].data.any()
 

@@ -67,11 +67,13 @@ def require_format(path: Path, image: Path) -> None:
     """Find out before any work whether labels of an image can go to a file.
 
     Raises:
-        InputError: as :func:`require_kind`, or as :func:`s2vnet.volume.dicom_source.read_source`.
+        InputError: unknown ending, or as :func:`require_kind` or :func:`s2vnet.volume.dicom_source.read_source`.
     """
+    if not is_derived(path):
+        image_ending(path)
+        return
     require_kind(path, image)
-    if is_derived(path):
-        read_source(image)
+    read_source(image)
 
 
 def write_result(

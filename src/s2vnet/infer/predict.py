@@ -52,7 +52,8 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     """What to segment: a file, a DICOM folder, or a folder in nnU-Net's naming.
 
     A zip archive, or a folder without image files, is taken as one DICOM series; its labels can go to a DICOM SEG file
-    (``.dcm``) or an RT structure set (``.rtstruct.dcm``). One image with `channels` channels in several files is given as a folder.
+    (``.dcm``) or an RT structure set (``.rtstruct.dcm``). One image with `channels` channels in several files is given
+    as a folder.
 
     Raises:
         InputError: no such input, an output that is neither a folder nor a label file, or one that is an input.

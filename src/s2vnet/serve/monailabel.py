@@ -197,9 +197,7 @@ def _answer(
         return Response(json.dumps(found), media_type="application/json")
     if output == "dicom_seg":
         names = {value: name for name, value in found["label_names"].items()}
-        return file_of(
-            held.name, "dcm", lambda path: write_result(path, labels, names, held.path, corrected=corrected)
-        )
+        return file_of(held.name, "dcm", lambda path: write_result(path, labels, names, held.path, corrected=corrected))
     ending = asked.get("result_extension", LABEL_ENDING)
     if ending not in ENDINGS:
         raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")

@@ -110,7 +110,8 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
     :func:`series_planes`.
 
     Raises:
-        InputError: as :func:`series_planes`; duplicate or missing slices, mixed sizes or planes, colour, damaged pixels.
+        InputError: as :func:`series_planes`; duplicate or missing slices, mixed sizes or planes, colour, damaged
+            pixels.
     """
     import SimpleITK as sitk
 

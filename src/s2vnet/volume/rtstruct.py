@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def write_structures(
 
 
 def contours(inside: npt.NDArray[np.bool_]) -> list[Float]:
-    """Closed contours (N, 2) of a slice's mask (I, J) in voxels, one per part with its holes; the end is not repeated."""
+    """Closed contours (N, 2) of a slice's mask (I, J) in voxels, one per part with its holes; left open."""
     from contourpy import FillType, contour_generator
 
     if not inside.any():
@@ -79,25 +80,42 @@ def contours(inside: npt.NDArray[np.bool_]) -> list[Float]:
     padded = np.pad(inside, 1).astype(np.float64)
     found = contour_generator(z=padded, fill_type=FillType.OuterOffset).filled(0.5, 2)
     parts = zip(*found, strict=True)
-    return [_joined([_plain(points[a:b, ::-1] - 1) for a, b in zip(at, at[1:], strict=False)]) for points, at in parts]
+    return [_joined([_plain(points[a:b, ::-1] - 1) for a, b in pairwise(at)]) for points, at in parts]
 
 
 def _plain(ring: Float) -> Float:
     """A ring without its last point, which is the first again, and without points on straight lines."""
     ring = ring[:-1]
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-    return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    turns: npt.NDArray[np.bool_] = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    return np.asarray(ring[turns], np.float64)
 
 
 def _joined(rings: list[Float]) -> Float:
-    """A ring and those of its holes as one: to the nearest point of a hole, around it and back the same way."""
+    """A ring and those of its holes as one: along a line to the hole, around it, and back the same way.
+
+    The lines run between voxel centres, of which none may lie on a contour.
+    """
     joined, *holes = rings
-    for hole in holes:
-        distances = ((joined[:, None] - hole) ** 2).sum(-1)
-        a, b = np.unravel_index(distances.argmin(), distances.shape)
-        around = np.roll(hole, -b, axis=0)
-        joined = np.concatenate([joined[: a + 1], around, around[:1], joined[a:]])
+    for number, hole in enumerate(holes):
+        x = float(hole[:, 0].min()) + 0.3 + 0.1 * number / len(holes)  # rings have their corners at multiples of 0.5
+        edges, heights = _crossings(hole, x)
+        first = int(heights.argmin())
+        around, low = np.roll(hole, -1 - edges[first], axis=0), float(heights[first])
+        edges, heights = _crossings(joined, x)
+        hit = int(np.where(heights < low, heights, -np.inf).argmax())
+        way = np.array([(x, heights[hit]), (x, low)])
+        at = edges[hit] + 1
+        joined = np.concatenate([joined[:at], way, around, way[::-1], joined[at:]])
     return joined
+
+
+def _crossings(ring: Float, x: float) -> tuple[npt.NDArray[np.intp], Float]:
+    """Edges of a ring that cross a line of constant first coordinate, and where they do."""
+    after = np.roll(ring, -1, axis=0)
+    edges = np.flatnonzero((ring[:, 0] - x) * (after[:, 0] - x) < 0)
+    start, stop = ring[edges], after[edges]
+    return edges, start[:, 1] + (x - start[:, 0]) / (stop[:, 0] - start[:, 0]) * (stop[:, 1] - start[:, 1])
 
 
 def _contour(points: Float, plane: Plane, image: Any) -> Any:
@@ -137,7 +155,11 @@ def _structure_set(source: Source, references: list[Any]) -> Any:
     image, made = source.images[0], Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    made.SOPClassUID, made.SOPInstanceUID, made.SeriesInstanceUID = RTStructureSetStorage, generate_uid(), generate_uid()
+    made.SOPClassUID, made.SOPInstanceUID, made.SeriesInstanceUID = (
+        RTStructureSetStorage,
+        generate_uid(),
+        generate_uid(),
+    )
     made.SpecificCharacterSet = "ISO_IR 192"
     for name in ("StudyInstanceUID", "FrameOfReferenceUID", "PositionReferenceIndicator", *EMPTY):
         setattr(made, name, str(image.get(name) or ""))
