@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +25,12 @@ def formats_of(image: Path) -> tuple[str, ...]:
     """Formats in which labels of an image can be had here."""
     if not is_series(image):
         return LABEL_MAPS
-    return (*LABEL_MAPS, *(name for name in DERIVED if name != "dcm" or find_spec("highdicom") is not None))
+    return (*LABEL_MAPS, *(name for name in DERIVED if name != "dcm" or _has_highdicom()))
+
+
+@cache
+def _has_highdicom() -> bool:
+    return find_spec("highdicom") is not None
 
 
 def is_series(image: Path) -> bool:
