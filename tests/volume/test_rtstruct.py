@@ -147,7 +147,7 @@ def test_a_contour_holds_nearly_the_area_of_its_pixels() -> None:
     (outline,) = contours(disc)
     x, y = outline.T
     area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
-    assert area == pytest.approx(disc.sum(), rel=0.02)
+    assert area == pytest.approx(disc.sum(), rel=0.001)
     assert contours(disc[:10, :10]) == []
 
 
