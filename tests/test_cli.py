@@ -477,3 +477,39 @@ def test_the_demo_tells_what_a_round_costs(tmp_path: Path, monkeypatch: pytest.M
     code, lines = main("demo", "-o", tmp_path / "other", "--scene", "knee")
     assert (code, lines) == (1, ["error: no scene 'knee'; choose one of abdomen, hippocampus"])
     assert not (tmp_path / "other").exists()
+
+
+def test_one_of_several_series_is_chosen_by_number(
+    model: Path, tmp_path: Path, main: Main, write_series: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, data = tmp_path / "study", np.random.default_rng(2).integers(0, 500, (12, 14, 6)).astype(np.int16)
+    study.mkdir()
+    write_series(study, data)
+    for file in list(study.iterdir()):
+        file.rename(study / f"first-{file.name}")
+    write_series(study, data[:, :, :4])
+    output = tmp_path / "out.nii.gz"
+    code, (line,) = main("predict", "-m", model, "-i", study, "-o", output)
+    assert code == 1
+    assert "2 DICOM series" in line
+    assert "--series" in line
+    depths = set()
+    for number in (1, 2):
+        assert main("predict", "-m", model, "-i", study, "-o", output, "--series", number) == (0, [])
+        automatic = read_labels(output)
+        contours = tmp_path / "out.rtstruct.dcm"
+        assert main("predict", "-m", model, "-i", study, "-o", contours, "--series", number) == (0, [])
+        prompted = ["-o", contours, "--series", number, "--point", "1,3,5,2"]
+        assert main("interact", "-m", model, "-i", study, *prompted) == (0, [])
+        assert contours.is_file()
+        depths.add(automatic.geometry.shape[2])
+        served: list[int] = []
+        monkeypatch.setattr("s2vnet.serve.app.viewer_hint", lambda: None)  # the page's library is not needed here
+        monkeypatch.setattr(
+            "s2vnet.serve.run.run",
+            lambda settings, started, served=served: served.append(read_image(settings.data).geometry.shape[2]),
+        )
+        state = ["--state", tmp_path / "state", "--no-browser"]
+        assert main("view", study, "-m", model, "--series", number, *state) == (0, [])
+        assert served == [automatic.geometry.shape[2]]
+    assert depths == {4, 6}

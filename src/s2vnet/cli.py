@@ -31,6 +31,7 @@ Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-c
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DatasetArgument = Annotated[Path | None, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")]
 DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, as nnU-Net's flag.")]
+Series = Annotated[str | None, typer.Option("--series", help="Of a DICOM folder or .zip with several: number or UID.")]
 Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels (else refused).")]
 
 
@@ -197,13 +198,16 @@ def train(
 def predict(
     model: Models,
     input: Annotated[Path, typer.Option("-i", "--input", help="Image, DICOM folder, or folder of images.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Label file, or folder.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Label file (of a DICOM series also .dcm, .rtstruct.dcm), or folder.")
+    ],
     classes: Annotated[str | None, typer.Option(help="Only these classes: names or values, with commas.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write an uncertainty map.")] = False,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a picture.")] = False,
     volumes: Annotated[bool, typer.Option("--volumes", help="Also write volumes.csv (ml per class).")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
+    series: Series = None,
     device: Device = "auto",
     fill_nan: Fill = None,
 ) -> None:
@@ -214,15 +218,16 @@ def predict(
     from s2vnet.atomic import require_writable
     from s2vnet.infer.predict import Extras, plan_jobs
     from s2vnet.infer.predict import predict as run
+    from s2vnet.volume.dicom import chosen_series
 
     segmenter = _segmenter(model, device)
-    jobs = plan_jobs(input, output, len(segmenter.plan.channels))
-    for folder in {job.output.parent for job in jobs}:
-        require_writable(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
     chosen = None if classes is None else [_class(segmenter, part) for part in classes.split(",")]
     failed = 0
     extras = Extras(probabilities, uncertainty, overlay, volumes)
-    with progress() as report:
+    with chosen_series(input, series) as source, progress() as report:
+        jobs = plan_jobs(source, output, len(segmenter.plan.channels))
+        for folder in {job.output.parent for job in jobs}:
+            require_writable(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
         finished = run(
             segmenter,
             jobs,
@@ -245,12 +250,14 @@ def predict(
 
 @app.command()
 def interact(
+    context: typer.Context,
     model: Model,
     input: Annotated[Path, typer.Option("-i", "--input", help="Image or DICOM folder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Label file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Label file to write (of a DICOM series also .dcm).")],
     log: Annotated[Path | None, typer.Option(help="Prompt log: replayed if it exists, then kept up to date.")] = None,
     point: Annotated[list[str] | None, typer.Option("--point", help="CLASS,I,J,K: this voxel is CLASS.")] = None,
     negative: Annotated[list[str] | None, typer.Option("--not", help="CLASS,I,J,K: this voxel is not CLASS.")] = None,
+    series: Series = None,
     device: Device = "auto",
     fill_nan: Fill = None,
 ) -> None:
@@ -266,12 +273,15 @@ def interact(
     from s2vnet.atomic import require_writable
     from s2vnet.data.dataset import find_channels
     from s2vnet.infer.dialogue import COMMANDS, run_command
+    from s2vnet.infer.outputs import require_format, write_result
     from s2vnet.infer.session import Session
     from s2vnet.types import InputError
-    from s2vnet.volume.files import image_ending, read_image, write_labels
+    from s2vnet.volume.dicom import chosen_series
+    from s2vnet.volume.files import read_image
 
-    image_ending(output)
-    images = find_channels(input) or (input,)
+    source = context.with_resource(chosen_series(input, series))
+    images = find_channels(source) or (source,)
+    require_format(output, images[0])
     if output.resolve() in [image.resolve() for image in images]:
         refuse(f"{output}: the labels would replace the image; choose another output")
     if log is not None and log.resolve() in [path.resolve() for path in (output, *images)]:
@@ -316,7 +326,7 @@ def interact(
         interrupted = True  # what was prompted so far is worth keeping
     if log is not None:
         session.save_log(log)
-    write_labels(output, session.result)
+    write_result(output, session.result, segmenter.class_names, images[0], corrected=bool(session.log))
     for text in session.notes:
         note(text)
     typer.echo(f"{output}: {len(session.log)} prompts")

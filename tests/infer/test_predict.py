@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -221,8 +222,29 @@ def test_a_dicom_series_gets_its_labels_as_a_label_map_and_as_dicom_seg(
     assert all_errors(list(listed)) == []
     assert seg.read_bytes() == before
     assert len((tmp_path / "volumes.csv").read_text().splitlines()) == 2
-    with pytest.raises(InputError, match="belongs to a DICOM series"):
-        plan_jobs(labels, tmp_path / "other.dcm", 1)
+    for name in ("other.dcm", "other.rtstruct.dcm"):
+        with pytest.raises(InputError, match="belongs to a DICOM series"):
+            plan_jobs(labels, tmp_path / name, 1)
     for name in ("labels.dcm", "1000.dcm"):
         with pytest.raises(InputError, match="lies among the series' own images"):
             plan_jobs(series, series / name, 1)
+
+
+def test_a_dicom_series_gets_its_labels_as_contours(
+    segmenter: Segmenter, tmp_path: Path, write_series: Callable[..., None]
+) -> None:
+    series, output = tmp_path / "series", tmp_path / "labels.rtstruct.dcm"
+    series.mkdir()
+    write_series(series, np.random.default_rng(0).integers(-100, 200, (16, 18, 6)))
+    jobs = plan_jobs(series, output, 1)
+    assert all_errors(list(predict(segmenter, jobs, extras=Extras(uncertainty=True)))) == []
+    assert (tmp_path / "labels_uncertainty.nii.gz").is_file()
+    found, labels = pydicom.dcmread(output), segmenter.segment(read_image(series)).labels().data
+    slices = {
+        region.ReferencedROINumber: {c.ContourImageSequence[0].ReferencedSOPInstanceUID for c in region.ContourSequence}
+        for region in found.ROIContourSequence
+    }
+    expected = {k: (labels == k).any((0, 1)).sum() for k in segmenter.class_names if k}
+    assert {k: len(uids) for k, uids in slices.items()} == expected
+    (error,) = all_errors(list(predict(segmenter, jobs, extras=Extras(volumes=True), overwrite=False)))
+    assert "volumes cannot be had of contours" in error

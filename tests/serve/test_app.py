@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
 import pytest
 from fastapi.testclient import TestClient
 
@@ -327,3 +328,60 @@ def test_an_archive_of_a_series_is_a_scan(
     sent = client.post("/api/scans", files={"file": ("x.zip", (tmp_path / "series.zip").read_bytes())}).json()
     own = Session(segmenter, read_image(series))
     np.testing.assert_array_equal(labels_of(client, opened(client, sent["id"]), tmp_path), own.labels)
+
+
+def test_labels_of_a_series_come_as_seg_and_contours_that_refer_to_it(
+    client: TestClient, segmenter: Segmenter, write_series: Callable[..., None], tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+    from s2vnet.volume.dicom_seg import read_segmentation
+
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series, np.random.default_rng(0).integers(0, 900, (18, 20, 6)).astype(np.int16))
+    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
+        for file in series.iterdir():
+            archive.write(file, file.name)
+    sent = client.post("/api/scans", files={"file": ("x.zip", (tmp_path / "series.zip").read_bytes())}).json()
+    name = opened(client, sent["id"])
+    assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
+    for kind in ("AUTOMATIC", "SEMIAUTOMATIC"):
+        labels, files = labels_of(client, name, tmp_path), {}
+        for chosen in ("dcm", "rtstruct"):
+            answer = client.get(f"/api/sessions/{name}/labels", params={"format": chosen})
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "application/dicom")
+            (tmp_path / chosen).write_bytes(answer.content)
+            files[chosen] = pydicom.dcmread(tmp_path / chosen)
+        found, names = read_segmentation(tmp_path / "dcm", series)
+        np.testing.assert_array_equal(found.data, labels)
+        assert names == {k: name for k, name in segmenter.class_names.items() if k}
+        assert {s.SegmentAlgorithmType for s in files["dcm"].SegmentSequence} == {kind}
+        assert {r.ROIGenerationAlgorithm for r in files["rtstruct"].StructureSetROISequence} == {kind}
+        regions = files["rtstruct"].ROIContourSequence
+        assert {r.ReferencedROINumber for r in regions if "ContourSequence" in r} == set(np.unique(labels)) - {0}
+        ask(client, name, Point(class_id=2, voxel=(5, 9, 4)))
+
+
+def test_labels_of_other_scans_refer_to_no_series(client: TestClient, data: Path) -> None:
+    name = opened(client)
+    assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha"]
+    for chosen, message in (("dcm", "SEG object belongs to a DICOM"), ("rtstruct", "structure set belongs to a DICOM")):
+        answer = client.get(f"/api/sessions/{name}/labels", params={"format": chosen})
+        assert answer.status_code == 422
+        assert message in answer.json()["detail"]
+        assert str(data) not in answer.text
+
+
+def test_a_series_that_cannot_be_referred_to_is_said_without_where_it_lies(
+    serve: Callable[..., TestClient], write_series: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "scans" / "one").mkdir(parents=True)
+    write_series(tmp_path / "scans" / "one", np.zeros((18, 20, 6), np.int16))
+    for file in (tmp_path / "scans" / "one").iterdir():
+        image = pydicom.dcmread(file)
+        del image.FrameOfReferenceUID
+        image.save_as(file)
+    client = serve(data=tmp_path / "scans")
+    answer = client.get(f"/api/sessions/{opened(client, 'one')}/labels", params={"format": "rtstruct"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("one: images without FrameOfReferenceUID")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email
 import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from fastapi.testclient import TestClient
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.types import Point
-from s2vnet.volume.files import read_labels, write_labels
+from s2vnet.volume.files import read_image, read_labels, write_labels
 from s2vnet.volume.geometry import LabelMap, Volume
 
 LIMIT = "----------lImIt_of_THE_fIle_eW_$"
@@ -107,6 +109,27 @@ def test_a_session_of_a_scan_that_is_sent(client: TestClient, data: Path, own: S
     np.testing.assert_array_equal(read_labels(tmp_path / file).data, own.labels)
     assert client.delete(f"/monailabel/session/{name}").status_code == 200
     assert client.get(f"/monailabel/session/{name}").status_code == 404
+
+
+def test_an_archive_that_is_sent_comes_back_as_dicom_seg(
+    client: TestClient, segmenter: Segmenter, tmp_path: Path, write_series: Callable[..., None]
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+    from s2vnet.volume.dicom_seg import read_segmentation
+
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series, np.random.default_rng(0).integers(0, 900, (18, 20, 6)).astype(np.int16))
+    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
+        for file in series.iterdir():
+            archive.write(file, file.name)
+    form = slicer_form({"params": "{}"}, {"file": ("Doe.zip", (tmp_path / "series.zip").read_bytes())})
+    answer = client.post("/monailabel/infer/automatic?output=dicom_seg", **form)
+    assert answer.status_code == 200, answer.text
+    (tmp_path / "labels.dcm").write_bytes(answer.content)
+    expected = segmenter.segment(read_image(series)).labels().data
+    np.testing.assert_array_equal(read_segmentation(tmp_path / "labels.dcm", series)[0].data, expected)
+    assert list((tmp_path / "state" / "sent").iterdir()) == []
 
 
 def test_labels_are_kept_and_the_next_scan_is_one_without(client: TestClient, own: Session, tmp_path: Path) -> None:

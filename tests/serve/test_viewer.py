@@ -430,3 +430,39 @@ def test_what_cannot_be_opened_is_said(viewer: Viewer, tmp_path: Path) -> None:
     viewer.page.goto(f"http://127.0.0.1:{viewer.port}/#{'0' * 32}")
     viewer.page.get_by_role("alert").filter(has_text="no such session").first.wait_for()
     viewer.errors.clear()  # the browser counts refused requests among errors
+
+
+def test_a_series_labels_are_saved_as_seg(
+    page: Any,
+    settings: Callable[..., Settings],
+    segmenter: Segmenter,
+    tmp_path: Path,
+    write_series: Callable[..., None],
+    bordered: Volume,
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+    from s2vnet.volume.dicom_seg import read_segmentation
+
+    folder = tmp_path / "data"
+    (folder / "series").mkdir(parents=True)
+    write_series(folder / "series", bordered.data[0].astype(np.int16))
+    write_image(folder / "one.nii.gz", bordered)
+    with running(settings(data=folder), segmenter) as port:
+        viewer = Viewer(page, port).open("series")
+        formats = page.locator("#format option")
+        assert formats.all_inner_texts() == ["nii.gz", "nrrd", "mha", "dcm (SEG)", "dcm (RTSTRUCT)"]
+        viewer.click((6, 9, 5))
+        saved = {}
+        for chosen in ("dcm", "rtstruct"):
+            page.get_by_label("file format").select_option(chosen)
+            with page.expect_download() as download:
+                page.get_by_role("button", name="Save labels").click()
+            download.value.save_as(tmp_path / chosen)
+            saved[chosen] = download.value.suggested_filename
+        assert saved == {"dcm": "series-labels.dcm", "rtstruct": "series-labels.rtstruct.dcm"}
+        labels, names = read_segmentation(tmp_path / "dcm", folder / "series")
+        np.testing.assert_array_equal(labels.data, viewer.labels())
+        assert names == {k: name for k, name in segmenter.class_names.items() if k}
+        viewer.open("one.nii.gz")
+        assert formats.all_inner_texts() == ["nii.gz", "nrrd", "mha"]
+        assert viewer.errors == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 import SimpleITK as sitk
 
 from s2vnet.types import InputError
-from s2vnet.volume.dicom import read_series, series_files
+from s2vnet.volume.dicom import chosen_series, read_series, series_files
 from s2vnet.volume.files import read_image, read_labels, write_labels
 from s2vnet.volume.geometry import LabelMap
 
 Array = npt.NDArray[np.int16]
+WriteFrames = Callable[..., None]
 
 VOXELS: Array = np.random.default_rng(0).integers(-1000, 1000, (7, 6, 5)).astype(np.int16)
 """(I, J, K) stored values; the rescale intercept is added to them."""
@@ -113,12 +115,105 @@ def test_a_single_slice_works(tmp_path: Path) -> None:
 def test_several_series_are_named_and_one_can_be_picked(tmp_path: Path) -> None:
     write_series(tmp_path, uid="1.2.1")
     files = write_series(tmp_path, -STEP, uid="1.2.2")
-    with pytest.raises(InputError, match=r"2 DICOM series \(1.2.1 \(CT, 5 files\), 1.2.2 \(CT, 5 files\)\); keep one"):
+    with pytest.raises(InputError, match=r"2 DICOM series: 1 \(CT, 5 files\), 2 \(CT, 5 files\); choose with --series"):
         read_image(tmp_path)
-    assert series_files(tmp_path, series_uid="1.2.2") == tuple(files[::-1])
-    np.testing.assert_array_equal(read_series(tmp_path, series_uid="1.2.2").data[0], VOXELS[:, :, ::-1] - 1024)
+    assert series_files(tmp_path, series="1.2.2") == tuple(files[::-1])
+    np.testing.assert_array_equal(read_series(tmp_path, series="1.2.2").data[0], VOXELS[:, :, ::-1] - 1024)
     with pytest.raises(InputError, match=r"no DICOM series 1\.2\.3 in this folder"):
-        read_series(tmp_path, series_uid="1.2.3")
+        read_series(tmp_path, series="1.2.3")
+
+
+def test_a_chosen_series_is_a_folder_of_its_own(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    write_series(study, uid="1.2.1")
+    write_series(study, -STEP, uid="1.2.2")
+    for number, uid in (("1", "1.2.1"), ("2", "1.2.2")):
+        for chosen in (number, uid):
+            with chosen_series(study, chosen) as folder:
+                found, expected = read_image(folder), read_series(study, series=uid)
+                assert np.array_equal(found.data, expected.data)
+                found.geometry.require_same_grid(expected.geometry, "chosen")
+            assert not folder.exists()
+    with chosen_series(study, None) as same:
+        assert same == study
+    with pytest.raises(InputError, match=r"no DICOM series 3 in this folder; there is 1 \(CT, 5 files\), 2"):
+        chosen_series(study, "3").__enter__()
+    with pytest.raises(InputError, match="chooses from a DICOM folder"):
+        chosen_series(study / "x.nii.gz", "1").__enter__()
+
+
+def test_refusals_hold_nothing_of_the_patient(tmp_path: Path) -> None:
+    write_series(tmp_path, uid="1.2.1")
+    for file in write_series(tmp_path, uid="1.2.2"):
+        image = pydicom.dcmread(file)
+        image.PatientName, image.PatientID, image.SeriesDescription = "Doe^John", "4711", "Doe follow-up"
+        image.save_as(file)
+    with pytest.raises(InputError) as refused:
+        read_image(tmp_path)
+    assert not any(word in str(refused.value) for word in ("Doe", "John", "4711", "follow", "1.2.2"))
+
+
+FRAMES = ORIGIN + np.arange(5)[:, None] * STEP
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (0, 2, 1, 4, 3)])
+def test_frames_lie_where_each_says(tmp_path: Path, write_frames: WriteFrames, order: tuple[int, ...]) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS[:, :, order], FRAMES[list(order)])
+    volume = read_series(tmp_path)
+    np.testing.assert_array_equal(volume.data[0], VOXELS)
+    lps = volume.geometry.to_world([(0, 0, 0), (3, 0, 0), (0, 2, 0), (0, 0, 4)]) * (-1, -1, 1)
+    np.testing.assert_allclose(
+        lps, [ORIGIN, ORIGIN + 3 * 0.7 * ROWS, ORIGIN + 2 * 0.9 * COLUMNS, ORIGIN + 4 * STEP], atol=1e-5
+    )
+
+
+def test_frames_have_slopes_and_a_tilt_of_their_own(tmp_path: Path, write_frames: WriteFrames) -> None:
+    slopes, tilted = (1, 2, 0.5, 3, 4), np.array([0.0, 0.6, 2.5])
+    write_frames(tmp_path / "a.dcm", VOXELS, ORIGIN + np.arange(5)[:, None] * tilted, slopes)
+    volume = read_series(tmp_path)
+    np.testing.assert_allclose(volume.data[0], VOXELS * slopes, rtol=1e-6)
+    np.testing.assert_allclose(volume.geometry.affine_lps[:3, 2], tilted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ((0, 1, 2, 4, 5), "2.5 to 5 mm apart, widest after frame 3; a slice is missing"),
+        ((0, 1, 2, 3, 3), "frame 4 and frame 5 lie at the same position; keep one"),
+        ((0, 1, 2, 0, 1), r"lie at the same position \(so do 2 pairs: several phases, echoes"),
+    ],
+)
+def test_frames_that_are_no_stack(
+    tmp_path: Path, write_frames: WriteFrames, places: tuple[int, ...], message: str
+) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, ORIGIN + np.array(places)[:, None] * STEP)
+    with pytest.raises(InputError, match=message):
+        read_series(tmp_path)
+
+
+def test_frames_without_places_or_in_several_files(tmp_path: Path, write_frames: WriteFrames) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES)
+    image = pydicom.dcmread(tmp_path / "a.dcm")
+    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = "1.2.9.2"
+    image.save_as(tmp_path / "b.dcm")
+    with pytest.raises(InputError, match="2 files of a series, some with many frames; keep one"):
+        read_series(tmp_path)
+    (tmp_path / "b.dcm").unlink()
+    del image.PerFrameFunctionalGroupsSequence
+    image.save_as(tmp_path / "a.dcm")
+    with pytest.raises(InputError, match=r"a\.dcm: frames without a place each; export them as single files"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("modality", ["SEG", "RTDOSE"])
+def test_what_was_made_of_a_scan_is_passed_over(tmp_path: Path, modality: str) -> None:
+    write_series(tmp_path)
+    write_slice(tmp_path / "other.dcm", VOXELS[:, :, 0], ORIGIN, uid="1.2.7")
+    image = pydicom.dcmread(tmp_path / "other.dcm")
+    image.Modality = modality
+    image.save_as(tmp_path / "other.dcm")
+    assert read_series(tmp_path).data.shape == (1, 7, 6, 5)
 
 
 def test_a_series_without_images_is_passed_over(tmp_path: Path) -> None:

@@ -17,22 +17,37 @@ from s2vnet.volume.geometry import Geometry, LabelMap
 
 pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
 
-from s2vnet.volume.dicom_seg import SCHEME, TERMS, coded, read_segmentation, require_series, write_segmentation
+from s2vnet.volume.dicom_seg import SCHEME, TERMS, coded, read_segmentation, write_segmentation
 
 WriteSeries = Callable[..., None]
 NAMES = {0: "background", 1: "liver", 2: "left kidney", 3: "portal and splenic vein", 4: "Tumour, primary"}
 SHAPE = (7, 6, 5)
 """Columns, rows and slices."""
-STRAIGHT, TILTED = np.array([0.0, 0.0, 2.5]), np.array([0.0, 0.6, 2.5])
+STRAIGHT = np.array([0.0, 0.0, 2.5])
+SERIES = {
+    "straight": {"step": STRAIGHT},
+    "tilted": {"step": (0.0, 0.6, 2.5)},
+    "reversed": {"step": -STRAIGHT},
+    "sagittal": {"step": (-2.4, 0.7, 0.0), "cosines": (0.28, 0.96, 0, 0, 0, -1)},
+    "frames": {},
+}
+"""By name, what `write_series` makes them of."""
 VOXELS = np.zeros(SHAPE, np.int16)
+PLACES = np.array([-30, 12.5, 100]) + np.array([0, 2, 1, 4, 3])[:, None] * STRAIGHT
+"""Of frames, out of order, mm."""
 
 
-@pytest.fixture(params=["straight", "tilted"])
-def series(request: pytest.FixtureRequest, tmp_path: Path, write_series: WriteSeries) -> Path:
-    """A series of seven by six pixels and five slices; or of a tilted gantry."""
+@pytest.fixture(params=SERIES)
+def series(
+    request: pytest.FixtureRequest, tmp_path: Path, write_series: WriteSeries, write_frames: WriteSeries
+) -> Path:
+    """A series of seven by six pixels and five slices, in each way in which one can lie; or in one file."""
     folder = tmp_path / "series"
     folder.mkdir()
-    write_series(folder, VOXELS, STRAIGHT if request.param == "straight" else TILTED)
+    if request.param == "frames":
+        write_frames(folder / "a.dcm", VOXELS, PLACES)
+    else:
+        write_series(folder, VOXELS, **SERIES[request.param])
     return folder
 
 
@@ -44,22 +59,26 @@ def labels(series: Path) -> LabelMap:
     return LabelMap(data, read_series(series).geometry)
 
 
-def _by_hand(path: Path, shape: tuple[int, ...], files: tuple[Path, ...]) -> npt.NDArray[np.uint8]:
-    """Labels from the SEG's own attributes: each frame lies where the image does whose position it states."""
-    found = pydicom.dcmread(path)
-    places = {
-        tuple(np.round(np.array(pydicom.dcmread(f).ImagePositionPatient, float), 4)): k for k, f in enumerate(files)
+def _by_hand(path: Path, geometry: Geometry, files: tuple[Path, ...]) -> npt.NDArray[np.uint8]:
+    """Labels from the SEG's own attributes, by pydicom alone: every pixel lies where its frame's attributes say."""
+    found, images = pydicom.dcmread(path), [pydicom.dcmread(file) for file in files]
+    assert {image.SOPInstanceUID for image in images} >= {
+        item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        for item in found.PerFrameFunctionalGroupsSequence
     }
-    uids = [pydicom.dcmread(f).SOPInstanceUID for f in files]
-    data = np.zeros(shape, np.uint8)
-    frames = np.atleast_3d(found.pixel_array.reshape(-1, found.Rows, found.Columns))
+    shared = found.SharedFunctionalGroupsSequence[0]
+    cosines = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
+    between_rows, between_columns = shared.PixelMeasuresSequence[0].PixelSpacing
+    data = np.zeros(geometry.shape, np.uint8)
+    frames = found.pixel_array.reshape(-1, found.Rows, found.Columns)
     for frame, item in zip(frames, found.PerFrameFunctionalGroupsSequence, strict=True):
+        rows, columns = np.nonzero(frame)
         place = np.array(item.PlanePositionSequence[0].ImagePositionPatient, float)
-        k = places[tuple(np.round(place, 4))]
-        source = item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        assert source == uids[k]
+        lps = place + np.outer(columns * between_columns, cosines[:3]) + np.outer(rows * between_rows, cosines[3:])
+        voxels = geometry.to_voxel(lps * (-1, -1, 1))
+        np.testing.assert_allclose(voxels, np.rint(voxels), atol=1e-4)
         number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        data[:, :, k][frame.T == 1] = number
+        data[tuple(np.rint(voxels).astype(int).T)] = number
     return data
 
 
@@ -71,20 +90,20 @@ def test_labels_come_back_and_lie_where_the_images_do(series: Path, labels: Labe
     assert names == {value: name for value, name in NAMES.items() if value}
     back.geometry.require_same_grid(labels.geometry, "read and written")
     files = series_files(series)
-    assert np.array_equal(_by_hand(path, labels.data.shape, files), labels.data)
+    assert np.array_equal(_by_hand(path, read_series(series).geometry, files), labels.data)
     found, image = pydicom.dcmread(path), pydicom.dcmread(files[0])
     assert found.Modality == "SEG"
     assert found.StudyInstanceUID == image.StudyInstanceUID
     assert found.FrameOfReferenceUID == image.FrameOfReferenceUID
     assert found.SeriesInstanceUID != image.SeriesInstanceUID
-    shared = found.SharedFunctionalGroupsSequence[0]
-    cosines = shared.PlaneOrientationSequence[0].ImageOrientationPatient
-    np.testing.assert_allclose(np.array(cosines, float), np.array(image.ImageOrientationPatient, float), atol=1e-6)
+    assert {s.SegmentAlgorithmType for s in found.SegmentSequence} == {"AUTOMATIC"}
+    write_segmentation(path, labels, NAMES, series, corrected=True)
+    assert {s.SegmentAlgorithmType for s in pydicom.dcmread(path).SegmentSequence} == {"SEMIAUTOMATIC"}
     assert list(tmp_path.glob("*.dcm")) == [path]
 
 
-def test_an_empty_result_comes_back(series: Path, labels: LabelMap, tmp_path: Path) -> None:
-    path = tmp_path / "labels.dcm"
+def test_an_empty_result_comes_back_also_from_beside_the_images(series: Path, labels: LabelMap) -> None:
+    path = series / "labels.dcm"
     write_segmentation(path, LabelMap(np.zeros_like(labels.data), labels.geometry), NAMES, series)
     assert not read_segmentation(path, series)[0].data.any()
 
@@ -96,13 +115,12 @@ def test_what_an_anonymiser_takes_out_may_be_missing_and_what_is_referred_to_may
     for name in ("PatientBirthDate", "StudyTime", "FrameOfReferenceUID"):
         for file in series_files(series):
             image = pydicom.dcmread(file)
-            del image[name]
+            image.pop(name, None)
             image.save_as(file)
         if name == "FrameOfReferenceUID":
             with pytest.raises(InputError, match="images without FrameOfReferenceUID"):
-                require_series(series)
+                write_segmentation(path, labels, NAMES, series)
         else:
-            require_series(series)
             write_segmentation(path, labels, NAMES, series)
             assert np.array_equal(read_segmentation(path, series)[0].data, labels.data)
 

@@ -9,11 +9,20 @@ from pathlib import Path
 
 from s2vnet.atomic import replacing
 from s2vnet.data.dataset import CaseFiles, find_images
+from s2vnet.infer.outputs import (
+    is_derived,
+    is_output,
+    is_series,
+    is_structures,
+    require_format,
+    stem_of,
+    write_result,
+)
 from s2vnet.infer.segmenter import Segmenter, volumes_ml
 from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.archive import is_zip
-from s2vnet.volume.dicom_seg import ENDING, read_segmentation, require_series, write_segmentation
-from s2vnet.volume.files import ENDINGS, image_ending, read_image, read_labels, write_image, write_labels
+from s2vnet.volume.dicom_seg import read_segmentation
+from s2vnet.volume.files import ENDINGS, image_ending, read_image, read_labels, write_image
 from s2vnet.volume.geometry import LabelMap
 
 
@@ -43,7 +52,8 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     """What to segment: a file, a DICOM folder, or a folder in nnU-Net's naming.
 
     A zip archive, or a folder without image files, is taken as one DICOM series; its labels can go to a DICOM SEG file
-    (``.dcm``). One image with `channels` channels in several files is given as a folder.
+    (``.dcm``) or an RT structure set (``.rtstruct.dcm``). One image with `channels` channels in several files is given
+    as a folder.
 
     Raises:
         InputError: no such input, an output that is neither a folder nor a label file, or one that is an input.
@@ -52,17 +62,16 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     for job in jobs:
         if job.output.resolve() in [image.resolve() for image in job.case.images]:
             raise InputError(f"{job.output}: the labels would replace the image; choose another output")
-        if _is_seg(job.output):
-            if job.output.resolve().parent in [image.resolve() for image in job.case.images]:
-                raise InputError(f"{job.output}: lies among the series' own images; choose another folder")
-            require_series(job.case.images[0])  # found out now, not after the work
+        if is_derived(job.output) and job.output.resolve().parent in [image.resolve() for image in job.case.images]:
+            raise InputError(f"{job.output}: lies among the series' own images; choose another folder")
+        require_format(job.output, job.case.images[0])  # found out now, not after the work
     return jobs
 
 
 def _plan(source: Path, target: Path, channels: int) -> list[Job]:
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    is_file = any(target.name.lower().endswith(ending) for ending in (*ENDINGS, ENDING))
+    is_file = is_output(target)
     if source.is_dir() and any(str(f).lower().endswith(ENDINGS) for f in source.iterdir()):
         if is_file:
             raise InputError(f"{target}: several images need a folder to go to, not a file")
@@ -71,9 +80,7 @@ def _plan(source: Path, target: Path, channels: int) -> list[Job]:
         if wrong is not None:
             raise InputError(f"{source}: case {wrong.name} has {len(wrong.images)} of {channels} channels")
         return [Job(c, target / f"{c.name}{image_ending(c.images[0])}") for c in cases]
-    series = source.is_dir() or is_zip(source)
-    if _is_seg(target) and not series:
-        raise InputError(f"{target}: a DICOM SEG object belongs to a DICOM series; give its folder with -i")
+    series = is_series(source)
     ending = ".nii.gz" if series else image_ending(source)
     stem = source.stem if is_zip(source) else source.name if series else source.name[: -len(ending)]
     name = stem.removesuffix("_0000")
@@ -111,8 +118,7 @@ def predict(
             if not skipped:
                 labels = _one(segmenter, job, extras, classes, fill_nonfinite, progress, note)
             elif extras.volumes:
-                found = job.output, job.case.images[0]
-                labels = read_segmentation(*found)[0] if _is_seg(job.output) else read_labels(job.output)
+                labels = _written(job)
             if extras.volumes and table is not None:
                 kept = {k: n for k, n in segmenter.class_names.items() if classes is None or k in classes}
                 rows[job.case.name] = volumes_ml(labels, kept)
@@ -140,7 +146,7 @@ def _one(
     found = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total))
     labels = found.labels(classes)
     folder = job.output.parent
-    stem = job.output.name[: -len(ENDING if _is_seg(job.output) else image_ending(job.output))]
+    stem = stem_of(job.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -154,15 +160,17 @@ def _one(
 
         names = segmenter.class_names
         write_overlay(folder / f"{stem}.png", volume, {"automatic": labels}, names, segmenter.plan.axis)
-    if _is_seg(job.output):
-        write_segmentation(job.output, labels, segmenter.class_names, job.case.images[0])
-    else:
-        write_labels(job.output, labels)
+    write_result(job.output, labels, segmenter.class_names, job.case.images[0])
     return labels
 
 
-def _is_seg(path: Path) -> bool:
-    return path.name.lower().endswith(ENDING)
+def _written(job: Job) -> LabelMap:
+    """Labels that an earlier run left."""
+    if is_structures(job.output):
+        raise InputError(f"{job.output}: volumes cannot be had of contours; leave out --skip-existing")
+    if is_derived(job.output):
+        return read_segmentation(job.output, job.case.images[0])[0]
+    return read_labels(job.output)
 
 
 def _write_table(path: Path, rows: dict[str, dict[str, float]]) -> None:

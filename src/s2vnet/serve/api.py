@@ -16,21 +16,24 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.background import BackgroundTask
 
 from s2vnet import __version__
+from s2vnet.infer.outputs import DERIVED, LABEL_MAPS
 from s2vnet.infer.pictures import hex_colours
 from s2vnet.serve.guard import MOST_BYTES_ASKED
 from s2vnet.serve.held import Held, Operation
 from s2vnet.serve.schemas import Add, Info, LabelClass, Open, Problem, Remove, Replace, Scan, State, Step, Suggestion
 from s2vnet.serve.store import Store
 from s2vnet.types import InputError
-from s2vnet.volume.files import write_image, write_labels
+from s2vnet.volume.files import write_image
 
 WAIT_S = 600.0
 """Longest that a request for finished labels waits."""
 MOST_MESSAGES = 10_000
 """Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
-FORMATS = ("nii.gz", "nrrd", "mha")
-"""In which labels can be had."""
-_KINDS = {"nii.gz": "application/gzip", "json": "application/json", "dcm": "application/dicom"}
+FORMATS = {**{name: name for name in LABEL_MAPS}, **{name: ending[1:] for name, ending in DERIVED.items()}}
+"""Endings of files by the formats in which labels can be had."""
+_KINDS = {"nii.gz": "application/gzip", "json": "application/json"} | {
+    ending[1:]: "application/dicom" for ending in DERIVED.values()
+}
 _operations: TypeAdapter[Operation] = TypeAdapter(Operation)
 _problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 403, 404, 422, 429, 503)}
 router = APIRouter(prefix="/api", responses=_problems)
@@ -128,11 +131,13 @@ def image(held: ASession) -> Response:
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)
 def labels(held: ASession, format: str = "nii.gz") -> Response:
-    """Labels with everything in them that was asked for, on exactly the image's grid; waits for them."""
+    """Labels with everything in them that was asked for, on exactly the image's grid; waits for them.
+
+    Of a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images.
+    """
     if format not in FORMATS:
         raise InputError(f"no format {format!r}; choose one of {', '.join(FORMATS)}")
-    found = held.use(lambda session: session.result, WAIT_S)
-    return file_of(held.name, format, lambda path: write_labels(path, found))
+    return file_of(held.name, FORMATS[format], lambda path: held.save(path, WAIT_S))
 
 
 @router.get("/sessions/{name}/log", response_class=FileResponse)

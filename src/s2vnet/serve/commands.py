@@ -23,6 +23,9 @@ def view(
     port: Annotated[int, typer.Option(help="Port of 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     state: StateFolder = None,
+    series: Annotated[
+        str | None, typer.Option(help="Of a DICOM folder or .zip with several series: number or UID.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Look at a scan in a browser, segment it and correct it by clicks. Nothing leaves this machine.
@@ -36,11 +39,14 @@ def view(
     from s2vnet.serve.app import viewer_hint
     from s2vnet.serve.run import run
     from s2vnet.serve.settings import Settings
+    from s2vnet.volume.dicom import chosen_series
 
     if (hint := viewer_hint()) is not None:
         refuse(hint)
     token = secrets.token_urlsafe(24)
-    values = {"model": model, "data": scan, "port": port, "token": token, "device": device, "state": _state(state)}
+    if series is not None and scan is None:
+        refuse("--series needs the scan that it is of")
+    values = {"model": model, "port": port, "token": token, "device": device, "state": _state(state)}
 
     def started(address: str) -> None:
         typer.echo(f"{address}?token={token}")
@@ -48,7 +54,8 @@ def view(
         if browser:
             webbrowser.open(f"{address}?token={token}")
 
-    run(settings_of(Settings, values), started)
+    with chosen_series(scan or Path(), series) as data:
+        run(settings_of(Settings, {**values, "data": scan and data}), started)
 
 
 def serve(

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from s2vnet.atomic import replacing
 from s2vnet.infer.history import History, Log
+from s2vnet.infer.outputs import formats_of, require_kind, write_result
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session, extent
 from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, State, Step, pack_block
@@ -195,6 +196,7 @@ class Held:
                 can_redo=bool(self._wanted.undone),
                 notes=tuple(session.notes) if ready and session is not None else (),
                 unlike=() if session is None else tuple(session.unlike),
+                formats=formats_of(self.path),
             )
 
     def wait(self, timeout: float | None = None) -> Session:
@@ -227,6 +229,19 @@ class Held:
                 self._done.notify_all()
                 if self._wanted is not session.history:
                     self.start()
+
+    def save(self, path: Path, timeout: float | None = None) -> None:
+        """Write the labels of everything asked for in the format that the path ends with.
+
+        Raises:
+            InputError: as :meth:`use`, or a series that the format cannot refer to.
+        """
+        require_kind(path, self.path)
+        found, corrected = self.use(lambda session: (session.result, bool(session.log)), timeout)
+        try:
+            write_result(path, found, self._segmenter.class_names, self.path, corrected=corrected)
+        except InputError as error:
+            raise InputError(self._in_words(error)) from error
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:

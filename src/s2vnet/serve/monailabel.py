@@ -25,12 +25,12 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet import __version__
+from s2vnet.infer.outputs import write_result
 from s2vnet.serve.api import WAIT_S, AStore, file_of
 from s2vnet.serve.held import Held
 from s2vnet.serve.schemas import MOST_ENTRIES, Scan
 from s2vnet.serve.store import Store
 from s2vnet.types import InputError, Point
-from s2vnet.volume.dicom_seg import write_segmentation
 from s2vnet.volume.files import read_geometry, read_labels, write_labels
 from s2vnet.volume.geometry import LabelMap
 
@@ -178,17 +178,26 @@ def infer(
         held.wait(WAIT_S)  # what does not fit the scan is refused once its size is known
         held.begin(points)
         labels = held.use(lambda session: session.result, WAIT_S)
-    if file is not None and not session_id:
-        pool.forget(scan)
-        pool.store.scans.find(scan).unlink(missing_ok=True)
     if asked.get("save_label"):
         pool.labels.save(str(asked.get("label_tag", "original")), scan, labels)
     found = {"label_names": {name: value for value, name in names.items()}, "latency": time.monotonic() - start}
+    try:
+        return _answer(held, labels, output, asked, found, bool(points))
+    finally:
+        if file is not None and not session_id:
+            pool.forget(scan)
+            held.path.unlink(missing_ok=True)
+
+
+def _answer(
+    held: Held, labels: LabelMap, output: str | None, asked: Mapping[str, Any], found: dict[str, Any], corrected: bool
+) -> Response:
+    """Labels in the form that was asked for."""
     if output == "json":
         return Response(json.dumps(found), media_type="application/json")
     if output == "dicom_seg":
-        series = pool.store.scans.find(scan)
-        return file_of(held.name, "dcm", lambda path: write_segmentation(path, labels, names, series))
+        names = {value: name for name, value in found["label_names"].items()}
+        return file_of(held.name, "dcm", lambda path: write_result(path, labels, names, held.path, corrected=corrected))
     ending = asked.get("result_extension", LABEL_ENDING)
     if ending not in ENDINGS:
         raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")

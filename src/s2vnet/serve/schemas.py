@@ -126,6 +126,8 @@ class State(_Sent):
     """Prompts that a later one or a lock overrules."""
     unlike: tuple[str, ...]
     """In what the image lies outside of what the network was trained on."""
+    formats: tuple[str, ...]
+    """In which labels can be had: ``dcm`` (SEG) and ``rtstruct`` of a DICOM series alone."""
 
 
 class Block(_Sent):

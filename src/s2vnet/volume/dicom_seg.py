@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from s2vnet.atomic import replacing
 from s2vnet.types import InputError
-from s2vnet.volume.archive import series_folder
-from s2vnet.volume.dicom import series_files, series_geometry
+from s2vnet.volume.dicom_source import SERIES_NUMBER, read_source
 from s2vnet.volume.geometry import LabelMap
 
 if TYPE_CHECKING:
@@ -63,17 +62,16 @@ TERMS = {
     "femur head": "HeadOfFemur",
 }
 """Anatomical structures by the names that datasets give them, as pydicom names SNOMED CT's codes."""
-EMPTY = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
-    *("AccessionNumber", "ReferringPhysicianName"),
-)
-"""Attributes that may be empty but have to be there; anonymisers take them out."""
-STATED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-SERIES_NUMBER = 300
-"""Of the series written; far from those that scanners count."""
 
 
-def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[int, str], series: Path | str) -> None:
+def write_segmentation(
+    path: Path | str,
+    labels: LabelMap,
+    class_names: Mapping[int, str],
+    series: Path | str,
+    *,
+    corrected: bool = False,
+) -> None:
     """Write a label map on the grid of a DICOM series as one binary DICOM SEG object.
 
     Args:
@@ -81,18 +79,21 @@ def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[
         labels: (I, J, K) on the grid of :func:`s2vnet.volume.dicom.series_geometry`; every value has a name.
         class_names: name by label value, background (0) included or not; segment numbers are the label values.
         series: folder of the series, or a zip archive of it.
+        corrected: whether somebody corrected the labels (SEMIAUTOMATIC, else AUTOMATIC).
 
     Raises:
         InputError: highdicom is missing, another grid, values without a name, with gaps between them or above 255,
-            images that a SEG object cannot refer to, or as :func:`s2vnet.volume.dicom.series_files`.
+            images that a SEG object cannot refer to, or as :func:`s2vnet.volume.dicom_source.read_source`.
     """
     seg = _highdicom()
     from pydicom.uid import ExplicitVRLittleEndian
 
     names = {value: name for value, name in sorted(class_names.items()) if value}
-    with series_folder(series) as folder:
-        series_geometry(folder).require_same_grid(labels.geometry, f"{series} and its labels")
-        images = _headers(folder)
+    source = read_source(series)
+    source.geometry.require_same_grid(labels.geometry, f"{series} and its labels")
+    planes = labels.data.transpose(2, 1, 0).astype(np.uint8)
+    if source.frames is not None:
+        planes = planes[np.argsort(source.frames)]
     unnamed = sorted(set(np.unique(labels.data).tolist()) - {0, *names})
     if unnamed:
         raise InputError(f"{path}: label {unnamed[0]} has no name; a segment needs one")
@@ -103,10 +104,10 @@ def write_segmentation(path: Path | str, labels: LabelMap, class_names: Mapping[
     with replacing(Path(path)) as temporary:
         try:
             written = seg.Segmentation(
-                source_images=images,
-                pixel_array=np.ascontiguousarray(labels.data.transpose(2, 1, 0)).astype(np.uint8),
+                source_images=source.images,
+                pixel_array=np.ascontiguousarray(planes),
                 segmentation_type=seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[_description(value, name) for value, name in names.items()],
+                segment_descriptions=[_description(value, name, corrected) for value, name in names.items()],
                 series_instance_uid=UID(),
                 series_number=SERIES_NUMBER,
                 sop_instance_uid=UID(),
@@ -133,24 +134,22 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
 
     Raises:
         InputError: highdicom is missing, no SEG object, of other images, segments that overlap, or as
-            :func:`s2vnet.volume.dicom.series_files`.
+            :func:`s2vnet.volume.dicom_source.read_source`.
     """
     seg = _highdicom()
     from pydicom.errors import InvalidDicomError
 
-    with series_folder(series) as folder:
-        geometry = series_geometry(folder)
-        images = _headers(folder)
+    source = read_source(series)
+    uids = [image.SOPInstanceUID for image in source.images]
+    common = {"combine_segments": True, "assert_missing_frames_are_empty": True, "ignore_spatial_locations": True}
     try:
         found = seg.segread(str(path))
-        if not {uid for *_, uid in found.get_source_image_uids()} <= {image.SOPInstanceUID for image in images}:
+        if not {uid for *_, uid in found.get_source_image_uids()} <= set(uids):
             raise ValueError("it refers to others")
-        planes = found.get_pixels_by_source_instance(
-            [image.SOPInstanceUID for image in images],
-            combine_segments=True,
-            assert_missing_frames_are_empty=True,
-            ignore_spatial_locations=True,
-        )
+        if source.frames is None:
+            planes = found.get_pixels_by_source_instance(uids, **common)
+        else:
+            planes = found.get_pixels_by_source_frame(uids[0], [frame + 1 for frame in source.frames], **common)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except (AttributeError, InvalidDicomError, KeyError, RuntimeError, ValueError) as error:
@@ -158,34 +157,12 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
         raise InputError(f"{path}: not a SEG object of these images ({reason})") from error
     names = {n: str(found.get_segment_description(n).SegmentLabel) for n in found.segment_numbers}
     data: npt.NDArray[np.uint16] = np.ascontiguousarray(planes.transpose(2, 1, 0)).astype(np.uint16)
-    return LabelMap(data.astype(np.uint8) if max(names) < 256 else data, geometry), names
+    return LabelMap(data.astype(np.uint8) if max(names) < 256 else data, source.geometry), names
 
 
-def require_series(series: Path | str) -> None:
-    """Find out before any work whether labels of a series can be written as DICOM SEG.
-
-    Raises:
-        InputError: highdicom is missing, images without what a SEG object has to state, or as
-            :func:`s2vnet.volume.dicom.series_files`.
-    """
+def require_highdicom() -> None:
+    """Raise InputError where highdicom is missing."""
     _highdicom()
-    with series_folder(series) as folder:
-        _headers(folder)
-
-
-def _headers(folder: Path) -> list[Any]:
-    """Headers of a series' images in the order of its slices, what may be empty in them there and empty."""
-    from pydicom import dcmread
-
-    images = [dcmread(file, stop_before_pixels=True, force=True) for file in series_files(folder)]
-    for image in images:
-        for name in EMPTY:
-            if name not in image:
-                setattr(image, name, "")
-        absent = next((name for name in STATED if not getattr(image, name, None)), None)
-        if absent is not None:
-            raise InputError(f"{folder}: images without {absent}, which DICOM SEG refers to; write .nii.gz instead")
-    return images
 
 
 def _highdicom() -> Any:
@@ -196,18 +173,19 @@ def _highdicom() -> Any:
     return highdicom.seg
 
 
-def _description(value: int, name: str) -> SegmentDescription:
+def _description(value: int, name: str, corrected: bool) -> SegmentDescription:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
 
     side, code = coded(name)
+    kinds = SegmentAlgorithmTypeValues
     described = SegmentDescription(
         segment_number=value,
         segment_label=name[:64],
         segmented_property_category=codes.SCT.AnatomicalStructure,
         segmented_property_type=code,
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=kinds.SEMIAUTOMATIC if corrected else kinds.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
             name="S2VNet", version=version("s2vnet"), family=codes.DCM.ArtificialIntelligence
         ),

@@ -305,9 +305,9 @@ function prepareChannels() {
 
 function told(state) {
   document.title = `${state.image.name} · s2vnet`;
-  $("scan").textContent = state.image.name;
-  $("scan").title = state.image.name;
+  Object.assign($("scan"), { textContent: state.image.name, title: state.image.name });
   panel.remark([...state.unlike, ...state.notes]);
+  panel.offer(state.formats);
   if (state.status === "failed") complain(state.error);
   loadImage(app.session);
   lists();
@@ -562,8 +562,8 @@ function level(dx, dy) {
 // ---- files ----
 
 async function saveLabels(session) {
-  const format = $("format").value;
-  await save(session, () => api.labels(session.name, format), `labels.${format}`);
+  const { format, ending } = panel.format();
+  await save(session, () => api.labels(session.name, format), `labels.${ending}`);
 }
 
 async function saveLog(session) {

@@ -7,6 +7,8 @@ const MOST_LISTED = 300;
 const SAY_EVERY_MS = 250;
 const FORGET_MS = 20000;
 
+const SERIES_FORMATS = { dcm: "dcm (SEG)", rtstruct: "dcm (RTSTRUCT)" };
+
 export const $ = (id) => document.getElementById(id);
 
 /** An element with properties (attributes where the name has a dash, as for aria) and children. */
@@ -18,6 +20,22 @@ export function element(tag, properties = {}, ...children) {
   }
   made.append(...children);
   return made;
+}
+
+/** Fill the select with the formats that a scan's labels can be saved in; what was chosen stays, if it can. */
+export function offer(formats) {
+  const select = $("format");
+  if (formats.join() === [...select.options].map(({ value }) => value).join()) return;
+  const chosen = select.value;
+  const made = formats.map((value) => element("option", { value, textContent: SERIES_FORMATS[value] ?? value }));
+  select.replaceChildren(...made);
+  if (formats.includes(chosen)) select.value = chosen;
+}
+
+/** The format that is chosen, and the ending of its files. */
+export function format() {
+  const { value } = $("format");
+  return { format: value, ending: value === "rtstruct" ? "rtstruct.dcm" : value };
 }
 
 function button(className, textContent, onclick) {
