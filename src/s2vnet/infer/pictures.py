@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from matplotlib.patches import Patch
 from s2vnet.atomic import replacing
 from s2vnet.types import Point, Voxel
 from s2vnet.volume.geometry import LabelMap, Volume
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 OPACITY = 0.45
 PLANES = ("sagittal", "coronal", "axial")
@@ -157,7 +160,7 @@ def _outlined(found: npt.NDArray[np.integer], palette: npt.NDArray[np.float64]) 
     return painted
 
 
-def _upright(plane: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _upright(plane: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
     """A slice (first axis to the right or front, second up or back) as an image whose rows run downwards."""
     return plane.T[::-1]
 

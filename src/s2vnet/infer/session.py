@@ -265,10 +265,16 @@ class Session:
             i, j, k = ((ends.min(0) + ends.max(0)) // 2).tolist()
             return i, j, k
         shape = list(self.geometry.shape)
-        axis, index = self.next_to_check() or (0, shape[0] // 2)
+        unsure = self.next_to_check()
+        if unsure is None:
+            i, j, k = (n // 2 for n in shape)
+            return i, j, k
+        axis, index = unsure
         shape[axis] = 1
         places = np.indices(shape).reshape(3, -1).T
         places[:, axis] = index
+        crop = self._restore.crop_voxels(places)
+        places = places[((crop >= 0) & (crop < self._restore.size)).all(1)]
         i, j, k = places[int(torch.special.entr(self._scores_at(places)).sum(1).argmax())].tolist()
         return i, j, k
 
