@@ -253,18 +253,18 @@ def test_in_a_browser_a_click_names_the_voxel_under_the_mouse(view: Any) -> None
         for layer in viewer.volumes:
             page.evaluate("([id, state]) => add(id, state)", [layer.model_id, told(layer)])
 
-    def values(page: Any, x: float, y: float) -> list[float]:
+    def values(page: Any, x: float, y: float, button: str = "left") -> list[float]:
         """Image and label that NiiVue tells of the place clicked, after Python heard of it."""
         said.clear()
-        page.mouse.click(x, y)
+        page.mouse.click(x, y, button=button)
         end = time.monotonic() + PATIENCE_S
         while not any(content["event"] == "mouse_up" for content in said):
             assert time.monotonic() < end
             page.wait_for_timeout(20)
         for content in list(said):
             send(viewer, content["event"], **content.get("data", {}))
-        *_, place = (content["data"] for content in said if content["event"] == "location_change")
-        return [value["value"] for value in place["values"]]
+        places = [content["data"] for content in said if content["event"] == "location_change"]
+        return [value["value"] for value in places[-1]["values"]] if places else []
 
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=GRAPHICS)
@@ -286,4 +286,8 @@ def test_in_a_browser_a_click_names_the_voxel_under_the_mouse(view: Any) -> None
             assert found == pytest.approx([session.volume.data[0][voxel], before[voxel]])
             show_labels(page)
             page.evaluate("([id, now]) => change(id, 'volumes', now)", [viewer.model_id, viewer.get_state()["volumes"]])
+        count = len(session.log)
+        for button in ("right", "middle"):
+            values(page, x, y, button)
+        assert len(session.log) == count
         browser.close()
