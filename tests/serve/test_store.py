@@ -59,6 +59,7 @@ def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: P
     store.tend()
     assert [session.nbytes > 0 for session in sessions] == [True, False, True]
     assert store.nbytes <= 2.5 * one
+    assert all(session.volume is None for session in sessions)  # the images are in no server's memory
     assert (tmp_path / "state" / "sessions" / names[1] / CACHED).exists()
     held = store.get(names[1])
     held.ask(CLICK)

@@ -15,6 +15,7 @@ import pytest
 import SimpleITK as sitk
 
 from s2vnet.types import InputError
+from s2vnet.volume import nifti
 from s2vnet.volume.files import read_image, read_labels, write_labels
 from s2vnet.volume.geometry import Geometry, LabelMap
 
@@ -110,3 +111,10 @@ def test_the_same_labels_give_the_same_bytes(tmp_path: Path, labels_on: LabelsOn
             write_labels(tmp_path / f"a{ending}", labels_on(oblique))
             written.append((tmp_path / f"a{ending}").read_bytes())
         assert written[0] == written[1]
+
+
+def test_bytes_are_the_file(tmp_path: Path, labels_on: LabelsOn) -> None:
+    labels = labels_on(np.diag([-0.7, 1.0, 2.5, 1.0]))
+    write_labels(tmp_path / "labels.nii.gz", labels)
+    packed = nifti.to_bytes(labels.data[None], labels.geometry)
+    assert gzip.decompress(packed) == gzip.decompress((tmp_path / "labels.nii.gz").read_bytes())

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,9 @@ from s2vnet.infer.stream import Stream, Watch
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Prompt, Scribble, Voxel
 from s2vnet.volume.geometry import Geometry, LabelMap, Region, Volume, bounding_box
 
+if TYPE_CHECKING:
+    from s2vnet.infer.notebook import View
+
 LOG_FORMAT = 1
 NOTED_VOXELS = 100_000
 """Prompts of more voxels are left out of the notes, which look at each."""
@@ -39,7 +42,7 @@ _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 
 
 class Session:
-    """Prompts on one volume; label values and voxel indices ``i j k`` are the file's."""
+    """Prompts on one volume; label values and voxel indices ``i j k`` are the file's. A notebook shows it."""
 
     def __init__(
         self, segmenter: Segmenter, volume: Volume, progress: Progress | None = None, watch: Watch | None = None
@@ -59,6 +62,10 @@ class Session:
             raise InputError("a session works with one model, not an ensemble; name one model")
         self.segmenter = segmenter
         self.geometry = volume.geometry
+        self.volume: Volume | None = volume
+        """What is segmented, for showing only; who has it elsewhere may set None, and its memory is free."""
+        self.followers: list[Callable[[], None]] = []
+        """Called after every change of the log."""
         case = segmenter.prepare(volume)
         self._restore = case.restore
         self.unlike = segmenter.unlike(volume, case)
@@ -183,6 +190,8 @@ class Session:
         self._noted = None
         self._history, self._shown, self._labels, self._frozen = history, shown, shown.labels, frozen
         self._locked = {log: mask for log, mask in self._locked.items() if log == history.log[: len(log)]}
+        for follower in self.followers:
+            follower()
 
     def check(self, *entries: Entry) -> None:
         """Raise InputError for a prompt outside the volume, damaged, or of an unknown class."""
@@ -200,7 +209,7 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes of what is cached; 0 while it is put away. The labels come to a byte a voxel beside it."""
+        """Memory in bytes of what is cached; 0 while it is put away. Labels and :attr:`volume` come beside it."""
         shown = 0 if self._shown is None else self._shown.segmentation.scores.nbytes
         return shown + (0 if self._ready is None else self._ready.nbytes)
 
@@ -239,12 +248,7 @@ class Session:
         votes = np.bincount(self.labels[tuple(places.T)], minlength=len(self.segmenter.class_names))[1:]
         if votes.any():
             return int(votes.argmax()) + 1
-        shown = self._shown or self._result(self.log)[0]
-        scores = shown.segmentation.scores
-        cells = self._restore.to_slices(places)
-        cells[:, 1:] = (cells[:, 1:] + 0.5) / self.segmenter.plan.stem_stride - 0.5
-        d, y, x = np.clip(np.rint(cells).astype(int), 0, np.array(scores.shape)[[0, 2, 3]] - 1).T
-        return int(scores[d, 1:, y, x].float().mean(0).argmax()) + 1
+        return int(self._scores_at(places)[:, 1:].mean(0).argmax()) + 1
 
     def next_to_check(self) -> tuple[int, int] | None:
         """Axis of the file and index of the slice where the network is least sure, away from prompts; None for none.
@@ -262,6 +266,56 @@ class Session:
         start, stop = restore.own(int(doubt.argmax()))
         axis = self.plane
         return axis, restore.file_box((start + stop) // 2, (start + stop) // 2 + 1)[axis].start
+
+    def voxel_to_check(self) -> Voxel:
+        """The middle of the newest prompt, else where the network is least sure on :meth:`next_to_check`'s slice."""
+        prompts = [entry for entry in self.log if not isinstance(entry, Lock)]
+        if prompts:
+            ends = _ends(prompts[-1])
+            i, j, k = ((ends.min(0) + ends.max(0)) // 2).tolist()
+            return i, j, k
+        shape = list(self.geometry.shape)
+        unsure = self.next_to_check()
+        if unsure is None:
+            i, j, k = (n // 2 for n in shape)
+            return i, j, k
+        axis, index = unsure
+        shape[axis] = 1
+        places = np.indices(shape).reshape(3, -1).T
+        places[:, axis] = index
+        crop = self._restore.crop_voxels(places)
+        places = places[((crop >= 0) & (crop < self._restore.size)).all(1)]
+        i, j, k = places[int(torch.special.entr(self._scores_at(places)).sum(1).argmax())].tolist()
+        return i, j, k
+
+    def view(self) -> View:
+        """A widget for a notebook that shows image and labels, takes clicks, and follows this session.
+
+        Raises:
+            InputError: ipyniivue is not installed, or :attr:`volume` was let go of.
+        """
+        try:
+            from s2vnet.infer.notebook import View
+        except ImportError as error:
+            raise InputError("a view in a notebook needs ipyniivue: pip install 's2vnet[notebook]'") from error
+        return View(self)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.geometry.shape))
+        return f"<Session over {size} voxels, {len(self.segmenter.class_names) - 1} classes, {len(self.log)} prompts>"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows of it: three planes through :meth:`voxel_to_check`; nothing without the image.
+
+        https://ipython.readthedocs.io/en/stable/config/integrating.html#custom-methods
+        """
+        if self.volume is None:
+            return None
+        from s2vnet.infer.pictures import as_png, planes
+
+        clicks = [entry for entry in self.log if isinstance(entry, Point)]
+        labels = LabelMap(self.labels, self.geometry)
+        return as_png(planes(self.volume, labels, self.segmenter.class_names, self.voxel_to_check(), clicks))
 
     def save_log(self, path: Path | str) -> None:
         """Write the prompt log as JSON. Raises InputError when the system refuses to."""
@@ -291,6 +345,15 @@ class Session:
             self.show(self._history.move(tuple(content["entries"])))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+
+    def _scores_at(self, places: npt.NDArray[np.intp]) -> torch.Tensor:
+        """Class probabilities (N, K) of the cells nearest to file voxels (N, 3)."""
+        shown = self._shown or self._result(self.log)[0]
+        scores = shown.segmentation.scores
+        cells = self._restore.to_slices(places)
+        cells[:, 1:] = (cells[:, 1:] + 0.5) / self.segmenter.plan.stem_stride - 0.5
+        d, y, x = np.clip(np.rint(cells).astype(int), 0, np.array(scores.shape)[[0, 2, 3]] - 1).T
+        return scores[d, :, y, x].float().clamp(0, 1)
 
     def _check(self, entry: Entry) -> None:
         names = self.segmenter.class_names

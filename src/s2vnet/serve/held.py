@@ -356,6 +356,7 @@ class Held:
                 self._sent = np.zeros(volume.geometry.shape, np.uint8)
             self._tell_state()
             session = Session(self._segmenter, volume, progress, self._show)
+        session.volume = None  # its file has it
         with self._lock:
             self._session, self._progress = session, 1.0
             fitting = session.fitting(self._wanted.log)

@@ -119,6 +119,15 @@ def _forms_agree(image: Any) -> bool:
 
 def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
     """Write ``data`` (F, I, J, K); NIfTI-2 only where an axis is too long for NIfTI-1."""
+    _made(data, geometry).to_filename(path)
+
+
+def to_bytes(data: npt.NDArray[Any], geometry: Geometry) -> bytes:
+    """A ``.nii.gz`` of ``data`` (F, I, J, K), as :func:`write` would make it but packed in haste."""
+    return gzip.compress(_made(data, geometry).to_bytes(), compresslevel=1)
+
+
+def _made(data: npt.NDArray[Any], geometry: Geometry) -> Any:
     import nibabel as nib
 
     frames = data[0] if len(data) == 1 else np.moveaxis(data, 0, -1)
@@ -133,4 +142,4 @@ def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
         image.set_qform(None, 0)  # a quaternion holds no shear
     if not geometry.same_grid(Geometry(geometry.shape, image.affine)):
         image.set_sform(geometry.affine, 1)  # the only form that holds any affine
-    image.to_filename(path)
+    return image
