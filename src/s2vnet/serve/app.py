@@ -43,6 +43,7 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
         tending = asyncio.create_task(_tend(store))
         yield
         tending.cancel()
+        await anyio.to_thread.run_sync(app.state.monailabel.close)
         store.close()
 
     app = FastAPI(title="s2vnet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
