@@ -210,7 +210,7 @@ class Trainer:
         """Prepare, train, and write down how it ended."""
         try:
             task = self._read(folder)
-            self._prepare(folder / DATASET, scans)
+            self._prepare(folder, scans)
             command = [sys.executable, "-m", "s2vnet", "train", str(folder / DATASET), "-o", str(folder / RUN)]
             command += ["--resume", *task.options]
             if "--init" in task.options:  # its weights fit its own plan
@@ -235,14 +235,16 @@ class Trainer:
                 self._process = None
                 self._mark(folder, ERROR, str(error) or "not enough memory")
 
-    def _prepare(self, dataset: Path, scans: Sequence[LabelledScan]) -> None:
+    def _prepare(self, folder: Path, scans: Sequence[LabelledScan]) -> None:
         """The dataset in nnU-Net's layout: links where they do, else files of their own. Written once."""
+        dataset, plan = folder / DATASET, self._segmenter.plan
         if (dataset / "dataset.json").exists():
             return
-        plan = self._segmenter.plan
         for part in ("imagesTr", "labelsTr"):
             (dataset / part).mkdir(parents=True, exist_ok=True)
         for number, scan in enumerate(scans):
+            if self._read(folder).status == STOPPED:
+                return
             targets = [dataset / "imagesTr" / f"{number:04d}_{c:04d}{ENDING}" for c in range(len(plan.channels))]
             _place(scan.image, targets)
             shutil.copyfile(scan.labels, dataset / "labelsTr" / f"{number:04d}{ENDING}")
