@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -46,6 +47,8 @@ def test_the_token_is_not_shown(settings: Callable[..., Settings]) -> None:
         ({"cookie": ";;=\x7f"}, "", 401),
         ({"authorization": f"Bearer {TOKEN}"}, "", 200),
         ({"authorization": f"bearer {TOKEN}"}, "", 200),
+        ({"authorization": "Basic " + b64encode(b"x:wrong").decode()}, "", 401),
+        ({"authorization": "Basic " + b64encode(f"x:{TOKEN}".encode()).decode()}, "", 200),
         ({}, f"?token={TOKEN}", 200),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import json
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from fastapi.testclient import TestClient
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.types import Point
-from s2vnet.volume.files import read_image, read_labels, write_labels
+from s2vnet.volume.files import read_image, read_labels, write_image, write_labels
 from s2vnet.volume.geometry import LabelMap, Volume
 
 LIMIT = "----------lImIt_of_THE_fIle_eW_$"
@@ -171,10 +172,114 @@ def test_a_scan_comes_back_as_it_is(client: TestClient, data: Path) -> None:
     assert client.get(f"/monailabel/datastore/image?image={sent}").content == answer.content
 
 
-def test_nothing_is_trained_here(client: TestClient) -> None:
+def test_the_least_sure_scan_comes_first_and_is_kept(
+    serve: Callable[..., TestClient], segmenter: Segmenter, tmp_path: Path, bordered: Volume
+) -> None:
+    """Whichever that is: the entropy of every scan, by definition, from a session of one's own."""
+    data, doubts = tmp_path / "scans", {}
+    data.mkdir()
+    for name, part in (("a.nii.gz", bordered.data[..., ::-1]), ("b.nii.gz", bordered.data * 0.2), ("c.nii.gz", None)):
+        if part is None:
+            (data / name).write_bytes(b"no scan")
+            continue
+        write_image(data / name, Volume(np.ascontiguousarray(part), bordered.geometry))
+        scores = Session(segmenter, read_image(data / name))._shown.segmentation.scores.double()  # type: ignore[union-attr]
+        doubts[name] = float(-(scores * scores.clamp_min(1e-12).log()).sum(1).mean())
+    client = serve(data=data)
+    assert "uncertainty" in client.get("/monailabel/info/").json()["strategies"]
+    assert (
+        client.post("/monailabel/activelearning/uncertainty", json={}).json()["id"] == "a.nii.gz"
+    )  # none is known yet
+    pool = client.app.state.monailabel  # type: ignore[attr-defined]
+    pool.doubts.wait(60)
+    assert pool.doubts.of(["a.nii.gz", "b.nii.gz", "c.nii.gz"]) == pytest.approx(doubts, rel=1e-3)
+    least_sure = max(doubts, key=lambda name: doubts[name])
+    for asked in (client, serve(data=data)):
+        assert asked.post("/monailabel/activelearning/uncertainty", json={}).json()["id"] == least_sure
+        assert asked.app.state.monailabel.doubts._thread is None  # type: ignore[attr-defined]
+    assert ".nii" not in (tmp_path / "state" / "doubts.json").read_text()
+    write_image(data / "a.nii.gz", bordered)
+    assert set(pool.doubts.of(["a.nii.gz", "b.nii.gz"])) == {"b.nii.gz"}  # another file now
+
+
+def save_final(client: TestClient, folder: Path, phantoms: list[tuple[Volume, LabelMap]]) -> None:
+    """Scans with labels, as a client saves them."""
+    for number, (volume, labels) in enumerate(phantoms):
+        name = f"Doe {number}.nii.gz" if number else "Doe 0.mha"
+        write_image(folder / name, volume)
+        write_labels(folder.parent / "final.nii.gz", labels)
+        form = slicer_form({"params": "{}"}, {"label": ("f.nii.gz", (folder.parent / "final.nii.gz").read_bytes())})
+        assert client.put(f"/monailabel/datastore/label?image={name}&tag=final", **form).status_code == 200
+
+
+def wait_for(client: TestClient, until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The training once it stands so."""
+    for _ in range(1200):
+        task: dict[str, Any] = client.get("/monailabel/train/").json()
+        if until(task):
+            return task
+        time.sleep(0.1)
+    raise AssertionError(task)
+
+
+def test_labelled_scans_are_trained_on_stopped_and_gone_on_with(
+    serve: Callable[..., TestClient], make_phantom: Callable[..., tuple[Volume, LabelMap]], tmp_path: Path
+) -> None:
+    data, params = tmp_path / "scans", {"max_epochs": 12, "steps_per_epoch": 1, "train_batch_size": 1, "name": "x"}
+    data.mkdir()
+    client = serve(data=data)
     assert client.get("/monailabel/train/?check_if_running=true").status_code == 404
-    assert client.post("/monailabel/train/clicks", json={}).status_code == 501
-    assert client.get("/monailabel/logs/").text == ""
+    assert client.get("/monailabel/info/").json()["trainers"]["s2vnet"]["config"]["max_epochs"] == 48
+    save_final(client, data, [make_phantom(seed=seed) for seed in range(4)])
+    refused = client.post("/monailabel/train/s2vnet", json=params)
+    assert (refused.status_code, "training needs 5" in refused.json()["detail"]) == (422, True)
+    save_final(client, data, [make_phantom(seed=seed) for seed in range(5)])
+    assert "setting epochs" in client.post("/monailabel/train/s2vnet", json={"max_epochs": 0}).json()["detail"]
+    task = client.post("/monailabel/train/s2vnet", json=params).json()
+    assert client.post("/monailabel/train/s2vnet", json=params).status_code == 429
+    wait_for(client, lambda task: "epoch" in task["details"][0])
+    assert client.get("/monailabel/train/?check_if_running=true").json()["status"] == "RUNNING"
+    stopped = client.delete("/monailabel/train/").json()
+    assert (stopped["id"], stopped["status"]) == (task["id"], "STOPPED")
+    assert client.delete("/monailabel/train/").json() is None
+    assert client.get("/monailabel/train/?check_if_running=true").status_code == 404
+
+    (folder,) = (tmp_path / "state" / "training").iterdir()
+    before = json.loads((folder / "run" / "history.json").read_text())
+    assert 0 < len(before) < 12
+    assert (folder / "run" / "checkpoint.pt").exists()
+    client = serve(data=data)  # as after a restart
+    assert client.get("/monailabel/train/").json()["status"] == "STOPPED"
+    again = client.post("/monailabel/train/", json={"s2vnet": params}).json()["s2vnet"]["result"]
+    assert again["id"] == task["id"]
+    done = wait_for(client, lambda task: task["status"] not in ("SUBMITTED", "RUNNING"))
+    assert done["status"] == "DONE", client.get("/monailabel/logs/").text
+    after = json.loads((folder / "run" / "history.json").read_text())
+    assert [row["loss"] for row in after[: len(before)]] == [row["loss"] for row in before]
+    assert client.get("/monailabel/info/").json()["train_stats"]["s2vnet"]["epoch"] == 12
+    run = Path(done["result"].split("serve -m ")[1])
+    trained = Segmenter.from_pretrained(run, device="cpu")
+    assert trained.class_names == {0: "background", 1: "left part", 2: "right"}
+    assert len(list((run.parent / "dataset" / "imagesTr").iterdir())) == 5
+    shown = client.get("/monailabel/logs/").text + str([path.name for path in run.parent.rglob("*")])
+    assert "Doe" not in shown
+    another = client.post("/monailabel/train/s2vnet", json=params).json()  # what is done is done
+    assert another["id"] != task["id"]
+    assert client.delete("/monailabel/train/").json()["status"] == "STOPPED"
+    assert [task["status"] for task in client.get("/monailabel/train/?all=true").json()] == ["DONE", "STOPPED"]
+
+
+def test_what_fails_in_training_is_said(
+    serve: Callable[..., TestClient], make_phantom: Callable[..., tuple[Volume, LabelMap]], tmp_path: Path
+) -> None:
+    (tmp_path / "scans").mkdir()
+    client = serve(data=tmp_path / "scans")
+    unknown = [(volume, LabelMap(labels.data * 3, labels.geometry)) for volume, labels in [make_phantom()] * 5]
+    save_final(client, tmp_path / "scans", unknown)
+    client.post("/monailabel/train/s2vnet", json={})
+    task = wait_for(client, lambda task: task["status"] not in ("SUBMITTED", "RUNNING"))
+    assert task["status"] == "ERROR"
+    assert "label values [3, 6] are not in dataset.json" in task["details"][-1]
 
 
 @pytest.mark.parametrize(

@@ -250,13 +250,19 @@ class Session:
             return int(votes.argmax()) + 1
         return int(self._scores_at(places)[:, 1:].mean(0).argmax()) + 1
 
+    def doubt(self) -> npt.NDArray[np.float32]:
+        """How unsure the network is on each of its slices: mean entropy of the class probabilities, nats."""
+        shown = self._shown or self._result(self.log)[0]
+        entropy = torch.special.entr(shown.segmentation.scores.float().clamp(0, 1)).sum(1)
+        found: npt.NDArray[np.float32] = entropy.mean((1, 2)).cpu().numpy()
+        return found
+
     def next_to_check(self) -> tuple[int, int] | None:
         """Axis of the file and index of the slice where the network is least sure, away from prompts; None for none.
 
-        Unsure is the entropy of the class probabilities, summed over the slice.
+        Unsure is as :meth:`doubt` says.
         """
-        restore, shown = self._restore, self._shown or self._result(self.log)[0]
-        doubt = torch.special.entr(shown.segmentation.scores.float().clamp(0, 1)).sum((1, 2, 3)).cpu().numpy()
+        restore, doubt = self._restore, self.doubt()
         for entry in self.log:
             if not isinstance(entry, Lock):
                 d = np.rint(restore.to_slices(prompt_voxels(entry))[:, 0]).astype(int)

@@ -18,7 +18,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from s2vnet import __version__
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.serve import api, guard, monailabel, nninteractive
+from s2vnet.serve import api, guard, itksnap, monailabel, nninteractive
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.store import Full, Store
 from s2vnet.types import InputError
@@ -43,6 +43,7 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
         tending = asyncio.create_task(_tend(store))
         yield
         tending.cancel()
+        await anyio.to_thread.run_sync(app.state.monailabel.close)
         store.close()
 
     app = FastAPI(title="s2vnet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -52,10 +53,12 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
     app.add_exception_handler(RequestValidationError, _unreadable)
     app.state.nninteractive = nninteractive.Leases(store)
     app.state.monailabel = monailabel.Pool(store)
+    app.state.itksnap = itksnap.Clients(store)
     app.include_router(api.router)
     app.include_router(monailabel.router)
     for address in ("", "/{label}", "/{label}/{axes}"):
         app.include_router(nninteractive.router, prefix=f"/nninteractive{address}")
+    app.include_router(itksnap.router)
     app.add_api_route("/healthz", _health, include_in_schema=False)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/", GZipMiddleware(StaticFiles(directory=VIEWER), compresslevel=6), name="viewer")

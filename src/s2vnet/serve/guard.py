@@ -6,6 +6,7 @@ A page from elsewhere that a browser has open must not reach the server (by its 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hmac
 from collections.abc import Mapping
@@ -97,8 +98,11 @@ def cookie_name(port: int | None) -> str:
 
 def _given_tokens(headers: Mapping[str, str], cookie: str, query: str) -> list[str]:
     """What a request gives as token: header, cookie and query."""
-    kind, _, bearer = headers.get("authorization", "").partition(" ")
-    found = [bearer.strip()] if kind.lower() == "bearer" else []
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    found = [given.strip()] if kind.lower() == "bearer" else []
+    if kind.lower() == "basic":  # libcurl's for http://any:TOKEN@host: all that ITK-SNAP can send
+        with contextlib.suppress(ValueError):
+            found.append(base64.b64decode(given, validate=True).decode().partition(":")[2])
     with contextlib.suppress(CookieError):
         found += [crumb.value for name, crumb in SimpleCookie(headers.get("cookie", "")).items() if name == cookie]
     return [*found, *parse_qs(query).get("token", [])]

@@ -162,11 +162,7 @@ class Held:
 
     def read(self) -> Volume:
         """The image. Raises InputError when its file is not readable, or has more voxels than the server opens."""
-        with series_folder(self.path) as path:  # an archive is unpacked once
-            voxels, most = math.prod(read_geometry(path).shape), self._max_voxels
-            if voxels > most:
-                raise InputError(f"{voxels} voxels, more than the {most} that this server opens; crop the scan")
-            return read_image(path, frames_as_channels=len(self._segmenter.plan.channels) > 1)
+        return read_scan(self.path, len(self._segmenter.plan.channels), self._max_voxels)
 
     def state(self) -> State:
         """How it stands now."""
@@ -448,3 +444,12 @@ class Held:
             self._error, self._working = why, False
             self._done.notify_all()
         self._tell_state()
+
+
+def read_scan(path: Path, channels: int, most: int) -> Volume:
+    """An image for a model of so many channels. Raises InputError when it is not readable, or of too many voxels."""
+    with series_folder(path) as found:  # an archive is unpacked once
+        voxels = math.prod(read_geometry(found).shape)
+        if voxels > most:
+            raise InputError(f"{voxels} voxels, more than the {most} that this server opens; crop the scan")
+        return read_image(found, frames_as_channels=channels > 1)

@@ -27,9 +27,11 @@ from pydantic import BaseModel, ConfigDict
 from s2vnet import __version__
 from s2vnet.infer.outputs import write_result
 from s2vnet.serve.api import WAIT_S, AStore, file_of
+from s2vnet.serve.doubts import Doubts
 from s2vnet.serve.held import Held
 from s2vnet.serve.schemas import MOST_ENTRIES, Scan
 from s2vnet.serve.store import Store
+from s2vnet.serve.training import LabelledScan, Trainer
 from s2vnet.types import InputError, Point
 from s2vnet.volume.files import read_geometry, read_labels, write_labels
 from s2vnet.volume.geometry import LabelMap
@@ -38,7 +40,13 @@ AUTOMATIC, CLICKS = "automatic", "clicks"
 LABEL_ENDING = ".nii.gz"
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 TAGS = ("final", "original")
-STRATEGIES = {"first": "first scan without a final label", "random": "a random one of them"}
+UNCERTAINTY = "uncertainty"
+STRATEGIES = {
+    "first": "first scan without a final label",
+    "random": "a random one of them",
+    UNCERTAINTY: "the one of them that the network is least sure of, so far as it has seen them",
+}
+TRAINER = "s2vnet"
 OPTIONS = {
     *(
         "client_id",
@@ -69,7 +77,10 @@ class Pool:
     """A session per scan, and who works with it: answers to requests that tell everything never mix."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.labels = store, Labels(store.settings.state / "labels")
+        settings = store.settings
+        self.store, self.labels = store, Labels(settings.state / "labels")
+        self.doubts = Doubts(store)
+        self.trainer = Trainer(settings.state / "training", store.segmenter, settings.model, settings.device)
         self.uploads: dict[str, tuple[Scan, float]] = {}
         """Scans that were sent for a session, and when they were last asked for."""
         self._lock = threading.Lock()
@@ -94,6 +105,16 @@ class Pool:
                 if held.state().status == "failed":
                     self.forget(scan)
                 raise
+
+    def labelled(self) -> list[LabelledScan]:
+        """Scans in the data folder that have a final label."""
+        scans = [scan.id for scan in self.store.scans.listed() if "final" in self.labels.tags(scan.id)]
+        return [LabelledScan(self.store.scans.find(scan), self.labels.path("final", scan)) for scan in scans]
+
+    def close(self) -> None:
+        """End what goes on in the background."""
+        self.doubts.close()
+        self.trainer.close()
 
     def forget(self, scan: str) -> None:
         """End the session of a scan."""
@@ -147,10 +168,10 @@ def info(store: AStore, pool: APool) -> dict[str, Any]:
             AUTOMATIC: {"type": "segmentation", "description": "all classes", **common},
             CLICKS: {"type": "deepedit", "description": "all classes, corrected by clicks", **common},
         },
-        "trainers": {},
+        "trainers": {TRAINER: {"description": "all classes, from this model on", "config": pool.trainer.settings}},
         "strategies": {name: {"description": text} for name, text in STRATEGIES.items()},
         "scoring": {},
-        "train_stats": {},
+        "train_stats": {TRAINER: trained} if (trained := pool.trainer.statistics()) else {},
         "datastore": _statistics(pool),
     }
 
@@ -328,6 +349,8 @@ def next_sample(pool: APool, strategy: str, asked: Asked | None = None) -> dict[
     if not open_ones:
         return {}
     chosen = random.choice(open_ones) if strategy == "random" else open_ones[0]
+    if strategy == UNCERTAINTY and (doubts := pool.doubts.of([scan.id for scan in open_ones])):
+        chosen = max(open_ones, key=lambda scan: doubts.get(scan.id, -1.0))
     return {"id": chosen.id, "name": Path(chosen.name).name, "path": "", "ts": 0, "checksum": ""}
 
 
@@ -338,30 +361,43 @@ def model_info(store: AStore, model: Literal["automatic", "clicks"]) -> dict[str
 
 
 @router.get("/train/")
-def train_status() -> Response:
-    """Never at work: clients take another status than 200 as that."""
-    raise HTTPException(404, "nothing is being trained; `s2vnet train` does that")
+def train_status(pool: APool, all: bool = False, check_if_running: bool = False) -> Any:
+    """How the last training stands, or every one. Clients take another status than 200 as that there is none."""
+    found = pool.trainer.newest()
+    if found is None or (check_if_running and not pool.trainer.running):
+        raise HTTPException(404, "nothing is being trained")
+    return pool.trainer.all() if all else found
 
 
 @router.post("/train/{model}")
+def train_start(
+    pool: APool, model: Literal["s2vnet", "automatic", "clicks"], params: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train on all scans that have a final label, in the background, starting from this server's model."""
+    if pool.trainer.running:
+        raise HTTPException(429, "a training is at work already; stop it, or wait for its end")
+    return pool.trainer.start(params or {}, pool.labelled())
+
+
 @router.post("/train/")
-def train_start() -> Response:
-    """Training takes hours and a dataset with folds: the command line is the place for it."""
-    raise HTTPException(
-        501, "this server does not train; `s2vnet train` does, and `serve -m RUN` takes what comes of it"
-    )
+def train_start_all(pool: APool, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The same, with parameters for each of the models."""
+    own = (params or {}).get(TRAINER, params or {})
+    if not isinstance(own, dict):
+        raise InputError(f"parameters of {TRAINER} are no JSON object")
+    return {TRAINER: {"result": train_start(pool, "s2vnet", own), "detail": None}}
 
 
 @router.delete("/train/")
-def train_stop() -> dict[str, Any]:
-    """There is nothing to stop."""
-    return {}
+def train_stop(pool: APool) -> dict[str, Any] | None:
+    """Stop at the end of the step; what has been learned stays, and the same request goes on with it."""
+    return pool.trainer.stop()
 
 
 @router.get("/logs/")
-def logs() -> Response:
-    """Nothing of what one client does is told to another."""
-    return PlainTextResponse("")
+def logs(pool: APool) -> Response:
+    """What the last training wrote; nothing of what one client does is told to another."""
+    return PlainTextResponse(pool.trainer.log())
 
 
 @router.get("/auth/")

@@ -22,18 +22,17 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, Field
 
 from s2vnet.serve.api import WAIT_S, AStore
+from s2vnet.serve.drawn import entry_of, voxels_of
 from s2vnet.serve.held import Held
 from s2vnet.serve.packed import pack, unpack
 from s2vnet.serve.schemas import Add, Step
 from s2vnet.serve.store import Full, Store
-from s2vnet.types import Box, Entry, InputError, Mask, Point, Scribble, Voxel
+from s2vnet.types import Box, Entry, InputError, Point, Voxel
 from s2vnet.volume.files import write_image
 from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
 
 LIVENESS_S = 60.0
 """A client that says nothing for so long is dead; living ones send heartbeats."""
-SCRIBBLE_VOXELS = 20_000
-"""More than these are taken as a mask."""
 SIMPLEITK = "SPL"
 CAPABILITIES = {
     "supported_interactions": dict.fromkeys(("points", "bbox2d", "bbox3d", "scribble", "lasso"), True),
@@ -384,21 +383,13 @@ def _mask(store: Store, lease: Lease, body: bytes, meta: dict[str, Any], scribbl
         start = np.array([int(low) for low, _ in box] if box else [0, 0, 0])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("include_interaction and interaction_bbox have to come in X-Meta") from error
-    inside = np.argwhere(crop) + start
-    if not len(inside):
-        raise InputError("the drawing holds no voxel")
+    inside = voxels_of(crop, start)
 
-    def drawn(class_id: int) -> Entry:
-        if scribble and len(inside) <= SCRIBBLE_VOXELS:
-            return Scribble(class_id=class_id, positive=positive, voxels=tuple(map(tuple, inside.tolist())))
-        if (start < 0).any() or (start + crop.shape > lease.shown.shape).any():
-            raise InputError("the drawing reaches outside the volume")
-        whole = np.zeros(lease.shown.shape, bool)
-        whole[tuple(inside.T)] = True
-        return Mask.from_array(whole, class_id, positive)
+    def entry(class_id: int) -> Entry:
+        return entry_of(inside, lease.shown.shape, class_id, positive, scribble)
 
     with lease.lock:
-        return lease.interact(drawn, lambda: inside, bool(meta.get("run_prediction", True)))
+        return lease.interact(entry, lambda: inside, bool(meta.get("run_prediction", True)))
 
 
 def _meta(request: Request) -> dict[str, Any]:

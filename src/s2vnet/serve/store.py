@@ -45,7 +45,7 @@ class Store:
             raise InputError(f"cannot make {settings.state}: {error.strerror}; choose a writable folder") from error
         for left in self._folder.glob(f"*/{CACHED}"):  # of a server that was killed
             left.unlink(missing_ok=True)
-        self._turns = Turns()
+        self.turns = Turns()
         self._lock = threading.RLock()
         self._held: dict[str, Held] = {}
 
@@ -142,7 +142,7 @@ class Store:
 
     @property
     def _common(self) -> tuple[Segmenter, Turns, int]:
-        return self.segmenter, self._turns, self.settings.max_voxels
+        return self.segmenter, self.turns, self.settings.max_voxels
 
     def _let_go(self, name: str, held: Held) -> None:
         """Forget a session in memory; its record stays."""

@@ -1,4 +1,4 @@
-"""Who computes now: one at a time, clicks before encoding, and otherwise in turn.
+"""Who computes now: one at a time, clicks before encoding, that before scoring, and otherwise in turn.
 
 A processor's cores serve one network best when they serve it alone. So every session works in a thread of its own but
 computes only in its turn, and offers its turn after every slice.
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-CLICK, ENCODING = 0, 1
+CLICK, ENCODING, SCORING = 0, 1, 2
 """Urgency; the smaller goes first."""
 
 
