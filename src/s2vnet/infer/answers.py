@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from s2vnet.data.preprocess import Restore
 from s2vnet.infer.engine import Sweep, VolumeEngine, combine
@@ -49,9 +48,12 @@ class Answers:
     def __init__(self, segmenter: Segmenter, restore: Restore, engine: VolumeEngine) -> None:
         self.segmenter, self.engine = segmenter, engine
         self._restore = restore
-        self._scores = combine(engine.automatic, 0, engine.depth).half()
-        self._winner = winner_of(self._scores) if segmenter.plan.smallest_part else None
-        self._strays = None if self._winner is None else find_strays(self._winner, segmenter.plan.smallest_part, {})
+        scores, share = combine(engine.automatic, 0, engine.depth).half(), segmenter.plan.smallest_part
+        self._winner = winner_of(scores) if share else None
+        self._strays = None if self._winner is None else find_strays(self._winner, share, {})
+        self._scores = scores
+        if self._winner is not None and self._strays is not None:
+            self._scores = without_strays(scores, self._winner, self._strays)
         self._stack = self._segmentation((), self._drawing(()))[0].label_slices(0, restore.size[0])
 
     @property
@@ -157,38 +159,35 @@ class Answers:
         """The network's answer to prompts, which of its slices may differ from the automatic ones, and its sweeps."""
         sweeps = self.engine.prompted(drawing, watch)
         spans = [s.changed for s in sweeps if drawing]
-        span = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
-        start, stop = span
+        start, stop = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
+        changed = combine(sweeps, start, stop).half() if stop > start else self._scores[:0]
+        if strokes and self._winner is not None and self._strays is not None:
+            winner = self._winner.copy()
+            winner[start:stop] = winner_of(changed)
+            strays = find_strays(winner, self.segmenter.plan.smallest_part, _named(strokes))
+            start, stop = self._reached(strays, start, stop)
+            if stop - start > len(changed):
+                changed = combine(sweeps, start, stop).half()
+            changed = without_strays(changed, winner[start:stop], strays[start:stop])
         scores = self._scores
         if stop > start:
             scores = scores.clone()
-            scores[start:stop] = combine(sweeps, start, stop).half()
-        scores, span = self._tidied(scores, strokes, span)
-        return Segmentation(self._restore, scores, self.segmenter.class_names), span, sweeps
+            scores[start:stop] = changed
+        return Segmentation(self._restore, scores, self.segmenter.class_names), (start, stop), sweeps
+
+    def _reached(self, strays: npt.NDArray[np.uint8], start: int, stop: int) -> tuple[int, int]:
+        """Slices start..stop and those whose strays are others than without prompts.
+
+        For a prompt can make a part far away the largest of its class, or no longer that.
+        """
+        others = np.flatnonzero((strays != self._strays).any((1, 2))).tolist()
+        ends = [*others[:1], *others[-1:], *([start, stop - 1] if stop > start else [])]
+        return (min(ends), max(ends) + 1) if ends else (0, 0)
 
     def _drawing(self, strokes: Sequence[Stroke]) -> Drawing:
         engine = self.engine
         reach = engine.model.config.prompt_reach
         return Drawing(strokes, engine.depth, len(self.segmenter.class_names), engine.size, reach)
-
-    def _tidied(
-        self, scores: Tensor, strokes: Sequence[Stroke], span: tuple[int, int]
-    ) -> tuple[Tensor, tuple[int, int]]:
-        """Scores without strays; the span then takes in the slices whose strays are others than without prompts.
-
-        For a prompt can make a part far away the largest of its class, or no longer that.
-        """
-        if self._winner is None or self._strays is None:
-            return scores, span
-        (start, stop), winner, strays = span, self._winner.copy(), self._strays
-        winner[start:stop] = winner_of(scores[start:stop])
-        if strokes:
-            strays = find_strays(winner, self.segmenter.plan.smallest_part, _named(strokes))
-            changed = np.flatnonzero((strays != self._strays).any((1, 2))).tolist()
-            ends = [*changed[:1], *changed[-1:], *([start, stop - 1] if stop > start else [])]
-            if ends:
-                span = min(ends), max(ends) + 1
-        return without_strays(scores, winner, strays), span
 
     def _stroke(self, prompt: Prompt) -> Stroke | None:
         """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
