@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -513,3 +514,25 @@ def test_one_of_several_series_is_chosen_by_number(
         assert main("view", study, "-m", model, "--series", number, *state) == (0, [])
         assert served == [automatic.geometry.shape[2]]
     assert depths == {4, 6}
+
+
+def test_view_opens_the_page_of_its_one_scan(
+    main: Main, image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from s2vnet.serve.app import create_app
+    from s2vnet.serve.settings import Settings
+
+    opened: list[str] = []
+
+    def serve(settings: Settings, started: Any) -> None:
+        application = create_app(settings)
+        started("http://127.0.0.1:1/", application)
+        name = opened[-1].partition("#")[2]
+        assert application.state.store.get(name).wait(60).geometry.shape == read_image(image).geometry.shape
+        application.state.store.close()
+
+    monkeypatch.setattr("s2vnet.serve.app.viewer_hint", lambda: None)
+    monkeypatch.setattr("s2vnet.serve.run.run", serve)
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert main("view", image, "-m", model, "--state", tmp_path / "state")[0] == 0
+    assert opened[0].startswith("http://127.0.0.1:1/?token=")

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s2vnet.console import key_values, refuse, settings_of
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from s2vnet.serve.store import Store
 
 Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -48,11 +53,12 @@ def view(
         refuse("--series needs the scan that it is of")
     values = {"model": model, "port": port, "token": token, "device": device, "state": _state(state)}
 
-    def started(address: str) -> None:
-        typer.echo(f"{address}?token={token}")
+    def started(address: str, application: FastAPI) -> None:
+        page = f"{address}?token={token}{_only_scan(application)}"
+        typer.echo(page)
         typer.echo("Ctrl+C ends it; what was asked for is kept", err=True)
         if browser:
-            webbrowser.open(f"{address}?token={token}")
+            webbrowser.open(page)
 
     with chosen_series(scan or Path(), series) as data:
         run(settings_of(Settings, {**values, "data": scan and data}), started)
@@ -86,7 +92,14 @@ def serve(
 
     values = {"model": model, "data": data, "host": host, "port": port, "token": token, "device": device}
     chosen = settings_of(Settings, {**values, "state": _state(state), **key_values(settings)})
-    run(chosen, lambda address: typer.echo(f"serving {model} at {address}"), tls_certificate, tls_key)
+    run(chosen, lambda address, _: typer.echo(f"serving {model} at {address}"), tls_certificate, tls_key)
+
+
+def _only_scan(application: FastAPI) -> str:
+    """Where there is one scan, the page's address ends with its session, which is at work before a browser is there."""
+    store: Store = application.state.store
+    scans = store.scans.listed()
+    return f"#{store.open(scans[0].id).name}" if len(scans) == 1 else ""
 
 
 def _require_serve() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from s2vnet.serve.app import create_app
 from s2vnet.serve.guard import MOST_BYTES_ASKED
@@ -19,7 +20,7 @@ GRACE_S = 3
 
 def run(
     settings: Settings,
-    started: Callable[[str], None],
+    started: Callable[[str, FastAPI], None],
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> None:
@@ -27,15 +28,16 @@ def run(
 
     Args:
         settings: of the server.
-        started: told of the address when clients can connect.
+        started: told of the address when clients can connect, and of the application.
         certificate, key: PEM files for TLS.
 
     Raises:
         CheckpointError: no such model.
         InputError: the address is taken or not of this machine, or a folder or certificate cannot be used.
     """
+    application = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        application,
         log_level="warning",
         access_log=False,  # addresses hold session names, and the token once
         server_header=False,
@@ -57,5 +59,5 @@ def run(
             raise InputError(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); --port") from error
         listening.listen()
         name = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
-        started(f"http{'s' if certificate else ''}://{name}:{listening.getsockname()[1]}/")
+        started(f"http{'s' if certificate else ''}://{name}:{listening.getsockname()[1]}/", application)
         uvicorn.Server(config).run(sockets=[listening])
