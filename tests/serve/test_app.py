@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from fastapi.testclient import TestClient
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.serve.schemas import unpack_block
+from s2vnet.serve.turns import CLICK as URGENT
 from s2vnet.types import Entry, Lock, Mask, Point
 from s2vnet.volume.files import read_image, read_labels
 from s2vnet.volume.geometry import Volume
@@ -327,3 +330,26 @@ def test_an_archive_of_a_series_is_a_scan(
     sent = client.post("/api/scans", files={"file": ("x.zip", (tmp_path / "series.zip").read_bytes())}).json()
     own = Session(segmenter, read_image(series))
     np.testing.assert_array_equal(labels_of(client, opened(client, sent["id"]), tmp_path), own.labels)
+
+
+def test_those_who_wait_keep_nobody_else_waiting(client: TestClient) -> None:
+    name, waiting = opened(client), 60
+    app: Any = client.app
+    held = app.state.store.get(name)
+    claimed = client.post("/nninteractive/claim").json()["lease_token"]
+    lease = app.state.nninteractive.get(claimed)
+    lease.begin(held, (18, 20, 13))
+    lease.class_id, lease.taken = 1, 1
+    asked = [lambda what=what: client.get(f"/api/sessions/{name}/{what}") for what in ("labels", "log", "suggestion")]
+    asked.append(lambda: client.post("/monailabel/infer/automatic?image=more/two.nii.gz&output=json"))
+    asked.append(lambda: client.post("/nninteractive/predict", headers={"x-lease-token": claimed}))
+    with ThreadPoolExecutor(waiting) as threads:
+        with app.state.store._turns.turn(URGENT):  # nothing can be opened meanwhile
+            answers = [threads.submit(asked[n % len(asked)]) for n in range(waiting)]
+            time.sleep(0.5)
+            start = time.monotonic()
+            for path in ("/healthz", "/api/info", "/api/scans", f"/api/sessions/{name}"):
+                assert client.get(path).status_code == 200
+            assert time.monotonic() - start < 2
+            assert not any(answer.done() for answer in answers)
+        assert {answer.result(60).status_code for answer in answers} == {200}

@@ -24,8 +24,6 @@ from s2vnet.serve.store import Store
 from s2vnet.types import InputError
 from s2vnet.volume.files import write_image, write_labels
 
-WAIT_S = 600.0
-"""Longest that a request for finished labels waits."""
 MOST_MESSAGES = 10_000
 """Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
 FORMATS = ("nii.gz", "nrrd", "mha")
@@ -121,30 +119,40 @@ def step(held: ASession, operation: Step) -> State:
 
 
 @router.get("/sessions/{name}/image", response_class=FileResponse)
-def image(held: ASession) -> Response:
+async def image(held: ASession) -> Response:
     """The image as the server reads it, as NIfTI."""
-    return file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+    return await held.image_line.run(
+        lambda _: file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+    )
 
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)
-def labels(held: ASession, format: str = "nii.gz") -> Response:
+async def labels(held: ASession, format: str = "nii.gz") -> Response:
     """Labels with everything in them that was asked for, on exactly the image's grid; waits for them."""
     if format not in FORMATS:
         raise InputError(f"no format {format!r}; choose one of {', '.join(FORMATS)}")
-    found = held.use(lambda session: session.result, WAIT_S)
-    return file_of(held.name, format, lambda path: write_labels(path, found))
+
+    def written(seconds: float) -> Response:
+        found = held.use(lambda session: session.result, seconds)
+        return file_of(held.name, format, lambda path: write_labels(path, found))
+
+    return await held.line.run(written)
 
 
 @router.get("/sessions/{name}/log", response_class=FileResponse)
-def log(held: ASession) -> Response:
+async def log(held: ASession) -> Response:
     """The prompt log, as `s2vnet interact --log` reads and writes it."""
-    return file_of(held.name, "json", lambda path: held.use(lambda session: session.save_log(path), WAIT_S))
+
+    def written(seconds: float) -> Response:
+        return file_of(held.name, "json", lambda path: held.use(lambda session: session.save_log(path), seconds))
+
+    return await held.line.run(written)
 
 
 @router.get("/sessions/{name}/suggestion")
-def suggestion(held: ASession) -> Suggestion | None:
+async def suggestion(held: ASession) -> Suggestion | None:
     """The slice where the network is least sure, away from prompts; null where there is none."""
-    found = held.use(lambda session: session.next_to_check(), WAIT_S)
+    found = await held.line.run(lambda seconds: held.use(lambda session: session.next_to_check(), seconds))
     return None if found is None else Suggestion(axis=found[0], index=found[1])
 
 

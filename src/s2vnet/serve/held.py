@@ -24,6 +24,7 @@ from s2vnet.atomic import replacing
 from s2vnet.infer.history import History, Log
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session, extent
+from s2vnet.serve.lines import Line
 from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, State, Step, pack_block
 from s2vnet.serve.turns import CLICK, ENCODING, Turns
 from s2vnet.types import Entry, InputError, S2VNetError
@@ -57,6 +58,8 @@ class Held:
         self.name, self.scan, self.folder = name, scan, folder
         self.asked = time.monotonic()
         """When its client last said something."""
+        self.line, self.image_line = Line(), Line()
+        """Where requests wait for labels, and for the image, which is there earlier."""
         self.revision = self.shown = 0
         self.path = path
         self._segmenter, self._turns, self._max_voxels = segmenter, turns, max_voxels

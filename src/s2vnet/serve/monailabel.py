@@ -11,22 +11,24 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, UploadFile
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet import __version__
-from s2vnet.serve.api import WAIT_S, AStore, file_of
+from s2vnet.serve.api import AStore, file_of
 from s2vnet.serve.held import Held
+from s2vnet.serve.lines import Line
 from s2vnet.serve.schemas import MOST_ENTRIES, Scan
 from s2vnet.serve.store import Store
 from s2vnet.types import InputError, Point
@@ -72,28 +74,28 @@ class Pool:
         self.store, self.labels = store, Labels(store.settings.state / "labels")
         self.uploads: dict[str, tuple[Scan, float]] = {}
         """Scans that were sent for a session, and when they were last asked for."""
-        self._lock = threading.Lock()
         self._names: dict[str, str] = {}
-        self._locks: dict[str, threading.Lock] = {}
+        self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
+
+    def line(self, scan: str) -> Line:
+        """Where requests wait that work with a scan."""
+        return self._lines.setdefault(scan, Line())
 
     @contextmanager
     def taken(self, scan: str) -> Iterator[Held]:
-        """The session of a scan for one request alone. Raises InputError for no such scan."""
+        """The session of a scan, in its :meth:`line` only. Raises InputError for no such scan."""
         self.store.scans.find(scan)
-        with self._lock:
-            lock = self._locks.setdefault(scan, threading.Lock())
-        with lock:
-            try:
-                held = self.store.get(self._names.get(scan, ""))
-            except InputError:
-                held = self.store.open(scan)
-                self._names[scan] = held.name
-            try:
-                yield held
-            except InputError:
-                if held.state().status == "failed":
-                    self.forget(scan)
-                raise
+        try:
+            held = self.store.get(self._names.get(scan, ""))
+        except InputError:
+            held = self.store.open(scan)
+            self._names[scan] = held.name
+        try:
+            yield held
+        except InputError:
+            if held.state().status == "failed":
+                self.forget(scan)
+            raise
 
     def forget(self, scan: str) -> None:
         """End the session of a scan."""
@@ -156,7 +158,7 @@ def info(store: AStore, pool: APool) -> dict[str, Any]:
 
 
 @router.post("/infer/{model}")
-def infer(
+async def infer(
     pool: APool,
     model: Literal["automatic", "clicks"],
     image: str = "",
@@ -167,35 +169,22 @@ def infer(
 ) -> Response:
     """Labels of a scan, with the clicks of `params`: ``{"spleen": [[i, j, k], ...], "background": [...]}``."""
     asked, start = _json(params), time.monotonic()
-    names = pool.store.segmenter.class_names
-    points = _points(asked, names) if model == CLICKS else ()
-    scan = image
-    if session_id:
-        scan = _upload(pool, session_id).id
-    elif file is not None:
-        scan = pool.store.scans.receive(file.filename or "", file.file).id
-    with pool.taken(scan) as held:
-        held.wait(WAIT_S)  # what does not fit the scan is refused once its size is known
-        held.begin(points)
-        labels = held.use(lambda session: session.result, WAIT_S)
-    if file is not None and not session_id:
-        pool.forget(scan)
-        pool.store.scans.find(scan).unlink(missing_ok=True)
-    if asked.get("save_label"):
-        pool.labels.save(str(asked.get("label_tag", "original")), scan, labels)
-    found = {"label_names": {name: value for value, name in names.items()}, "latency": time.monotonic() - start}
-    if output == "json":
-        return Response(json.dumps(found), media_type="application/json")
-    if output == "dicom_seg":
-        series = pool.store.scans.find(scan)
-        return file_of(held.name, "dcm", lambda path: write_segmentation(path, labels, names, series))
-    ending = asked.get("result_extension", LABEL_ENDING)
-    if ending not in ENDINGS:
-        raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")
-    if output == "image":
-        return file_of(held.name, ending[1:], lambda path: write_labels(path, labels))
-    content = file_of(held.name, ending[1:], lambda path: write_labels(path, labels))
-    return _multipart(found, Path(content.path), content)
+    points = _points(asked, pool.store.segmenter.class_names) if model == CLICKS else ()
+    once = None if session_id else file
+    scan = await to_thread.run_sync(_scan_asked, pool, image, session_id, once)
+
+    def answered(seconds: float) -> Response:
+        try:
+            labels = _segmented(pool, scan, points, seconds)
+            if asked.get("save_label"):
+                pool.labels.save(str(asked.get("label_tag", "original")), scan, labels)
+            return _answer(pool, scan, labels, output, asked, start)
+        finally:
+            if once is not None:
+                pool.forget(scan)
+                pool.store.scans.find(scan).unlink(missing_ok=True)
+
+    return await pool.line(scan).run(answered)
 
 
 @router.put("/session/")
@@ -359,6 +348,42 @@ def logs() -> Response:
 def auth() -> Response:
     """No users and roles."""
     raise HTTPException(404, "no users; where a token is needed it comes as Authorization: Bearer")
+
+
+def _scan_asked(pool: Pool, image: str, session: str, file: UploadFile | None) -> str:
+    """The scan that a request is about: of a session, sent with it, or named. Raises InputError for none."""
+    if session:
+        return _upload(pool, session).id
+    if file is not None:
+        return pool.store.scans.receive(file.filename or "", file.file).id
+    pool.store.scans.find(image)
+    return image
+
+
+def _segmented(pool: Pool, scan: str, points: tuple[Point, ...], seconds: float) -> LabelMap:
+    """Labels of a scan under clicks."""
+    with pool.taken(scan) as held:
+        held.wait(seconds)  # what does not fit the scan is refused once its size is known
+        held.begin(points)
+        return held.use(lambda session: session.result, seconds)
+
+
+def _answer(
+    pool: Pool, scan: str, labels: LabelMap, output: str | None, asked: Mapping[str, Any], start: float
+) -> Response:
+    """Labels in the form that was asked for."""
+    names, shown = pool.store.segmenter.class_names, uuid.uuid4().hex
+    found = {"label_names": {name: value for value, name in names.items()}, "latency": time.monotonic() - start}
+    if output == "json":
+        return Response(json.dumps(found), media_type="application/json")
+    if output == "dicom_seg":
+        series = pool.store.scans.find(scan)
+        return file_of(shown, "dcm", lambda path: write_segmentation(path, labels, names, series))
+    ending = asked.get("result_extension", LABEL_ENDING)
+    if ending not in ENDINGS:
+        raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")
+    content = file_of(shown, ending[1:], lambda path: write_labels(path, labels))
+    return content if output == "image" else _multipart(found, Path(content.path), content)
 
 
 def _statistics(pool: Pool) -> dict[str, Any]:
