@@ -57,13 +57,26 @@ def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: P
     one = sessions[0].nbytes
     store.settings = store.settings.model_copy(update={"memory_mb": 2.5 * one / 2**20})
     store.tend()
-    assert [session.nbytes > 0 for session in sessions] == [True, False, True]
+    assert [session.nbytes > session.labels.nbytes for session in sessions] == [True, False, True]
     assert store.nbytes <= 2.5 * one
     assert (tmp_path / "state" / "sessions" / names[1] / CACHED).exists()
     held = store.get(names[1])
     held.ask(CLICK)
     sessions[0].add(*CLICK.entries)
     np.testing.assert_array_equal(held.wait(60).labels, sessions[0].labels)
+
+
+def test_where_labels_alone_are_too_many_the_silent_are_let_go(make: MakeStore) -> None:
+    store = make()
+    names = [store.open("one.nii.gz").name for _ in range(2)]
+    for name in names:
+        store.get(name).wait(60)
+    labels = 2 * store.get(names[0]).wait(60).labels.nbytes
+    store.settings = store.settings.model_copy(update={"memory_mb": 1.5 * labels / 2**20})
+    with store.get(names[1]).listening(lambda message: None):
+        store.tend()
+        assert (store.count, store.nbytes) == (1, labels)
+        assert store.get(names[0]).wait(60).log == ()
 
 
 def test_when_all_places_are_taken_only_a_silent_one_gives_way(make: MakeStore) -> None:

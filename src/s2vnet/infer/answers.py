@@ -62,9 +62,17 @@ class Answers:
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes that it takes up."""
+        """Memory in bytes that it takes up, without what prompts have decoded."""
         arrays = (self._scores, self._stack, self._winner, self._strays)
         return self.engine.nbytes + sum(array.nbytes for array in arrays if array is not None)
+
+    def prompted_nbytes(self, answer: Answer | None) -> int:
+        """Memory in bytes of what prompts have decoded, an answer that is shown among it, without its labels."""
+        if answer is None:
+            return self.engine.prompted_nbytes()
+        scores = answer.segmentation.scores
+        own = 0 if scores is self._scores else scores.nbytes
+        return self.engine.prompted_nbytes(answer.sweeps) + own
 
     def answer(
         self,

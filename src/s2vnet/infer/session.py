@@ -190,9 +190,12 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes of what is cached; 0 while it is put away. The labels come to a byte a voxel beside it."""
-        shown = 0 if self._shown is None else self._shown.segmentation.scores.nbytes
-        return shown + (0 if self._ready is None else self._ready.nbytes)
+        """Memory in bytes: labels, locked voxels, and what is cached unless it is put away. Any thread may ask."""
+        ready, shown = self._ready, self._shown
+        masks = [*tuple(self._locked.values()), *self._frozen.values()]
+        arrays = {id(array): array.nbytes for array in (self._labels, *masks)}
+        cached = 0 if ready is None else ready.nbytes + ready.prompted_nbytes(shown)
+        return sum(arrays.values()) + cached
 
     def put_away(self, path: Path) -> None:
         """Write what is cached to a safetensors file and free its memory; the next prompt reads it again.

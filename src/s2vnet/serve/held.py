@@ -110,8 +110,9 @@ class Held:
 
     @property
     def nbytes(self) -> int:
-        """Memory of cached features and what belongs to them."""
-        return 0 if self._session is None else self._session.nbytes
+        """Memory in bytes of what is kept of it: the session, and the labels as they were last told."""
+        session, sent = self._session, self._sent
+        return (0 if sent is None else sent.nbytes) + (0 if session is None else session.nbytes)
 
     def start(self) -> None:
         """Work on whatever is wanted, if nothing does so yet."""

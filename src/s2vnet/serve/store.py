@@ -112,12 +112,15 @@ class Store:
             for name, held in list(self._held.items()):
                 if self._overdue(held, clock()):
                     self._let_go(name, held)
-            idle = sorted((h for h in self._held.values() if not h.busy and h.nbytes), key=lambda h: h.asked)
-            excess = self.nbytes - self.settings.memory_mb * 2**20
+            idle = sorted((h for h in self._held.values() if not h.busy), key=lambda h: h.asked)
         for held in idle:  # not under the lock: writing takes its time
-            if excess > 0:
-                excess -= held.nbytes
+            if self._excess > 0:
                 held.put_away()
+        with self._lock:
+            for held in idle:  # labels are left of them
+                silent = self._held.get(held.name) is held and not held.heard and not held.busy
+                if self._excess > 0 and silent:
+                    self._let_go(held.name, held)
         oldest = time.time() - self.settings.keep_days * _SECONDS_A_DAY
         for path in [*self._folder.iterdir(), *(self.settings.state / "sent").iterdir()]:
             if path.name not in self._held and _last_written(path) < oldest:
@@ -131,9 +134,15 @@ class Store:
 
     @property
     def nbytes(self) -> int:
-        """Memory of what is cached of all sessions."""
+        """Memory in bytes of all sessions."""
         with self._lock:
-            return sum(held.nbytes for held in self._held.values())
+            open_ones = list(self._held.values())
+        return sum(held.nbytes for held in open_ones)
+
+    @property
+    def _excess(self) -> float:
+        """Bytes of memory beyond what the sessions may take."""
+        return self.nbytes - self.settings.memory_mb * 2**20
 
     @property
     def count(self) -> int:
