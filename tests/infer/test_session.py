@@ -210,6 +210,24 @@ def test_work_that_is_ended_changes_nothing(session: Session, labels_of: Callabl
     np.testing.assert_array_equal(session.labels, labels_of(*session.log))
 
 
+def test_work_on_locks_can_be_ended_and_tells_nothing(session: Session, labels_of: Callable[..., Labels]) -> None:
+    wanted = session.history.add(*(PROMPTS[name] for name in ("scribble", "lock", "point", "lock", "mask")))
+    told, steps = [], 0
+
+    def pause() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        session.show(wanted, lambda region, block: told.append(region), pause)
+    assert (told, session.log) == ([], ())
+    session.show(wanted, lambda region, block: told.append(region), pause)
+    assert told
+    np.testing.assert_array_equal(session.labels, labels_of(*wanted.log))
+
+
 def test_put_away_it_answers_the_same(session: Session, labels_of: Callable[..., Labels], tmp_path: Path) -> None:
     session.add(PROMPTS["point"])
     before, size, wanted = session.labels.copy(), session.nbytes, session.next_to_check()

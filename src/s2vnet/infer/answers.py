@@ -35,6 +35,8 @@ Watch = Callable[[Region, Labels], None]
 They are as the network and the prompted voxels say; the labels in the end may differ where parts are taken for strays,
 where voxels lose a class, and between slices that were joined.
 """
+Pause = Callable[[], None]
+"""Called after each step of the sweeps; may raise to end the work."""
 _NOWHERE: Voxels = np.empty(0, np.intp)
 
 
@@ -80,6 +82,7 @@ class Answers:
         frozen: Frozen,
         watch: Watch | None = None,
         shown: tuple[Sweep, Sweep] | None = None,
+        pause: Pause | None = None,
     ) -> Answer:
         """Labels that prompts give.
 
@@ -88,8 +91,9 @@ class Answers:
             frozen: what stays as it is.
             watch: told of slices as they are done, but for those that `shown` has too.
             shown: sweeps of the answer that the user sees now.
+            pause: for whoever may want to end the work, also where there is nothing to tell.
         """
-        seen = watch and self.watching(self._restore, watch, prompts, frozen, shown)
+        seen = _paused(watch and self.watching(self._restore, watch, prompts, frozen, shown), pause)
         segmentation, (start, stop), sweeps = self._segmentation(prompts, seen)
         start, stop = self._restore.reached(start, stop)
         stack = self._stack.copy() if prompts else self._stack
@@ -281,6 +285,19 @@ def _cells(restore: Restore, prompt: Prompt) -> npt.NDArray[np.float64]:
     low = np.maximum(prompt.start, [s.start for s in crop])
     high = np.minimum(prompt.stop, [s.stop for s in crop]) - 1
     return restore.to_slices(np.empty((0, 3)) if (high < low).any() else np.array([low, high]))
+
+
+def _paused(watch: SweepWatch | None, pause: Pause | None) -> SweepWatch | None:
+    """A watch with a pause before it."""
+    if pause is None:
+        return watch
+
+    def see(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
+        pause()
+        if watch is not None:
+            watch(sweeps, passed)
+
+    return see
 
 
 def _same(sweeps: tuple[Sweep, Sweep], shown: tuple[Sweep, Sweep], d: int) -> bool:

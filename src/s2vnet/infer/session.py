@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from s2vnet.atomic import disk_errors, replacing
-from s2vnet.infer.answers import Answer, Answers, Frozen, Prompts, Watch, is_box, prompt_voxels
+from s2vnet.infer.answers import Answer, Answers, Frozen, Pause, Prompts, Watch, is_box, prompt_voxels
 from s2vnet.infer.engine import Progress, VolumeEngine
 from s2vnet.infer.history import History, Log
 from s2vnet.infer.segmenter import Segmenter
@@ -155,12 +155,13 @@ class Session:
         self.show(before.redo())
         return self._history is not before
 
-    def show(self, history: History, watch: Watch | None = None) -> None:
+    def show(self, history: History, watch: Watch | None = None, pause: Pause | None = None) -> None:
         """Work out what a history's log gives and take it over; an error or interrupt on the way changes nothing.
 
         Args:
             history: any number of operations away from the present one.
             watch: told of slices as they are done, those with the newest prompt first.
+            pause: called after each step, also of what locks need, of which a watch is told nothing.
 
         Raises:
             InputError: a prompt outside the volume or of an unknown class.
@@ -168,7 +169,7 @@ class Session:
         if history is self._history:
             return
         self.check(*history.log)
-        shown, frozen = self._result(history.log, watch)
+        shown, frozen = self._result(history.log, watch, pause)
         self.changed_region = bounding_box(shown.labels != self.labels)
         self._noted = None
         self._history, self._shown, self._labels, self._frozen = history, shown, shown.labels, frozen
@@ -304,7 +305,7 @@ class Session:
         if isinstance(entry, Mask):
             entry.voxels()
 
-    def _result(self, log: Log, watch: Watch | None = None) -> tuple[Answer, Frozen]:
+    def _result(self, log: Log, watch: Watch | None = None, pause: Pause | None = None) -> tuple[Answer, Frozen]:
         """What a log gives, and the voxels that its locks hold."""
         frozen: dict[int, npt.NDArray[np.bool_]] = {}
         prompts: Prompts = ()
@@ -315,11 +316,12 @@ class Session:
                 continue  # it is held already
             elif entry.locked:
                 if (until := log[:number]) not in self._locked:
-                    self._locked[until] = self._answers.answer(prompts, frozen).labels == entry.class_id
+                    held = self._answers.answer(prompts, frozen, pause=pause)
+                    self._locked[until] = held.labels == entry.class_id
                 frozen[entry.class_id] = self._locked[until]
             else:
                 frozen.pop(entry.class_id, None)
-        return self._answers.answer(prompts, frozen, watch, self._shown and self._shown.sweeps), frozen
+        return self._answers.answer(prompts, frozen, watch, self._shown and self._shown.sweeps, pause), frozen
 
 
 def read_log(path: Path) -> dict[str, Any]:

@@ -368,15 +368,14 @@ class Held:
                 self._done.notify_all()
                 return False
 
-        def watch(region: Region, block: npt.NDArray[np.uint8]) -> None:
+        def pause() -> None:
             if self._wanted is not wanted or self._closed:
                 raise _Stale
-            self._show(region, block)
             self._turns.offer(CLICK)
 
         with self._turns.turn(CLICK):
             try:
-                session.show(wanted, watch)
+                session.show(wanted, self._show, pause)
             except _Stale:
                 return True
             except (S2VNetError, MemoryError) as error:
