@@ -68,15 +68,14 @@ def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: P
 
 def test_where_labels_alone_are_too_many_the_silent_are_let_go(make: MakeStore) -> None:
     store = make()
-    names = [store.open("one.nii.gz").name for _ in range(2)]
-    for name in names:
-        store.get(name).wait(60)
-    labels = 2 * store.get(names[0]).wait(60).labels.nbytes
+    silent, heard = (store.open("one.nii.gz") for _ in range(2))
+    heard.wait(60)
+    labels = 2 * silent.wait(60).labels.nbytes  # as they are, and as they were told
     store.settings = store.settings.model_copy(update={"memory_mb": 1.5 * labels / 2**20})
-    with store.get(names[1]).listening(lambda message: None):
+    with heard.listening(lambda message: None):
         store.tend()
         assert (store.count, store.nbytes) == (1, labels)
-        assert store.get(names[0]).wait(60).log == ()
+        assert store.get(silent.name).wait(60).log == ()
 
 
 def test_when_all_places_are_taken_only_a_silent_one_gives_way(make: MakeStore) -> None:
@@ -151,8 +150,19 @@ def test_old_sessions_and_scans_leave_the_disk(make: MakeStore, data: Path, tmp_
     assert list((tmp_path / "state" / "sent").iterdir()) == []
 
 
-def test_what_a_killed_server_left_in_the_cache_goes(make: MakeStore, tmp_path: Path) -> None:
-    (tmp_path / "state" / "sessions" / "one").mkdir(parents=True)
-    (tmp_path / "state" / "sessions" / "one" / CACHED).write_bytes(b"")
-    make()
-    assert not (tmp_path / "state" / "sessions" / "one" / CACHED).exists()
+def test_what_a_killed_server_left_goes_once_no_other_runs(make: MakeStore, tmp_path: Path) -> None:
+    state, name = tmp_path / "state", "0" * 32
+    lasting = [f"sessions/{name}/{RECORD}", "sent/1.nii", "labels/final/1.nii.gz"]
+    left = [f"sessions/{name}/{CACHED}", f"sessions/{name}/.s2vnet-x/{RECORD}", f"sessions/{'1' * 32}/.s2vnet-x/a"]
+    left += ["sent/.s2vnet-y/1.nii", "tmp/s2vnet-z/labels.nii.gz", "labels/final/.s2vnet-q/1.nii.gz"]
+    running = make()
+    for path in (*lasting, *left):
+        (state / path).parent.mkdir(parents=True, exist_ok=True)
+        (state / path).write_text("")
+    make().close()
+    assert all((state / path).exists() for path in left)
+    running.close()
+    make().close()
+    found = {path.relative_to(state).as_posix() for path in state.rglob("*") if path.is_file()}
+    assert found == {*lasting, ".running"}
+    assert [path.name for path in (state / "sessions").iterdir()] == [name]

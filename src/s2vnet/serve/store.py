@@ -16,8 +16,10 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from s2vnet.atomic import remove_unfinished
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve.held import CACHED, RECORD, Held
+from s2vnet.serve.presence import Presence
 from s2vnet.serve.scans import Scans
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.turns import Turns
@@ -37,17 +39,29 @@ class Store:
     def __init__(self, settings: Settings, segmenter: Segmenter) -> None:
         """Raises InputError when the data folder is not there or the state folder cannot be written."""
         self.settings, self.segmenter = settings, segmenter
-        self._folder = settings.state / "sessions"
+        self._folder, self.temporary = settings.state / "sessions", settings.state / "tmp"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self._folder, self.temporary):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._presence = Presence(settings.state)
             self.scans = Scans(settings.data, settings.state / "sent")
         except OSError as error:
             raise InputError(f"cannot make {settings.state}: {error.strerror}; choose a writable folder") from error
-        for left in self._folder.glob(f"*/{CACHED}"):  # of a server that was killed
-            left.unlink(missing_ok=True)
+        if self._presence.alone:
+            self._tidy()
+        self._presence.share()
         self._turns = Turns()
         self._lock = threading.RLock()
         self._held: dict[str, Held] = {}
+
+    def _tidy(self) -> None:
+        """Remove what a server has left that was killed."""
+        remove_unfinished(self.settings.state)
+        for left in [*self._folder.glob(f"*/{CACHED}"), *self.temporary.iterdir()]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and not (folder / RECORD).is_file():  # nobody was told its name
+                shutil.rmtree(folder, ignore_errors=True)
 
     def open(self, scan: str) -> Held:
         """A new session on a scan; it is read and encoded in the background.
@@ -131,6 +145,7 @@ class Store:
         with self._lock:
             for name, held in list(self._held.items()):
                 self._let_go(name, held)
+        self._presence.close()
 
     @property
     def nbytes(self) -> int:
