@@ -7,7 +7,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 from fastapi import APIRouter, Depends, Request, UploadFile, WebSocket, WebSocketDisconnect
@@ -26,11 +26,12 @@ from s2vnet.volume.files import write_image, write_labels
 
 MOST_MESSAGES = 10_000
 """Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
-FORMATS = ("nii.gz", "nrrd", "mha")
+Format = Literal["nii.gz", "nrrd", "mha"]
 """In which labels can be had."""
 _KINDS = {"nii.gz": "application/gzip", "json": "application/json", "dcm": "application/dicom"}
 _operations: TypeAdapter[Operation] = TypeAdapter(Operation)
-_problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 403, 404, 422, 429, 503)}
+_REFUSALS = (400, 401, 403, 404, 413, 422, 429, 503)
+_problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in _REFUSALS}
 router = APIRouter(prefix="/api", responses=_problems)
 
 
@@ -127,10 +128,8 @@ async def image(held: ASession) -> Response:
 
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)
-async def labels(held: ASession, format: str = "nii.gz") -> Response:
+async def labels(held: ASession, format: Format = "nii.gz") -> Response:
     """Labels with everything in them that was asked for, on exactly the image's grid; waits for them."""
-    if format not in FORMATS:
-        raise InputError(f"no format {format!r}; choose one of {', '.join(FORMATS)}")
 
     def written(seconds: float) -> Response:
         found = held.use(lambda session: session.result, seconds)

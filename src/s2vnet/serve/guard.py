@@ -55,7 +55,9 @@ class Guard:
             await receive()
             return await send({"type": "websocket.close", "code": _CLOSE_POLICY, "reason": detail})
         again = {"retry-after": "10"} if status == TOO_MANY else {}
-        return await JSONResponse({"detail": detail}, status, headers=again)(scope, receive, _headed(send))
+        return await JSONResponse({"type": "problem", "detail": detail}, status, headers=again)(
+            scope, receive, _headed(send)
+        )
 
     def _limit(self, scope: Scope) -> int:
         """Bytes that a body may have: a file's, or an operation's."""
