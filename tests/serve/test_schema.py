@@ -13,9 +13,10 @@ import requests
 import schemathesis
 import uvicorn
 from fastapi import FastAPI
-from schemathesis.specs.openapi.checks import positive_data_acceptance
-from hypothesis import HealthCheck, settings as examples
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve.api import router

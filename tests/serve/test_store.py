@@ -13,9 +13,10 @@ import pytest
 
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve.held import CACHED, RECORD
+from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add
 from s2vnet.serve.settings import Settings
-from s2vnet.serve.store import Full, Store
+from s2vnet.serve.store import Store
 from s2vnet.types import InputError, Point
 
 CLICK = Add(entries=(Point(class_id=2, voxel=(5, 9, 4)),))
@@ -148,6 +149,33 @@ def test_old_sessions_and_scans_leave_the_disk(make: MakeStore, data: Path, tmp_
     store.tend()
     assert [path.name for path in folders.iterdir()] == [new.name]
     assert list((tmp_path / "state" / "sent").iterdir()) == []
+
+
+def test_what_is_sent_has_a_quota_and_the_oldest_not_in_use_gives_way(make: MakeStore, data: Path) -> None:
+    content = (data / "one.nii.gz").read_bytes()
+    store = make(sent_mb=1)
+    store.scans._most_bytes = 3 * len(content)
+
+    def send(times: int = 1) -> str:
+        return store.scans.receive("x.nii.gz", io.BytesIO(content * times)).id
+
+    scans = [send() for _ in range(3)]
+    for age, scan in zip((30, 20, 10), scans, strict=True):
+        os.utime(store.scans.find(scan), (time.time() - age,) * 2)
+    held = store.open(scans[0])  # used last
+    held.wait(60)
+    os.utime(held.path, (0, 0))
+    scans.append(send())
+    with pytest.raises(InputError, match="no such scan"):
+        store.scans.find(scans[1])
+    with pytest.raises(Full, match="no room for this scan in the 0 MB"):
+        send(times=3)
+    assert [store.scans.find(scans[n]).is_file() for n in (0, 2, 3)] == [True] * 3
+    with store.scans.room(2 * len(content)), pytest.raises(Full):
+        send()
+    store.end(held.name)
+    send(times=3)
+    assert len(list((store.settings.state / "sent").iterdir())) == 1
 
 
 def test_what_a_killed_server_left_goes_once_no_other_runs(make: MakeStore, tmp_path: Path) -> None:

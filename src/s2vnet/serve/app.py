@@ -20,8 +20,9 @@ from starlette.middleware.gzip import GZipMiddleware
 from s2vnet import __version__
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve import api, guard, monailabel, nninteractive
+from s2vnet.serve.scans import Full
 from s2vnet.serve.settings import Settings
-from s2vnet.serve.store import Full, Store
+from s2vnet.serve.store import Store
 from s2vnet.types import InputError
 
 _log = logging.getLogger(__name__)

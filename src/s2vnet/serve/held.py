@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, Sta
 from s2vnet.serve.turns import CLICK, ENCODING, Turns
 from s2vnet.types import Entry, InputError, S2VNetError
 from s2vnet.volume.archive import series_folder
-from s2vnet.volume.files import read_geometry, read_image
+from s2vnet.volume.files import count_voxels, read_image
 from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
 
 Operation = Add | Remove | Step | Replace
@@ -166,7 +165,7 @@ class Held:
     def read(self) -> Volume:
         """The image. Raises InputError when its file is not readable, or has more voxels than the server opens."""
         with series_folder(self.path) as path:  # an archive is unpacked once
-            voxels, most = math.prod(read_geometry(path).shape), self._max_voxels
+            voxels, most = count_voxels(path), self._max_voxels
             if voxels > most:
                 raise InputError(f"{voxels} voxels, more than the {most} that this server opens; crop the scan")
             return read_image(path, frames_as_channels=len(self._segmenter.plan.channels) > 1)

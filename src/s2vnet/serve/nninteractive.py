@@ -25,8 +25,9 @@ from s2vnet.serve.api import AStore
 from s2vnet.serve.held import Held
 from s2vnet.serve.lines import Line
 from s2vnet.serve.packed import pack, unpack
+from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add, Step
-from s2vnet.serve.store import Full, Store
+from s2vnet.serve.store import Store
 from s2vnet.types import Box, Entry, InputError, Mask, Point, Scribble, Voxel
 from s2vnet.volume.files import write_image
 from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
@@ -359,7 +360,8 @@ def _open(
     volume = Volume(image.astype(np.float32), _geometry((i, j, k), properties.get("spacing"), lease.codes))
     scan, path = store.scans.new("sent.nii")
     leases.end(lease)
-    write_image(path, volume)
+    with store.scans.room(volume.data.nbytes):
+        write_image(path, volume)
     try:
         lease.begin(store.open(scan.id), (i, j, k))
     except InputError:

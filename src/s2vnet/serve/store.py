@@ -20,7 +20,7 @@ from s2vnet.atomic import remove_unfinished
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve.held import CACHED, RECORD, Held
 from s2vnet.serve.presence import Presence
-from s2vnet.serve.scans import Scans
+from s2vnet.serve.scans import Full, Scans
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.turns import Turns
 from s2vnet.types import InputError
@@ -29,30 +29,26 @@ _NAME = re.compile("[0-9a-f]{32}")
 _SECONDS_A_DAY = 86400.0
 
 
-class Full(InputError):
-    """As many sessions are open as may be."""
-
-
 class Store:
     """The sessions of a server. Safe to call from any thread."""
 
     def __init__(self, settings: Settings, segmenter: Segmenter) -> None:
         """Raises InputError when the data folder is not there or the state folder cannot be written."""
         self.settings, self.segmenter = settings, segmenter
+        self._turns = Turns()
+        self._lock = threading.RLock()
+        self._held: dict[str, Held] = {}
         self._folder, self.temporary = settings.state / "sessions", settings.state / "tmp"
         try:
             for folder in (self._folder, self.temporary):
                 folder.mkdir(parents=True, exist_ok=True)
             self._presence = Presence(settings.state)
-            self.scans = Scans(settings.data, settings.state / "sent")
+            self.scans = Scans(settings.data, settings.state / "sent", settings.sent_mb * 2**20, self._used)
         except OSError as error:
             raise InputError(f"cannot make {settings.state}: {error.strerror}; choose a writable folder") from error
         if self._presence.alone:
             self._tidy()
         self._presence.share()
-        self._turns = Turns()
-        self._lock = threading.RLock()
-        self._held: dict[str, Held] = {}
 
     def _tidy(self) -> None:
         """Remove what a server has left that was killed."""
@@ -102,6 +98,10 @@ class Store:
         self._touch(held.path)
         held.start()
         return held
+
+    def _used(self) -> list[Path]:
+        """Scans of open sessions."""
+        return [held.path for held in list(self._held.values())]
 
     def _touch(self, path: Path) -> None:
         """So that what is in use is not taken for old; a scan in the data folder is left as it is."""
