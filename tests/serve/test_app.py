@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,12 @@ import pydicom
 import pytest
 from fastapi.testclient import TestClient
 
+from s2vnet.infer.outputs import DERIVED, LABEL_MAPS
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
+from s2vnet.serve.api import FORMATS
 from s2vnet.serve.schemas import unpack_block
+from s2vnet.serve.turns import CLICK as URGENT
 from s2vnet.types import Entry, Lock, Mask, Point
 from s2vnet.volume.files import read_image, read_labels
 from s2vnet.volume.geometry import Volume
@@ -385,3 +391,40 @@ def test_a_series_that_cannot_be_referred_to_is_said_without_where_it_lies(
     answer = client.get(f"/api/sessions/{opened(client, 'one')}/labels", params={"format": "rtstruct"})
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("one: images without FrameOfReferenceUID")
+
+
+def test_formats_of_the_schema_are_those_that_labels_come_in(client: TestClient) -> None:
+    parameters = client.get("/openapi.json").json()["paths"]["/api/sessions/{name}/labels"]["get"]["parameters"]
+    (asked,) = (one["schema"] for one in parameters if one["name"] == "format")
+    assert tuple(asked["enum"]) == tuple(FORMATS) == (*LABEL_MAPS, *DERIVED)
+
+
+def test_those_who_wait_keep_nobody_else_waiting(client: TestClient, bordered: Volume) -> None:
+    name, waiting = opened(client), 60
+    app: Any = client.app
+    held, shape = app.state.store.get(name), (18, 20, 13)
+    claimed = client.post("/nninteractive/claim").json()["lease_token"]
+    lease = app.state.nninteractive.get(claimed)
+    lease.begin(held, shape)
+    lease.class_id, lease.taken = 1, 1
+    clicking, sending = (client.get("/start_session").json()["session_id"] for _ in range(2))
+    snap = app.state.itksnap.get(clicking)
+    snap.session, snap.shape, snap.class_id = name, shape, 1
+    packed = gzip.compress(bordered.data[0].astype("<f4").tobytes(order="F"))
+    body = {"files": {"file": ("image.gz", packed), "metadata": (None, json.dumps({"dimensions": shape}))}}
+    asked = [lambda what=what: client.get(f"/api/sessions/{name}/{what}") for what in ("labels", "log", "suggestion")]
+    asked.append(lambda: client.post("/monailabel/infer/automatic?image=more/two.nii.gz&output=json"))
+    asked.append(lambda: client.delete("/monailabel/train/"))
+    asked.append(lambda: client.post("/nninteractive/predict", headers={"x-lease-token": claimed}))
+    point = "point=5&point=9&point=4&foreground=true"
+    asked.append(lambda: client.get(f"/v2/process_point_interaction/{clicking}?{point}"))
+    asked.append(lambda: client.post(f"/upload_raw/{sending}", **body))
+    with ThreadPoolExecutor(waiting + 1) as threads:
+        # nothing can be opened meanwhile, and no training be stopped
+        with app.state.store.turns.turn(URGENT), app.state.monailabel.trainer._lock:
+            answers = [threads.submit(asked[n % len(asked)]) for n in range(waiting)]
+            time.sleep(0.5)
+            for path in ("/healthz", "/api/info", "/api/scans", f"/api/sessions/{name}"):
+                assert threads.submit(client.get, path).result(timeout=2).status_code == 200
+            assert not any(answer.done() for answer in answers)
+        assert {answer.result(60).status_code for answer in answers} == {200}

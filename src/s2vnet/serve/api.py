@@ -7,7 +7,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 from fastapi import APIRouter, Depends, Request, UploadFile, WebSocket, WebSocketDisconnect
@@ -25,17 +25,18 @@ from s2vnet.serve.store import Store
 from s2vnet.types import InputError
 from s2vnet.volume.files import write_image
 
-WAIT_S = 600.0
-"""Longest that a request for finished labels waits."""
 MOST_MESSAGES = 10_000
 """Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
+Format = Literal["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
+"""In which labels can be had."""
 FORMATS = {**{name: name for name in LABEL_MAPS}, **{name: ending[1:] for name, ending in DERIVED.items()}}
-"""Endings of files by the formats in which labels can be had."""
+"""Endings of their files."""
 _KINDS = {"nii.gz": "application/gzip", "json": "application/json"} | {
     ending[1:]: "application/dicom" for ending in DERIVED.values()
 }
 _operations: TypeAdapter[Operation] = TypeAdapter(Operation)
-_problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 403, 404, 422, 429, 503)}
+_REFUSALS = (400, 401, 403, 404, 413, 422, 429, 503)
+_problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in _REFUSALS}
 router = APIRouter(prefix="/api", responses=_problems)
 
 
@@ -124,32 +125,41 @@ def step(held: ASession, operation: Step) -> State:
 
 
 @router.get("/sessions/{name}/image", response_class=FileResponse)
-def image(held: ASession) -> Response:
+async def image(held: ASession) -> Response:
     """The image as the server reads it, as NIfTI."""
-    return file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+    return await held.image_line.run(
+        lambda _: file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+    )
 
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)
-def labels(held: ASession, format: str = "nii.gz") -> Response:
+async def labels(held: ASession, format: Format = "nii.gz") -> Response:
     """Labels with everything in them that was asked for, on exactly the image's grid; waits for them.
 
-    Of a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images.
+    Of a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images; refused for
+    other scans, and where the server cannot write them.
     """
-    if format not in FORMATS:
-        raise InputError(f"no format {format!r}; choose one of {', '.join(FORMATS)}")
-    return file_of(held.name, FORMATS[format], lambda path: held.save(path, WAIT_S))
+
+    def written(seconds: float) -> Response:
+        return file_of(held.name, FORMATS[format], lambda path: held.save(path, seconds))
+
+    return await held.line.run(written)
 
 
 @router.get("/sessions/{name}/log", response_class=FileResponse)
-def log(held: ASession) -> Response:
+async def log(held: ASession) -> Response:
     """The prompt log, as `s2vnet interact --log` reads and writes it."""
-    return file_of(held.name, "json", lambda path: held.use(lambda session: session.save_log(path), WAIT_S))
+
+    def written(seconds: float) -> Response:
+        return file_of(held.name, "json", lambda path: held.use(lambda session: session.save_log(path), seconds))
+
+    return await held.line.run(written)
 
 
 @router.get("/sessions/{name}/suggestion")
-def suggestion(held: ASession) -> Suggestion | None:
+async def suggestion(held: ASession) -> Suggestion | None:
     """The slice where the network is least sure, away from prompts; null where there is none."""
-    found = held.use(lambda session: session.next_to_check(), WAIT_S)
+    found = await held.line.run(lambda seconds: held.use(lambda session: session.next_to_check(), seconds))
     return None if found is None else Suggestion(axis=found[0], index=found[1])
 
 

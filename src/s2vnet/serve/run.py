@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -34,8 +36,9 @@ def run(
         CheckpointError: no such model.
         InputError: the address is taken or not of this machine, or a folder or certificate cannot be used.
     """
+    application = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        application,
         log_level="warning",
         access_log=False,  # addresses hold session names, and the token once
         server_header=False,
@@ -58,4 +61,16 @@ def run(
         listening.listen()
         name = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
         started(f"http{'s' if certificate else ''}://{name}:{listening.getsockname()[1]}/")
-        uvicorn.Server(config).run(sockets=[listening])
+        with _temporary(application.state.store.temporary):
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[None]:
+    """What this process writes for a while lies in a folder that the next server empties, should this one be killed."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder.resolve())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before

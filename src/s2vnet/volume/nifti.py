@@ -47,6 +47,12 @@ def read_geometry(path: Path) -> Geometry:
         return _image(stream)[1]
 
 
+def count_voxels(path: Path) -> int:
+    """Voxels of all frames, by the header alone. Raises InputError as :func:`read`."""
+    with _opened(path) as stream:
+        return math.prod(_image(stream)[0].shape)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """The file, unzipped; what nibabel says of it in one line."""
