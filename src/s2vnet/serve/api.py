@@ -19,6 +19,7 @@ from s2vnet import __version__
 from s2vnet.infer.pictures import hex_colours
 from s2vnet.serve.guard import MOST_BYTES_ASKED
 from s2vnet.serve.held import Held, Operation
+from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add, Info, LabelClass, Open, Problem, Remove, Replace, Scan, State, Step, Suggestion
 from s2vnet.serve.store import Store
 from s2vnet.types import InputError
@@ -28,6 +29,8 @@ MOST_MESSAGES = 10_000
 """Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
 Format = Literal["nii.gz", "nrrd", "mha"]
 """In which labels can be had."""
+TRY_AGAIN_LATER = 1013
+"""Why a connection is closed that may come back."""
 _KINDS = {"nii.gz": "application/gzip", "json": "application/json", "dcm": "application/dicom"}
 _operations: TypeAdapter[Operation] = TypeAdapter(Operation)
 _REFUSALS = (400, 401, 403, 404, 413, 422, 429, 503)
@@ -163,7 +166,7 @@ async def live(socket: WebSocket, name: str) -> None:
         held = await anyio.to_thread.run_sync(socket.app.state.store.get, name)
     except InputError as error:
         await socket.send_text(Problem(detail=str(error)).model_dump_json())
-        return await socket.close()
+        return await socket.close(TRY_AGAIN_LATER if isinstance(error, Full) else 1000)
     loop, messages = asyncio.get_running_loop(), asyncio.Queue[str | bytes | None](MOST_MESSAGES)
 
     def put(message: str | bytes) -> None:
@@ -181,7 +184,7 @@ async def live(socket: WebSocket, name: str) -> None:
     async def send() -> None:
         while (message := await messages.get()) is not None:
             await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
-        await socket.close(1013, "too slow a reader; connect again")
+        await socket.close(TRY_AGAIN_LATER, "too slow a reader; connect again")
 
     async def receive() -> None:
         while True:
