@@ -124,10 +124,14 @@ def step(held: ASession, operation: Step) -> State:
 
 @router.get("/sessions/{name}/image", response_class=FileResponse)
 async def image(held: ASession) -> Response:
-    """The image as the server reads it, as NIfTI."""
-    return await held.image_line.run(
-        lambda _: file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
-    )
+    """The image as the server reads it, as NIfTI; its own file where that says the same."""
+
+    def written(_: float) -> Response:
+        if (path := held.file()) is not None:
+            return FileResponse(path, media_type=_KINDS["nii.gz"], filename=f"{held.name[:8]}.nii.gz")
+        return file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+
+    return await held.image_line.run(written)
 
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)

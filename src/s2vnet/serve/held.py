@@ -28,7 +28,7 @@ from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, Sta
 from s2vnet.serve.turns import CLICK, ENCODING, Turns
 from s2vnet.types import Entry, InputError, S2VNetError
 from s2vnet.volume.archive import series_folder
-from s2vnet.volume.files import count_voxels, read_image
+from s2vnet.volume.files import count_voxels, is_plain, read_image
 from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
 
 Operation = Add | Remove | Step | Replace
@@ -169,6 +169,10 @@ class Held:
             if voxels > most:
                 raise InputError(f"{voxels} voxels, more than the {most} that this server opens; crop the scan")
             return read_image(path, frames_as_channels=len(self._segmenter.plan.channels) > 1)
+
+    def file(self) -> Path | None:
+        """The image's own file, if it has been read and says to everybody what :meth:`read` gives."""
+        return self.path if self._geometry is not None and is_plain(self.path) else None
 
     def state(self) -> State:
         """How it stands now."""
