@@ -229,13 +229,13 @@ def test_work_on_locks_can_be_ended_and_tells_nothing(session: Session, labels_o
 
 
 def test_put_away_it_answers_the_same(
-    session: Session, volume: Volume, labels_of: Callable[..., Labels], tmp_path: Path
+    session: Session, bordered: Volume, labels_of: Callable[..., Labels], tmp_path: Path
 ) -> None:
     session.add(PROMPTS["point"])
     before, size, wanted = session.labels.copy(), session.nbytes, session.next_to_check()
     session.put_away(tmp_path / "cached.safetensors")
     session.put_away(tmp_path / "nothing more to put away")
-    assert session.nbytes == session.labels.nbytes + volume.data.nbytes < size
+    assert session.nbytes == session.labels.nbytes + bordered.data.nbytes < size
     np.testing.assert_array_equal(session.labels, before)
     assert session.next_to_check() == wanted
     session.add(PROMPTS["mask"])

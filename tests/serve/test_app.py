@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pydicom
@@ -137,6 +138,15 @@ def test_the_image_comes_back(client: TestClient, bordered: Volume, tmp_path: Pa
     found = read_image(tmp_path / "image.nii.gz")
     np.testing.assert_array_equal(found.data, bordered.data)
     assert found.geometry.same_grid(bordered.geometry)
+
+
+def test_a_plain_file_comes_back_as_it_is(client: TestClient, data: Path, tmp_path: Path) -> None:
+    voxels = (100 * read_image(data / "one.nii.gz").data[0]).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-2.0, -2.0, 3.0, 1.0])), tmp_path / "plain.nii.gz")
+    content = (tmp_path / "plain.nii.gz").read_bytes()
+    name = opened(client, client.post("/api/scans", files={"file": ("a.nii.gz", content)}).json()["id"])
+    labels_of(client, name, tmp_path)
+    assert client.get(f"/api/sessions/{name}/image").content == content
 
 
 def test_a_log_saved_here_replays_elsewhere(client: TestClient, own: Session, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from s2vnet.infer.outputs import DERIVED, LABEL_MAPS
 from s2vnet.infer.pictures import hex_colours
 from s2vnet.serve.guard import MOST_BYTES_ASKED
 from s2vnet.serve.held import Held, Operation
+from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add, Info, LabelClass, Open, Problem, Remove, Replace, Scan, State, Step, Suggestion
 from s2vnet.serve.store import Store
 from s2vnet.types import InputError
@@ -31,6 +32,8 @@ Format = Literal["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
 """In which labels can be had."""
 FORMATS = {**{name: name for name in LABEL_MAPS}, **{name: ending[1:] for name, ending in DERIVED.items()}}
 """Endings of their files."""
+TRY_AGAIN_LATER = 1013
+"""Why a connection is closed that may come back."""
 _KINDS = {"nii.gz": "application/gzip", "json": "application/json"} | {
     ending[1:]: "application/dicom" for ending in DERIVED.values()
 }
@@ -126,10 +129,14 @@ def step(held: ASession, operation: Step) -> State:
 
 @router.get("/sessions/{name}/image", response_class=FileResponse)
 async def image(held: ASession) -> Response:
-    """The image as the server reads it, as NIfTI."""
-    return await held.image_line.run(
-        lambda _: file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
-    )
+    """The image as the server reads it, as NIfTI; its own file where that says the same."""
+
+    def written(_: float) -> Response:
+        if (path := held.file()) is not None:
+            return FileResponse(path, media_type=_KINDS["nii.gz"], filename=f"{held.name[:8]}.nii.gz")
+        return file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+
+    return await held.image_line.run(written)
 
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)
@@ -171,7 +178,7 @@ async def live(socket: WebSocket, name: str) -> None:
         held = await anyio.to_thread.run_sync(socket.app.state.store.get, name)
     except InputError as error:
         await socket.send_text(Problem(detail=str(error)).model_dump_json())
-        return await socket.close()
+        return await socket.close(TRY_AGAIN_LATER if isinstance(error, Full) else 1000)
     loop, messages = asyncio.get_running_loop(), asyncio.Queue[str | bytes | None](MOST_MESSAGES)
 
     def put(message: str | bytes) -> None:
@@ -189,7 +196,7 @@ async def live(socket: WebSocket, name: str) -> None:
     async def send() -> None:
         while (message := await messages.get()) is not None:
             await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
-        await socket.close(1013, "too slow a reader; connect again")
+        await socket.close(TRY_AGAIN_LATER, "too slow a reader; connect again")
 
     async def receive() -> None:
         while True:

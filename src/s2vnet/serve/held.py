@@ -29,7 +29,7 @@ from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, Sta
 from s2vnet.serve.turns import CLICK, ENCODING, Turns
 from s2vnet.types import Entry, InputError, S2VNetError
 from s2vnet.volume.archive import series_folder
-from s2vnet.volume.files import count_voxels, read_image
+from s2vnet.volume.files import count_voxels, is_plain, read_image
 from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
 
 Operation = Add | Remove | Step | Replace
@@ -166,6 +166,10 @@ class Held:
     def read(self) -> Volume:
         """The image. Raises InputError when its file is not readable, or has more voxels than the server opens."""
         return read_scan(self.path, len(self._segmenter.plan.channels), self._max_voxels)
+
+    def file(self) -> Path | None:
+        """The image's own file, if it has been read and says to everybody what :meth:`read` gives."""
+        return self.path if self._geometry is not None and is_plain(self.path) else None
 
     def state(self) -> State:
         """How it stands now."""

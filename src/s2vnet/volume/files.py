@@ -98,6 +98,11 @@ def count_voxels(path: Path | str) -> int:
         return nifti.count_voxels(path) if ending in nifti.ENDINGS else itk.count_voxels(path, ending)
 
 
+def is_plain(path: Path) -> bool:
+    """Whether a file as it is says to every reader of NIfTI what :func:`read_image` says; see there."""
+    return path.is_file() and path.name.lower().endswith(nifti.ENDINGS) and nifti.is_plain(path)
+
+
 def read_labels(path: Path | str) -> LabelMap:
     """Read a label map (I, J, K); files of floats that hold integers are accepted.
 
