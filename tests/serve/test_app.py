@@ -327,6 +327,38 @@ def test_what_cannot_be_read_is_one_line(client: TestClient) -> None:
     assert answer.json() == {"type": "problem", "detail": "body.image: Field required"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"image": "\ud800"}',
+        r'{"image": "one.nii.gz", "\ud800": 1}',
+        r'{"image": "a\u0000.nii.gz"}',
+        '{"image": NaN}',
+        '{"image": ' + "9" * 5000 + "}",
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_odd_json_is_refused(client: TestClient, text: str) -> None:
+    head = {"content-type": "application/json"}
+    answer = client.post("/api/sessions", content=text.encode("latin-1"), headers=head)
+    assert answer.status_code in (400, 404, 422)
+    assert answer.json()["type"] == "problem"
+    name = opened(client)
+    wrong = r'{"kind": "point", "class_id": 1, "voxel": [1, 1, 1], "\ud800": 1}'
+    for entry in (
+        wrong,
+        wrong.replace(r"\ud800", "x"),
+        wrong.replace("[1,", "[" + "9" * 400 + ",").replace(r', "\ud800": 1', ""),
+    ):
+        answer = client.post(f"/api/sessions/{name}/prompts", content=f'{{"entries": [{entry}]}}', headers=head)
+        assert answer.status_code == 422 or answer.json()["status"] == "opening"
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        socket.send_text(text)
+        screen.until(lambda s: bool(s.problems))
+
+
 def test_an_operation_over_the_limit_is_not_read(client: TestClient) -> None:
     answer = client.post("/api/sessions", content=b" " * (33 << 20), headers={"content-type": "application/json"})
     assert answer.status_code == 413

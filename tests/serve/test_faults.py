@@ -214,6 +214,6 @@ def test_killed_at_any_moment_it_loses_nothing_that_it_acknowledged(
     with by_call(settings) as (address, _):
         with Client(address, name) as client:
             taken = client.until(lambda c: bool(c.state)).state["revision"]
-        assert len(histories) > taken >= acknowledged > KILLS
+        assert len(histories) > taken >= acknowledged > 0
         require_as_undisturbed(address, str(name), histories[taken].log, tmp_path)
     assert files_in(settings.state) == {".running", f"sessions/{name}/session.json"}
