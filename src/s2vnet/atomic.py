@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from s2vnet.types import InputError
+
+_PREFIX = ".s2vnet-"
 
 
 @contextmanager
@@ -21,13 +24,19 @@ def replacing(path: Path) -> Iterator[Path]:
         InputError: the system refuses (no folder, no permission, disk full), named in one line.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".s2vnet-", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as folder:
             yield Path(folder) / path.name
             for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
                 file.replace(path.parent / file.name)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot write {path}: {reason}; choose an existing, writable folder with space") from error
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove, in a folder and all below, what writers have left that were killed; nobody may be writing there."""
+    for left in folder.rglob(f"{_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def require_writable(folder: Path) -> None:
@@ -37,7 +46,7 @@ def require_writable(folder: Path) -> None:
         InputError: they cannot.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".s2vnet-", dir=folder):
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder):
             pass
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose an existing, writable folder") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,13 @@ class CheckpointError(S2VNetError):
     """A model or checkpoint is missing, damaged, or of another format version or plan."""
 
 
+def _with_kind(schema: dict[str, Any]) -> None:
+    """In JSON the kind cannot be left out: it says what an entry is."""
+    schema["required"] = ["kind", *schema.get("required", [])]
+
+
 class _Prompt(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_with_kind)
 
     class_id: int = Field(ge=0)
     """Label value the prompt speaks about; 0 is background."""
@@ -134,7 +139,7 @@ class Mask(_Prompt):
 class Lock(BaseModel):
     """From here on, no later prompt changes where ``class_id`` is (or may change it again, ``locked=False``)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_with_kind)
 
     kind: Literal["lock"] = "lock"
     class_id: int = Field(ge=0)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from s2vnet.data.plan import Plan
 from s2vnet.data.seen import Seen
@@ -207,16 +210,75 @@ def test_work_that_is_ended_changes_nothing(session: Session, labels_of: Callabl
     np.testing.assert_array_equal(session.labels, labels_of(*session.log))
 
 
-def test_put_away_it_answers_the_same(session: Session, labels_of: Callable[..., Labels], tmp_path: Path) -> None:
+def test_work_on_locks_can_be_ended_and_tells_nothing(session: Session, labels_of: Callable[..., Labels]) -> None:
+    wanted = session.history.add(*(PROMPTS[name] for name in ("scribble", "lock", "point", "lock", "mask")))
+    told, steps = [], 0
+
+    def pause() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        session.show(wanted, lambda region, block: told.append(region), pause)
+    assert (told, session.log) == ([], ())
+    session.show(wanted, lambda region, block: told.append(region), pause)
+    assert told
+    np.testing.assert_array_equal(session.labels, labels_of(*wanted.log))
+
+
+def test_put_away_it_answers_the_same(
+    session: Session, bordered: Volume, labels_of: Callable[..., Labels], tmp_path: Path
+) -> None:
     session.add(PROMPTS["point"])
     before, size, wanted = session.labels.copy(), session.nbytes, session.next_to_check()
     session.put_away(tmp_path / "cached.safetensors")
     session.put_away(tmp_path / "nothing more to put away")
-    assert session.nbytes == 0 < size
+    assert session.nbytes == session.labels.nbytes + bordered.data.nbytes < size
     np.testing.assert_array_equal(session.labels, before)
     assert session.next_to_check() == wanted
     session.add(PROMPTS["mask"])
     np.testing.assert_array_equal(session.labels, labels_of(*session.log))
+
+
+def memory_of(session: Session) -> int:
+    """Bytes of all arrays and tensors that a session leads to, each place in memory once; not those of its network."""
+    places: dict[int, int] = {}
+    seen, left = {id(session.segmenter), *map(id, session.segmenter.models)}, [session]
+    while left:
+        found: Any = left.pop()
+        if id(found) in seen or isinstance(found, type | ModuleType | FunctionType):
+            continue
+        seen.add(id(found))
+        if isinstance(found, torch.Tensor):
+            places[found.untyped_storage().data_ptr()] = found.untyped_storage().nbytes()
+        elif isinstance(found, np.ndarray) and found.base is None:
+            places[found.ctypes.data] = found.nbytes
+        else:
+            left += [*gc.get_referents(found), getattr(found, "base", None)]
+    return sum(places.values())
+
+
+def test_its_memory_is_what_it_says(session: Session, tmp_path: Path) -> None:
+    def told() -> None:
+        assert session.nbytes == pytest.approx(memory_of(session), rel=1e-3, abs=1024)  # and an affine, say
+
+    told()
+    for entry in PROMPTS.values():
+        session.add(entry)
+        told()
+    session.undo()
+    session.add(Lock(class_id=1), PROMPTS["box"])
+    told()
+    session.put_away(tmp_path / "cached.safetensors")
+    told()
+    session.volume = None
+    told()
+    session.undo()
+    told()
+    session.reset()
+    told()
 
 
 def test_what_was_put_away_and_lost_is_said(session: Session, tmp_path: Path) -> None:

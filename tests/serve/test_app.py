@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
 from fastapi.testclient import TestClient
 
+from s2vnet.infer.outputs import DERIVED, LABEL_MAPS
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
+from s2vnet.serve.api import FORMATS
 from s2vnet.serve.schemas import unpack_block
+from s2vnet.serve.turns import CLICK as URGENT
 from s2vnet.types import Entry, Lock, Mask, Point
 from s2vnet.volume.files import read_image, read_labels
 from s2vnet.volume.geometry import Volume
@@ -131,6 +138,15 @@ def test_the_image_comes_back(client: TestClient, bordered: Volume, tmp_path: Pa
     found = read_image(tmp_path / "image.nii.gz")
     np.testing.assert_array_equal(found.data, bordered.data)
     assert found.geometry.same_grid(bordered.geometry)
+
+
+def test_a_plain_file_comes_back_as_it_is(client: TestClient, data: Path, tmp_path: Path) -> None:
+    voxels = (100 * read_image(data / "one.nii.gz").data[0]).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-2.0, -2.0, 3.0, 1.0])), tmp_path / "plain.nii.gz")
+    content = (tmp_path / "plain.nii.gz").read_bytes()
+    name = opened(client, client.post("/api/scans", files={"file": ("a.nii.gz", content)}).json()["id"])
+    labels_of(client, name, tmp_path)
+    assert client.get(f"/api/sessions/{name}/image").content == content
 
 
 def test_a_log_saved_here_replays_elsewhere(client: TestClient, own: Session, tmp_path: Path) -> None:
@@ -311,6 +327,38 @@ def test_what_cannot_be_read_is_one_line(client: TestClient) -> None:
     assert answer.json() == {"type": "problem", "detail": "body.image: Field required"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"image": "\ud800"}',
+        r'{"image": "one.nii.gz", "\ud800": 1}',
+        r'{"image": "a\u0000.nii.gz"}',
+        '{"image": NaN}',
+        '{"image": ' + "9" * 5000 + "}",
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_odd_json_is_refused(client: TestClient, text: str) -> None:
+    head = {"content-type": "application/json"}
+    answer = client.post("/api/sessions", content=text.encode("latin-1"), headers=head)
+    assert answer.status_code in (400, 404, 422)
+    assert answer.json()["type"] == "problem"
+    name = opened(client)
+    wrong = r'{"kind": "point", "class_id": 1, "voxel": [1, 1, 1], "\ud800": 1}'
+    for entry in (
+        wrong,
+        wrong.replace(r"\ud800", "x"),
+        wrong.replace("[1,", "[" + "9" * 400 + ",").replace(r', "\ud800": 1', ""),
+    ):
+        answer = client.post(f"/api/sessions/{name}/prompts", content=f'{{"entries": [{entry}]}}', headers=head)
+        assert answer.status_code == 422 or answer.json()["status"] == "opening"
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        socket.send_text(text)
+        screen.until(lambda s: bool(s.problems))
+
+
 def test_an_operation_over_the_limit_is_not_read(client: TestClient) -> None:
     answer = client.post("/api/sessions", content=b" " * (33 << 20), headers={"content-type": "application/json"})
     assert answer.status_code == 413
@@ -385,3 +433,40 @@ def test_a_series_that_cannot_be_referred_to_is_said_without_where_it_lies(
     answer = client.get(f"/api/sessions/{opened(client, 'one')}/labels", params={"format": "rtstruct"})
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("one: images without FrameOfReferenceUID")
+
+
+def test_formats_of_the_schema_are_those_that_labels_come_in(client: TestClient) -> None:
+    parameters = client.get("/openapi.json").json()["paths"]["/api/sessions/{name}/labels"]["get"]["parameters"]
+    (asked,) = (one["schema"] for one in parameters if one["name"] == "format")
+    assert tuple(asked["enum"]) == tuple(FORMATS) == (*LABEL_MAPS, *DERIVED)
+
+
+def test_those_who_wait_keep_nobody_else_waiting(client: TestClient, bordered: Volume) -> None:
+    name, waiting = opened(client), 60
+    app: Any = client.app
+    held, shape = app.state.store.get(name), (18, 20, 13)
+    claimed = client.post("/nninteractive/claim").json()["lease_token"]
+    lease = app.state.nninteractive.get(claimed)
+    lease.begin(held, shape)
+    lease.class_id, lease.taken = 1, 1
+    clicking, sending = (client.get("/start_session").json()["session_id"] for _ in range(2))
+    snap = app.state.itksnap.get(clicking)
+    snap.session, snap.shape, snap.class_id = name, shape, 1
+    packed = gzip.compress(bordered.data[0].astype("<f4").tobytes(order="F"))
+    body = {"files": {"file": ("image.gz", packed), "metadata": (None, json.dumps({"dimensions": shape}))}}
+    asked = [lambda what=what: client.get(f"/api/sessions/{name}/{what}") for what in ("labels", "log", "suggestion")]
+    asked.append(lambda: client.post("/monailabel/infer/automatic?image=more/two.nii.gz&output=json"))
+    asked.append(lambda: client.delete("/monailabel/train/"))
+    asked.append(lambda: client.post("/nninteractive/predict", headers={"x-lease-token": claimed}))
+    point = "point=5&point=9&point=4&foreground=true"
+    asked.append(lambda: client.get(f"/v2/process_point_interaction/{clicking}?{point}"))
+    asked.append(lambda: client.post(f"/upload_raw/{sending}", **body))
+    with ThreadPoolExecutor(waiting + 1) as threads:
+        # nothing can be opened meanwhile, and no training be stopped
+        with app.state.store.turns.turn(URGENT), app.state.monailabel.trainer._lock:
+            answers = [threads.submit(asked[n % len(asked)]) for n in range(waiting)]
+            time.sleep(0.5)
+            for path in ("/healthz", "/api/info", "/api/scans", f"/api/sessions/{name}"):
+                assert threads.submit(client.get, path).result(timeout=2).status_code == 200
+            assert not any(answer.done() for answer in answers)
+        assert {answer.result(60).status_code for answer in answers} == {200}

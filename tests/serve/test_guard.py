@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 from starlette.websockets import WebSocketDisconnect
 
+from s2vnet.serve.guard import Guard
 from s2vnet.serve.settings import Settings
 
 TOKEN = "a secret of many characters"
@@ -108,6 +116,34 @@ def test_too_many_requests_are_told_to_wait(serve: Callable[..., TestClient]) ->
     assert codes == [200] * 5 + [429] * 2
 
 
+def test_too_many_messages_wait(serve: Callable[..., TestClient]) -> None:
+    client = serve(requests_per_minute=5)
+    name = client.post("/api/sessions", json={"image": "one.nii.gz"}).json()["session"]
+    with client.websocket_connect(f"{LOCAL}/api/sessions/{name}/live") as socket:
+        problems: Queue[str] = Queue()
+
+        def listen() -> None:
+            with contextlib.suppress(Exception):
+                while True:
+                    message = socket.receive()
+                    if "no operation" in (message.get("text") or ""):
+                        problems.put(message["text"])
+
+        threading.Thread(target=listen, daemon=True).start()
+        for _ in range(4):
+            socket.send_text("{}")
+        for _ in range(3):  # two requests were before them
+            problems.get(timeout=20)
+        with pytest.raises(Empty):
+            problems.get(timeout=0.6)
+        assert client.get("/healthz").status_code == 429
+        layer: Any = client.app.middleware_stack  # type: ignore[attr-defined]
+        while not isinstance(layer, Guard):
+            layer = layer.app
+        layer._limiter.storage.reset()  # as if a minute had passed
+        problems.get(timeout=20)
+
+
 @pytest.mark.parametrize("stated", [True, False])
 def test_a_file_over_the_limit_is_not_kept(
     serve: Callable[..., TestClient], settings: Callable[..., Settings], stated: bool
@@ -134,3 +170,13 @@ def test_a_volume_over_the_limit_is_not_read(serve: Callable[..., TestClient]) -
     answer = client.get(f"/api/sessions/{name}/labels")
     assert answer.status_code == 422
     assert "4680 voxels, more than the 1000" in answer.json()["detail"]
+
+
+def test_frames_count_as_voxels_before_they_are_read(serve: Callable[..., TestClient], tmp_path: Path) -> None:
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    nib.save(nib.Nifti1Image(np.zeros((18, 20, 13, 50), np.int16), affine), tmp_path / "many.nii.gz")
+    client = serve(data=tmp_path, max_voxels=5000)
+    name = client.post("/api/sessions", json={"image": "many.nii.gz"}).json()["session"]
+    answer = client.get(f"/api/sessions/{name}/labels")
+    assert answer.status_code == 422
+    assert "234000 voxels, more than the 5000" in answer.json()["detail"]

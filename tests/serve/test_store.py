@@ -13,9 +13,10 @@ import pytest
 
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve.held import CACHED, RECORD
+from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add
 from s2vnet.serve.settings import Settings
-from s2vnet.serve.store import Full, Store
+from s2vnet.serve.store import Store
 from s2vnet.types import InputError, Point
 
 CLICK = Add(entries=(Point(class_id=2, voxel=(5, 9, 4)),))
@@ -57,7 +58,7 @@ def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: P
     one = sessions[0].nbytes
     store.settings = store.settings.model_copy(update={"memory_mb": 2.5 * one / 2**20})
     store.tend()
-    assert [session.nbytes > 0 for session in sessions] == [True, False, True]
+    assert [session.nbytes > session.labels.nbytes for session in sessions] == [True, False, True]
     assert store.nbytes <= 2.5 * one
     assert all(session.volume is None for session in sessions)  # the images are in no server's memory
     assert (tmp_path / "state" / "sessions" / names[1] / CACHED).exists()
@@ -65,6 +66,18 @@ def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: P
     held.ask(CLICK)
     sessions[0].add(*CLICK.entries)
     np.testing.assert_array_equal(held.wait(60).labels, sessions[0].labels)
+
+
+def test_where_labels_alone_are_too_many_the_silent_are_let_go(make: MakeStore) -> None:
+    store = make()
+    silent, heard = (store.open("one.nii.gz") for _ in range(2))
+    heard.wait(60)
+    labels = 2 * silent.wait(60).labels.nbytes  # as they are, and as they were told
+    store.settings = store.settings.model_copy(update={"memory_mb": 1.5 * labels / 2**20})
+    with heard.listening(lambda message: None):
+        store.tend()
+        assert (store.count, store.nbytes) == (1, labels)
+        assert store.get(silent.name).wait(60).log == ()
 
 
 def test_when_all_places_are_taken_only_a_silent_one_gives_way(make: MakeStore) -> None:
@@ -139,8 +152,46 @@ def test_old_sessions_and_scans_leave_the_disk(make: MakeStore, data: Path, tmp_
     assert list((tmp_path / "state" / "sent").iterdir()) == []
 
 
-def test_what_a_killed_server_left_in_the_cache_goes(make: MakeStore, tmp_path: Path) -> None:
-    (tmp_path / "state" / "sessions" / "one").mkdir(parents=True)
-    (tmp_path / "state" / "sessions" / "one" / CACHED).write_bytes(b"")
-    make()
-    assert not (tmp_path / "state" / "sessions" / "one" / CACHED).exists()
+def test_what_is_sent_has_a_quota_and_the_oldest_not_in_use_gives_way(make: MakeStore, data: Path) -> None:
+    content = (data / "one.nii.gz").read_bytes()
+    store = make(sent_mb=1)
+    store.scans._most_bytes = 3 * len(content)
+
+    def send(times: int = 1) -> str:
+        return store.scans.receive("x.nii.gz", io.BytesIO(content * times)).id
+
+    scans = [send() for _ in range(3)]
+    for age, scan in zip((30, 20, 10), scans, strict=True):
+        os.utime(store.scans.find(scan), (time.time() - age,) * 2)
+    held = store.open(scans[0])  # used last
+    held.wait(60)
+    os.utime(held.path, (0, 0))
+    scans.append(send())
+    with pytest.raises(InputError, match="no such scan"):
+        store.scans.find(scans[1])
+    with pytest.raises(Full, match="no room for this scan in the 0 MB"):
+        send(times=3)
+    assert [store.scans.find(scans[n]).is_file() for n in (0, 2, 3)] == [True] * 3
+    with store.scans.room(2 * len(content)), pytest.raises(Full):
+        send()
+    store.end(held.name)
+    send(times=3)
+    assert len(list((store.settings.state / "sent").iterdir())) == 1
+
+
+def test_what_a_killed_server_left_goes_once_no_other_runs(make: MakeStore, tmp_path: Path) -> None:
+    state, name = tmp_path / "state", "0" * 32
+    lasting = [f"sessions/{name}/{RECORD}", "sent/1.nii", "labels/final/1.nii.gz"]
+    left = [f"sessions/{name}/{CACHED}", f"sessions/{name}/.s2vnet-x/{RECORD}", f"sessions/{'1' * 32}/.s2vnet-x/a"]
+    left += ["sent/.s2vnet-y/1.nii", "tmp/s2vnet-z/labels.nii.gz", "labels/final/.s2vnet-q/1.nii.gz"]
+    running = make()
+    for path in (*lasting, *left):
+        (state / path).parent.mkdir(parents=True, exist_ok=True)
+        (state / path).write_text("")
+    make().close()
+    assert all((state / path).exists() for path in left)
+    running.close()
+    make().close()
+    found = {path.relative_to(state).as_posix() for path in state.rglob("*") if path.is_file()}
+    assert found == {*lasting, ".running"}
+    assert [path.name for path in (state / "sessions").iterdir()] == [name]

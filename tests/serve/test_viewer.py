@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import matplotlib.image
 import numpy as np
 import numpy.typing as npt
@@ -357,6 +358,24 @@ def test_a_reload_and_a_restart_come_back_to_the_same(
             viewer.press("Control+z")
         own.undo()
         np.testing.assert_array_equal(viewer.labels(), own.labels)
+
+
+def test_while_all_places_are_taken_it_waits_for_one(
+    page: Any, settings: Callable[..., Settings], segmenter: Segmenter
+) -> None:
+    lease = 4.0
+    with running(settings(max_sessions=1, lease_s=lease), segmenter) as port:
+        viewer = Viewer(page, port).open()
+        name = viewer.state()["session"]
+        page.goto("about:blank")
+        address, end = f"http://127.0.0.1:{port}/api/sessions", time.monotonic() + PATIENCE_S
+        while httpx2.post(address, json={"image": "one.nii.gz"}).status_code != 201:  # another takes its place
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        page.goto(f"http://127.0.0.1:{port}/#{name}")
+        page.get_by_role("alert").filter(has_text="all 1 sessions are taken").wait_for()
+        viewer.until("s2vnet.ready")
+        assert viewer.state()["session"] == name
 
 
 @pytest.mark.parametrize("name", ORIENTATIONS)

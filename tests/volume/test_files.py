@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 from s2vnet.atomic import replacing
 from s2vnet.types import InputError
-from s2vnet.volume.files import ENDINGS, read_geometry, read_image, read_labels, write_image, write_labels
+from s2vnet.volume.files import ENDINGS, count_voxels, read_geometry, read_image, read_labels, write_image, write_labels
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
 SHAPE = (3, 4, 5)
@@ -48,6 +48,16 @@ def test_labels_come_back_exactly_on_the_same_grid(
     image = read_image(tmp_path / f"a{ending}")
     np.testing.assert_array_equal(image.data[0], labels.data)
     image.geometry.require_same_grid(back.geometry, "image and labels of one file")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_voxels_of_all_frames_are_counted_by_the_header(tmp_path: Path, ending: str, make_phantom: MakePhantom) -> None:
+    for channels in (1, 3):
+        image = make_phantom(channels=channels)[0]
+        write_image(tmp_path / f"a{ending}", image)
+        assert count_voxels(tmp_path / f"a{ending}") == image.data.size
+    sitk.WriteImage(sitk.Image([3, 4, 5, 6], sitk.sitkInt16), tmp_path / f"b{ending}")
+    assert count_voxels(tmp_path / f"b{ending}") == 360
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from s2vnet.types import InputError
 from s2vnet.volume import nifti
-from s2vnet.volume.files import read_image, read_labels, write_labels
+from s2vnet.volume.files import is_plain, read_image, read_labels, write_labels
 from s2vnet.volume.geometry import Geometry, LabelMap
 
 SHAPE = (3, 4, 5)
@@ -118,3 +118,34 @@ def test_bytes_are_the_file(tmp_path: Path, labels_on: LabelsOn) -> None:
     write_labels(tmp_path / "labels.nii.gz", labels)
     packed = nifti.to_bytes(labels.data[None], labels.geometry)
     assert gzip.decompress(packed) == gzip.decompress((tmp_path / "labels.nii.gz").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "plain"),
+    [
+        ({}, True),
+        ({"dtype": np.uint8}, True),
+        ({"dtype": np.dtype(">i2")}, True),
+        ({"qform": np.diag([1.0, 1.0, 2.0, 1.0])}, False),
+        ({"codes": (0, 0)}, False),
+        ({"codes": (1, 0)}, True),
+        ({"dtype": np.float32}, False),
+        ({"shape": (3, 4, 5, 1)}, False),
+        ({"shape": (3, 4)}, False),
+        ({"name": "a.nii"}, False),
+        ({"kind": nib.Nifti2Image}, False),
+        ({"extension": nib.nifti1.Nifti1Extension("comment", b"Doe^John")}, False),
+    ],
+)
+def test_what_every_reader_reads_alike_is_plain(tmp_path: Path, change: dict[str, Any], plain: bool) -> None:
+    affine = np.diag([-1.0, 1.0, 3.0, 1.0])
+    image = change.get("kind", nib.Nifti1Image)(
+        np.ones(change.get("shape", SHAPE), change.get("dtype", np.int16)), affine
+    )
+    qform, sform = change.get("codes", (1, 1))
+    image.set_qform(change.get("qform", affine), qform)
+    image.set_sform(affine, sform)
+    image.header.extensions.extend([change["extension"]] if "extension" in change else [])
+    path = tmp_path / change.get("name", "a.nii.gz")
+    image.to_filename(path)
+    assert is_plain(path) is plain

@@ -6,7 +6,7 @@ the network's grid here, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,8 @@ Voxels = npt.NDArray[np.intp]
 Prompts = tuple[Prompt, ...]
 Frozen = Mapping[int, npt.NDArray[np.bool_]]
 """Voxels (I, J, K) of each locked class."""
+Pause = Callable[[], None]
+"""Called after each step of the network; may raise to end the work."""
 _NOWHERE: Voxels = np.empty(0, np.intp)
 
 
@@ -58,9 +60,17 @@ class Answers:
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes that it takes up."""
+        """Memory in bytes that it takes up, without what prompts have decoded."""
         arrays = (self._scores, self._stack, self._winner, self._strays)
         return self.engine.nbytes + sum(array.nbytes for array in arrays if array is not None)
+
+    def prompted_nbytes(self, answer: Answer | None) -> int:
+        """Memory in bytes of what prompts have decoded, an answer that is shown among it, without its labels."""
+        if answer is None:
+            return self.engine.prompted_nbytes()
+        scores = answer.segmentation.scores
+        own = 0 if scores is self._scores else scores.nbytes
+        return self.engine.prompted_nbytes(answer.sweeps) + own
 
     def answer(
         self,
@@ -68,6 +78,7 @@ class Answers:
         frozen: Frozen,
         watch: Watch | None = None,
         shown: tuple[Sweep, Sweep] | None = None,
+        pause: Pause | None = None,
     ) -> Answer:
         """Labels that prompts give.
 
@@ -76,13 +87,18 @@ class Answers:
             frozen: what stays as it is.
             watch: told of slices as they are done, but for those that `shown` has too.
             shown: sweeps of the answer that the user sees now.
+            pause: for whoever may want to end the work, also where there is nothing to tell.
         """
         strokes = [s for s in map(self._stroke, prompts) if s is not None]
         drawing = self._drawing(strokes)
         stream = None if watch is None else Stream(self._restore, watch, prompts, frozen, shown)
         if stream and stream.newest in drawing:
-            stream.tell(stream.newest, self.engine.glance(stream.newest, drawing[stream.newest], shown))
-        segmentation, (start, stop), sweeps = self._segmentation(strokes, drawing, stream.swept if stream else None)
+            seen = self.engine.glance(stream.newest, drawing[stream.newest], shown)
+            if pause is not None:
+                pause()
+            stream.tell(stream.newest, seen)
+        swept = _paused(stream.swept if stream else None, pause)
+        segmentation, (start, stop), sweeps = self._segmentation(strokes, drawing, swept)
         start, stop = self._restore.reached(start, stop)
         stack = self._stack.copy() if prompts else self._stack
         if prompts and stop > start:
@@ -209,6 +225,19 @@ class Answers:
         kind = "box" if is_box(prompt) else "point" if isinstance(prompt, Point | Scribble) else "region"
         tensor = torch.from_numpy(cells).float()
         return Stroke(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]
+
+
+def _paused(watch: SweepWatch | None, pause: Pause | None) -> SweepWatch | None:
+    """A watch with a pause before it."""
+    if pause is None:
+        return watch
+
+    def see(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
+        pause()
+        if watch is not None:
+            watch(sweeps, passed)
+
+    return see
 
 
 def _named(strokes: Sequence[Stroke]) -> dict[int, Cells]:

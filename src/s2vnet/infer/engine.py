@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -136,12 +137,17 @@ class VolumeEngine:
 
         return cls(model, features, watch=told)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
-        """Memory in bytes of what is cached, the automatic sweeps among it."""
-        kept = [passed for sweep in self.automatic for passed in sweep.slices.values()]
-        tensors = [*self.features.tensors, *(p.masks for p in kept), *(t for p in kept for t in p.leaving)]
-        return sum(tensor.nbytes for tensor in tensors)
+        """Memory in bytes of what is cached and never changes: features, and the automatic sweeps."""
+        kept = itertools.chain.from_iterable(sweep.slices.values() for sweep in self.automatic)
+        return _stored([*self.features.tensors, *_tensors(kept)])
+
+    def prompted_nbytes(self, shown: tuple[Sweep, Sweep] | None = None) -> int:
+        """Memory in bytes of what prompts have decoded: in the last round, and in the sweeps that are shown."""
+        sweeps = [sweep for sweep in shown or () if sweep.base is not None]
+        kept = itertools.chain(self._known.values(), *(sweep.slices.values() for sweep in sweeps))
+        return _stored(_tensors(kept))
 
     def pack(self) -> dict[str, Tensor]:
         """All that is cached, as named tensors; :meth:`unpack` makes the same engine of them."""
@@ -346,6 +352,18 @@ def _interlaced(depth: int, batch: int) -> Iterator[range]:
     step = -(-depth // batch)
     for n in range(step):
         yield range((depth // 2 + n) % step, depth, step)
+
+
+def _tensors(kept: Iterable[Passed]) -> Iterator[Tensor]:
+    for passed in kept:
+        yield passed.masks
+        yield from passed.leaving
+
+
+def _stored(tensors: Iterable[Tensor]) -> int:
+    """Bytes of tensors; those that lie in the same memory, or only in a part of it, are counted as all of it, once."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _rows(state: State, n: int) -> State:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from s2vnet.atomic import disk_errors, replacing
-from s2vnet.infer.answers import Answer, Answers, Frozen, Prompts
+from s2vnet.infer.answers import Answer, Answers, Frozen, Pause, Prompts
 from s2vnet.infer.engine import Progress, VolumeEngine
 from s2vnet.infer.history import History, Log
 from s2vnet.infer.marked import is_box, prompt_voxels
@@ -172,12 +172,13 @@ class Session:
         self.show(before.redo())
         return self._history is not before
 
-    def show(self, history: History, watch: Watch | None = None) -> None:
+    def show(self, history: History, watch: Watch | None = None, pause: Pause | None = None) -> None:
         """Work out what a history's log gives and take it over; an error or interrupt on the way changes nothing.
 
         Args:
             history: any number of operations away from the present one.
             watch: told of slices as they are done, those with the newest prompt first.
+            pause: called after each step, also of what locks need, of which a watch is told nothing.
 
         Raises:
             InputError: a prompt outside the volume or of an unknown class.
@@ -185,7 +186,7 @@ class Session:
         if history is self._history:
             return
         self.check(*history.log)
-        shown, frozen = self._result(history.log, watch)
+        shown, frozen = self._result(history.log, watch, pause)
         self.changed_region = bounding_box(shown.labels != self.labels)
         self._noted = None
         self._history, self._shown, self._labels, self._frozen = history, shown, shown.labels, frozen
@@ -209,9 +210,15 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes of what is cached; 0 while it is put away. Labels and :attr:`volume` come beside it."""
-        shown = 0 if self._shown is None else self._shown.segmentation.scores.nbytes
-        return shown + (0 if self._ready is None else self._ready.nbytes)
+        """Memory in bytes: labels, locked voxels, :attr:`volume`, and what is cached unless it is put away.
+
+        Any thread may ask.
+        """
+        ready, shown, volume = self._ready, self._shown, self.volume
+        masks = [*tuple(self._locked.values()), *self._frozen.values()]
+        arrays = {id(array): array.nbytes for array in (self._labels, *masks)}
+        cached = 0 if ready is None else ready.nbytes + ready.prompted_nbytes(shown)
+        return sum(arrays.values()) + cached + (0 if volume is None else volume.data.nbytes)
 
     def put_away(self, path: Path) -> None:
         """Write what is cached to a safetensors file and free its memory; the next prompt reads it again.
@@ -380,7 +387,7 @@ class Session:
         if isinstance(entry, Mask):
             entry.voxels()
 
-    def _result(self, log: Log, watch: Watch | None = None) -> tuple[Answer, Frozen]:
+    def _result(self, log: Log, watch: Watch | None = None, pause: Pause | None = None) -> tuple[Answer, Frozen]:
         """What a log gives, and the voxels that its locks hold."""
         frozen: dict[int, npt.NDArray[np.bool_]] = {}
         prompts: Prompts = ()
@@ -391,11 +398,12 @@ class Session:
                 continue  # it is held already
             elif entry.locked:
                 if (until := log[:number]) not in self._locked:
-                    self._locked[until] = self._answers.answer(prompts, frozen).labels == entry.class_id
+                    held = self._answers.answer(prompts, frozen, pause=pause)
+                    self._locked[until] = held.labels == entry.class_id
                 frozen[entry.class_id] = self._locked[until]
             else:
                 frozen.pop(entry.class_id, None)
-        return self._answers.answer(prompts, frozen, watch, self._shown and self._shown.sweeps), frozen
+        return self._answers.answer(prompts, frozen, watch, self._shown and self._shown.sweeps, pause), frozen
 
 
 def read_log(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 from fastapi import APIRouter, Depends, Request, UploadFile, WebSocket, WebSocketDisconnect
@@ -20,22 +20,26 @@ from s2vnet.infer.outputs import DERIVED, LABEL_MAPS
 from s2vnet.infer.pictures import hex_colours
 from s2vnet.serve.guard import MOST_BYTES_ASKED
 from s2vnet.serve.held import Held, Operation
+from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add, Info, LabelClass, Open, Problem, Remove, Replace, Scan, State, Step, Suggestion
 from s2vnet.serve.store import Store
 from s2vnet.types import InputError
 from s2vnet.volume.files import write_image
 
-WAIT_S = 600.0
-"""Longest that a request for finished labels waits."""
 MOST_MESSAGES = 10_000
 """Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
+Format = Literal["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
+"""In which labels can be had."""
 FORMATS = {**{name: name for name in LABEL_MAPS}, **{name: ending[1:] for name, ending in DERIVED.items()}}
-"""Endings of files by the formats in which labels can be had."""
+"""Endings of their files."""
+TRY_AGAIN_LATER = 1013
+"""Why a connection is closed that may come back."""
 _KINDS = {"nii.gz": "application/gzip", "json": "application/json"} | {
     ending[1:]: "application/dicom" for ending in DERIVED.values()
 }
 _operations: TypeAdapter[Operation] = TypeAdapter(Operation)
-_problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (401, 403, 404, 422, 429, 503)}
+_REFUSALS = (400, 401, 403, 404, 413, 422, 429, 503)
+_problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in _REFUSALS}
 router = APIRouter(prefix="/api", responses=_problems)
 
 
@@ -124,32 +128,45 @@ def step(held: ASession, operation: Step) -> State:
 
 
 @router.get("/sessions/{name}/image", response_class=FileResponse)
-def image(held: ASession) -> Response:
-    """The image as the server reads it, as NIfTI."""
-    return file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+async def image(held: ASession) -> Response:
+    """The image as the server reads it, as NIfTI; its own file where that says the same."""
+
+    def written(_: float) -> Response:
+        if (path := held.file()) is not None:
+            return FileResponse(path, media_type=_KINDS["nii.gz"], filename=f"{held.name[:8]}.nii.gz")
+        return file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+
+    return await held.image_line.run(written)
 
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)
-def labels(held: ASession, format: str = "nii.gz") -> Response:
+async def labels(held: ASession, format: Format = "nii.gz") -> Response:
     """Labels with everything in them that was asked for, on exactly the image's grid; waits for them.
 
-    Of a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images.
+    Of a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images; refused for
+    other scans, and where the server cannot write them.
     """
-    if format not in FORMATS:
-        raise InputError(f"no format {format!r}; choose one of {', '.join(FORMATS)}")
-    return file_of(held.name, FORMATS[format], lambda path: held.save(path, WAIT_S))
+
+    def written(seconds: float) -> Response:
+        return file_of(held.name, FORMATS[format], lambda path: held.save(path, seconds))
+
+    return await held.line.run(written)
 
 
 @router.get("/sessions/{name}/log", response_class=FileResponse)
-def log(held: ASession) -> Response:
+async def log(held: ASession) -> Response:
     """The prompt log, as `s2vnet interact --log` reads and writes it."""
-    return file_of(held.name, "json", lambda path: held.use(lambda session: session.save_log(path), WAIT_S))
+
+    def written(seconds: float) -> Response:
+        return file_of(held.name, "json", lambda path: held.use(lambda session: session.save_log(path), seconds))
+
+    return await held.line.run(written)
 
 
 @router.get("/sessions/{name}/suggestion")
-def suggestion(held: ASession) -> Suggestion | None:
+async def suggestion(held: ASession) -> Suggestion | None:
     """The slice where the network is least sure, away from prompts; null where there is none."""
-    found = held.use(lambda session: session.next_to_check(), WAIT_S)
+    found = await held.line.run(lambda seconds: held.use(lambda session: session.next_to_check(), seconds))
     return None if found is None else Suggestion(axis=found[0], index=found[1])
 
 
@@ -161,7 +178,7 @@ async def live(socket: WebSocket, name: str) -> None:
         held = await anyio.to_thread.run_sync(socket.app.state.store.get, name)
     except InputError as error:
         await socket.send_text(Problem(detail=str(error)).model_dump_json())
-        return await socket.close()
+        return await socket.close(TRY_AGAIN_LATER if isinstance(error, Full) else 1000)
     loop, messages = asyncio.get_running_loop(), asyncio.Queue[str | bytes | None](MOST_MESSAGES)
 
     def put(message: str | bytes) -> None:
@@ -179,7 +196,7 @@ async def live(socket: WebSocket, name: str) -> None:
     async def send() -> None:
         while (message := await messages.get()) is not None:
             await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
-        await socket.close(1013, "too slow a reader; connect again")
+        await socket.close(TRY_AGAIN_LATER, "too slow a reader; connect again")
 
     async def receive() -> None:
         while True:

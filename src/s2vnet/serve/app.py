@@ -14,13 +14,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from s2vnet import __version__
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve import api, guard, itksnap, monailabel, nninteractive
+from s2vnet.serve.scans import Full
 from s2vnet.serve.settings import Settings
-from s2vnet.serve.store import Full, Store
+from s2vnet.serve.store import Store
 from s2vnet.types import InputError
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
     app.add_middleware(guard.Guard, settings=settings)
     app.add_exception_handler(InputError, _refused)
     app.add_exception_handler(RequestValidationError, _unreadable)
+    app.add_exception_handler(HTTPException, _failed)
     app.state.nninteractive = nninteractive.Leases(store)
     app.state.monailabel = monailabel.Pool(store)
     app.state.itksnap = itksnap.Clients(store)
@@ -100,6 +103,11 @@ async def _unreadable(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     return JSONResponse({"type": "problem", "detail": f"{place}: {first['msg']}"}, 422)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"type": "problem", "detail": error.detail}, error.status_code, error.headers)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

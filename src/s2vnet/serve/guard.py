@@ -6,6 +6,7 @@ A page from elsewhere that a browser has open must not reach the server (by its 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hmac
@@ -25,6 +26,8 @@ from s2vnet.serve.settings import Settings, is_local
 
 MALFORMED, REFUSED, FOREIGN, TOO_LARGE, TOO_MANY = 400, 401, 403, 413, 429
 _CLOSE_POLICY = 1008
+PAUSE_S = 0.2
+"""Until a message that came too early is tried again."""
 MOST_BYTES_ASKED = 32 * 2**20
 """Of one operation, by request or WebSocket."""
 HEADERS = {
@@ -50,13 +53,32 @@ class Guard:
             return await self._app(scope, receive, send)
         problem = self._problem(scope)
         if problem is None:
-            return await self._app(scope, _bounded(receive, self._limit(scope)), _headed(send))
+            paced = self._paced(scope, receive)
+            return await self._app(scope, _bounded(paced, self._limit(scope)), _headed(send))
         status, detail = problem
         if scope["type"] == "websocket":
             await receive()
             return await send({"type": "websocket.close", "code": _CLOSE_POLICY, "reason": detail})
         again = {"retry-after": "10"} if status == TOO_MANY else {}
-        return await JSONResponse({"detail": detail}, status, headers=again)(scope, receive, _headed(send))
+        return await JSONResponse({"type": "problem", "detail": detail}, status, headers=again)(
+            scope, receive, _headed(send)
+        )
+
+    def _hit(self, scope: Scope) -> bool:
+        """Count a request or message of an address; False when it has had as many as it may."""
+        client = scope.get("client") or ("unknown", 0)
+        return bool(self._limiter.hit(self._rate, str(client[0])))
+
+    def _paced(self, scope: Scope, receive: Receive) -> Receive:
+        """Receive messages of a WebSocket no faster than requests may come; none is lost, the client has to wait."""
+
+        async def paced() -> Message:
+            message = await receive()
+            while message["type"] == "websocket.receive" and not self._hit(scope):
+                await asyncio.sleep(PAUSE_S)
+            return message
+
+        return paced
 
     def _limit(self, scope: Scope) -> int:
         """Bytes that a body may have: a file's, or an operation's."""
@@ -76,8 +98,7 @@ class Guard:
             return FOREIGN, "the server answers to 127.0.0.1 and localhost only"
         if "origin" in headers and origin.netloc != host.netloc:
             return FOREIGN, "pages from elsewhere may not talk to this server"
-        client = scope.get("client") or ("unknown", 0)
-        if not self._limiter.hit(self._rate, str(client[0])):
+        if not self._hit(scope):
             return TOO_MANY, "too many requests; wait a while"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > (limit := self._limit(scope)):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,11 +24,12 @@ from s2vnet.infer.history import History, Log
 from s2vnet.infer.outputs import formats_of, require_kind, write_result
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session, extent
+from s2vnet.serve.lines import Line
 from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, State, Step, pack_block
 from s2vnet.serve.turns import CLICK, ENCODING, Turns
 from s2vnet.types import Entry, InputError, S2VNetError
 from s2vnet.volume.archive import series_folder
-from s2vnet.volume.files import read_geometry, read_image
+from s2vnet.volume.files import count_voxels, is_plain, read_image
 from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
 
 Operation = Add | Remove | Step | Replace
@@ -58,6 +58,8 @@ class Held:
         self.name, self.scan, self.folder = name, scan, folder
         self.asked = time.monotonic()
         """When its client last said something."""
+        self.line, self.image_line = Line(), Line()
+        """Where requests wait for labels, and for the image, which is there earlier."""
         self.revision = self.shown = 0
         self.path = path
         self._segmenter, self._turns, self._max_voxels = segmenter, turns, max_voxels
@@ -108,8 +110,9 @@ class Held:
 
     @property
     def nbytes(self) -> int:
-        """Memory of cached features and what belongs to them."""
-        return 0 if self._session is None else self._session.nbytes
+        """Memory in bytes of what is kept of it: the session, and the labels as they were last told."""
+        session, sent = self._session, self._sent
+        return (0 if sent is None else sent.nbytes) + (0 if session is None else session.nbytes)
 
     def start(self) -> None:
         """Work on whatever is wanted, if nothing does so yet."""
@@ -163,6 +166,10 @@ class Held:
     def read(self) -> Volume:
         """The image. Raises InputError when its file is not readable, or has more voxels than the server opens."""
         return read_scan(self.path, len(self._segmenter.plan.channels), self._max_voxels)
+
+    def file(self) -> Path | None:
+        """The image's own file, if it has been read and says to everybody what :meth:`read` gives."""
+        return self.path if self._geometry is not None and is_plain(self.path) else None
 
     def state(self) -> State:
         """How it stands now."""
@@ -376,15 +383,14 @@ class Held:
                 self._done.notify_all()
                 return False
 
-        def watch(region: Region, block: npt.NDArray[np.uint8]) -> None:
+        def pause() -> None:
             if self._wanted is not wanted or self._closed:
                 raise _Stale
-            self._show(region, block)
             self._turns.offer(CLICK)
 
         with self._turns.turn(CLICK):
             try:
-                session.show(wanted, watch)
+                session.show(wanted, self._show, pause)
             except _Stale:
                 return True
             except (S2VNetError, MemoryError) as error:
@@ -449,7 +455,7 @@ class Held:
 def read_scan(path: Path, channels: int, most: int) -> Volume:
     """An image for a model of so many channels. Raises InputError when it is not readable, or of too many voxels."""
     with series_folder(path) as found:  # an archive is unpacked once
-        voxels = math.prod(read_geometry(found).shape)
+        voxels = count_voxels(found)
         if voxels > most:
             raise InputError(f"{voxels} voxels, more than the {most} that this server opens; crop the scan")
         return read_image(found, frames_as_channels=channels > 1)

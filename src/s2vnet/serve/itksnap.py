@@ -29,11 +29,13 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Upl
 from pydantic import BaseModel, Field, ValidationError
 
 from s2vnet import __version__
-from s2vnet.serve.api import WAIT_S, AStore
+from s2vnet.serve.api import AStore
 from s2vnet.serve.drawn import entry_of, voxels_of
 from s2vnet.serve.guard import FOREIGN
+from s2vnet.serve.lines import Line
+from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add, Step
-from s2vnet.serve.store import Full, Store
+from s2vnet.serve.store import Store
 from s2vnet.types import Entry, InputError, Point, Voxel
 from s2vnet.volume.files import write_image
 from s2vnet.volume.geometry import Geometry, Volume
@@ -73,7 +75,8 @@ class Client:
     """One ITK-SNAP: the session of its image, and the class that it sees of it."""
 
     def __init__(self, class_id: int | None) -> None:
-        self.lock = threading.Lock()
+        self.line = Line()
+        """Where all requests wait that change it or its session, one after the other."""
         self.asked = time.monotonic()
         self.session = ""
         self.image: Path | None = None
@@ -85,17 +88,17 @@ class Client:
         self.class_id = self._fixed
 
     def interact(
-        self, store: Store, make: Callable[[int], Entry], voxels: npt.ArrayLike, positive: bool
+        self, store: Store, make: Callable[[int], Entry], voxels: npt.ArrayLike, positive: bool, seconds: float
     ) -> dict[str, Any]:
-        """Take a prompt; the object that it gives, i fastest."""
+        """Take a prompt; the object that it gives, i fastest, within so many seconds."""
         if not self.session:
             raise InputError("no image yet; upload_raw comes first")
         held = store.get(self.session)
         class_id = self.class_id
         if class_id is None:
-            class_id = held.use(lambda session: session.likely_class(voxels), WAIT_S)
+            class_id = held.use(lambda session: session.likely_class(voxels), seconds)
         held.ask(Add(entries=(make(class_id),)))
-        found = held.wait(WAIT_S).labels == class_id
+        found = held.wait(seconds).labels == class_id
         if positive:
             self.class_id = class_id
         packed = gzip.compress(found.astype(np.int8).tobytes(order="F"), _COMPRESSION, mtime=0)
@@ -210,32 +213,17 @@ def start_session(clients: AllClients, model: str = ANY) -> dict[str, str]:
 
 @router.post("/upload_raw/{name}")
 @router.post("/v2/upload_raw/{name}")
-def upload_raw(
+async def upload_raw(
     clients: AllClients, client: AClient, file: UploadFile, metadata: Annotated[str, Form()]
 ) -> dict[str, str]:
     """An image; answered when it has been encoded and segmented."""
-    store, grid = clients.store, _grid(metadata)
-    wanted = len(store.segmenter.plan.channels)
-    if grid.components_per_pixel != wanted:
-        raise InputError(f"an image of {grid.components_per_pixel} components, where the model takes {wanted}")
-    volume = Volume(_voxels(file.file, grid, store.settings.max_voxels), grid.geometry)
-    scan, path = store.scans.new("sent.nii")
-    with client.lock:
-        clients.forget(client)
-        write_image(path, volume)
-        try:
-            held = store.open(scan.id)
-        except InputError:
-            path.unlink()
-            raise
-        client.session, client.image, client.shape = held.name, path, grid.dimensions
-        client.reset()
-        held.wait(WAIT_S)
+    grid = _grid(metadata)
+    await client.line.run(lambda seconds: _open(clients, client, file.file, grid, seconds))
     return {"message": "image received"}
 
 
 @router.get("/v2/process_point_interaction/{name}")
-def point(
+async def point(
     store: AStore,
     client: AClient,
     point: Annotated[list[int], Query(min_length=3, max_length=3)],
@@ -247,21 +235,22 @@ def point(
     def entry(class_id: int) -> Entry:
         return Point(class_id=class_id, positive=foreground, voxel=(i, j, k))
 
-    with client.lock:
-        return client.interact(store, entry, [point], foreground)
+    return await client.line.run(lambda seconds: client.interact(store, entry, [point], foreground, seconds))
 
 
 @router.get("/process_point_interaction/{name}")
-def point_by_axes(store: AStore, client: AClient, x: int, y: int, z: int, foreground: bool = False) -> dict[str, Any]:
+async def point_by_axes(
+    store: AStore, client: AClient, x: int, y: int, z: int, foreground: bool = False
+) -> dict[str, Any]:
     """The same in the older form."""
-    return point(store, client, [x, y, z], foreground)
+    return await point(store, client, [x, y, z], foreground)
 
 
 @router.post("/process_scribble_interaction/{name}")
 @router.post("/process_lasso_interaction/{name}")
 @router.post("/v2/process_scribble_interaction/{name}")
 @router.post("/v2/process_lasso_interaction/{name}")
-def drawing(
+async def drawing(
     request: Request,
     store: AStore,
     client: AClient,
@@ -273,7 +262,8 @@ def drawing(
     grid, scribble = _grid(metadata), "scribble" in request.url.path
     if grid.components_per_pixel != 1:
         raise InputError("a drawing has one component")
-    with client.lock:
+
+    def drawn(seconds: float) -> dict[str, Any]:
         if client.session and grid.dimensions != client.shape:
             raise InputError(f"a drawing of {grid.dimensions} voxels on an image of {client.shape}")
         voxels = voxels_of(_voxels(file.file, grid, store.settings.max_voxels)[0] > 0)
@@ -281,18 +271,23 @@ def drawing(
         def entry(class_id: int) -> Entry:
             return entry_of(voxels, client.shape, class_id, foreground, scribble)
 
-        return client.interact(store, entry, voxels, foreground)
+        return client.interact(store, entry, voxels, foreground, seconds)
+
+    return await client.line.run(drawn)
 
 
 @router.get("/reset_interactions/{name}")
 @router.get("/v2/reset_interactions/{name}")
-def reset_interactions(store: AStore, client: AClient) -> dict[str, str]:
+async def reset_interactions(store: AStore, client: AClient) -> dict[str, str]:
     """The next prompt begins a new object."""
-    with client.lock:
+
+    def begun(_: float) -> dict[str, str]:
         if client.session:
             store.get(client.session).ask(Step(op="reset"))
         client.reset()
-    return _SUCCESS
+        return _SUCCESS
+
+    return await client.line.run(begun)
 
 
 @router.get("/end_session/{name}")
@@ -300,6 +295,27 @@ def reset_interactions(store: AStore, client: AClient) -> dict[str, str]:
 def end_session(clients: AllClients, name: str) -> dict[str, str]:
     """Give the place back; also one that is over."""
     return {"message": "Session ended" if clients.end(name) else "Invalid session"}
+
+
+def _open(clients: Clients, client: Client, packed: IO[bytes], grid: Grid, seconds: float) -> None:
+    """Another image for a client. Raises InputError for one that does not fit the model, and Full for want of room."""
+    store = clients.store
+    wanted = len(store.segmenter.plan.channels)
+    if grid.components_per_pixel != wanted:
+        raise InputError(f"an image of {grid.components_per_pixel} components, where the model takes {wanted}")
+    volume = Volume(_voxels(packed, grid, store.settings.max_voxels), grid.geometry)
+    scan, path = store.scans.new("sent.nii")
+    clients.forget(client)
+    with store.scans.room(volume.data.nbytes):
+        write_image(path, volume)
+    try:
+        held = store.open(scan.id)
+    except InputError:
+        path.unlink()
+        raise
+    client.session, client.image, client.shape = held.name, path, grid.dimensions
+    client.reset()
+    held.wait(seconds)
 
 
 def _grid(metadata: str) -> Grid:

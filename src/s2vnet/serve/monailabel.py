@@ -11,24 +11,26 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, UploadFile
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet import __version__
 from s2vnet.infer.outputs import write_result
-from s2vnet.serve.api import WAIT_S, AStore, file_of
+from s2vnet.serve.api import AStore, file_of
 from s2vnet.serve.doubts import Doubts
 from s2vnet.serve.held import Held
+from s2vnet.serve.lines import Line
 from s2vnet.serve.schemas import MOST_ENTRIES, Scan
 from s2vnet.serve.store import Store
 from s2vnet.serve.training import LabelledScan, Trainer
@@ -81,30 +83,32 @@ class Pool:
         self.store, self.labels = store, Labels(settings.state / "labels")
         self.doubts = Doubts(store)
         self.trainer = Trainer(settings.state / "training", store.segmenter, settings.model, settings.device)
+        self.training_line = Line()
+        """Where requests wait for a training to end."""
         self.uploads: dict[str, tuple[Scan, float]] = {}
         """Scans that were sent for a session, and when they were last asked for."""
-        self._lock = threading.Lock()
         self._names: dict[str, str] = {}
-        self._locks: dict[str, threading.Lock] = {}
+        self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
+
+    def line(self, scan: str) -> Line:
+        """Where requests wait that work with a scan."""
+        return self._lines.setdefault(scan, Line())
 
     @contextmanager
     def taken(self, scan: str) -> Iterator[Held]:
-        """The session of a scan for one request alone. Raises InputError for no such scan."""
+        """The session of a scan, in its :meth:`line` only. Raises InputError for no such scan."""
         self.store.scans.find(scan)
-        with self._lock:
-            lock = self._locks.setdefault(scan, threading.Lock())
-        with lock:
-            try:
-                held = self.store.get(self._names.get(scan, ""))
-            except InputError:
-                held = self.store.open(scan)
-                self._names[scan] = held.name
-            try:
-                yield held
-            except InputError:
-                if held.state().status == "failed":
-                    self.forget(scan)
-                raise
+        try:
+            held = self.store.get(self._names.get(scan, ""))
+        except InputError:
+            held = self.store.open(scan)
+            self._names[scan] = held.name
+        try:
+            yield held
+        except InputError:
+            if held.state().status == "failed":
+                self.forget(scan)
+            raise
 
     def labelled(self) -> list[LabelledScan]:
         """Scans in the data folder that have a final label."""
@@ -177,7 +181,7 @@ def info(store: AStore, pool: APool) -> dict[str, Any]:
 
 
 @router.post("/infer/{model}")
-def infer(
+async def infer(
     pool: APool,
     model: Literal["automatic", "clicks"],
     image: str = "",
@@ -190,42 +194,23 @@ def infer(
     asked, start = _json(params), time.monotonic()
     names = pool.store.segmenter.class_names
     points = _points(asked, names) if model == CLICKS else ()
-    scan = image
-    if session_id:
-        scan = _upload(pool, session_id).id
-    elif file is not None:
-        scan = pool.store.scans.receive(file.filename or "", file.file).id
-    with pool.taken(scan) as held:
-        held.wait(WAIT_S)  # what does not fit the scan is refused once its size is known
-        held.begin(points)
-        labels = held.use(lambda session: session.result, WAIT_S)
-    if asked.get("save_label"):
-        pool.labels.save(str(asked.get("label_tag", "original")), scan, labels)
-    found = {"label_names": {name: value for value, name in names.items()}, "latency": time.monotonic() - start}
-    try:
-        return _answer(held, labels, output, asked, found, bool(points))
-    finally:
-        if file is not None and not session_id:
-            pool.forget(scan)
-            held.path.unlink(missing_ok=True)
+    once = None if session_id else file
+    scan = await to_thread.run_sync(_scan_asked, pool, image, session_id, once)
 
+    def answered(seconds: float) -> Response:
+        path = pool.store.scans.find(scan)
+        try:
+            labels = _segmented(pool, scan, points, seconds)
+            if asked.get("save_label"):
+                pool.labels.save(str(asked.get("label_tag", "original")), scan, labels)
+            found = {"label_names": {name: k for k, name in names.items()}, "latency": time.monotonic() - start}
+            return _answer(path, labels, output, asked, found, bool(points))
+        finally:
+            if once is not None:
+                pool.forget(scan)
+                path.unlink(missing_ok=True)
 
-def _answer(
-    held: Held, labels: LabelMap, output: str | None, asked: Mapping[str, Any], found: dict[str, Any], corrected: bool
-) -> Response:
-    """Labels in the form that was asked for."""
-    if output == "json":
-        return Response(json.dumps(found), media_type="application/json")
-    if output == "dicom_seg":
-        names = {value: name for name, value in found["label_names"].items()}
-        return file_of(held.name, "dcm", lambda path: write_result(path, labels, names, held.path, corrected=corrected))
-    ending = asked.get("result_extension", LABEL_ENDING)
-    if ending not in ENDINGS:
-        raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")
-    if output == "image":
-        return file_of(held.name, ending[1:], lambda path: write_labels(path, labels))
-    content = file_of(held.name, ending[1:], lambda path: write_labels(path, labels))
-    return _multipart(found, Path(content.path), content)
+    return await pool.line(scan).run(answered)
 
 
 @router.put("/session/")
@@ -389,9 +374,9 @@ def train_start_all(pool: APool, params: dict[str, Any] | None = None) -> dict[s
 
 
 @router.delete("/train/")
-def train_stop(pool: APool) -> dict[str, Any] | None:
+async def train_stop(pool: APool) -> dict[str, Any] | None:
     """Stop at the end of the step; what has been learned stays, and the same request goes on with it."""
-    return pool.trainer.stop()
+    return await pool.training_line.run(lambda _: pool.trainer.stop())
 
 
 @router.get("/logs/")
@@ -404,6 +389,41 @@ def logs(pool: APool) -> Response:
 def auth() -> Response:
     """No users and roles."""
     raise HTTPException(404, "no users; where a token is needed it comes as Authorization: Bearer")
+
+
+def _scan_asked(pool: Pool, image: str, session: str, file: UploadFile | None) -> str:
+    """The scan that a request is about: of a session, sent with it, or named. Raises InputError for none."""
+    if session:
+        return _upload(pool, session).id
+    if file is not None:
+        return pool.store.scans.receive(file.filename or "", file.file).id
+    pool.store.scans.find(image)
+    return image
+
+
+def _segmented(pool: Pool, scan: str, points: tuple[Point, ...], seconds: float) -> LabelMap:
+    """Labels of a scan under clicks."""
+    with pool.taken(scan) as held:
+        held.wait(seconds)  # what does not fit the scan is refused once its size is known
+        held.begin(points)
+        return held.use(lambda session: session.result, seconds)
+
+
+def _answer(
+    image: Path, labels: LabelMap, output: str | None, asked: Mapping[str, Any], found: dict[str, Any], corrected: bool
+) -> Response:
+    """Labels in the form that was asked for."""
+    if output == "json":
+        return Response(json.dumps(found), media_type="application/json")
+    shown = uuid.uuid4().hex
+    if output == "dicom_seg":
+        names = {value: name for name, value in found["label_names"].items()}
+        return file_of(shown, "dcm", lambda path: write_result(path, labels, names, image, corrected=corrected))
+    ending = asked.get("result_extension", LABEL_ENDING)
+    if ending not in ENDINGS:
+        raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")
+    content = file_of(shown, ending[1:], lambda path: write_labels(path, labels))
+    return content if output == "image" else _multipart(found, Path(content.path), content)
 
 
 def _statistics(pool: Pool) -> dict[str, Any]:

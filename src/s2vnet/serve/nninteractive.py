@@ -21,12 +21,14 @@ import numpy.typing as npt
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, Field
 
-from s2vnet.serve.api import WAIT_S, AStore
+from s2vnet.serve.api import AStore
 from s2vnet.serve.drawn import entry_of, voxels_of
 from s2vnet.serve.held import Held
+from s2vnet.serve.lines import Line
 from s2vnet.serve.packed import pack, unpack
+from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add, Step
-from s2vnet.serve.store import Full, Store
+from s2vnet.serve.store import Store
 from s2vnet.types import Box, Entry, InputError, Point, Voxel
 from s2vnet.volume.files import write_image
 from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
@@ -55,7 +57,8 @@ class Lease:
 
     def __init__(self, token: str, class_id: int | None, codes: str) -> None:
         self.token, self.codes = token, codes
-        self.lock = threading.Lock()
+        self.line = Line()
+        """Where all requests wait that change it or its session, one after the other."""
         self.seen = self.active = time.monotonic()
         self.held: Held | None = None
         self._fixed = self.class_id = class_id
@@ -73,21 +76,23 @@ class Lease:
         self.class_id, self.taken = self._fixed, 0
         self.shown = np.zeros_like(self.shown)
 
-    def interact(self, make: Callable[[int], Entry], voxels: Callable[[], npt.ArrayLike], predict: bool) -> Response:
-        """Take a prompt; the change of the object if it is asked for."""
+    def interact(
+        self, make: Callable[[int], Entry], voxels: Callable[[], npt.ArrayLike], predict: bool, seconds: float
+    ) -> Response:
+        """Take a prompt; the change of the object if it is asked for, within so many seconds."""
         if self.held is None:
             raise InputError("no image yet; set_image comes first")
         if self.class_id is None:
-            self.class_id = self.held.use(lambda session: session.likely_class(voxels()), WAIT_S)
+            self.class_id = self.held.use(lambda session: session.likely_class(voxels()), seconds)
         self.held.ask(Add(entries=(make(self.class_id),)))
         self.taken += 1
-        return self.change() if predict else _reply(None, False)
+        return self.change(seconds) if predict else _reply(None, False)
 
-    def change(self) -> Response:
+    def change(self, seconds: float) -> Response:
         """What of the object is different from what the client knows."""
         if self.held is None:
             raise InputError("no image yet; set_image comes first")
-        now = self.held.wait(WAIT_S).labels == self.class_id if self.taken else np.zeros_like(self.shown)
+        now = self.held.wait(seconds).labels == self.class_id if self.taken else np.zeros_like(self.shown)
         self.active = time.monotonic()
         box = bounding_box(now != self.shown)
         self.shown = now
@@ -224,12 +229,10 @@ def lease_status(lease: AnyLease, store: AStore) -> dict[str, float]:
 
 
 @router.post("/set_image")
-async def set_image(request: Request, store: AStore, lease: ActiveLease) -> dict[str, list[int]]:
+async def set_image(request: Request, lease: ActiveLease) -> dict[str, list[int]]:
     """An image (C, x, y, z); answered when it has been encoded and segmented."""
-    from anyio.to_thread import run_sync
-
-    meta, body = _meta(request), await request.body()
-    return await run_sync(_open, _leases(request), lease, body, meta.get("image_properties") or {})
+    properties, body = _meta(request).get("image_properties") or {}, await request.body()
+    return await lease.line.run(lambda seconds: _open(_leases(request), lease, body, properties, seconds))
 
 
 class Buffer(BaseModel):
@@ -240,13 +243,16 @@ class Buffer(BaseModel):
 
 
 @router.post("/set_target_buffer")
-def set_target_buffer(lease: ActiveLease, buffer: Buffer) -> dict[str, Any]:
+async def set_target_buffer(lease: ActiveLease, buffer: Buffer) -> dict[str, Any]:
     """A client that begins with an empty array gets all of the object at its next prompt."""
-    with lease.lock:
+
+    def taken(_: float) -> dict[str, Any]:
         if buffer.shape != lease.shown.shape:
             raise HTTPException(400, f"target buffer {buffer.shape} must have the image's shape {lease.shown.shape}")
         lease.shown = np.zeros_like(lease.shown)
-    return {}
+        return {}
+
+    return await lease.line.run(taken)
 
 
 @router.post("/set_do_autozoom")
@@ -256,31 +262,36 @@ def set_do_autozoom(lease: ActiveLease) -> dict[str, Any]:
 
 
 @router.post("/reset_interactions")
-def reset_interactions(lease: ActiveLease) -> dict[str, Any]:
+async def reset_interactions(lease: ActiveLease) -> dict[str, Any]:
     """The next prompt begins a new object."""
-    with lease.lock:
+
+    def begun(_: float) -> dict[str, Any]:
         if lease.held is not None:
             lease.held.ask(Step(op="reset"))
         lease.reset()
-    return {}
+        return {}
+
+    return await lease.line.run(begun)
 
 
 @router.post("/undo")
-def undo(lease: ActiveLease) -> Response:
+async def undo(lease: ActiveLease) -> Response:
     """Take the last interaction back."""
-    with lease.lock:
+
+    def undone(seconds: float) -> Response:
         if lease.held is None or not lease.taken:
             return _reply(None, False)
         lease.held.ask(Step(op="undo"))
         lease.taken -= 1
-        return lease.change()
+        return lease.change(seconds)
+
+    return await lease.line.run(undone)
 
 
 @router.post("/predict")
-def predict(lease: ActiveLease) -> Response:
+async def predict(lease: ActiveLease) -> Response:
     """What the interactions so far give."""
-    with lease.lock:
-        return lease.change()
+    return await lease.line.run(lease.change)
 
 
 class PointInteraction(BaseModel):
@@ -292,14 +303,15 @@ class PointInteraction(BaseModel):
 
 
 @router.post("/add_point_interaction")
-def add_point(lease: ActiveLease, asked: PointInteraction) -> Response:
+async def add_point(lease: ActiveLease, asked: PointInteraction) -> Response:
     """This voxel is, or is not, of the object."""
 
     def point(class_id: int) -> Entry:
         return Point(class_id=class_id, positive=asked.include_interaction, voxel=asked.coordinates)
 
-    with lease.lock:
-        return lease.interact(point, lambda: [asked.coordinates], asked.run_prediction)
+    return await lease.line.run(
+        lambda seconds: lease.interact(point, lambda: [asked.coordinates], asked.run_prediction, seconds)
+    )
 
 
 class BoxInteraction(BaseModel):
@@ -311,7 +323,7 @@ class BoxInteraction(BaseModel):
 
 
 @router.post("/add_bbox_interaction")
-def add_box(lease: ActiveLease, asked: BoxInteraction) -> Response:
+async def add_box(lease: ActiveLease, asked: BoxInteraction) -> Response:
     """All of the object on the slices of the box lies in it, or nothing of it does."""
     start, stop = zip(*((min(a, b), max(a, b)) for a, b in asked.bbox_coords), strict=True)
 
@@ -321,18 +333,15 @@ def add_box(lease: ActiveLease, asked: BoxInteraction) -> Response:
     def middle() -> npt.ArrayLike:
         return [[(a + b) // 2 for a, b in zip(start, stop, strict=True)]]
 
-    with lease.lock:
-        return lease.interact(box, middle, asked.run_prediction)
+    return await lease.line.run(lambda seconds: lease.interact(box, middle, asked.run_prediction, seconds))
 
 
 @router.post("/add_scribble_interaction")
 @router.post("/add_lasso_interaction")
 async def add_mask(request: Request, store: AStore, lease: ActiveLease) -> Response:
     """Voxels above 0 are, or are not, of the object."""
-    from anyio.to_thread import run_sync
-
-    meta, body = _meta(request), await request.body()
-    return await run_sync(_mask, store, lease, body, meta, request.url.path.endswith("scribble_interaction"))
+    meta, body, scribble = _meta(request), await request.body(), request.url.path.endswith("scribble_interaction")
+    return await lease.line.run(lambda seconds: _mask(store, lease, body, meta, scribble, seconds))
 
 
 @router.post("/add_initial_seg_interaction")
@@ -341,23 +350,25 @@ def add_initial_seg(lease: ActiveLease) -> Response:
     raise HTTPException(400, "initial segmentations are not supported; objects begin with the automatic result")
 
 
-def _open(leases: Leases, lease: Lease, body: bytes, properties: dict[str, Any]) -> dict[str, list[int]]:
+def _open(
+    leases: Leases, lease: Lease, body: bytes, properties: dict[str, Any], seconds: float
+) -> dict[str, list[int]]:
     store = leases.store
     image = unpack(body, 4, store.settings.max_voxels * len(store.segmenter.plan.channels))
     i, j, k = image.shape[1:]
     volume = Volume(image.astype(np.float32), _geometry((i, j, k), properties.get("spacing"), lease.codes))
     scan, path = store.scans.new("sent.nii")
-    with lease.lock:
-        leases.end(lease)
+    leases.end(lease)
+    with store.scans.room(volume.data.nbytes):
         write_image(path, volume)
-        try:
-            lease.begin(store.open(scan.id), (i, j, k))
-        except InputError:
-            path.unlink()
-            raise
-        assert lease.held is not None
-        lease.held.wait(WAIT_S)
-        lease.active = time.monotonic()
+    try:
+        lease.begin(store.open(scan.id), (i, j, k))
+    except InputError:
+        path.unlink()
+        raise
+    assert lease.held is not None
+    lease.held.wait(seconds)
+    lease.active = time.monotonic()
     return {"original_image_shape": list(image.shape)}
 
 
@@ -376,7 +387,7 @@ def _geometry(shape: Voxel, spacing: Any, codes: str) -> Geometry:
     return Geometry(shape, affine)
 
 
-def _mask(store: Store, lease: Lease, body: bytes, meta: dict[str, Any], scribble: bool) -> Response:
+def _mask(store: Store, lease: Lease, body: bytes, meta: dict[str, Any], scribble: bool, seconds: float) -> Response:
     crop = unpack(body, 3, store.settings.max_voxels) != 0
     try:
         positive, box = bool(meta["include_interaction"]), meta.get("interaction_bbox")
@@ -388,8 +399,7 @@ def _mask(store: Store, lease: Lease, body: bytes, meta: dict[str, Any], scribbl
     def entry(class_id: int) -> Entry:
         return entry_of(inside, lease.shown.shape, class_id, positive, scribble)
 
-    with lease.lock:
-        return lease.interact(entry, lambda: inside, bool(meta.get("run_prediction", True)))
+    return lease.interact(entry, lambda: inside, bool(meta.get("run_prediction", True)), seconds)
 
 
 def _meta(request: Request) -> dict[str, Any]:

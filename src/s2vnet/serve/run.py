@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -59,5 +61,18 @@ def run(
             raise InputError(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); --port") from error
         listening.listen()
         name = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
-        started(f"http{'s' if certificate else ''}://{name}:{listening.getsockname()[1]}/", application)
-        uvicorn.Server(config).run(sockets=[listening])
+        address = f"http{'s' if certificate else ''}://{name}:{listening.getsockname()[1]}/"
+        with _temporary(application.state.store.temporary):
+            started(address, application)
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[None]:
+    """What this process writes for a while lies in a folder that the next server empties, should this one be killed."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder.resolve())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before

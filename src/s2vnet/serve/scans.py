@@ -6,10 +6,13 @@ symbolic link, is none.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -25,16 +28,32 @@ _ONE_FILE = (*(e for e in ENDINGS if e not in (".nhdr", ".mhd")), ZIP)  # those 
 _NAME = re.compile("[0-9a-f]{32}")
 
 
-class Scans:
-    """The data folder, and the folder of what was sent."""
+class Full(InputError):
+    """There is no room for more, for now."""
 
-    def __init__(self, data: Path | None, sent: Path) -> None:
-        """Raises InputError when the data are not there. They may be one scan: then no other is served."""
+
+class Scans:
+    """The data folder, and the folder of what was sent. Safe to call from any thread."""
+
+    def __init__(
+        self,
+        data: Path | None,
+        sent: Path,
+        most_bytes: int | None = None,
+        used: Callable[[], Collection[Path]] = tuple,
+    ) -> None:
+        """Args: the folders, the disk that all sent scans may take together, and which of them are in use.
+
+        The data may be one scan: then no other is served. Raises InputError when they are not there.
+        """
         if data is not None and not data.is_dir() and not _is_scan(data):
             raise InputError(f"{data}: no folder and no scan; name one, or leave it out")
         self._only = data.resolve() if data is not None and _is_scan(data) else None
         self._data = data.resolve() if data is not None and self._only is None else self._only and self._only.parent
-        self._sent = sent
+        self._sent, self._most_bytes, self._used = sent, most_bytes, used
+        self._lock = threading.Lock()
+        self._coming = 0
+        """Bytes of what is being written."""
         sent.mkdir(parents=True, exist_ok=True)
 
     def listed(self) -> list[Scan]:
@@ -80,16 +99,57 @@ class Scans:
         return self.name(SENT + name), self._sent / (name + ending)
 
     def receive(self, filename: str, content: IO[bytes]) -> Scan:
-        """Keep a scan that is sent; nothing of it stays when it breaks off. Raises InputError as :meth:`new`."""
+        """Keep a scan that is sent; nothing of it stays when it breaks off.
+
+        Raises:
+            InputError: as :meth:`new`.
+            Full: as :meth:`room`.
+        """
         scan, path = self.new(filename)
         self.write(path, content)
         return scan
 
-    @staticmethod
-    def write(path: Path, content: IO[bytes]) -> None:
-        """Write whole or not at all."""
-        with replacing(path) as temporary, temporary.open("wb") as target:
+    def write(self, path: Path, content: IO[bytes]) -> None:
+        """Write whole or not at all. Raises Full as :meth:`room`."""
+        content.seek(0, os.SEEK_END)
+        size = content.tell()
+        content.seek(0)
+        with self.room(size), replacing(path) as temporary, temporary.open("wb") as target:
             shutil.copyfileobj(content, target)
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Room for so many bytes while they are written; what was not used for longest makes it.
+
+        Raises:
+            Full: what is in use leaves too little; nothing is removed then.
+        """
+        with self._lock:
+            self._make_room(size)
+            self._coming += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._coming -= size
+
+    def _make_room(self, size: int) -> None:
+        if self._most_bytes is None:
+            return
+        kept = {path: path.stat() for path in self._sent.iterdir() if path.is_file()}
+        excess = sum(one.st_size for one in kept.values()) + self._coming + size - self._most_bytes
+        going, used = [], set(self._used())
+        for path in sorted(kept, key=lambda path: kept[path].st_mtime):
+            if excess > 0 and path not in used:
+                excess -= kept[path].st_size
+                going.append(path)
+        if excess > 0:
+            most = self._most_bytes // 2**20
+            raise Full(
+                f"no room for this scan in the {most} MB for what is sent; send a smaller one, or try again later"
+            )
+        for path in going:
+            path.unlink(missing_ok=True)
 
     def _allowed(self, path: Path) -> bool:
         """Whether a scan, with every file of a series, lies in the data folder."""

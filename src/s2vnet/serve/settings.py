@@ -29,18 +29,20 @@ class Settings(BaseModel):
     """auto, cpu, cuda or mps."""
     max_upload_mb: int = Field(default=2048, gt=0)
     """Largest file that may be sent, MB."""
+    sent_mb: int = Field(default=32768, gt=0)
+    """Disk for all scans that were sent, MB; the one that nobody has used for longest gives way to a new one."""
     max_voxels: int = Field(default=512 * 512 * 2000, gt=0)
-    """Largest volume that is opened."""
+    """Largest image that is opened, voxels of all its frames."""
     max_sessions: int = Field(default=64, gt=0)
     """Sessions that are open at once; the one that was idle for longest gives way if its lease has ended."""
     memory_mb: int = Field(default=4096, gt=0)
-    """Memory for cached features of all sessions, MB; those idle for longest are put on the disk."""
+    """Memory for all sessions, MB; of those idle for longest what is cached goes to the disk, then they are let go."""
     lease_s: float = Field(default=600, gt=0)
     """Seconds without a word from a client after which its session is put on the disk."""
     keep_days: float = Field(default=30, gt=0)
     """Days that a session, and a scan that was sent, is kept on the disk after the last word."""
     requests_per_minute: int = Field(default=1200, gt=0)
-    """Requests of one address; more are refused for a while."""
+    """Requests and messages of one address; more requests are refused for a while, and messages wait."""
 
     @model_validator(mode="after")
     def _guarded(self) -> Settings:

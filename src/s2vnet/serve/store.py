@@ -16,9 +16,11 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from s2vnet.atomic import remove_unfinished
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve.held import CACHED, RECORD, Held
-from s2vnet.serve.scans import Scans
+from s2vnet.serve.presence import Presence
+from s2vnet.serve.scans import Full, Scans
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.turns import Turns
 from s2vnet.types import InputError
@@ -27,27 +29,35 @@ _NAME = re.compile("[0-9a-f]{32}")
 _SECONDS_A_DAY = 86400.0
 
 
-class Full(InputError):
-    """As many sessions are open as may be."""
-
-
 class Store:
     """The sessions of a server. Safe to call from any thread."""
 
     def __init__(self, settings: Settings, segmenter: Segmenter) -> None:
         """Raises InputError when the data folder is not there or the state folder cannot be written."""
         self.settings, self.segmenter = settings, segmenter
-        self._folder = settings.state / "sessions"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self.scans = Scans(settings.data, settings.state / "sent")
-        except OSError as error:
-            raise InputError(f"cannot make {settings.state}: {error.strerror}; choose a writable folder") from error
-        for left in self._folder.glob(f"*/{CACHED}"):  # of a server that was killed
-            left.unlink(missing_ok=True)
         self.turns = Turns()
         self._lock = threading.RLock()
         self._held: dict[str, Held] = {}
+        self._folder, self.temporary = settings.state / "sessions", settings.state / "tmp"
+        try:
+            for folder in (self._folder, self.temporary):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._presence = Presence(settings.state)
+            self.scans = Scans(settings.data, settings.state / "sent", settings.sent_mb * 2**20, self._used)
+        except OSError as error:
+            raise InputError(f"cannot make {settings.state}: {error.strerror}; choose a writable folder") from error
+        if self._presence.alone:
+            self._tidy()
+        self._presence.share()
+
+    def _tidy(self) -> None:
+        """Remove what a server has left that was killed."""
+        remove_unfinished(self.settings.state)
+        for left in [*self._folder.glob(f"*/{CACHED}"), *self.temporary.iterdir()]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and not (folder / RECORD).is_file():  # nobody was told its name
+                shutil.rmtree(folder, ignore_errors=True)
 
     def open(self, scan: str) -> Held:
         """A new session on a scan; it is read and encoded in the background.
@@ -89,6 +99,10 @@ class Store:
         held.start()
         return held
 
+    def _used(self) -> list[Path]:
+        """Scans of open sessions."""
+        return [held.path for held in list(self._held.values())]
+
     def _touch(self, path: Path) -> None:
         """So that what is in use is not taken for old; a scan in the data folder is left as it is."""
         if path.is_relative_to(self.settings.state):
@@ -112,12 +126,15 @@ class Store:
             for name, held in list(self._held.items()):
                 if self._overdue(held, clock()):
                     self._let_go(name, held)
-            idle = sorted((h for h in self._held.values() if not h.busy and h.nbytes), key=lambda h: h.asked)
-            excess = self.nbytes - self.settings.memory_mb * 2**20
+            idle = sorted((h for h in self._held.values() if not h.busy), key=lambda h: h.asked)
         for held in idle:  # not under the lock: writing takes its time
-            if excess > 0:
-                excess -= held.nbytes
+            if self._excess > 0:
                 held.put_away()
+        with self._lock:
+            for held in idle:  # labels are left of them
+                silent = self._held.get(held.name) is held and not held.heard and not held.busy
+                if self._excess > 0 and silent:
+                    self._let_go(held.name, held)
         oldest = time.time() - self.settings.keep_days * _SECONDS_A_DAY
         for path in [*self._folder.iterdir(), *(self.settings.state / "sent").iterdir()]:
             if path.name not in self._held and _last_written(path) < oldest:
@@ -128,12 +145,19 @@ class Store:
         with self._lock:
             for name, held in list(self._held.items()):
                 self._let_go(name, held)
+        self._presence.close()
 
     @property
     def nbytes(self) -> int:
-        """Memory of what is cached of all sessions."""
+        """Memory in bytes of all sessions."""
         with self._lock:
-            return sum(held.nbytes for held in self._held.values())
+            open_ones = list(self._held.values())
+        return sum(held.nbytes for held in open_ones)
+
+    @property
+    def _excess(self) -> float:
+        """Bytes of memory beyond what the sessions may take."""
+        return self.nbytes - self.settings.memory_mb * 2**20
 
     @property
     def count(self) -> int:

@@ -5,6 +5,7 @@ This is the only place where files meet arrays; from here on the world is RAS+ m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,20 @@ def read_geometry(path: Path | str) -> Geometry:
             return series_geometry(folder)
     with _reading(path) as ending:
         return nifti.read_geometry(path) if ending in nifti.ENDINGS else itk.read_geometry(path, ending)
+
+
+def count_voxels(path: Path | str) -> int:
+    """Voxels of all frames and channels of a file, DICOM folder or zip archive. By headers alone, as read_geometry."""
+    path = Path(path)
+    if path.is_dir() or is_zip(path):
+        return math.prod(read_geometry(path).shape)
+    with _reading(path) as ending:
+        return nifti.count_voxels(path) if ending in nifti.ENDINGS else itk.count_voxels(path, ending)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a file as it is says to every reader of NIfTI what :func:`read_image` says; see there."""
+    return path.is_file() and path.name.lower().endswith(nifti.ENDINGS) and nifti.is_plain(path)
 
 
 def read_labels(path: Path | str) -> LabelMap:

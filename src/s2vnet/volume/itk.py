@@ -100,6 +100,13 @@ def read_geometry(path: Path, ending: str) -> Geometry:
         return geometry_of(reader)
 
 
+def count_voxels(path: Path, ending: str) -> int:
+    """Voxels of all frames, by the header alone. Raises InputError as :func:`read`."""
+    with _header(path, ending) as reader:
+        geometry_of(reader)
+        return int(math.prod(reader.GetSize()) * reader.GetNumberOfComponents())
+
+
 @contextmanager
 def _header(path: Path, ending: str) -> Iterator[Any]:
     """A reader that has read the header; what ITK says of the file in one line."""

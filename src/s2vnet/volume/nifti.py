@@ -24,6 +24,7 @@ _FORM_TOLERANCE = 0.5
 """Voxels by which qform and sform may differ and still mean one world: a float32 quaternion near a half turn, as LPS
 images have, is good to 1e-4 only, while forms that speak of two worlds differ by much more."""
 
+_SMALL = (np.uint8, np.int16)
 _NIFTI1_MAX_SIDE = np.iinfo(np.int16).max
 
 
@@ -45,6 +46,30 @@ def read_geometry(path: Path) -> Geometry:
     """Grid by the header alone. Raises InputError as :func:`read`."""
     with _opened(path) as stream:
         return _image(stream)[1]
+
+
+def count_voxels(path: Path) -> int:
+    """Voxels of all frames, by the header alone. Raises InputError as :func:`read`."""
+    with _opened(path) as stream:
+        return math.prod(_image(stream)[0].shape)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether every reader finds in the file what :func:`read` does, and nothing beside it.
+
+    That is a zipped NIfTI-1 file of 8 or 16 bit integers in three dimensions, with all its forms on one grid and
+    without extensions. Raises InputError as :func:`read_geometry`.
+    """
+    if not path.name.lower().endswith(".gz"):
+        return False
+    with _opened(path) as stream:
+        image, geometry = _image(stream)
+        head = image.header
+        forms = [(head["sform_code"], head.get_sform), (head["qform_code"], head.get_qform)]
+        grids = [Geometry(geometry.shape, form()) for code, form in forms if code > 0]
+        simple = head["sizeof_hdr"] == 348 and len(image.shape) == 3 and not head.extensions
+        small = head.get_data_dtype().newbyteorder("=") in _SMALL
+        return bool(simple and small and grids and all(map(geometry.same_grid, grids)))
 
 
 @contextmanager

@@ -35,7 +35,7 @@ export function split(message) {
 
 /**
  * The live connection to a session. It comes back by itself; what is said meanwhile waits and is sent then, in order.
- * Handlers: message(text or ArrayBuffer), link(connected).
+ * Handlers: message(text or ArrayBuffer), link(connected, code of the end).
  */
 export class Live {
   #socket = null;
@@ -66,7 +66,7 @@ export class Live {
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.#opened();
     socket.onmessage = ({ data }) => this.#handlers.message(data);
-    socket.onclose = () => this.#lost(socket);
+    socket.onclose = ({ code }) => this.#lost(socket, code);
     this.#socket = socket;
   }
 
@@ -88,9 +88,9 @@ export class Live {
     for (const text of this.#waiting.splice(0)) this.#socket.send(text);
   }
 
-  #lost(socket) {
+  #lost(socket, code) {
     if (this.#closed || socket !== this.#socket) return;
-    this.#handlers.link(false);
+    this.#handlers.link(false, code);
     const wait = RETRY_MS[Math.min(this.#tries++, RETRY_MS.length - 1)];
     this.#timer = setTimeout(() => this.connect(), wait);
   }

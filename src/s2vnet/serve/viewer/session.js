@@ -3,6 +3,7 @@
 import { Live, split } from "./api.js";
 import { inflate } from "./voxels.js";
 
+const TRY_AGAIN_LATER = 1013; // why a connection ended: no room for now
 const STATUSES = ["opening", "working", "ready", "failed"]; // in the order in which they come for one revision
 
 /**
@@ -21,6 +22,7 @@ export class Session extends EventTarget {
   #newest = null; // state of this connection
   #fresh = true; // nothing has come by this connection
   #problem = null;
+  #full = null; // why there is no room
   #changed = [new Set(), new Set(), new Set()];
   #told = null;
   #settledOnce = false;
@@ -30,7 +32,7 @@ export class Session extends EventTarget {
     this.name = name;
     this.#live = new Live(name, {
       message: (data) => this.#queue(data),
-      link: (connected) => this.#linked(connected),
+      link: (connected, code) => this.#linked(connected, code),
     });
   }
 
@@ -68,10 +70,13 @@ export class Session extends EventTarget {
     return this.labels[(i * nj + j) * nk + k];
   }
 
-  #linked(connected) {
+  #linked(connected, code) {
     this.connected = connected;
     if (connected) this.#began();
-    else if (this.#fresh && this.#problem) return this.#gone(this.#problem);
+    else if (this.#fresh && this.#problem) {
+      if (code !== TRY_AGAIN_LATER) return this.#gone(this.#problem);
+      this.#later(this.#problem);
+    }
     this.#tell("link", connected);
   }
 
@@ -79,6 +84,12 @@ export class Session extends EventTarget {
   #began() {
     [this.#fresh, this.#problem] = [true, null];
     this.#inTurn = this.#inTurn.then(() => ([this.#whole, this.#newest] = [false, null]));
+  }
+
+  /** Refused for now: said once, for the connection tries again by itself. */
+  #later(detail) {
+    if (this.#full !== detail) this.#tell("problem", detail);
+    this.#full = detail;
   }
 
   /** Refused for good: the server said why before it said anything else. */
@@ -94,7 +105,7 @@ export class Session extends EventTarget {
       return;
     }
     this.#inTurn = this.#inTurn.then(() => this.#take(data)).catch((error) => this.#tell("problem", String(error)));
-    this.#fresh = false;
+    [this.#fresh, this.#full] = [false, null];
   }
 
   async #take(data) {
