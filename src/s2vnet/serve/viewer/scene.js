@@ -23,6 +23,9 @@ const LAYOUTS = {
 };
 const SINGLE = { axial: 0, coronal: 1, sagittal: 2, render: RENDER };
 
+/** In place of the shaders of a gradient that lights volumes; ours are not lit, and it took most of a new window's time. */
+const NO_SHADER = { use: (gl) => gl.viewport(0, 0, 0, 0), uniforms: {} };
+
 /** NiiVue, but with labels that are solid in 3D whatever they are in the planes, and an image behind them at will. */
 function solid(Niivue) {
   return class extends Niivue {
@@ -119,6 +122,7 @@ export class Scene {
     scene.#canvas = canvas;
     scene.#nv = new Solid({
       backColor: [0.03, 0.035, 0.04, 1],
+      gradientOrder: 1,
       crosshairWidth: 0, // drawn with the prompts, thin at any voxel size
       dragAndDropEnabled: false,
       fontColor: [0.55, 0.6, 0.65, 1],
@@ -131,6 +135,7 @@ export class Scene {
       sagittalNoseLeft: true,
     });
     await scene.#nv.attachToCanvas(canvas, true);
+    scene.#nv.blurShader = scene.#nv.sobelFirstOrderShader = NO_SHADER;
     new ResizeObserver(() => scene.draw()).observe(canvas);
     return scene;
   }
