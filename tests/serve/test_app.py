@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
+from anyio import to_thread
 from fastapi.testclient import TestClient
 
 from s2vnet.infer.outputs import DERIVED, LABEL_MAPS
@@ -442,8 +443,10 @@ def test_formats_of_the_schema_are_those_that_labels_come_in(client: TestClient)
 
 
 def test_those_who_wait_keep_nobody_else_waiting(client: TestClient, bordered: Volume) -> None:
-    name, waiting = opened(client), 60
+    name, few = opened(client), 4
     app: Any = client.app
+    assert client.portal is not None
+    client.portal.call(lambda: setattr(to_thread.current_default_thread_limiter(), "total_tokens", few))
     held, shape = app.state.store.get(name), (18, 20, 13)
     claimed = client.post("/nninteractive/claim").json()["lease_token"]
     lease = app.state.nninteractive.get(claimed)
@@ -461,10 +464,11 @@ def test_those_who_wait_keep_nobody_else_waiting(client: TestClient, bordered: V
     point = "point=5&point=9&point=4&foreground=true"
     asked.append(lambda: client.get(f"/v2/process_point_interaction/{clicking}?{point}"))
     asked.append(lambda: client.post(f"/upload_raw/{sending}", **body))
-    with ThreadPoolExecutor(waiting + 1) as threads:
+    waiting = (few + 1) * asked  # of each, more than the server's common threads
+    with ThreadPoolExecutor(len(waiting) + 1) as threads:
         # nothing can be opened meanwhile, and no training be stopped
         with app.state.store.turns.turn(URGENT), app.state.monailabel.trainer._lock:
-            answers = [threads.submit(asked[n % len(asked)]) for n in range(waiting)]
+            answers = [threads.submit(ask) for ask in waiting]
             time.sleep(0.5)
             for path in ("/healthz", "/api/info", "/api/scans", f"/api/sessions/{name}"):
                 assert threads.submit(client.get, path).result(timeout=2).status_code == 200

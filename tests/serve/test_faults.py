@@ -23,11 +23,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import ndimage
+from served import serve
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from s2vnet.infer.history import History
-from s2vnet.serve.run import run
 from s2vnet.serve.schemas import unpack_block
 from s2vnet.serve.settings import Settings
 from s2vnet.types import Entry, Lock, Point
@@ -76,7 +76,7 @@ def by_call(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["s2vnet.serve.run"])
     told, tell = context.Pipe(duplex=False)
-    process = context.Process(target=run, args=(settings, tell.send))
+    process = context.Process(target=serve, args=(settings, tell))
     process.start()
     tell.close()
     try:
