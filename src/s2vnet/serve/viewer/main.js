@@ -284,11 +284,12 @@ async function loadImage(session) {
 }
 
 async function showImage(session, bytes) {
-  const { scene } = app;
-  await scene.open(bytes);
+  const { scene, info } = app;
+  const preset = CT.test(info.channels[0] ?? "") ? "abdomen" : "auto";
+  await scene.open(bytes, rangeOf(preset));
   app.shown = session;
   scene.setColours(coloured());
-  prepareWindow();
+  setPreset(preset);
   prepareChannels();
   if (session.labels) showBlock([0, 0, 0], scene.shape);
   app.tools.frozen = false;
@@ -520,16 +521,13 @@ function hover(hit) {
 
 // ---- window ----
 
-function prepareWindow() {
-  const ct = CT.test(app.info.channels[0] ?? "");
-  setPreset(($("window").value = ct ? "abdomen" : "auto"));
-}
+/** Intensities that are black and white by a preset; undefined where they follow from the image. */
+const rangeOf = (name) => WINDOWS[name]?.map((_, n, [middle, width]) => middle + (n - 0.5) * width);
 
 function setPreset(name) {
   if (name === "own" || !app.scene.shape) return;
-  const [low, high] = app.scene.automatic;
-  const [middle, width] = WINDOWS[name] ?? [(low + high) / 2, high - low];
-  setWindow(middle, width, name);
+  const [low, high] = rangeOf(name) ?? app.scene.automatic;
+  setWindow((low + high) / 2, high - low, name);
 }
 
 function setWindow(middle, width, name = "own") {

@@ -151,12 +151,12 @@ export class Scene {
     return this.#nv.volumes[0];
   }
 
-  /** Show an image, a NIfTI file's bytes. */
-  async open(buffer) {
+  /** Show an image, a NIfTI file's bytes, in a window `[low, high]`; one that fits most intensities, if none is given. */
+  async open(buffer, [low, high] = []) {
     const nv = this.#nv;
     this.shape = null;
     nv.volumes = [];
-    await nv.loadFromArrayBuffer(buffer, "image.nii.gz");
+    await nv.addVolumeFromUrl({ url: "image.nii.gz", buffer, cal_min: low, cal_max: high });
     const volume = this.#volume;
     this.#perm = volume.permRAS.map((axis) => Math.abs(axis) - 1);
     this.#flip = volume.permRAS.map((axis) => axis < 0);
@@ -333,8 +333,9 @@ export class Scene {
   }
 
   setWindow(low, high) {
-    [this.#volume.cal_min, this.#volume.cal_max] = [low, Math.max(high, low + 1e-6)];
-    this.#recolour = true;
+    const [before, after] = [this.window, [low, Math.max(high, low + 1e-6)]];
+    [this.#volume.cal_min, this.#volume.cal_max] = after;
+    this.#recolour ||= before.some((limit, n) => limit !== after[n]);
     this.draw();
   }
 
