@@ -46,16 +46,25 @@ ARGUMENTS = [
 ]
 SEED = 0
 PATIENCE_S = 300.0
+MEMORY_MB = {"page": 4096, "clients": 3072}
+"""Bound for what the server caches: its default; and less than many clients' scans need."""
 NEAR = 12
 """Voxels beyond a class's own at which it is clicked, at most."""
+LOOKED_MS = 500
+"""From a new slice to the click on it: a user looks, and the browser has drawn it."""
 SHARES = {"point": 0.7, "undo": 0.15, "redo": 0.05, "remove": 0.1}
 """Of what clients ask for."""
 THOUGHT_S = 2.0
 """Mean time between two wishes of a client; exponential, so that many overtake the answer."""
 WATCH = """
 () => {
-  const { scene } = window.s2vnet, drawn = scene.drawn;
+  const { scene } = window.s2vnet, { drawn, showLabels } = scene;
   window.clicked = null;
+  scene.showLabels = (...block) => {
+    showLabels.apply(scene, block);
+    const c = window.clicked;
+    if (c && s2vnet.labelAt(...c.voxel) === c.label) c.arrived ??= performance.now();
+  };
   scene.drawn = () => {
     drawn();
     const c = window.clicked;
@@ -93,7 +102,6 @@ def main() -> None:
     parser.add_argument("--clicks", type=int, default=60, help="in the browser")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--memory-mb", type=int, default=1024, help="the server's bound for what it caches")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as state, serving(arguments, Path(state)) as (address, process):
@@ -115,7 +123,7 @@ def main() -> None:
 def serving(arguments: argparse.Namespace, state: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A server in a process of its own; its address, and the process."""
     command = [sys.executable, "-m", "s2vnet", "serve", "-m", arguments.model, "--data", str(arguments.scan)]
-    command += ["--port", "0", "--state", str(state), "-n", f"memory_mb={arguments.memory_mb}"]
+    command += ["--port", "0", "--state", str(state), "-n", f"memory_mb={MEMORY_MB[arguments.what]}"]
     command += ["-n", "requests_per_minute=100000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
@@ -177,6 +185,7 @@ def page(arguments: argparse.Namespace, address: str) -> dict[str, Any]:
             tab.select_option("#layout", layout)
             seen = [click(tab, *place) for place in places(labels, range(1, labels.max() + 1), arguments.clicks)]
             by_layout[layout] = {
+                "clicked_slice_arrived_ms": spread([one["arrived"] - one["start"] for one in seen]),
                 "clicked_slice_ms": spread([one["seen"] - one["start"] for one in seen]),
                 "whole_volume_ms": spread([one["all"] - one["start"] for one in seen]),
                 "slices_changed": spread([one["changed"] for one in seen]),
@@ -197,14 +206,16 @@ def click(tab: Any, label: int, voxel: tuple[int, ...]) -> dict[str, float]:
         "c => { window.clicked = { ...c, before: s2vnet.labels.slice(), revision: s2vnet.state.revision }; }",
         {"voxel": list(voxel), "label": label},
     )
+    tab.wait_for_timeout(LOOKED_MS)
     tab.mouse.click(box["x"] + where["x"], box["y"] + where["y"])
     tab.wait_for_function("() => window.clicked.all", polling=20)
     found: dict[str, float] = tab.evaluate(
         """() => {
-          const { before, seen, all, start } = window.clicked, [ni, nj, nk] = s2vnet.state.shape, changed = new Set();
+          const { before, arrived, seen, all, start } = window.clicked, nk = s2vnet.state.shape[2];
+          const changed = new Set();
           before.forEach((label, at) => { if (label !== s2vnet.labels[at]) changed.add(at % nk); });
           window.clicked = null;
-          return { seen, all, start, changed: changed.size };
+          return { arrived, seen, all, start, changed: changed.size };
         }"""
     )
     tab.evaluate("() => { window.undone = s2vnet.state.revision; }")
@@ -332,7 +343,7 @@ def clients(arguments: argparse.Namespace, address: str, process: subprocess.Pop
         "clients_with_exactly_their_own_labels": right,
         "first_labels_ms": spread(seen),
         "all_labels_ms": spread(whole),
-        "memory_bound_mb": arguments.memory_mb,
+        "memory_bound_mb": MEMORY_MB["clients"],
         "most_cached_mb": max(cached),
         "median_cached_mb": float(np.median(cached)),
         "most_resident_mb": max(resident),

@@ -75,6 +75,24 @@ Watch = Callable[[tuple[Sweep, Sweep], range], None]
 """Told after each step of both sweeps which slices both have passed, a range that only grows; may raise to end them."""
 
 
+BATCH = 8
+"""Slices encoded at once."""
+
+
+class Seen(NamedTuple):
+    """Slices that were encoded, and decoded each as if there were no other."""
+
+    places: range
+    features: Features
+    decoded: Decoded
+
+    @classmethod
+    def by(cls, model: S2VNet, places: range, slices: Tensor) -> Seen:
+        """What a network makes of slices (n, C, H, W) that have these places in their volume."""
+        features = model.encode(slices)
+        return cls(places, features, model.decode(features, model.initial_state(features), None))
+
+
 class VolumeEngine:
     """Cached features of a volume and its automatic sweeps."""
 
@@ -98,10 +116,11 @@ class VolumeEngine:
         cls,
         model: S2VNet,
         slices: Tensor,
-        batch: int = 8,
+        batch: int = BATCH,
         progress: Progress | None = None,
         watch: Watch | None = None,
         preview: Preview | None = None,
+        first: Seen | None = None,
     ) -> VolumeEngine:
         """Encode all slices, some of the whole volume at a time, and run both automatic sweeps.
 
@@ -112,6 +131,7 @@ class VolumeEngine:
             progress: told of encoded and decoded slices.
             watch: told of slices that both automatic sweeps have passed.
             preview: told of slices as they are encoded; costs a decoder pass more for each.
+            first: what the network has made of the places of :func:`first_places`, if it has seen them.
         """
         depth = len(slices)
         progress = progress or (lambda done, total: None)
@@ -120,10 +140,13 @@ class VolumeEngine:
             def parts() -> Iterator[tuple[range, Features]]:
                 done = 0
                 for places in _interlaced(depth, batch):
-                    features = model.encode(slices[places.start : places.stop : places.step])
-                    yield places, features
-                    if preview is not None:
-                        preview(places, alone(model, features).logits.softmax(1))
+                    part = slices[places.start : places.stop : places.step]
+                    seen = first if first is not None and first.places == places else None
+                    if seen is None and preview is not None:
+                        seen = Seen.by(model, places, part)
+                    yield places, model.encode(part) if seen is None else seen.features
+                    if seen is not None and preview is not None:
+                        preview(places, seen.decoded.logits.softmax(1))
                     done += len(places)
                     progress(done, 2 * depth)
 
@@ -347,6 +370,11 @@ class _Course:
         return self._carried(before.leaving, before.masks)
 
 
+def first_places(depth: int) -> range:
+    """Those of a volume's slices that are encoded first: some from end to end, the middle one among them."""
+    return next(_interlaced(depth, BATCH))
+
+
 def _interlaced(depth: int, batch: int) -> Iterator[range]:
     """All slices in batches that each reach from end to end; the first one has the middle slice in it."""
     step = -(-depth // batch)
@@ -381,11 +409,6 @@ def _content(prompts: Mapping[int, Tensor], d: int) -> bytes:
 
 def _digest(content: bytes) -> _Key:
     return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def alone(model: S2VNet, features: Features) -> Decoded:
-    """Slices decoded without prompts, each as if there were no other."""
-    return model.decode(features, model.initial_state(features), None)
 
 
 def combine(sweeps: tuple[Sweep, Sweep], start: int, stop: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +15,16 @@ from torch import Tensor
 
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, Restore, mirrored, preprocess, with_neighbours
-from s2vnet.infer.engine import Preview, Progress, VolumeEngine, Watch, alone, combine
+from s2vnet.infer.engine import Preview, Progress, Seen, VolumeEngine, Watch, combine, first_places
 from s2vnet.infer.strays import tidied
 from s2vnet.model.checkpoint import Trained, choose_device, load_model
 from s2vnet.model.clustering import strongest
-from s2vnet.model.s2vnet import S2VNet
+from s2vnet.model.s2vnet import Decoded, S2VNet
 from s2vnet.types import CheckpointError
 from s2vnet.volume.geometry import LabelMap, Volume
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 """Models that come with the package, found by name."""
-TRIED_SLICES = 8
-"""Slices on which a scan is tried both ways round."""
 SLICES_AT_ONCE = 16
 """Slices brought to the file's grid at a time, so that no volume of all classes is ever held."""
 
@@ -85,6 +84,15 @@ class Segmentation:
             yield self.restore.to_source(self.restore.between(self.scores, n, min(n + SLICES_AT_ONCE, stop)))
 
 
+def _recognised(decoded: Decoded) -> float:
+    """How much of the classes is recognised on slices that were decoded each by itself.
+
+    For every class the slice that shows most of it counts: how present the class is there, times its extent.
+    """
+    extent = decoded.logits.softmax(1)[:, 1:].sum((2, 3)).sqrt()
+    return float((decoded.presence[:, 1:].sigmoid() * extent).amax(0).sum())
+
+
 def _require_fit(model: S2VNet, plan: Plan) -> None:
     for name, needs in plan.network.items():
         has = getattr(model.config, name)
@@ -120,6 +128,8 @@ class Segmenter:
         self.device = choose_device(device)
         self.models: tuple[S2VNet, ...] = tuple(t.model.to(self.device) for t in trained)
         self.sha256 = trained[0].sha256
+        self._seen: WeakKeyDictionary[Case, Seen] = WeakKeyDictionary()
+        """What the first network has made of a case's first slices, to find out which way round it lies."""
 
     @classmethod
     def from_pretrained(cls, *names: str | Path, device: str = "auto") -> Segmenter:
@@ -139,7 +149,9 @@ class Segmenter:
         """The volume as the network sees it. Raises InputError for another number of channels."""
         case = preprocess(volume, self.plan, name=name)
         if self.plan.mirrored:
-            case = max(mirrored(case, "RAS".index(self.plan.mirrored)), case, key=self._recognised)
+            seen = {each: self._see(each) for each in (mirrored(case, "RAS".index(self.plan.mirrored)), case)}
+            case = max(seen, key=lambda each: _recognised(seen[each].decoded))
+            self._seen[case] = seen[case]
         return case
 
     def unlike(self, volume: Volume, case: Case) -> list[str]:
@@ -151,17 +163,10 @@ class Segmenter:
         return found
 
     @torch.inference_mode()
-    def _recognised(self, case: Case) -> float:
-        """How much of the classes the network recognises on some slices of a case, each by itself.
-
-        For every class the slice that shows most of it counts: how present the class is there, times its extent.
-        """
-        model, depth = self.models[0], case.image.shape[1]
-        slices = np.unique(np.linspace(0, depth - 1, min(depth, TRIED_SLICES + 2)).round().astype(np.intp)[1:-1])
-        shown = with_neighbours(case.image, slices if len(slices) else [0], self.plan.context_slices)
-        decoded = alone(model, model.encode(torch.from_numpy(shown).to(self.device)))
-        extent = decoded.logits.softmax(1)[:, 1:].sum((2, 3)).sqrt()
-        return float((decoded.presence[:, 1:].sigmoid() * extent).amax(0).sum())
+    def _see(self, case: Case) -> Seen:
+        places = first_places(case.image.shape[1])
+        shown = with_neighbours(case.image, places, self.plan.context_slices)
+        return Seen.by(self.models[0], places, torch.from_numpy(shown).to(self.device))
 
     def engine(
         self,
@@ -174,7 +179,10 @@ class Segmenter:
         """Encode a case and sweep it in both directions."""
         depth = case.image.shape[1]
         slices = torch.from_numpy(with_neighbours(case.image, range(depth), self.plan.context_slices))
-        return VolumeEngine.encode(model, slices.to(self.device), progress=progress, watch=watch, preview=preview)
+        first = self._seen.pop(case, None) if model is self.models[0] else None
+        return VolumeEngine.encode(
+            model, slices.to(self.device), progress=progress, watch=watch, preview=preview, first=first
+        )
 
     def segment(self, volume: Volume, progress: Progress | None = None) -> Segmentation:
         """Segment a volume (C, I, J, K) automatically.

@@ -313,7 +313,7 @@ function told(state) {
   loadImage(app.session);
   lists();
   describe();
-  app.scene.draw();
+  app.scene.mark();
 }
 
 function showBlock(start, shape) {
@@ -363,7 +363,7 @@ function percent(part) {
 
 function act(operation) {
   app.session.ask(operation);
-  app.scene.draw();
+  app.scene.mark();
 }
 
 async function command(name) {
@@ -427,7 +427,7 @@ function remove(index) {
 function light(index) {
   if (app.lit === index) return;
   app.lit = index;
-  app.scene.draw();
+  app.scene.mark();
 }
 
 function lockClass(id) {

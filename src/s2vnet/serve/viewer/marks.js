@@ -204,7 +204,7 @@ export class Marks {
       this.#masks.set(key, []);
       unpack(entry).then((voxels) => {
         this.#masks.set(key, voxels);
-        this.#scene.draw();
+        this.#scene.mark();
       });
     }
     return this.#masks.get(key);

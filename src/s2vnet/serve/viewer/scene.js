@@ -5,6 +5,7 @@ const AXIAL = 0;
 const RENDER = 4;
 const DRAWING_UNIT = 7; // where NiiVue's shaders look for the drawing
 const SOFTWARE = /swiftshader|llvmpipe|software/i;
+const PACE_MS = 400; // between two drawings of slices that stream in beside the one looked at, without a graphics card
 const MOST_ZOOM = 20;
 const NAMES = ["Sagittal", "Coronal", "Axial"]; // by the RAS axis across which the plane lies
 const TYPES = [2, 1, 0]; // NiiVue's numbers of the same
@@ -101,15 +102,19 @@ class Tile {
 }
 
 export class Scene {
-  /** Called after each drawing of the canvas. */
+  /** Draws what lies over the slices; called with every frame. */
   drawn = () => {};
   shape = null;
+  /** Whether the graphics are computed without a graphics card: 3D is slow then. */
+  slow = false;
   #nv;
   #canvas;
   #perm = [];
   #flip = [];
   #at = [0, 0, 0];
   #due = 0;
+  #stale = false;
+  #later = 0;
   #recolour = false;
   #opacity = 0.4;
   #outline = true;
@@ -136,15 +141,11 @@ export class Scene {
     });
     await scene.#nv.attachToCanvas(canvas, true);
     scene.#nv.blurShader = scene.#nv.sobelFirstOrderShader = NO_SHADER;
+    const { gl } = scene.#nv;
+    const extension = gl.getExtension("WEBGL_debug_renderer_info");
+    scene.slow = SOFTWARE.test(gl.getParameter(extension?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER));
     new ResizeObserver(() => scene.draw()).observe(canvas);
     return scene;
-  }
-
-  /** Whether the graphics are computed without a graphics card: 3D is slow then. */
-  get slow() {
-    const { gl } = this.#nv;
-    const extension = gl.getExtension("WEBGL_debug_renderer_info");
-    return SOFTWARE.test(gl.getParameter(extension?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER));
   }
 
   get #volume() {
@@ -406,22 +407,33 @@ export class Scene {
     gl.bindTexture(gl.TEXTURE_3D, drawTexture);
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.texSubImage3D(gl.TEXTURE_3D, 0, x0, y0, z0, nx, ny, nz, gl.RED, gl.UNSIGNED_BYTE, block);
-    this.draw();
+    const thin = size.indexOf(Math.min(...size));
+    const looked = this.at[thin] >= start[thin] && this.at[thin] < start[thin] + size[thin];
+    if (looked || !this.slow) this.draw();
+    else this.#later ||= setTimeout(() => this.draw(), PACE_MS);
   }
 
   /** Draw with the next frame, however often it is asked for until then. */
   draw() {
+    this.#stale = true;
+    this.mark();
+  }
+
+  /** The same of what lies over the slices alone, which takes a hundredth of the time. */
+  mark() {
     this.#due ||= requestAnimationFrame(() => this.flush());
   }
 
   /** Draw now what is still to be drawn. */
   flush() {
-    if (!this.#due) return;
+    if (!this.#due && !this.#later) return;
     cancelAnimationFrame(this.#due);
-    this.#due = 0;
+    clearTimeout(this.#later);
+    this.#stale ||= Boolean(this.#later);
+    this.#due = this.#later = 0;
     if (this.#recolour) this.#nv.updateGLVolume();
-    else this.#nv.drawScene();
-    this.#recolour = false;
+    else if (this.#stale) this.#nv.drawScene();
+    this.#recolour = this.#stale = false;
     this.drawn();
   }
 }

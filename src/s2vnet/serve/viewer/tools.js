@@ -79,7 +79,7 @@ export class Tools {
   resize(radius) {
     this.radius = Math.min(MOST_RADIUS, Math.max(0, Math.round(radius * 10) / 10));
     this.#listener.changed();
-    this.#scene.draw();
+    this.#scene.mark();
   }
 
   /** RAS axis across the plane that keys move along: the one last pointed at, if it is on the screen. */
@@ -97,7 +97,7 @@ export class Tools {
     this.#drag = null;
     if (!this.#draft) return;
     this.#draft = null;
-    this.#scene.draw();
+    this.#scene.mark();
   }
 
   // ---- prompts ----
@@ -125,7 +125,7 @@ export class Tools {
       if (tool === "scribble") voxels.set(on.join(), on);
       if (tool === "mask") for (const near of this.#disc(on, axis)) voxels.set(near.join(), near);
     }
-    this.#scene.draw();
+    this.#scene.mark();
   }
 
   #disc(voxel, axis) {
@@ -194,7 +194,7 @@ export class Tools {
     const positive = this.positive !== (shiftKey || altKey);
     const entry = { class_id: this.classId, positive };
     this.cursor = this.tool === "mask" && hit?.tile ? { x: clientX, y: clientY, radius: this.radius, entry } : null;
-    if (this.cursor || had) this.#scene.draw();
+    if (this.cursor || had) this.#scene.mark();
   }
 
   #up(event) {
@@ -208,7 +208,7 @@ export class Tools {
   #leave() {
     this.cursor = this.#pointer = null;
     this.#listener.hover(null);
-    this.#scene.draw();
+    this.#scene.mark();
   }
 
   #scroll(event) {
