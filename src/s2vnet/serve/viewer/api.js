@@ -44,6 +44,7 @@ export class Live {
   #tries = 0;
   #timer = 0;
   #closed = false;
+  #taken = false; // whether the server has taken this connection: it may refuse one that is open
   #url;
 
   constructor(name, handlers) {
@@ -72,7 +73,7 @@ export class Live {
 
   send(operation) {
     const text = JSON.stringify(operation);
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(text);
+    if (this.#taken && this.#socket.readyState === WebSocket.OPEN) this.#socket.send(text);
     else this.#waiting.push(text);
   }
 
@@ -82,14 +83,22 @@ export class Live {
     this.#socket?.close();
   }
 
+  /** The server told something by this connection, so it listens. */
+  taken() {
+    if (this.#taken) return;
+    this.#taken = true;
+    for (const text of this.#waiting.splice(0)) this.#socket.send(text);
+  }
+
   #opened() {
     this.#tries = 0;
+    this.#taken = false;
     this.#handlers.link(true);
-    for (const text of this.#waiting.splice(0)) this.#socket.send(text);
   }
 
   #lost(socket, code) {
     if (this.#closed || socket !== this.#socket) return;
+    this.#taken = false;
     this.#handlers.link(false, code);
     const wait = RETRY_MS[Math.min(this.#tries++, RETRY_MS.length - 1)];
     this.#timer = setTimeout(() => this.connect(), wait);

@@ -279,14 +279,16 @@ async function loadImage(session) {
       complain(error.message ?? String(error));
     }
   }
+  if (turn !== app.turn) return;
   app.fetching = null;
-  if (turn === app.turn) describe();
+  describe();
 }
 
 async function showImage(session, bytes) {
   const { scene, info } = app;
   const preset = CT.test(info.channels[0] ?? "") ? "abdomen" : "auto";
   await scene.open(bytes, rangeOf(preset));
+  if (session !== app.session) return (scene.shape = null);
   app.shown = session;
   scene.setColours(coloured());
   setPreset(preset);

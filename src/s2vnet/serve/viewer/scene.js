@@ -115,6 +115,7 @@ export class Scene {
   #due = 0;
   #stale = false;
   #later = 0;
+  #opening = Promise.resolve();
   #recolour = false;
   #opacity = 0.4;
   #outline = true;
@@ -153,7 +154,13 @@ export class Scene {
   }
 
   /** Show an image, a NIfTI file's bytes, in a window `[low, high]`; one that fits most intensities, if none is given. */
-  async open(buffer, [low, high] = []) {
+  open(buffer, window = []) {
+    // one after the other, so that the last one asked for is the one that stays
+    this.#opening = this.#opening.catch(() => {}).then(() => this.#open(buffer, window));
+    return this.#opening;
+  }
+
+  async #open(buffer, [low, high]) {
     const nv = this.#nv;
     this.shape = null;
     nv.volumes = [];

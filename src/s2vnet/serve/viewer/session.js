@@ -104,6 +104,7 @@ export class Session extends EventTarget {
       this.#problem = JSON.parse(data).detail;
       return;
     }
+    this.#live.taken();
     this.#inTurn = this.#inTurn.then(() => this.#take(data)).catch((error) => this.#tell("problem", String(error)));
     [this.#fresh, this.#full] = [false, null];
   }
