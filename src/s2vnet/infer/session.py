@@ -76,6 +76,7 @@ class Session:
         )
         self._ready: Answers | None = Answers(segmenter, case.restore, engine)
         self._away: Path | None = None
+        self._away_bytes = 0
         self._history = History()
         self._noted: list[str] | None = None
         self._locked: dict[Log, npt.NDArray[np.bool_]] = {}
@@ -220,6 +221,11 @@ class Session:
         cached = 0 if ready is None else ready.nbytes + ready.prompted_nbytes(shown)
         return sum(arrays.values()) + cached + (0 if volume is None else volume.data.nbytes)
 
+    @property
+    def nbytes_away(self) -> int:
+        """Memory in bytes that comes back with what was put away; 0 while nothing is."""
+        return self._away_bytes if self._ready is None else 0
+
     def put_away(self, path: Path) -> None:
         """Write what is cached to a safetensors file and free its memory; the next prompt reads it again.
 
@@ -231,6 +237,7 @@ class Session:
         if path != self._away or not path.exists():  # what is cached never changes
             with replacing(path) as temporary, disk_errors(SafetensorError):
                 save_file(self._ready.engine.pack(), temporary)
+        self._away_bytes = self._ready.nbytes
         self._ready, self._away, self._shown, self._locked = None, path, None, {}
 
     @property

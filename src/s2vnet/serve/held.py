@@ -25,6 +25,7 @@ from s2vnet.infer.outputs import formats_of, require_kind, write_result
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session, extent
 from s2vnet.serve.lines import Line
+from s2vnet.serve.room import Room
 from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, State, Step, pack_block
 from s2vnet.serve.turns import CLICK, ENCODING, Turns
 from s2vnet.types import Entry, InputError, S2VNetError
@@ -53,7 +54,15 @@ class Held:
     """A session that a client holds. Safe to call from any thread."""
 
     def __init__(
-        self, name: str, scan: Scan, path: Path, folder: Path, segmenter: Segmenter, turns: Turns, max_voxels: int
+        self,
+        name: str,
+        scan: Scan,
+        path: Path,
+        folder: Path,
+        segmenter: Segmenter,
+        turns: Turns,
+        room: Room,
+        max_voxels: int,
     ) -> None:
         self.name, self.scan, self.folder = name, scan, folder
         self.asked = time.monotonic()
@@ -62,7 +71,7 @@ class Held:
         """Where requests wait for labels, and for the image, which is there earlier."""
         self.revision = self.shown = 0
         self.path = path
-        self._segmenter, self._turns, self._max_voxels = segmenter, turns, max_voxels
+        self._segmenter, self._turns, self._room, self._max_voxels = segmenter, turns, room, max_voxels
         self._lock = threading.RLock()
         self._done = threading.Condition(self._lock)
         self._wanted = History()
@@ -76,7 +85,7 @@ class Held:
 
     @classmethod
     def of_record(
-        cls, folder: Path, find: Callable[[str], Path], segmenter: Segmenter, turns: Turns, max_voxels: int
+        cls, folder: Path, find: Callable[[str], Path], segmenter: Segmenter, turns: Turns, room: Room, max_voxels: int
     ) -> Held:
         """A session as it was when this or an earlier server last wrote it down; it still has to be opened.
 
@@ -97,7 +106,7 @@ class Held:
             )
         except (OSError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
             raise InputError("no such session; open the scan again") from error
-        held = cls(folder.name, scan, find(scan.id), folder, segmenter, turns, max_voxels)
+        held = cls(folder.name, scan, find(scan.id), folder, segmenter, turns, room, max_voxels)
         if sha256 != held._segmenter.sha256:
             raise InputError(f"the session is of another model ({sha256:.12}); open the scan again")
         held._wanted, held.revision = history, revision
@@ -113,6 +122,16 @@ class Held:
         """Memory in bytes of what is kept of it: the session, and the labels as they were last told."""
         session, sent = self._session, self._sent
         return (0 if sent is None else sent.nbytes) + (0 if session is None else session.nbytes)
+
+    @property
+    def nbytes_away(self) -> int:
+        """Memory in bytes that it takes besides when what was put away comes back."""
+        return 0 if self._session is None else self._session.nbytes_away
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody needs it any more."""
+        return self._closed
 
     def start(self) -> None:
         """Work on whatever is wanted, if nothing does so yet."""
@@ -224,7 +243,7 @@ class Held:
                 raise InputError("the session is still at work; ask again")
             self._working, session = True, self._session
         try:
-            with self._turns.turn(CLICK):
+            with self._room.place(self), self._turns.turn(CLICK):
                 return call(session)
         finally:
             with self._done:
@@ -266,9 +285,9 @@ class Held:
         return bool(self._listeners)
 
     def put_away(self) -> None:
-        """Move what is cached to the disk, unless it is in use."""
+        """Move what is cached to the disk; only while it has no place in the room."""
         with self._lock:
-            if not self._working and self._session is not None:
+            if not self._closed and self._session is not None:
                 self._session.put_away(self.folder / CACHED)
 
     def close(self) -> None:
@@ -348,9 +367,9 @@ class Held:
             if time.monotonic() - told > 0.25:
                 told = time.monotonic()
                 self._tell_state()
-            self._turns.offer(ENCODING)
+            self._turns.offer(CLICK)  # to clicks alone: one scan after the other, for each takes its memory
 
-        with self._turns.turn(ENCODING):  # reading too, so that no more than one volume is held that waits
+        with self._turns.turn(ENCODING):  # reading too, so that no volume is held that waits
             if self._closed:
                 raise _Stale
             volume = self.read()
@@ -371,6 +390,7 @@ class Held:
             else:
                 revision = 0
         self._finish(session, revision)
+        self._room.tidy()
 
     def _next(self) -> bool:
         """Work out what is wanted; False when nothing more is."""
@@ -388,7 +408,7 @@ class Held:
                 raise _Stale
             self._turns.offer(CLICK)
 
-        with self._turns.turn(CLICK):
+        with self._room.place(self), self._turns.turn(CLICK):
             try:
                 session.show(wanted, self._show, pause)
             except _Stale:

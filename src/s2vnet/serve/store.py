@@ -20,6 +20,7 @@ from s2vnet.atomic import remove_unfinished
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve.held import CACHED, RECORD, Held
 from s2vnet.serve.presence import Presence
+from s2vnet.serve.room import Room
 from s2vnet.serve.scans import Full, Scans
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.turns import Turns
@@ -36,6 +37,7 @@ class Store:
         """Raises InputError when the data folder is not there or the state folder cannot be written."""
         self.settings, self.segmenter = settings, segmenter
         self.turns = Turns()
+        self.room = Room(settings.memory_mb * 2**20, self._guests)
         self._lock = threading.RLock()
         self._held: dict[str, Held] = {}
         self._folder, self.temporary = settings.state / "sessions", settings.state / "tmp"
@@ -127,13 +129,11 @@ class Store:
                 if self._overdue(held, clock()):
                     self._let_go(name, held)
             idle = sorted((h for h in self._held.values() if not h.busy), key=lambda h: h.asked)
-        for held in idle:  # not under the lock: writing takes its time
-            if self._excess > 0:
-                held.put_away()
+        self.room.tidy()  # not under the lock: writing takes its time
         with self._lock:
             for held in idle:  # labels are left of them
                 silent = self._held.get(held.name) is held and not held.heard and not held.busy
-                if self._excess > 0 and silent:
+                if self.room.excess > 0 and silent:
                     self._let_go(held.name, held)
         oldest = time.time() - self.settings.keep_days * _SECONDS_A_DAY
         for path in [*self._folder.iterdir(), *(self.settings.state / "sent").iterdir()]:
@@ -150,14 +150,7 @@ class Store:
     @property
     def nbytes(self) -> int:
         """Memory in bytes of all sessions."""
-        with self._lock:
-            open_ones = list(self._held.values())
-        return sum(held.nbytes for held in open_ones)
-
-    @property
-    def _excess(self) -> float:
-        """Bytes of memory beyond what the sessions may take."""
-        return self.nbytes - self.settings.memory_mb * 2**20
+        return sum(held.nbytes for held in self._guests())
 
     @property
     def count(self) -> int:
@@ -165,8 +158,12 @@ class Store:
         return len(self._held)
 
     @property
-    def _common(self) -> tuple[Segmenter, Turns, int]:
-        return self.segmenter, self.turns, self.settings.max_voxels
+    def _common(self) -> tuple[Segmenter, Turns, Room, int]:
+        return self.segmenter, self.turns, self.room, self.settings.max_voxels
+
+    def _guests(self) -> list[Held]:
+        with self._lock:
+            return list(self._held.values())
 
     def _let_go(self, name: str, held: Held) -> None:
         """Forget a session in memory; its record stays."""

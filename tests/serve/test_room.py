@@ -1,0 +1,77 @@
+"""Memory that sessions share: never more than there is while several compute, and never a deadlock."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import pytest
+
+from s2vnet.serve.room import Room
+
+
+class Guest:
+    """A session of so many bytes, all of which can be put away."""
+
+    def __init__(self, size: int, asked: float = 0) -> None:
+        self.size, self.asked, self.closed = size, asked, False
+        self.here = self.computing = False
+
+    @property
+    def nbytes(self) -> int:
+        return self.size if self.here else 0
+
+    @property
+    def nbytes_away(self) -> int:
+        return 0 if self.here else self.size
+
+    def put_away(self) -> None:
+        assert not self.computing
+        self.here = False
+
+
+def test_those_idle_for_longest_give_way_and_the_last_one_used_stays() -> None:
+    guests = [Guest(4, asked) for asked in (2, 1, 3)]
+    room = Room(9, lambda: guests)
+    for guest in guests:
+        guest.here = True
+    room.tidy()
+    assert [guest.here for guest in guests] == [True, False, True]
+    Room(0, lambda: guests).tidy()
+    assert [guest.here for guest in guests] == [False, False, True]
+
+
+@pytest.mark.parametrize(("limit", "size"), [(10, 4), (10, 12), (0, 1)])
+def test_many_at_once_stay_within_the_limit_or_are_alone(limit: int, size: int) -> None:
+    guests = [Guest(size) for _ in range(6)]
+    room, most = Room(limit, lambda: guests), max(limit, size)
+    seen: list[int] = []
+
+    def work(guest: Guest, chance: random.Random) -> None:
+        for _ in range(20):
+            with room.place(guest):
+                time.sleep(chance.random() / 1000)
+                guest.here = guest.computing = True
+                seen.append(room.excess + limit)
+                time.sleep(chance.random() / 500)
+                guest.asked, guest.computing = time.monotonic(), False
+
+    threads = [threading.Thread(target=work, args=(guest, random.Random(n))) for n, guest in enumerate(guests)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(seen) == 120
+    assert max(seen) <= most
+
+
+def test_who_is_closed_does_not_wait() -> None:
+    first, second = Guest(5), Guest(5)
+    room = Room(5, lambda: [first, second])
+    with room.place(first):
+        first.here = True
+        second.closed = True
+        with room.place(second):
+            pass
