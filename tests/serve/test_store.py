@@ -68,6 +68,21 @@ def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: P
     np.testing.assert_array_equal(held.wait(60).labels, sessions[0].labels)
 
 
+def test_a_full_disk_ends_no_look_at_the_sessions(make: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
+    store = make()
+    full, other, closed = (store.open("one.nii.gz") for _ in range(3))
+    sessions = [held.wait(60) for held in (full, other, closed)]
+    (full.folder / CACHED).mkdir()  # nothing can be written in its place
+    closed.close()
+    store.settings = store.settings.model_copy(update={"memory_mb": 3 * other.nbytes / 2**20 - 1e-3})
+    closed.put_away()
+    assert sessions[2].nbytes > sessions[2].labels.nbytes
+    store.tend()
+    assert f"session {full.name[:8]} stays in memory" in caplog.text
+    assert str(full.folder) not in caplog.text
+    assert (other.folder / CACHED).is_file()
+
+
 def test_where_labels_alone_are_too_many_the_silent_are_let_go(make: MakeStore) -> None:
     store = make()
     silent, heard = (store.open("one.nii.gz") for _ in range(2))

@@ -244,7 +244,7 @@ class Held:
         try:
             write_result(path, found, self._segmenter.class_names, self.path, corrected=corrected)
         except InputError as error:
-            raise InputError(self._in_words(error)) from error
+            raise InputError(self.in_words(error)) from error
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -266,9 +266,9 @@ class Held:
         return bool(self._listeners)
 
     def put_away(self) -> None:
-        """Move what is cached to the disk, unless it is in use."""
+        """Move what is cached to the disk, unless it is in use. Raises InputError when the system refuses to."""
         with self._lock:
-            if not self._working and self._session is not None:
+            if not self._working and not self._closed and self._session is not None:
                 self._session.put_away(self.folder / CACHED)
 
     def close(self) -> None:
@@ -332,7 +332,7 @@ class Held:
                 self._working = False
                 self._done.notify_all()
         except (S2VNetError, MemoryError) as error:
-            self._fail(self._in_words(error))
+            self._fail(self.in_words(error))
         except Exception:
             _log.exception("session %s failed", self.name[:8])
             self._fail("the server failed at this scan; its log says why")
@@ -397,7 +397,7 @@ class Held:
                 with self._lock:
                     if self._wanted is wanted:
                         self._wanted = session.history
-                    self._tell_problem(self._in_words(error))
+                    self._tell_problem(self.in_words(error))
         self._finish(session, revision)
         return True
 
@@ -440,7 +440,7 @@ class Held:
     def _tell_problem(self, why: str) -> None:
         self._tell(Problem(detail=why).model_dump_json())
 
-    def _in_words(self, error: Exception) -> str:
+    def in_words(self, error: Exception) -> str:
         """The error without where files lie here."""
         text = str(error) or "not enough memory for this; crop the scan"
         return text.replace(str(self.path), self.scan.name).replace(str(self.folder), "the session")

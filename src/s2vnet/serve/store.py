@@ -7,6 +7,7 @@ has been silent for a lease is let go, and comes back from its record when the c
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from s2vnet.types import InputError
 
 _NAME = re.compile("[0-9a-f]{32}")
 _SECONDS_A_DAY = 86400.0
+_log = logging.getLogger(__name__)
 
 
 class Store:
@@ -129,7 +131,10 @@ class Store:
             idle = sorted((h for h in self._held.values() if not h.busy), key=lambda h: h.asked)
         for held in idle:  # not under the lock: writing takes its time
             if self._excess > 0:
-                held.put_away()
+                try:
+                    held.put_away()
+                except InputError as error:  # a full disk: the others still have their turn
+                    _log.warning("session %s stays in memory: %s", held.name[:8], held.in_words(error))
         with self._lock:
             for held in idle:  # labels are left of them
                 silent = self._held.get(held.name) is held and not held.heard and not held.busy
