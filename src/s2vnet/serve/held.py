@@ -70,6 +70,10 @@ class Held:
         self._geometry: Geometry | None = None
         self._sent: npt.NDArray[np.uint8] | None = None
         self._error: str | None = None
+        self._lost: str | None = None
+        """Why the last prompts were left out; until the next operation."""
+        self._unsaid: str | None = None
+        """The same, until somebody who waited for them has been told."""
         self._progress = 0.0
         self._working = self._closed = False
         self._listeners: list[Listener] = []
@@ -142,7 +146,7 @@ class Held:
             if wanted is not self._wanted:
                 self._check(wanted.log)
                 self.write(wanted, self.revision + 1)
-                self._wanted = wanted
+                self._wanted, self._lost = wanted, None
                 self.revision += 1
                 self.start()
             return self._tell_state()
@@ -197,16 +201,19 @@ class Held:
                 entries=self._wanted.log,
                 can_undo=bool(self._wanted.past),
                 can_redo=bool(self._wanted.undone),
-                notes=tuple(session.notes) if ready and session is not None else (),
+                notes=self._notes(session) if ready and session is not None else (),
                 unlike=() if session is None else tuple(session.unlike),
                 formats=formats_of(self.path),
             )
+
+    def _notes(self, session: Session) -> tuple[str, ...]:
+        return (*session.notes, *(() if self._lost is None else (self._lost,)))
 
     def wait(self, timeout: float | None = None) -> Session:
         """The session once everything asked for has been worked out.
 
         Raises:
-            InputError: the scan could not be opened, or the time is over.
+            InputError: as :meth:`use`.
         """
         return self.use(lambda session: session, timeout)
 
@@ -214,7 +221,8 @@ class Held:
         """What a call of the session gives, once everything asked for has been worked out, and with nobody else at it.
 
         Raises:
-            InputError: the scan could not be opened, the session was closed, or the time is over.
+            InputError: the scan could not be opened, the session was closed, the time is over, or prompts were left
+                out; the last is said once.
         """
         with self._done:
             self.start()
@@ -222,6 +230,9 @@ class Held:
             self._require_open()
             if not done or self._session is None:
                 raise InputError("the session is still at work; ask again")
+            if self._unsaid is not None:
+                why, self._unsaid = self._unsaid, None
+                raise InputError(why)
             self._working, session = True, self._session
         try:
             with self._turns.turn(CLICK):
@@ -364,8 +375,7 @@ class Held:
             self._session, self._progress = session, 1.0
             fitting = session.fitting(self._wanted.log)
             if fitting != self._wanted.log:  # they came before the scan's size was known
-                self._tell_problem("some prompts lay outside of the scan and were left out")
-                self._wanted = History(fitting)
+                self._lose("some prompts lay outside of the scan and were left out", History(fitting))
             if self._wanted == History():
                 self._wanted, revision = session.history, self.revision
             else:
@@ -396,8 +406,9 @@ class Held:
             except (S2VNetError, MemoryError) as error:
                 with self._lock:
                     if self._wanted is wanted:
-                        self._wanted = session.history
-                    self._tell_problem(self.in_words(error))
+                        self._lose(self.in_words(error), session.history)
+                    else:
+                        self._tell_problem(self.in_words(error))
         self._finish(session, revision)
         return True
 
@@ -439,6 +450,15 @@ class Held:
 
     def _tell_problem(self, why: str) -> None:
         self._tell(Problem(detail=why).model_dump_json())
+
+    def _lose(self, why: str, left: History) -> None:
+        """Go on without prompts that cannot be worked out, also after a restart."""
+        self._wanted, self._lost, self._unsaid = left, why, why
+        self._tell_problem(why)
+        try:
+            self.write(left, self.revision)
+        except InputError as error:
+            _log.warning("session %s keeps its older record: %s", self.name[:8], self.in_words(error))
 
     def in_words(self, error: Exception) -> str:
         """The error without where files lie here."""
