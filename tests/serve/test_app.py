@@ -301,7 +301,7 @@ def test_a_wrong_prompt_before_the_scan_is_open_is_left_out(client: TestClient, 
     assert LEFT_OUT not in ask(client, name, OTHER)["notes"]
 
 
-@pytest.mark.parametrize("error", [MemoryError()])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_a_prompt_that_cannot_be_worked_out_is_left_out(
     serve: Callable[..., TestClient], own: Session, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:

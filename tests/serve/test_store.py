@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.serve.held import CACHED, RECORD
+from s2vnet.infer.session import Session
+from s2vnet.serve.held import CACHED, RECORD, Held
 from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add
 from s2vnet.serve.settings import Settings
@@ -108,6 +109,41 @@ def test_when_all_places_are_taken_only_a_silent_one_gives_way(make: MakeStore) 
     second.asked -= 1001
     assert store.get(first.name).wait(60) is not None
     assert {first.name, third.name} == set(store._held)
+
+
+def test_a_session_that_failed_is_opened_anew_once(make: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make(lease_s=60)
+    first = store.open("one.nii.gz")
+    first.ask(CLICK)
+    labels = first.wait(60).labels.copy()
+
+    def broken(*_: object) -> None:
+        raise KeyError("a mistake in the code")
+
+    def fail(held: Held) -> None:
+        with monkeypatch.context() as patch, pytest.raises(InputError, match="the server failed"):
+            patch.setattr(Session, "_result", broken)
+            held.ask(Add(entries=(Point(class_id=1, voxel=(6, 9, 4)),)))
+            held.wait(60)
+
+    fail(first)
+    second = store.get(first.name)
+    assert (second.wait(60).labels != labels).any()  # its record has what was asked for last
+    fail(second)
+    assert store.get(first.name) is second
+    store.tend(lambda: second.asked + 61)
+    assert store.count == 0
+    assert store.get(first.name).wait(60) is not None
+
+
+def test_a_session_that_never_opened_is_not_kept_by_asking(make: MakeStore) -> None:
+    store = make(lease_s=60)
+    held = store.open(store.scans.receive("x.nii.gz", io.BytesIO(b"no image")).id)
+    with pytest.raises(InputError, match="not a readable NIfTI"):
+        held.wait(60)
+    held.asked = 7.0
+    assert store.get(held.name) is held
+    assert held.asked == 7
 
 
 def test_another_model_does_not_take_over(make: MakeStore) -> None:

@@ -61,6 +61,8 @@ class Held:
         self.line, self.image_line = Line(), Line()
         """Where requests wait for labels, and for the image, which is there earlier."""
         self.revision = self.shown = 0
+        self.anew = False
+        """Whether it is there in place of one that failed."""
         self.path = path
         self._segmenter, self._turns, self._max_voxels = segmenter, turns, max_voxels
         self._lock = threading.RLock()
@@ -111,6 +113,16 @@ class Held:
     def busy(self) -> bool:
         """Whether something is being worked out."""
         return self._working
+
+    @property
+    def failed(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._error is not None
+
+    @property
+    def failed_at_work(self) -> bool:
+        """Whether it failed after its scan had been opened."""
+        return self.failed and self._session is not None
 
     @property
     def nbytes(self) -> int:
@@ -403,12 +415,16 @@ class Held:
                 session.show(wanted, self._show, pause)
             except _Stale:
                 return True
-            except (S2VNetError, MemoryError) as error:
+            except (S2VNetError, MemoryError, RuntimeError) as error:
+                why = self.in_words(error)
+                if isinstance(error, RuntimeError):  # torch raises it where memory cannot be had
+                    _log.exception("session %s failed at a prompt", self.name[:8])
+                    why = "the server failed at these prompts, perhaps for want of memory; its log says why"
                 with self._lock:
                     if self._wanted is wanted:
-                        self._lose(self.in_words(error), session.history)
+                        self._lose(why, session.history)
                     else:
-                        self._tell_problem(self.in_words(error))
+                        self._tell_problem(why)
         self._finish(session, revision)
         return True
 
