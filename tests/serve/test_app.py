@@ -23,6 +23,7 @@ from s2vnet.infer.outputs import DERIVED, LABEL_MAPS
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.serve.api import FORMATS
+from s2vnet.serve.held import RECORD
 from s2vnet.serve.schemas import unpack_block
 from s2vnet.serve.turns import CLICK as URGENT
 from s2vnet.types import Entry, Lock, Mask, Point
@@ -32,6 +33,7 @@ from s2vnet.volume.geometry import Volume
 Labels = npt.NDArray[np.uint8]
 CLICK = Point(class_id=2, voxel=(5, 9, 4))
 OTHER = Point(class_id=1, voxel=(11, 9, 9))
+LEFT_OUT = "some prompts lay outside of the scan and were left out"
 
 
 def opened(client: TestClient, scan: str = "one.nii.gz") -> str:
@@ -290,7 +292,37 @@ def test_a_wrong_prompt_before_the_scan_is_open_is_left_out(client: TestClient, 
     ask(client, name, CLICK)
     ask(client, name, Point(class_id=1, voxel=(99, 1, 1)))
     own.add(CLICK)
+    refused = client.get(f"/api/sessions/{name}/labels")
+    assert (refused.status_code, refused.json()["detail"]) == (422, LEFT_OUT)
+    assert client.get(f"/api/sessions/{name}").json()["notes"][-1] == LEFT_OUT
+    record = json.loads((tmp_path / "state" / "sessions" / name / RECORD).read_text())
+    assert [entry["voxel"] for entry in record["entries"]] == [list(CLICK.voxel)]
     np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    assert LEFT_OUT not in ask(client, name, OTHER)["notes"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_prompt_that_cannot_be_worked_out_is_left_out(
+    serve: Callable[..., TestClient], own: Session, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve()
+    name = opened(client)
+    ask(client, name, CLICK)
+    own.add(CLICK)
+    before = labels_of(client, name, tmp_path)
+
+    def short(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_result", short)
+        ask(client, name, OTHER)
+        refused = client.get(f"/api/sessions/{name}/labels")
+    assert (refused.status_code, "memory" in refused.json()["detail"]) == (422, True)
+    assert "memory" in client.get(f"/api/sessions/{name}").json()["notes"][-1]
+    for running in (client, serve()):
+        np.testing.assert_array_equal(labels_of(running, name, tmp_path), before)
+    np.testing.assert_array_equal(before, own.labels)
 
 
 def test_undone_while_opening_can_be_redone(client: TestClient, own: Session, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastapi.testclient import TestClient
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.serve.app import create_app
+from s2vnet.serve.packed import pack
 from s2vnet.serve.settings import Settings
 from s2vnet.types import Box, Mask, Point, Scribble
 from s2vnet.volume.geometry import Geometry, Volume
@@ -156,6 +158,30 @@ def test_what_is_wrong_is_said(serve: Callable[..., TestClient]) -> None:
     assert client.get("/nninteractive/lease_status", headers=lease).json()["remaining_seconds"] > 0
     assert client.post("/nninteractive/release", headers=lease).json() == {"released": True}
     assert client.post("/nninteractive/heartbeat", headers=lease).status_code == 410
+
+
+def test_a_session_that_the_store_let_go_comes_back(
+    serve: Callable[..., TestClient], image: npt.NDArray[np.float32], own: Session
+) -> None:
+    client = serve()
+    lease = {"x-lease-token": client.post("/nninteractive/2/claim").json()["lease_token"]}
+    properties = {"x-meta": json.dumps({"image_properties": {"spacing": SPACING}})}
+    sent = client.post("/nninteractive/set_image", content=pack(image), headers=lease | properties)
+    assert sent.status_code == 200
+    seen = []
+    for point in ((4, 9, 5), (6, 7, 8)):
+        client.app.state.store.tend(lambda: float("inf"))  # type: ignore[attr-defined]
+        assert client.app.state.store.count == 0  # type: ignore[attr-defined]
+        asked = {"coordinates": point, "include_interaction": True}
+        seen.append(client.post("/nninteractive/add_point_interaction", json=asked, headers=lease))
+        own.add_point(2, point)
+    assert [answer.status_code for answer in seen] == [200, 200]
+    token = lease["x-lease-token"]
+    shown = client.app.state.nninteractive.get(token).shown  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(shown, own.labels == 2)
+    path = client.app.state.nninteractive.get(token).image  # type: ignore[attr-defined]
+    client.post("/nninteractive/release", headers=lease)
+    assert not path.exists()
 
 
 def test_a_dead_client_s_place_is_free_again(serve: Callable[..., TestClient]) -> None:

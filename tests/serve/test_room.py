@@ -15,7 +15,7 @@ class Guest:
     """A session of so many bytes, all of which can be put away."""
 
     def __init__(self, size: int, asked: float = 0) -> None:
-        self.size, self.asked, self.closed = size, asked, False
+        self.name, self.size, self.asked, self.closed = "one", size, asked, False
         self.here = self.computing = False
 
     @property

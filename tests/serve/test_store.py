@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.serve.held import CACHED, RECORD
+from s2vnet.infer.session import Session
+from s2vnet.serve.held import CACHED, RECORD, Held
 from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add
 from s2vnet.serve.settings import Settings
@@ -56,7 +57,7 @@ def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: P
     sessions = [store.get(name).wait(60) for name in names]
     store.get(names[0])  # the first has been asked last
     one = sessions[0].nbytes
-    store.settings = store.settings.model_copy(update={"memory_mb": 2.5 * one / 2**20})
+    store.room.limit = int(2.5 * one)
     store.tend()
     assert [session.nbytes > session.labels.nbytes for session in sessions] == [True, False, True]
     assert store.nbytes <= 2.5 * one
@@ -68,12 +69,27 @@ def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: P
     np.testing.assert_array_equal(held.wait(60).labels, sessions[0].labels)
 
 
+def test_a_full_disk_ends_no_look_at_the_sessions(make: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
+    store = make()
+    full, other, closed = (store.open("one.nii.gz") for _ in range(3))
+    sessions = [held.wait(60) for held in (full, other, closed)]
+    (full.folder / CACHED).mkdir()  # nothing can be written in its place
+    closed.close()
+    store.room.limit = int(3 * other.nbytes) - 1000
+    closed.put_away()
+    assert sessions[2].nbytes > sessions[2].labels.nbytes
+    store.tend()
+    assert f"session {full.name[:8]} stays in memory" in caplog.text
+    assert str(full.folder) not in caplog.text
+    assert (other.folder / CACHED).is_file()
+
+
 def test_where_labels_alone_are_too_many_the_silent_are_let_go(make: MakeStore) -> None:
     store = make()
     silent, heard = (store.open("one.nii.gz") for _ in range(2))
     heard.wait(60)
     labels = 2 * silent.wait(60).labels.nbytes  # as they are, and as they were told
-    store.settings = store.settings.model_copy(update={"memory_mb": 1.5 * labels / 2**20})
+    store.room.limit = int(1.5 * labels)
     with heard.listening(lambda message: None):
         store.tend()
         assert (store.count, store.nbytes) == (1, labels)
@@ -93,6 +109,42 @@ def test_when_all_places_are_taken_only_a_silent_one_gives_way(make: MakeStore) 
     second.asked -= 1001
     assert store.get(first.name).wait(60) is not None
     assert {first.name, third.name} == set(store._held)
+
+
+def test_a_session_that_failed_is_opened_anew_once(make: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make(lease_s=60)
+    first = store.open("one.nii.gz")
+    first.ask(CLICK)
+    labels = first.wait(60).labels.copy()
+
+    def broken(*_: object) -> None:
+        raise KeyError("a mistake in the code")
+
+    def fail(held: Held) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "_result", broken)
+            held.ask(Add(entries=(Point(class_id=1, voxel=(6, 9, 4)),)))
+            with pytest.raises(InputError, match="the server failed"):
+                held.wait(60)
+
+    fail(first)
+    second = store.get(first.name)
+    assert (second.wait(60).labels != labels).any()  # its record has what was asked for last
+    fail(second)
+    assert store.get(first.name) is second
+    store.tend(lambda: second.asked + 61)
+    assert store.count == 0
+    assert store.get(first.name).wait(60) is not None
+
+
+def test_a_session_that_never_opened_is_not_kept_by_asking(make: MakeStore) -> None:
+    store = make(lease_s=60)
+    held = store.open(store.scans.receive("x.nii.gz", io.BytesIO(b"no image")).id)
+    with pytest.raises(InputError, match="not a readable NIfTI"):
+        held.wait(60)
+    held.asked = 7.0
+    assert store.get(held.name) is held
+    assert held.asked == 7
 
 
 def test_another_model_does_not_take_over(make: MakeStore) -> None:

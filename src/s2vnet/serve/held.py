@@ -70,6 +70,8 @@ class Held:
         self.line, self.image_line = Line(), Line()
         """Where requests wait for labels, and for the image, which is there earlier."""
         self.revision = self.shown = 0
+        self.anew = False
+        """Whether it is there in place of one that failed."""
         self.path = path
         self._segmenter, self._turns, self._room, self._max_voxels = segmenter, turns, room, max_voxels
         self._lock = threading.RLock()
@@ -79,6 +81,10 @@ class Held:
         self._geometry: Geometry | None = None
         self._sent: npt.NDArray[np.uint8] | None = None
         self._error: str | None = None
+        self._lost: str | None = None
+        """Why the last prompts were left out; until the next operation."""
+        self._unsaid: str | None = None
+        """The same, until somebody who waited for them has been told."""
         self._progress = 0.0
         self._working = self._closed = False
         self._listeners: list[Listener] = []
@@ -116,6 +122,16 @@ class Held:
     def busy(self) -> bool:
         """Whether something is being worked out."""
         return self._working
+
+    @property
+    def failed(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._error is not None
+
+    @property
+    def failed_at_work(self) -> bool:
+        """Whether it failed after its scan had been opened."""
+        return self.failed and self._session is not None
 
     @property
     def nbytes(self) -> int:
@@ -161,7 +177,7 @@ class Held:
             if wanted is not self._wanted:
                 self._check(wanted.log)
                 self.write(wanted, self.revision + 1)
-                self._wanted = wanted
+                self._wanted, self._lost = wanted, None
                 self.revision += 1
                 self.start()
             return self._tell_state()
@@ -216,16 +232,19 @@ class Held:
                 entries=self._wanted.log,
                 can_undo=bool(self._wanted.past),
                 can_redo=bool(self._wanted.undone),
-                notes=tuple(session.notes) if ready and session is not None else (),
+                notes=self._notes(session) if ready and session is not None else (),
                 unlike=() if session is None else tuple(session.unlike),
                 formats=formats_of(self.path),
             )
+
+    def _notes(self, session: Session) -> tuple[str, ...]:
+        return (*session.notes, *(() if self._lost is None else (self._lost,)))
 
     def wait(self, timeout: float | None = None) -> Session:
         """The session once everything asked for has been worked out.
 
         Raises:
-            InputError: the scan could not be opened, or the time is over.
+            InputError: as :meth:`use`.
         """
         return self.use(lambda session: session, timeout)
 
@@ -233,7 +252,8 @@ class Held:
         """What a call of the session gives, once everything asked for has been worked out, and with nobody else at it.
 
         Raises:
-            InputError: the scan could not be opened, the session was closed, or the time is over.
+            InputError: the scan could not be opened, the session was closed, the time is over, or prompts were left
+                out; the last is said once.
         """
         with self._done:
             self.start()
@@ -241,6 +261,9 @@ class Held:
             self._require_open()
             if not done or self._session is None:
                 raise InputError("the session is still at work; ask again")
+            if self._unsaid is not None:
+                why, self._unsaid = self._unsaid, None
+                raise InputError(why)
             self._working, session = True, self._session
         try:
             with self._room.place(self), self._turns.turn(CLICK):
@@ -263,7 +286,7 @@ class Held:
         try:
             write_result(path, found, self._segmenter.class_names, self.path, corrected=corrected)
         except InputError as error:
-            raise InputError(self._in_words(error)) from error
+            raise InputError(self.in_words(error)) from error
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -285,10 +308,18 @@ class Held:
         return bool(self._listeners)
 
     def put_away(self) -> None:
-        """Move what is cached to the disk; only while it has no place in the room."""
+        """Move what is cached to the disk; only while it has no place in the room.
+
+        Raises:
+            InputError: the system refuses to.
+        """
         with self._lock:
-            if not self._closed and self._session is not None:
+            if self._closed or self._session is None:
+                return
+            try:
                 self._session.put_away(self.folder / CACHED)
+            except InputError as error:
+                raise InputError(self.in_words(error)) from error
 
     def close(self) -> None:
         """End its work; its record stays."""
@@ -351,7 +382,7 @@ class Held:
                 self._working = False
                 self._done.notify_all()
         except (S2VNetError, MemoryError) as error:
-            self._fail(self._in_words(error))
+            self._fail(self.in_words(error))
         except Exception:
             _log.exception("session %s failed", self.name[:8])
             self._fail("the server failed at this scan; its log says why")
@@ -383,8 +414,7 @@ class Held:
             self._session, self._progress = session, 1.0
             fitting = session.fitting(self._wanted.log)
             if fitting != self._wanted.log:  # they came before the scan's size was known
-                self._tell_problem("some prompts lay outside of the scan and were left out")
-                self._wanted = History(fitting)
+                self._lose("some prompts lay outside of the scan and were left out", History(fitting))
             if self._wanted == History():
                 self._wanted, revision = session.history, self.revision
             else:
@@ -413,11 +443,16 @@ class Held:
                 session.show(wanted, self._show, pause)
             except _Stale:
                 return True
-            except (S2VNetError, MemoryError) as error:
+            except (S2VNetError, MemoryError, RuntimeError) as error:
+                why = self.in_words(error)
+                if isinstance(error, RuntimeError):  # torch raises it where memory cannot be had
+                    _log.exception("session %s failed at a prompt", self.name[:8])
+                    why = "the server failed at these prompts, perhaps for want of memory; its log says why"
                 with self._lock:
                     if self._wanted is wanted:
-                        self._wanted = session.history
-                    self._tell_problem(self._in_words(error))
+                        self._lose(why, session.history)
+                    else:
+                        self._tell_problem(why)
         self._finish(session, revision)
         return True
 
@@ -460,7 +495,16 @@ class Held:
     def _tell_problem(self, why: str) -> None:
         self._tell(Problem(detail=why).model_dump_json())
 
-    def _in_words(self, error: Exception) -> str:
+    def _lose(self, why: str, left: History) -> None:
+        """Go on without prompts that cannot be worked out, also after a restart."""
+        self._wanted, self._lost, self._unsaid = left, why, why
+        self._tell_problem(why)
+        try:
+            self.write(left, self.revision)
+        except InputError as error:
+            _log.warning("session %s keeps its older record: %s", self.name[:8], self.in_words(error))
+
+    def in_words(self, error: Exception) -> str:
         """The error without where files lie here."""
         text = str(error) or "not enough memory for this; crop the scan"
         return text.replace(str(self.path), self.scan.name).replace(str(self.folder), "the session")

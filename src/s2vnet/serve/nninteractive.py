@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -55,21 +56,31 @@ CAPABILITIES = {
 class Lease:
     """One client: its session, and the object that it sees."""
 
-    def __init__(self, token: str, class_id: int | None, codes: str) -> None:
+    def __init__(self, store: Store, token: str, class_id: int | None, codes: str) -> None:
         self.token, self.codes = token, codes
+        self._store = store
         self.line = Line()
         """Where all requests wait that change it or its session, one after the other."""
         self.seen = self.active = time.monotonic()
-        self.held: Held | None = None
+        self.session = ""
+        """Its name: the store may let it go and take it up again between two requests."""
+        self.image: Path | None = None
         self._fixed = self.class_id = class_id
         self.taken = 0
         """Interactions since the last reset; so many can be undone."""
         self.shown: npt.NDArray[np.bool_] = np.zeros((1, 1, 1), bool)
 
-    def begin(self, held: Held, shape: tuple[int, int, int]) -> None:
+    def begin(self, session: str, image: Path, shape: tuple[int, int, int]) -> None:
         """A new image."""
-        self.held, self.shown = held, np.zeros(shape, bool)
+        self.session, self.image, self.shown = session, image, np.zeros(shape, bool)
         self.reset()
+
+    def held(self) -> Held:
+        """Its session. Raises InputError for none yet, and as :meth:`Store.get`."""
+        session = self.session  # ending the lease takes it away at any moment
+        if not session:
+            raise InputError("no image yet; set_image comes first")
+        return self._store.get(session)
 
     def reset(self) -> None:
         """A new object on the same image."""
@@ -80,19 +91,17 @@ class Lease:
         self, make: Callable[[int], Entry], voxels: Callable[[], npt.ArrayLike], predict: bool, seconds: float
     ) -> Response:
         """Take a prompt; the change of the object if it is asked for, within so many seconds."""
-        if self.held is None:
-            raise InputError("no image yet; set_image comes first")
+        held = self.held()
         if self.class_id is None:
-            self.class_id = self.held.use(lambda session: session.likely_class(voxels()), seconds)
-        self.held.ask(Add(entries=(make(self.class_id),)))
+            self.class_id = held.use(lambda session: session.likely_class(voxels()), seconds)
+        held.ask(Add(entries=(make(self.class_id),)))
         self.taken += 1
         return self.change(seconds) if predict else _reply(None, False)
 
     def change(self, seconds: float) -> Response:
         """What of the object is different from what the client knows."""
-        if self.held is None:
-            raise InputError("no image yet; set_image comes first")
-        now = self.held.wait(seconds).labels == self.class_id if self.taken else np.zeros_like(self.shown)
+        held = self.held()
+        now = held.wait(seconds).labels == self.class_id if self.taken else np.zeros_like(self.shown)
         self.active = time.monotonic()
         box = bounding_box(now != self.shown)
         self.shown = now
@@ -116,7 +125,7 @@ class Leases:
         with self._lock:
             if len(self._leases) >= self.store.settings.max_sessions:
                 raise Full(f"all {self.store.settings.max_sessions} sessions are taken; try again in a while")
-            lease = Lease(uuid.uuid4().hex, class_id, codes)
+            lease = Lease(self.store, uuid.uuid4().hex, class_id, codes)
             self._leases[lease.token] = lease
         return lease
 
@@ -137,11 +146,12 @@ class Leases:
 
     def end(self, lease: Lease) -> None:
         """End a client's session, and forget the image that it sent."""
-        if lease.held is not None:
+        session, image, lease.session, lease.image = lease.session, lease.image, "", None
+        if session:
             with contextlib.suppress(InputError):
-                self.store.end(lease.held.name)
-            lease.held.path.unlink(missing_ok=True)
-            lease.held = None
+                self.store.end(session)
+        if image is not None:
+            image.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Release clients that are dead or have done nothing for a lease."""
@@ -266,8 +276,8 @@ async def reset_interactions(lease: ActiveLease) -> dict[str, Any]:
     """The next prompt begins a new object."""
 
     def begun(_: float) -> dict[str, Any]:
-        if lease.held is not None:
-            lease.held.ask(Step(op="reset"))
+        if lease.session:
+            lease.held().ask(Step(op="reset"))
         lease.reset()
         return {}
 
@@ -279,9 +289,9 @@ async def undo(lease: ActiveLease) -> Response:
     """Take the last interaction back."""
 
     def undone(seconds: float) -> Response:
-        if lease.held is None or not lease.taken:
+        if not lease.session or not lease.taken:
             return _reply(None, False)
-        lease.held.ask(Step(op="undo"))
+        lease.held().ask(Step(op="undo"))
         lease.taken -= 1
         return lease.change(seconds)
 
@@ -362,12 +372,12 @@ def _open(
     with store.scans.room(volume.data.nbytes):
         write_image(path, volume)
     try:
-        lease.begin(store.open(scan.id), (i, j, k))
+        held = store.open(scan.id)
     except InputError:
         path.unlink()
         raise
-    assert lease.held is not None
-    lease.held.wait(seconds)
+    lease.begin(held.name, path, (i, j, k))
+    held.wait(seconds)
     lease.active = time.monotonic()
     return {"original_image_shape": list(image.shape)}
 

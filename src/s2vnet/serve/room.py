@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 class Guest(Protocol):
     """A session, as far as its memory goes."""
 
+    name: str
     asked: float
     """When its client last said something."""
 
@@ -47,7 +48,7 @@ class Room:
 
     def __init__(self, limit: int, guests: Callable[[], Iterable[Guest]]) -> None:
         """Args: the limit in bytes, and what gives all open sessions."""
-        self._limit, self._guests = limit, guests
+        self.limit, self._guests = limit, guests
         self._left = threading.Condition()
         self._inside: list[Guest] = []
 
@@ -73,7 +74,7 @@ class Room:
     @property
     def excess(self) -> int:
         """Bytes beyond the limit."""
-        return sum(guest.nbytes for guest in self._guests()) - self._limit
+        return sum(guest.nbytes for guest in self._guests()) - self.limit
 
     def _crowded(self, coming: Guest | None) -> bool:
         """Whether there is too little room for one that comes, also when all others that are idle are put away."""
@@ -86,5 +87,5 @@ class Room:
             try:
                 guest.put_away()
             except InputError as error:
-                _log.warning("a session stays in memory: %s", error)
+                _log.warning("session %s stays in memory: %s", guest.name[:8], error)
         return self.excess + more > 0

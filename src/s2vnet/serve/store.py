@@ -7,6 +7,7 @@ has been silent for a lease is let go, and comes back from its record when the c
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from s2vnet.types import InputError
 
 _NAME = re.compile("[0-9a-f]{32}")
 _SECONDS_A_DAY = 86400.0
+_log = logging.getLogger(__name__)
 
 
 class Store:
@@ -80,22 +82,26 @@ class Store:
         return held
 
     def get(self, name: str) -> Held:
-        """A session, from the disk where it was let go.
+        """A session, from the disk where it was let go, or where it failed at work: once, lest it be tried for ever.
 
         Raises:
             InputError: no such session.
             Full: too many sessions.
         """
         with self._lock:
-            if name in self._held:
-                held = self._held[name]
-            else:
+            held = self._held.get(name)
+            anew = held is not None and held.failed_at_work and not held.anew
+            if held is not None and anew:
+                self._let_go(name, held)
+            if held is None or anew:
                 if not _NAME.fullmatch(name) or not (self._folder / name / RECORD).is_file():
                     raise InputError("no such session; open the scan again")
                 self._make_room()
                 held = Held.of_record(self._folder / name, self.scans.find, *self._common)
+                held.anew = anew
                 self._held[name] = held
-            held.asked = time.monotonic()
+            if not held.failed:  # one that takes nothing any more is not kept by asking for it
+                held.asked = time.monotonic()
         self._touch(held.folder / RECORD)
         self._touch(held.path)
         held.start()
