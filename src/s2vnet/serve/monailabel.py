@@ -32,7 +32,7 @@ from s2vnet.serve.doubts import Doubts
 from s2vnet.serve.held import Held
 from s2vnet.serve.lines import Line
 from s2vnet.serve.schemas import MOST_ENTRIES, Scan
-from s2vnet.serve.store import Store
+from s2vnet.serve.store import TRAINING, Store
 from s2vnet.serve.training import LabelledScan, Trainer
 from s2vnet.types import InputError, Point
 from s2vnet.volume.files import read_geometry, read_labels, write_labels
@@ -82,7 +82,7 @@ class Pool:
         settings = store.settings
         self.store, self.labels = store, Labels(settings.state / "labels")
         self.doubts = Doubts(store)
-        self.trainer = Trainer(settings.state / "training", store.segmenter, settings.model, settings.device)
+        self.trainer = Trainer(settings.state / TRAINING, store.segmenter, settings.model, settings.device)
         self.training_line = Line()
         """Where requests wait for a training to end."""
         self.uploads: dict[str, tuple[Scan, float]] = {}
