@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
 import pytest
 
+from s2vnet.serve import scans as scans_module
 from s2vnet.serve.scans import Scans
 from s2vnet.types import InputError
 
@@ -55,6 +57,36 @@ def test_what_is_not_is_no_scan(folder: Path, name: str) -> None:
     for given in (name, str(folder / "outside.nii.gz")):
         with pytest.raises(InputError, match="no such scan"):
             scans.find(given)
+
+
+def test_nothing_outside_is_looked_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, looked = (folder / "data").resolve(), []
+    served = Scans(data, folder / "sent")
+    is_dir = Path.is_dir
+
+    def spied(path: Path) -> bool:
+        looked.append(path)
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", spied)
+    for name in ("../elsewhere", str(folder / "elsewhere"), "linked", "series"):
+        with contextlib.suppress(InputError):
+            served.find(name)
+    assert set(looked) == {data / "series"}
+
+
+@pytest.mark.parametrize(
+    "name", [r"\\host\share\a.nii.gz", "//host/share/a.nii.gz", "C:/a.nii.gz", "C:a.nii.gz", r"a\b.nii"]
+)
+def test_on_windows_names_that_lead_elsewhere_are_not_resolved(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, resolved = Scans(folder / "data", folder / "sent"), []
+    monkeypatch.setattr(scans_module, "_WINDOWS", True)
+    monkeypatch.setattr(Scans, "_inside", lambda self, path: resolved.append(path))
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find(name)
+    assert resolved == []
 
 
 def test_one_scan_is_served_alone(folder: Path) -> None:
