@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import email
+import gzip
 import json
+import struct
 import time
 import zipfile
 from collections.abc import Callable
@@ -306,3 +308,20 @@ def test_another_grid_is_no_label_of_the_scan(client: TestClient, tmp_path: Path
     answer = client.put("/monailabel/datastore/label?image=one.nii.gz", **slicer_form({"params": "{}"}, files))
     assert answer.status_code == 422
     assert "grids differ" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "message"),
+    [((3, 2048, 2048, 2048, 1), "grids differ"), ((4, 18, 20, 13, 30000), "label of 140400000 values for 4680 voxels")],
+)
+def test_a_label_that_claims_more_voxels_is_not_unpacked(
+    client: TestClient, tmp_path: Path, own: Session, dimensions: tuple[int, ...], message: str
+) -> None:
+    write_labels(tmp_path / "label.nii.gz", own.result)
+    content = bytearray(gzip.decompress((tmp_path / "label.nii.gz").read_bytes()))
+    struct.pack_into("<5h", content, 40, *dimensions)  # `dim` of the header
+    files = {"label": ("label.nii.gz", gzip.compress(content))}
+    answer = client.put("/monailabel/datastore/label?image=one.nii.gz", **slicer_form({"params": "{}"}, files))
+    assert answer.status_code == 422
+    assert message in answer.json()["detail"]
+    assert list((tmp_path / "state" / "sent").iterdir()) == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import random
 import time
 import uuid
@@ -35,8 +36,8 @@ from s2vnet.serve.schemas import MOST_ENTRIES, Scan
 from s2vnet.serve.store import TRAINING, Store
 from s2vnet.serve.training import LabelledScan, Trainer
 from s2vnet.types import InputError, Point
-from s2vnet.volume.files import read_geometry, read_labels, write_labels
-from s2vnet.volume.geometry import LabelMap
+from s2vnet.volume.files import count_voxels, read_geometry, read_labels, write_labels
+from s2vnet.volume.geometry import Geometry, LabelMap
 
 AUTOMATIC, CLICKS = "automatic", "clicks"
 LABEL_ENDING = ".nii.gz"
@@ -296,10 +297,9 @@ def save_label(
         sent, path = pool.store.scans.new(name)
         try:
             pool.store.scans.write(path, label.file)
-            labels = read_labels(pool.store.scans.find(sent.id))
+            labels = _sent_label(pool.store.scans.find(sent.id), geometry)
         finally:
             path.unlink(missing_ok=True)
-        geometry.require_same_grid(labels.geometry, "scan and label")
     pool.labels.save(tag or "final", image, labels)
     return {"image": image, "label": image}
 
@@ -424,6 +424,15 @@ def _answer(
         raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")
     content = file_of(shown, ending[1:], lambda path: write_labels(path, labels))
     return content if output == "image" else _multipart(found, Path(content.path), content)
+
+
+def _sent_label(path: Path, geometry: Geometry) -> LabelMap:
+    """A label on the grid of its scan; a file that claims another size is not unpacked. Raises InputError."""
+    geometry.require_same_grid(read_geometry(path), "scan and label")
+    claimed, voxels = count_voxels(path), math.prod(geometry.shape)
+    if claimed != voxels:
+        raise InputError(f"label of {claimed} values for {voxels} voxels; send one a voxel")
+    return read_labels(path)
 
 
 def _statistics(pool: Pool) -> dict[str, Any]:
