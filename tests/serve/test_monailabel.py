@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import gzip
 import json
+import shutil
 import struct
 import time
 import zipfile
@@ -152,6 +153,19 @@ def test_labels_are_kept_and_the_next_scan_is_one_without(client: TestClient, ow
     np.testing.assert_array_equal(read_labels(tmp_path / "back.nii.gz").data, own.labels)
     assert client.get("/monailabel/datastore/label/info?label=one.nii.gz").json()["labels"] == [0, 1, 2]
     assert client.get("/monailabel/datastore/?output=all").json()["objects"]["one.nii.gz"]["labels"]["final"]
+
+
+def test_scans_of_one_name_in_two_folders_have_labels_of_their_own(
+    serve: Callable[..., TestClient], data: Path, own: Session, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copyfile(data / "one.nii.gz", tmp_path / "other" / "one.nii.gz")
+    form = slicer_form({"params": "{}"}, {"label": ("label.bin", own.labels.tobytes(order="F"))})
+    assert serve().put("/monailabel/datastore/label?image=one.nii.gz", **form).status_code == 200
+    assert serve().get("/monailabel/datastore/label?label=one.nii.gz").status_code == 200
+    other = serve(data=tmp_path / "other")
+    assert other.get("/monailabel/datastore/label?label=one.nii.gz").status_code == 404
+    assert other.get("/monailabel/datastore/").json()["completed"] == 0
 
 
 def test_ohif_s_bytes_are_a_label(client: TestClient, own: Session, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from s2vnet.serve.api import AStore, file_of
 from s2vnet.serve.doubts import Doubts
 from s2vnet.serve.held import Held
 from s2vnet.serve.lines import Line
+from s2vnet.serve.scans import Scans
 from s2vnet.serve.schemas import MOST_ENTRIES, Scan
 from s2vnet.serve.store import TRAINING, Store
 from s2vnet.serve.training import LabelledScan, Trainer
@@ -81,7 +82,7 @@ class Pool:
 
     def __init__(self, store: Store) -> None:
         settings = store.settings
-        self.store, self.labels = store, Labels(settings.state / "labels")
+        self.store, self.labels = store, Labels(settings.state / "labels", store.scans)
         self.doubts = Doubts(store)
         self.trainer = Trainer(settings.state / TRAINING, store.segmenter, settings.model, settings.device)
         self.training_line = Line()
@@ -130,14 +131,19 @@ class Pool:
 class Labels:
     """Labels that clients have saved, by tag and scan."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, scans: Scans) -> None:
+        self._folder, self._scans = folder, scans
 
     def path(self, tag: str, scan: str) -> Path:
-        """Where a label lies, or would. Raises InputError for another tag than `final` and `original`."""
+        """Where a label lies, or would; scans of one name in two data folders have labels of their own.
+
+        Raises:
+            InputError: another tag than `final` and `original`, or no such scan.
+        """
         if tag not in TAGS:
             raise InputError(f"no tag {tag!r}; labels are {' or '.join(TAGS)}")
-        return self._folder / tag / (uuid.uuid5(uuid.NAMESPACE_URL, scan).hex + LABEL_ENDING)
+        place = str(self._scans.find(scan).resolve())
+        return self._folder / tag / (uuid.uuid5(uuid.NAMESPACE_URL, place).hex + LABEL_ENDING)
 
     def tags(self, scan: str) -> list[str]:
         """Of the labels that a scan has."""
