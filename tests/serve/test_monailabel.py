@@ -101,13 +101,18 @@ def test_ohif_gets_nrrd(client: TestClient, own: Session, tmp_path: Path) -> Non
     assert text.json()["label_names"]["right"] == 2
 
 
-def test_a_session_of_a_scan_that_is_sent(client: TestClient, data: Path, own: Session, tmp_path: Path) -> None:
+def test_a_session_of_a_scan_that_is_sent(
+    serve: Callable[..., TestClient], data: Path, own: Session, tmp_path: Path
+) -> None:
+    client = serve()
     content = (data / "one.nii.gz").read_bytes()
     made = client.put("/monailabel/session/", files={"files": ("Doe.nii.gz", content)}, data={"client_id": "x"}).json()
     name = made["session_id"]
     assert "Doe" not in json.dumps(made)
     assert client.get(f"/monailabel/session/{name}").json()["name"] == name
+    client = serve()  # as after a restart
     form = slicer_form({"params": "{}"}, {})
+    assert abs(client.get(f"/monailabel/session/{name}").json()["last_access_ts"] - time.time()) < 60
     _, file, labels = parts_of(client.post(f"/monailabel/infer/automatic?image=x&session_id={name}", **form))
     (tmp_path / file).write_bytes(labels)
     np.testing.assert_array_equal(read_labels(tmp_path / file).data, own.labels)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import random
 import time
 import uuid
@@ -32,8 +33,8 @@ from s2vnet.serve.api import AStore, file_of
 from s2vnet.serve.doubts import Doubts
 from s2vnet.serve.held import Held
 from s2vnet.serve.lines import Line
-from s2vnet.serve.scans import Scans
-from s2vnet.serve.schemas import MOST_ENTRIES, Scan
+from s2vnet.serve.scans import SENT, Scans
+from s2vnet.serve.schemas import MOST_ENTRIES
 from s2vnet.serve.store import TRAINING, Store
 from s2vnet.serve.training import LabelledScan, Trainer
 from s2vnet.types import InputError, Point
@@ -87,8 +88,6 @@ class Pool:
         self.trainer = Trainer(settings.state / TRAINING, store.segmenter, settings.model, settings.device)
         self.training_line = Line()
         """Where requests wait for a training to end."""
-        self.uploads: dict[str, tuple[Scan, float]] = {}
-        """Scans that were sent for a session, and when they were last asked for."""
         self._names: dict[str, str] = {}
         self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
 
@@ -225,26 +224,22 @@ def create_session(pool: APool, files: list[UploadFile]) -> dict[str, Any]:
     """A scan that is sent once and asked about often."""
     if len(files) != 1:
         raise InputError("a session takes one file; send a DICOM series as a .zip")
-    scan = pool.store.scans.receive(files[0].filename or "", files[0].file)
-    name = uuid.uuid4().hex
-    pool.uploads[name] = scan, time.time()
+    name = pool.store.scans.receive(files[0].filename or "", files[0].file).id.removeprefix(SENT)
     return {"session_id": name, "session_info": _session_info(pool, name)}
 
 
 @router.get("/session/{name}")
 def get_session(pool: APool, name: str) -> dict[str, Any]:
     """Whether a session is still there."""
-    _upload(pool, name)
     return _session_info(pool, name)
 
 
 @router.delete("/session/{name}")
 def remove_session(pool: APool, name: str) -> dict[str, Any]:
     """Forget what was sent."""
-    scan = _upload(pool, name)
-    pool.uploads.pop(name, None)
-    pool.forget(scan.id)
-    pool.store.scans.find(scan.id).unlink(missing_ok=True)
+    path = _sent(pool, name)
+    pool.forget(SENT + name)
+    path.unlink(missing_ok=True)
     return {}
 
 
@@ -400,7 +395,8 @@ def auth() -> Response:
 def _scan_asked(pool: Pool, image: str, session: str, file: UploadFile | None) -> str:
     """The scan that a request is about: of a session, sent with it, or named. Raises InputError for none."""
     if session:
-        return _upload(pool, session).id
+        _sent(pool, session)
+        return SENT + session
     if file is not None:
         return pool.store.scans.receive(file.filename or "", file.file).id
     pool.store.scans.find(image)
@@ -476,18 +472,20 @@ def _json(text: str) -> dict[str, Any]:
     return found
 
 
-def _upload(pool: Pool, name: str) -> Scan:
-    if name not in pool.uploads:
-        raise InputError("no such session; send the scan again")
-    scan = pool.uploads[name][0]
-    pool.uploads[name] = scan, time.time()
-    return scan
+def _sent(pool: Pool, name: str) -> Path:
+    """The scan that was sent for a session, whose name is the scan's own; it is in use from now on."""
+    try:
+        path = pool.store.scans.find(SENT + name)
+    except InputError as error:
+        raise InputError("no such session; send the scan again") from error
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return path
 
 
 def _session_info(pool: Pool, name: str) -> dict[str, Any]:
-    scan, asked = pool.uploads[name]
-    days = pool.store.settings.keep_days
-    return {"name": name, "image": scan.id, "last_access_ts": int(asked), "expiry": int(days * 86400), "meta": {}}
+    asked, days = _sent(pool, name).stat().st_mtime, pool.store.settings.keep_days
+    return {"name": name, "image": SENT + name, "last_access_ts": int(asked), "expiry": int(days * 86400), "meta": {}}
 
 
 def _saved(pool: Pool, scan: str, tag: str) -> Path:
