@@ -89,6 +89,30 @@ def test_on_windows_names_that_lead_elsewhere_are_not_resolved(
     assert resolved == []
 
 
+def test_a_series_with_one_file_from_outside_is_no_scan(folder: Path) -> None:
+    series, scans = folder / "data" / "series", Scans(folder / "data", folder / "sent")
+    (series / "2.dcm").symlink_to(series / "1.dcm")
+    assert scans.find("series") == folder / "data" / "series"
+    (series / "3.dcm").symlink_to(folder / "elsewhere" / "1.dcm")
+    assert "series" not in [scan.id for scan in scans.listed()]
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find("series")
+
+
+def test_files_of_a_series_are_resolved_where_they_are_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        (folder / "data" / "series" / f"{number}.dcm").write_bytes(b"")
+    scans, resolve, resolved = Scans(folder / "data", folder / "sent"), Path.resolve, []
+
+    def counted(path: Path, strict: bool = False) -> Path:
+        resolved.append(path)
+        return resolve(path, strict)
+
+    monkeypatch.setattr(Path, "resolve", counted)
+    scans.find("series")
+    assert {path.name for path in resolved} == {"series"}
+
+
 def test_one_scan_is_served_alone(folder: Path) -> None:
     scans = Scans(folder / "data" / "a.nii.gz", folder / "sent")
     assert [scan.id for scan in scans.listed()] == ["a.nii.gz"]

@@ -154,7 +154,15 @@ class Scans:
 
     def _allowed(self, path: Path) -> bool:
         """Whether a scan, with every file of a series, lies in the data folder."""
-        return self._inside(path) and (not path.is_dir() or all(map(self._inside, path.iterdir())))
+        if not self._inside(path):
+            return False
+        if not path.is_dir():
+            return True
+        try:
+            with os.scandir(path) as files:  # a file that is no link lies where its folder does
+                return all(self._inside(Path(file)) for file in files if file.is_symlink() or file.is_dir())
+        except OSError:
+            return False
 
     def _inside(self, path: Path) -> bool:
         assert self._data is not None
