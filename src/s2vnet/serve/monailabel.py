@@ -211,6 +211,9 @@ async def infer(
                 pool.labels.save(str(asked.get("label_tag", "original")), scan, labels)
             found = {"label_names": {name: k for k, name in names.items()}, "latency": time.monotonic() - start}
             return _answer(path, labels, output, asked, found, bool(points))
+        except InputError as error:  # without where files lie here
+            text = str(error).replace(str(path), pool.store.scans.name(scan).name)
+            raise InputError(text) from error
         finally:
             if once is not None:
                 pool.forget(scan)
