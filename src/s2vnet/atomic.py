@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -33,10 +34,16 @@ def replacing(path: Path) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {reason}; choose an existing, writable folder with space") from error
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove, in a folder and all below, what writers have left that were killed; nobody may be writing there."""
-    for left in folder.rglob(f"{_PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
+def remove_unfinished(folder: Path, but: Path | None = None) -> None:
+    """Remove, in a folder and all below, what writers have left that were killed; nobody may be writing there.
+
+    Args: the folder, and one in it that is left as it is.
+    """
+    for at, below, _ in os.walk(folder):
+        for name in below:
+            if name.startswith(_PREFIX):
+                shutil.rmtree(Path(at, name), ignore_errors=True)
+        below[:] = [name for name in below if not name.startswith(_PREFIX) and Path(at, name) != but]
 
 
 def require_writable(folder: Path) -> None:

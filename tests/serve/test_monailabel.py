@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import email
+import gzip
 import json
+import shutil
+import struct
 import time
 import zipfile
 from collections.abc import Callable
@@ -98,13 +101,18 @@ def test_ohif_gets_nrrd(client: TestClient, own: Session, tmp_path: Path) -> Non
     assert text.json()["label_names"]["right"] == 2
 
 
-def test_a_session_of_a_scan_that_is_sent(client: TestClient, data: Path, own: Session, tmp_path: Path) -> None:
+def test_a_session_of_a_scan_that_is_sent(
+    serve: Callable[..., TestClient], data: Path, own: Session, tmp_path: Path
+) -> None:
+    client = serve()
     content = (data / "one.nii.gz").read_bytes()
     made = client.put("/monailabel/session/", files={"files": ("Doe.nii.gz", content)}, data={"client_id": "x"}).json()
     name = made["session_id"]
     assert "Doe" not in json.dumps(made)
     assert client.get(f"/monailabel/session/{name}").json()["name"] == name
+    client = serve()  # as after a restart
     form = slicer_form({"params": "{}"}, {})
+    assert abs(client.get(f"/monailabel/session/{name}").json()["last_access_ts"] - time.time()) < 60
     _, file, labels = parts_of(client.post(f"/monailabel/infer/automatic?image=x&session_id={name}", **form))
     (tmp_path / file).write_bytes(labels)
     np.testing.assert_array_equal(read_labels(tmp_path / file).data, own.labels)
@@ -133,6 +141,25 @@ def test_an_archive_that_is_sent_comes_back_as_dicom_seg(
     assert list((tmp_path / "state" / "sent").iterdir()) == []
 
 
+def test_images_that_dicom_seg_cannot_refer_to_are_called_as_the_client_does(
+    serve: Callable[..., TestClient], tmp_path: Path, write_series: Callable[..., None]
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+    import pydicom
+
+    series = tmp_path / "scans" / "some"
+    series.mkdir(parents=True)
+    write_series(series, np.random.default_rng(0).integers(0, 900, (18, 20, 6)).astype(np.int16))
+    for file in series.iterdir():
+        image = pydicom.dcmread(file)
+        del image.StudyInstanceUID
+        image.save_as(file)
+    client, form = serve(data=tmp_path / "scans"), slicer_form({"params": "{}"}, {})
+    answer = client.post("/monailabel/infer/automatic?image=some&output=dicom_seg", **form)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("some: images without StudyInstanceUID")
+
+
 def test_labels_are_kept_and_the_next_scan_is_one_without(client: TestClient, own: Session, tmp_path: Path) -> None:
     first = client.post("/monailabel/activelearning/first", json={"client_id": "x"}).json()
     assert first["id"] == "more/two.nii.gz"
@@ -150,6 +177,19 @@ def test_labels_are_kept_and_the_next_scan_is_one_without(client: TestClient, ow
     np.testing.assert_array_equal(read_labels(tmp_path / "back.nii.gz").data, own.labels)
     assert client.get("/monailabel/datastore/label/info?label=one.nii.gz").json()["labels"] == [0, 1, 2]
     assert client.get("/monailabel/datastore/?output=all").json()["objects"]["one.nii.gz"]["labels"]["final"]
+
+
+def test_scans_of_one_name_in_two_folders_have_labels_of_their_own(
+    serve: Callable[..., TestClient], data: Path, own: Session, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copyfile(data / "one.nii.gz", tmp_path / "other" / "one.nii.gz")
+    form = slicer_form({"params": "{}"}, {"label": ("label.bin", own.labels.tobytes(order="F"))})
+    assert serve().put("/monailabel/datastore/label?image=one.nii.gz", **form).status_code == 200
+    assert serve().get("/monailabel/datastore/label?label=one.nii.gz").status_code == 200
+    other = serve(data=tmp_path / "other")
+    assert other.get("/monailabel/datastore/label?label=one.nii.gz").status_code == 404
+    assert other.get("/monailabel/datastore/").json()["completed"] == 0
 
 
 def test_ohif_s_bytes_are_a_label(client: TestClient, own: Session, tmp_path: Path) -> None:
@@ -306,3 +346,20 @@ def test_another_grid_is_no_label_of_the_scan(client: TestClient, tmp_path: Path
     answer = client.put("/monailabel/datastore/label?image=one.nii.gz", **slicer_form({"params": "{}"}, files))
     assert answer.status_code == 422
     assert "grids differ" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "message"),
+    [((3, 2048, 2048, 2048, 1), "grids differ"), ((4, 18, 20, 13, 30000), "label of 140400000 values for 4680 voxels")],
+)
+def test_a_label_that_claims_more_voxels_is_not_unpacked(
+    client: TestClient, tmp_path: Path, own: Session, dimensions: tuple[int, ...], message: str
+) -> None:
+    write_labels(tmp_path / "label.nii.gz", own.result)
+    content = bytearray(gzip.decompress((tmp_path / "label.nii.gz").read_bytes()))
+    struct.pack_into("<5h", content, 40, *dimensions)  # `dim` of the header
+    files = {"label": ("label.nii.gz", gzip.compress(content))}
+    answer = client.put("/monailabel/datastore/label?image=one.nii.gz", **slicer_form({"params": "{}"}, files))
+    assert answer.status_code == 422
+    assert message in answer.json()["detail"]
+    assert list((tmp_path / "state" / "sent").iterdir()) == []

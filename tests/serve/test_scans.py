@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
 import pytest
 
+from s2vnet.serve import scans as scans_module
 from s2vnet.serve.scans import Scans
 from s2vnet.types import InputError
 
@@ -55,6 +57,60 @@ def test_what_is_not_is_no_scan(folder: Path, name: str) -> None:
     for given in (name, str(folder / "outside.nii.gz")):
         with pytest.raises(InputError, match="no such scan"):
             scans.find(given)
+
+
+def test_nothing_outside_is_looked_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, looked = (folder / "data").resolve(), []
+    served = Scans(data, folder / "sent")
+    is_dir = Path.is_dir
+
+    def spied(path: Path) -> bool:
+        looked.append(path)
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", spied)
+    for name in ("../elsewhere", str(folder / "elsewhere"), "linked", "series"):
+        with contextlib.suppress(InputError):
+            served.find(name)
+    assert set(looked) == {data / "series"}
+
+
+@pytest.mark.parametrize(
+    "name", [r"\\host\share\a.nii.gz", "//host/share/a.nii.gz", "C:/a.nii.gz", "C:a.nii.gz", r"a\b.nii"]
+)
+def test_on_windows_names_that_lead_elsewhere_are_not_resolved(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, resolved = Scans(folder / "data", folder / "sent"), []
+    monkeypatch.setattr(scans_module, "_WINDOWS", True)
+    monkeypatch.setattr(Scans, "_inside", lambda self, path: resolved.append(path))
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find(name)
+    assert resolved == []
+
+
+def test_a_series_with_one_file_from_outside_is_no_scan(folder: Path) -> None:
+    series, scans = folder / "data" / "series", Scans(folder / "data", folder / "sent")
+    (series / "2.dcm").symlink_to(series / "1.dcm")
+    assert scans.find("series") == folder / "data" / "series"
+    (series / "3.dcm").symlink_to(folder / "elsewhere" / "1.dcm")
+    assert "series" not in [scan.id for scan in scans.listed()]
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find("series")
+
+
+def test_files_of_a_series_are_resolved_where_they_are_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        (folder / "data" / "series" / f"{number}.dcm").write_bytes(b"")
+    scans, resolve, resolved = Scans(folder / "data", folder / "sent"), Path.resolve, []
+
+    def counted(path: Path, strict: bool = False) -> Path:
+        resolved.append(path)
+        return resolve(path, strict)
+
+    monkeypatch.setattr(Path, "resolve", counted)
+    scans.find("series")
+    assert {path.name for path in resolved} == {"series"}
 
 
 def test_one_scan_is_served_alone(folder: Path) -> None:

@@ -35,7 +35,7 @@ class Doubts:
         self._store, self._path = store, store.settings.state / FILE
         self._lock = threading.Lock()
         self._known: dict[str, float | None] = _read(self._path)
-        """None: not readable."""
+        """None: not to be scored."""
         self._wanted: list[str] = []
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -90,7 +90,7 @@ class Doubts:
                 temporary.write_text(json.dumps(self._known))
 
     def _doubt(self, scan: str) -> float | None:
-        """Of a scan; None for one that cannot be read."""
+        """Of a scan; None for one that cannot be scored, which is not tried again."""
         store = self._store
 
         def progress(done: int, total: int) -> None:
@@ -105,7 +105,10 @@ class Doubts:
             try:
                 volume = read_scan(store.scans.find(scan), channels, most)
                 return float(Session(store.segmenter, volume, progress).doubt().mean())
-            except (S2VNetError, MemoryError):
+            except _Ended:
+                raise
+            except Exception as error:  # whatever a library says of a file: it would stand in the way of all others
+                _log.warning("a scan could not be scored: %s", type(error).__name__)
                 return None
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
 import random
 import time
 import uuid
@@ -31,12 +33,13 @@ from s2vnet.serve.api import AStore, file_of
 from s2vnet.serve.doubts import Doubts
 from s2vnet.serve.held import Held
 from s2vnet.serve.lines import Line
-from s2vnet.serve.schemas import MOST_ENTRIES, Scan
-from s2vnet.serve.store import Store
+from s2vnet.serve.scans import SENT, Scans
+from s2vnet.serve.schemas import MOST_ENTRIES
+from s2vnet.serve.store import TRAINING, Store
 from s2vnet.serve.training import LabelledScan, Trainer
 from s2vnet.types import InputError, Point
-from s2vnet.volume.files import read_geometry, read_labels, write_labels
-from s2vnet.volume.geometry import LabelMap
+from s2vnet.volume.files import count_voxels, read_geometry, read_labels, write_labels
+from s2vnet.volume.geometry import Geometry, LabelMap
 
 AUTOMATIC, CLICKS = "automatic", "clicks"
 LABEL_ENDING = ".nii.gz"
@@ -80,13 +83,11 @@ class Pool:
 
     def __init__(self, store: Store) -> None:
         settings = store.settings
-        self.store, self.labels = store, Labels(settings.state / "labels")
+        self.store, self.labels = store, Labels(settings.state / "labels", store.scans)
         self.doubts = Doubts(store)
-        self.trainer = Trainer(settings.state / "training", store.segmenter, settings.model, settings.device)
+        self.trainer = Trainer(settings.state / TRAINING, store.segmenter, settings.model, settings.device)
         self.training_line = Line()
         """Where requests wait for a training to end."""
-        self.uploads: dict[str, tuple[Scan, float]] = {}
-        """Scans that were sent for a session, and when they were last asked for."""
         self._names: dict[str, str] = {}
         self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
 
@@ -129,14 +130,19 @@ class Pool:
 class Labels:
     """Labels that clients have saved, by tag and scan."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, scans: Scans) -> None:
+        self._folder, self._scans = folder, scans
 
     def path(self, tag: str, scan: str) -> Path:
-        """Where a label lies, or would. Raises InputError for another tag than `final` and `original`."""
+        """Where a label lies, or would; scans of one name in two data folders have labels of their own.
+
+        Raises:
+            InputError: another tag than `final` and `original`, or no such scan.
+        """
         if tag not in TAGS:
             raise InputError(f"no tag {tag!r}; labels are {' or '.join(TAGS)}")
-        return self._folder / tag / (uuid.uuid5(uuid.NAMESPACE_URL, scan).hex + LABEL_ENDING)
+        place = str(self._scans.find(scan).resolve())
+        return self._folder / tag / (uuid.uuid5(uuid.NAMESPACE_URL, place).hex + LABEL_ENDING)
 
     def tags(self, scan: str) -> list[str]:
         """Of the labels that a scan has."""
@@ -205,6 +211,9 @@ async def infer(
                 pool.labels.save(str(asked.get("label_tag", "original")), scan, labels)
             found = {"label_names": {name: k for k, name in names.items()}, "latency": time.monotonic() - start}
             return _answer(path, labels, output, asked, found, bool(points))
+        except InputError as error:  # without where files lie here
+            text = str(error).replace(str(path), pool.store.scans.name(scan).name)
+            raise InputError(text) from error
         finally:
             if once is not None:
                 pool.forget(scan)
@@ -218,26 +227,22 @@ def create_session(pool: APool, files: list[UploadFile]) -> dict[str, Any]:
     """A scan that is sent once and asked about often."""
     if len(files) != 1:
         raise InputError("a session takes one file; send a DICOM series as a .zip")
-    scan = pool.store.scans.receive(files[0].filename or "", files[0].file)
-    name = uuid.uuid4().hex
-    pool.uploads[name] = scan, time.time()
+    name = pool.store.scans.receive(files[0].filename or "", files[0].file).id.removeprefix(SENT)
     return {"session_id": name, "session_info": _session_info(pool, name)}
 
 
 @router.get("/session/{name}")
 def get_session(pool: APool, name: str) -> dict[str, Any]:
     """Whether a session is still there."""
-    _upload(pool, name)
     return _session_info(pool, name)
 
 
 @router.delete("/session/{name}")
 def remove_session(pool: APool, name: str) -> dict[str, Any]:
     """Forget what was sent."""
-    scan = _upload(pool, name)
-    pool.uploads.pop(name, None)
-    pool.forget(scan.id)
-    pool.store.scans.find(scan.id).unlink(missing_ok=True)
+    path = _sent(pool, name)
+    pool.forget(SENT + name)
+    path.unlink(missing_ok=True)
     return {}
 
 
@@ -296,10 +301,9 @@ def save_label(
         sent, path = pool.store.scans.new(name)
         try:
             pool.store.scans.write(path, label.file)
-            labels = read_labels(pool.store.scans.find(sent.id))
+            labels = _sent_label(pool.store.scans.find(sent.id), geometry)
         finally:
             path.unlink(missing_ok=True)
-        geometry.require_same_grid(labels.geometry, "scan and label")
     pool.labels.save(tag or "final", image, labels)
     return {"image": image, "label": image}
 
@@ -394,7 +398,8 @@ def auth() -> Response:
 def _scan_asked(pool: Pool, image: str, session: str, file: UploadFile | None) -> str:
     """The scan that a request is about: of a session, sent with it, or named. Raises InputError for none."""
     if session:
-        return _upload(pool, session).id
+        _sent(pool, session)
+        return SENT + session
     if file is not None:
         return pool.store.scans.receive(file.filename or "", file.file).id
     pool.store.scans.find(image)
@@ -424,6 +429,15 @@ def _answer(
         raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")
     content = file_of(shown, ending[1:], lambda path: write_labels(path, labels))
     return content if output == "image" else _multipart(found, Path(content.path), content)
+
+
+def _sent_label(path: Path, geometry: Geometry) -> LabelMap:
+    """A label on the grid of its scan; a file that claims another size is not unpacked. Raises InputError."""
+    geometry.require_same_grid(read_geometry(path), "scan and label")
+    claimed, voxels = count_voxels(path), math.prod(geometry.shape)
+    if claimed != voxels:
+        raise InputError(f"label of {claimed} values for {voxels} voxels; send one a voxel")
+    return read_labels(path)
 
 
 def _statistics(pool: Pool) -> dict[str, Any]:
@@ -461,18 +475,20 @@ def _json(text: str) -> dict[str, Any]:
     return found
 
 
-def _upload(pool: Pool, name: str) -> Scan:
-    if name not in pool.uploads:
-        raise InputError("no such session; send the scan again")
-    scan = pool.uploads[name][0]
-    pool.uploads[name] = scan, time.time()
-    return scan
+def _sent(pool: Pool, name: str) -> Path:
+    """The scan that was sent for a session, whose name is the scan's own; it is in use from now on."""
+    try:
+        path = pool.store.scans.find(SENT + name)
+    except InputError as error:
+        raise InputError("no such session; send the scan again") from error
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return path
 
 
 def _session_info(pool: Pool, name: str) -> dict[str, Any]:
-    scan, asked = pool.uploads[name]
-    days = pool.store.settings.keep_days
-    return {"name": name, "image": scan.id, "last_access_ts": int(asked), "expiry": int(days * 86400), "meta": {}}
+    asked, days = _sent(pool, name).stat().st_mtime, pool.store.settings.keep_days
+    return {"name": name, "image": SENT + name, "last_access_ts": int(asked), "expiry": int(days * 86400), "meta": {}}
 
 
 def _saved(pool: Pool, scan: str, tag: str) -> Path:

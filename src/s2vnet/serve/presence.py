@@ -1,9 +1,10 @@
-"""A server's mark on its state folder. The system takes it back when the server ends, also when it is killed."""
+"""Marks on folders that are at work. The system takes them back when their processes end, also when they are killed."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 import weakref
 from pathlib import Path
 
@@ -11,6 +12,7 @@ if sys.platform != "win32":
     import fcntl
 
 MARK = ".running"
+_TRIES, _PAUSE_S = 50, 0.02
 
 
 class Presence:
@@ -38,3 +40,41 @@ class Presence:
                 fcntl.flock(self._descriptor, fcntl.LOCK_SH)
             except OSError:  # a file system without locks
                 return
+
+
+def take(folder: Path) -> int | None:
+    """Mark a folder as one's own; None where somebody else has. Whoever inherits the descriptor has it too.
+
+    Nothing is marked where the system has no locks. Raises OSError where the folder cannot be written.
+    """
+    descriptor = os.open(folder / MARK, os.O_RDWR | os.O_CREAT, 0o600)
+    for _ in range(_TRIES):
+        if _lock(descriptor, alone=True):
+            os.truncate(descriptor, 0)
+            return descriptor
+        time.sleep(_PAUSE_S)  # one that looks holds it for a moment
+    os.close(descriptor)
+    return None
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether somebody works in a folder, as far as the system can tell."""
+    try:
+        descriptor = os.open(folder / MARK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor, alone=False)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, alone: bool) -> bool:
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+    return True

@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import IO
 
 from s2vnet.atomic import replacing
@@ -25,6 +25,7 @@ from s2vnet.volume.files import ENDINGS
 SENT = "upload:"
 MOST_LISTED = 5000
 _ONE_FILE = (*(e for e in ENDINGS if e not in (".nhdr", ".mhd")), ZIP)  # those name a second file, which may be any
+_WINDOWS = os.name == "nt"
 _NAME = re.compile("[0-9a-f]{32}")
 
 
@@ -76,7 +77,7 @@ class Scans:
             name = scan.removeprefix(SENT)
             if _NAME.fullmatch(name):
                 path = next(iter(sorted(self._sent.glob(f"{name}.*"))), None)
-        elif self._data is not None and scan and "\0" not in scan:
+        elif self._data is not None and _is_name(scan) and self._inside(self._data / scan):
             path = self._data / scan
         if path is None or not _is_scan(path) or not (scan.startswith(SENT) or self._allowed(path)):
             raise InputError("no such scan; ask for the list of scans, or send one")
@@ -153,7 +154,15 @@ class Scans:
 
     def _allowed(self, path: Path) -> bool:
         """Whether a scan, with every file of a series, lies in the data folder."""
-        return self._inside(path) and (not path.is_dir() or all(map(self._inside, path.iterdir())))
+        if not self._inside(path):
+            return False
+        if not path.is_dir():
+            return True
+        try:
+            with os.scandir(path) as files:  # a file that is no link lies where its folder does
+                return all(self._inside(Path(file)) for file in files if file.is_symlink() or file.is_dir())
+        except OSError:
+            return False
 
     def _inside(self, path: Path) -> bool:
         assert self._data is not None
@@ -179,6 +188,12 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield from _walk(path)
         else:
             yield path
+
+
+def _is_name(scan: str) -> bool:
+    """Whether a name may be looked up; on Windows to look one up may ask another machine for it."""
+    foreign = _WINDOWS and ("\\" in scan or PureWindowsPath(scan).anchor != "")
+    return scan != "" and "\0" not in scan and not foreign
 
 
 def _is_scan(path: Path) -> bool:

@@ -27,6 +27,8 @@ from s2vnet.serve.settings import Settings
 from s2vnet.serve.turns import Turns
 from s2vnet.types import InputError
 
+TRAINING = "training"
+"""Folder of the trainings, which outlive a server; they tidy up themselves."""
 _NAME = re.compile("[0-9a-f]{32}")
 _SECONDS_A_DAY = 86400.0
 _log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ class Store:
 
     def _tidy(self) -> None:
         """Remove what a server has left that was killed."""
-        remove_unfinished(self.settings.state)
+        remove_unfinished(self.settings.state, but=self.settings.state / TRAINING)
         for left in [*self._folder.glob(f"*/{CACHED}"), *self.temporary.iterdir()]:
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         for folder in self._folder.iterdir():

@@ -1,13 +1,17 @@
 """Training on the scans that clients have labelled, in a process of its own; one at a time.
 
 A training is a folder: the dataset in nnU-Net's layout, its cases under numbers, the run that `s2vnet train` writes,
-and a record of both. So one that was stopped goes on when the same is asked for again, also after a restart.
+and a record of both. So one that was stopped goes on when the same is asked for again, also after a restart. Its
+process marks the folder for as long as it lives, which may be longer than the server that began it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -22,10 +26,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from s2vnet.atomic import replacing
+from s2vnet.atomic import remove_unfinished, replacing
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.plan import save
 from s2vnet.infer.segmenter import Segmenter
+from s2vnet.serve.presence import MARK, is_taken, take
 from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.files import read_image, write_image
 from s2vnet.volume.geometry import Volume
@@ -34,6 +39,8 @@ LEAST_CASES = 5
 """nnU-Net's folds; one of them is held out for the score."""
 STOP_S = 60.0
 """Longest that a training may take to end its step and to write its state."""
+KILLED_S = 10.0
+"""Longest that the system may take to end it."""
 ENDING = ".nii.gz"
 RECORD, RUN, DATASET, PLAN, LOG = "training.json", "run", "dataset", "plan.json", "train.log"
 SUBMITTED, RUNNING, DONE, STOPPED, ERROR = "SUBMITTED", "RUNNING", "DONE", "STOPPED", "ERROR"
@@ -89,8 +96,8 @@ class Trainer:
 
     @property
     def running(self) -> bool:
-        """Whether a training is at work."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether a training is at work, be it of another server, or of one that was killed."""
+        return self._own or self._taken() is not None
 
     def start(self, request: Mapping[str, Any], scans: Sequence[LabelledScan]) -> dict[str, Any]:
         """Begin a training, or go on with the last one if it was stopped and is the same.
@@ -119,14 +126,30 @@ class Trainer:
                 folder = self._folder / f"{now:%Y%m%d-%H%M%S}-{name[:4]}"
                 task = Task(name, dict(request), config, options, cases, _now())
             folder.mkdir(parents=True, exist_ok=True)
-            self._write(folder, task)
-            self._at = folder
-            self._thread = threading.Thread(target=self._work, args=(folder, list(scans)), name="training", daemon=True)
-            self._thread.start()
+            mark = take(folder)
+            if mark is None:
+                raise InputError("a training is at work here already; stop it, or wait for its end")
+            try:
+                remove_unfinished(folder)
+                self._write(folder, task)
+                self._at, work = folder, (folder, list(scans), mark)
+                self._thread = threading.Thread(target=self._work, args=work, name="training", daemon=True)
+                self._thread.start()
+            except BaseException:
+                os.close(mark)
+                raise
         return self.tell(folder)
 
     def stop(self) -> dict[str, Any] | None:
         """End the training at work when its step is done; its state stays. None when there is none."""
+        stopped = self._stop_own()
+        if stopped is None and (stopped := self._taken()) is not None:
+            self._mark(stopped, STOPPED)
+            self._end(stopped)
+        return None if stopped is None else self.tell(stopped)
+
+    def _stop_own(self) -> Path | None:
+        """The same of a training that this server began; its folder."""
         with self._lock:
             folder, thread = self._at, self._thread
             if folder is None or thread is None or not thread.is_alive():
@@ -139,7 +162,29 @@ class Trainer:
             if self._process is not None:
                 self._process.kill()
         thread.join()
-        return self.tell(folder)
+        return folder
+
+    def _end(self, folder: Path) -> None:
+        """End the process of a training that this server did not begin.
+
+        Raises:
+            InputError: it does not end.
+        """
+        for number, patience in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, KILLED_S)):
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # it has ended, or was not begun: its server reads the record
+                process = int((folder / MARK).read_text())
+                if is_taken(folder):
+                    (os.kill if number == signal.SIGTERM else os.killpg)(process, number)
+            until = time.monotonic() + patience
+            while is_taken(folder):
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.05)
+            else:
+                return
+        raise InputError("the training does not end; stop its process where the server runs")
 
     def newest(self) -> dict[str, Any] | None:
         """How the last training stands; None when there was none."""
@@ -188,8 +233,8 @@ class Trainer:
         return "\n".join(path.read_text(errors="replace").splitlines()[-_LINES:])
 
     def close(self) -> None:
-        """Stop what is at work; it goes on when it is asked for again."""
-        self.stop()
+        """Stop what this server began; it goes on when it is asked for again."""
+        self._stop_own()
 
     def _options(self, request: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
         """Of the command line."""
@@ -206,8 +251,23 @@ class Trainer:
             options += ["-c", f"{name}={value}"]
         return options
 
-    def _work(self, folder: Path, scans: list[LabelledScan]) -> None:
-        """Prepare, train, and write down how it ended."""
+    @property
+    def _own(self) -> bool:
+        """Whether a training is at work that this server began."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _taken(self) -> Path | None:
+        """Folder of a training that is at work, whoever began it."""
+        return next((path.parent for path in self._folder.glob(f"*/{RECORD}") if is_taken(path.parent)), None)
+
+    def _work(self, folder: Path, scans: list[LabelledScan], mark: int) -> None:
+        """Prepare, train, and write down how it ended; the folder's mark is the process's too."""
+        try:
+            self._train(folder, scans, mark)
+        finally:
+            os.close(mark)
+
+    def _train(self, folder: Path, scans: list[LabelledScan], mark: int) -> None:
         try:
             task = self._read(folder)
             self._prepare(folder, scans)
@@ -221,8 +281,14 @@ class Trainer:
                     if self._read(folder).status == STOPPED:
                         return
                     self._process = subprocess.Popen(
-                        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                        pass_fds=() if sys.platform == "win32" else (mark,),
                     )
+                    os.write(mark, str(self._process.pid).encode())
                     self._mark(folder, RUNNING)
                 code = self._process.wait()
             with self._lock:
@@ -274,7 +340,7 @@ class Trainer:
     def _read(self, folder: Path) -> Task:
         task = Task(**json.loads((folder / RECORD).read_text()))
         task.cases = [(name, at) for name, at in task.cases]
-        if task.status in (SUBMITTED, RUNNING) and folder != self._at:  # the server that began it was killed
+        if task.status in (SUBMITTED, RUNNING) and folder != self._at and not is_taken(folder):  # it was killed
             task.status = STOPPED
         return task
 
