@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from s2vnet.atomic import replacing
 from s2vnet.infer.history import History, Log
+from s2vnet.infer.marked import is_box
 from s2vnet.infer.outputs import formats_of, require_kind, write_result
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session, extent
@@ -36,8 +37,8 @@ Operation = Add | Remove | Step | Replace
 Listener = Callable[[str | bytes], None]
 """Takes a message, JSON or a block; never waits."""
 Result = TypeVar("Result")
-MOST_VOXELS = 2**27
-"""Of all prompts of a session together."""
+MOST_VOXELS = 2**24
+"""Of all prompts of a session together; of a box around a class, two corners."""
 RECORD = "session.json"
 CACHED = "cached.safetensors"
 RECORD_FORMAT = 1
@@ -165,7 +166,7 @@ class Held:
 
     def _check(self, log: Log) -> None:
         """What can be told of prompts so far; their place only once the scan is open."""
-        if sum(map(extent, log)) > MOST_VOXELS:
+        if sum(2 if is_box(entry) else extent(entry) for entry in log) > MOST_VOXELS:
             raise InputError(f"prompts of more than {MOST_VOXELS} voxels together; draw smaller ones")
         unknown = {entry.class_id for entry in log} - set(self._segmenter.class_names)
         if unknown:
