@@ -17,7 +17,7 @@ import torch
 
 from s2vnet.data.plan import Plan
 from s2vnet.data.seen import Seen
-from s2vnet.infer.marked import prompt_voxels
+from s2vnet.infer.marked import cells_of, prompt_voxels
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session, read_log
 from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, Scribble
@@ -297,6 +297,32 @@ def test_the_next_slice_to_check_is_none_that_was_prompted(session: Session) -> 
         seen.add(index)
         session.add_point(0, (9, 9, index))
     assert len(seen) > 1
+
+
+def test_the_next_slice_to_check_lies_beyond_a_box_whose_voxels_nobody_lists(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsure = session.next_to_check()
+    assert unsure is not None
+    session.add(Box(class_id=2, start=(0, 0, unsure[1]), stop=(18, 20, unsure[1] + 1)))
+    monkeypatch.setattr("s2vnet.infer.session.prompt_voxels", None)
+    found = session.next_to_check()
+    assert found is None or found[1] != unsure[1]
+
+
+def test_a_prompt_s_cells_are_there_once(session: Session) -> None:
+    prompt = PROMPTS["mask"]
+    assert isinstance(prompt, Mask)
+    answers, stride = session._answers, session.segmenter.plan.stem_stride
+    cells = cells_of(session._restore, prompt)
+    cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
+    cells[:, 0] = np.rint(cells[:, 0])
+    limits = (answers.engine.depth, *answers.engine.size)
+    wanted = {tuple(cell) for cell in np.rint(cells).astype(int).tolist()}
+    wanted = {cell for cell in wanted if all(0 <= n < most for n, most in zip(cell, limits, strict=True))}
+    stroke = answers._stroke(prompt)
+    assert stroke is not None
+    assert stroke.cells.tolist() == [list(cell) for cell in sorted(wanted)]
 
 
 def test_reset_can_be_undone(session: Session) -> None:

@@ -352,6 +352,11 @@ def test_prompts_of_too_many_voxels_are_refused(client: TestClient) -> None:
     answer = client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]})
     assert answer.status_code == 422
     assert "draw smaller ones" in answer.json()["detail"]
+    for stop, positive, status in (([2, 2**23, 1], False, 200), ([1, 1, 1], False, 422), ([2**20] * 3, True, 422)):
+        box |= {"positive": positive, "stop": stop}
+        assert client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]}).status_code == status
+    client.post(f"/api/sessions/{name}/steps", json={"op": "undo"})
+    assert client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]}).status_code == 200
 
 
 def test_what_cannot_be_read_is_one_line(client: TestClient) -> None:

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 from starlette.websockets import WebSocketDisconnect
 
-from s2vnet.serve.guard import Guard
+from s2vnet.serve.guard import MOST_BYTES_ASKED, Guard
 from s2vnet.serve.settings import Settings
 
 TOKEN = "a secret of many characters"
@@ -162,6 +162,15 @@ def test_a_file_over_the_limit_is_not_kept(
         answer = client.post("/api/scans", content=parts(), headers={"content-type": "multipart/form-data; boundary=x"})
     assert answer.status_code == 413
     assert list((settings().state / "sent").iterdir()) == []
+
+
+def test_arrays_are_taken_where_they_belong(serve: Callable[..., TestClient]) -> None:
+    client, array = serve(), {"content-type": "application/octet-stream"}
+    content = b"0" * (MOST_BYTES_ASKED + 1)
+    assert client.post("/api/sessions", content=content, headers=array).status_code == 413
+    token = client.post("/nninteractive/2/claim").json()["lease_token"]
+    headers = array | {"x-lease-token": token}
+    assert client.post("/nninteractive/set_image", content=content, headers=headers).status_code == 422
 
 
 def test_a_volume_over_the_limit_is_not_read(serve: Callable[..., TestClient]) -> None:

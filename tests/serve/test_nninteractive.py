@@ -184,6 +184,30 @@ def test_a_session_that_the_store_let_go_comes_back(
     assert not path.exists()
 
 
+def test_a_prompt_that_was_left_out_is_none_to_undo(
+    serve: Callable[..., TestClient], image: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve()
+    token = client.post("/nninteractive/2/claim").json()["lease_token"]
+    lease = client.app.state.nninteractive.get(token)  # type: ignore[attr-defined]
+    headers = {"x-lease-token": token}
+    client.post("/nninteractive/set_image", content=pack(image), headers=headers)
+
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    def click(voxel: tuple[int, int, int]) -> int:
+        asked = {"coordinates": voxel, "include_interaction": True}
+        return client.post("/nninteractive/add_point_interaction", json=asked, headers=headers).status_code
+
+    assert (click((4, 9, 5)), lease.taken) == (200, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_result", short)
+        assert (click((6, 7, 8)), lease.taken) == (422, 1)
+    assert client.post("/nninteractive/undo", headers=headers).status_code == 200
+    assert (lease.taken, lease.held().state().entries) == (0, ())
+
+
 def test_a_dead_client_s_place_is_free_again(serve: Callable[..., TestClient]) -> None:
     client = serve(max_sessions=1)
     token = client.post("/nninteractive/claim").json()["lease_token"]

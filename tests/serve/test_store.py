@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from s2vnet.serve.schemas import Add
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.store import Store
 from s2vnet.types import InputError, Point
+from s2vnet.volume.files import write_image
+from s2vnet.volume.geometry import Geometry, Volume
 
 CLICK = Add(entries=(Point(class_id=2, voxel=(5, 9, 4)),))
 MakeStore = Callable[..., Store]
@@ -186,6 +189,35 @@ def test_a_scan_that_is_gone_is_said(make: MakeStore, data: Path) -> None:
     store.scans.find(scan.id).unlink()
     with pytest.raises(InputError, match="no such scan"):
         store.get(name)
+
+
+@pytest.mark.parametrize("what", ["voxels", "grid"])
+def test_prompts_are_not_replayed_on_another_scan_of_the_same_name(
+    make: MakeStore, bordered: Volume, tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "scans").mkdir()
+    path = tmp_path / "scans" / "a.nii.gz"
+    write_image(path, bordered)
+    store = make(data=tmp_path / "scans")
+    name = store.open("a.nii.gz").name
+    store.get(name).ask(CLICK)
+    store.get(name).wait(60)
+    store.close()
+    store.get(name).wait(60)
+    store.close()
+    geometry = bordered.geometry
+    if what == "grid":
+        write_image(path, Volume(bordered.data, Geometry(geometry.shape, geometry.affine @ np.diag([1, 1, 1.01, 1]))))
+    else:
+        write_image(path, Volume(bordered.data[:, ::-1].copy(), geometry))
+    with pytest.raises(InputError, match="the scan is another than it was; open it again"):
+        store.get(name).wait(60)
+    store.close()
+    record = tmp_path / "state" / "sessions" / name / RECORD
+    older = json.loads(record.read_text())
+    del older["image"]
+    record.write_text(json.dumps(older))
+    assert store.get(name).wait(60).log == CLICK.entries
 
 
 def test_old_sessions_and_scans_leave_the_disk(make: MakeStore, data: Path, tmp_path: Path) -> None:

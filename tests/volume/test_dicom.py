@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,6 +205,35 @@ def test_frames_without_places_or_in_several_files(tmp_path: Path, write_frames:
     image.save_as(tmp_path / "a.dcm")
     with pytest.raises(InputError, match=r"a\.dcm: frames without a place each; export them as single files"):
         read_series(tmp_path)
+
+
+@pytest.mark.parametrize("places", [4, 6])
+def test_more_or_fewer_places_than_frames_are_refused(tmp_path: Path, write_frames: WriteFrames, places: int) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES)
+    image = pydicom.dcmread(tmp_path / "a.dcm")
+    groups = list(image.PerFrameFunctionalGroupsSequence)
+    another = copy.deepcopy(groups[-1])
+    another.PlanePositionSequence[0].ImagePositionPatient = (ORIGIN + 5 * STEP).tolist()
+    image.PerFrameFunctionalGroupsSequence = [*groups, another][:places]
+    image.save_as(tmp_path / "a.dcm")
+    with pytest.raises(InputError, match=rf"a\.dcm: 5 frames, but places of {places}; export it again"):
+        read_series(tmp_path)
+
+
+def test_a_slope_of_0_is_a_frame_of_one_value_but_none_of_the_first(tmp_path: Path, write_frames: WriteFrames) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES, (1, 1, 0, 1, 1))
+    np.testing.assert_array_equal(read_series(tmp_path).data[0], VOXELS * (1, 1, 0, 1, 1))
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES, (0, 1, 1, 1, 1))
+    with pytest.raises(InputError, match=r"a\.dcm: "):
+        read_series(tmp_path)
+
+
+def test_frames_without_a_preamble_are_read(tmp_path: Path, write_frames: WriteFrames) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES)
+    content = (tmp_path / "a.dcm").read_bytes()
+    assert content[128:132] == b"DICM"
+    (tmp_path / "a.dcm").write_bytes(content[132:])
+    np.testing.assert_array_equal(read_series(tmp_path).data[0], VOXELS)
 
 
 @pytest.mark.parametrize("modality", ["SEG", "RTDOSE"])

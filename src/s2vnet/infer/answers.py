@@ -217,11 +217,15 @@ class Answers:
         if is_box(prompt):  # drawn where it is tightest, if anywhere; elsewhere it only says where the class is not
             cells[:, 0] = cells[:, 0].mean().round()
         elif not isinstance(prompt, Point):
-            cells = np.unique(np.rint(cells), axis=0)
+            cells = np.rint(cells)
         inside = (cells > -0.5).all(1) & (cells < np.array([self.engine.depth, *self.engine.size]) - 0.5).all(1)
         cells = cells[inside]
         if not len(cells):
             return None
+        if not isinstance(prompt, Point) and not is_box(prompt):  # each cell once; by its index, as rows sort slowly
+            grid = (self.engine.depth, *self.engine.size)
+            flat = np.unique(np.ravel_multi_index(tuple(cells.astype(np.intp).T), grid))
+            cells = np.stack(np.unravel_index(flat, grid), 1)
         kind = "box" if is_box(prompt) else "point" if isinstance(prompt, Point | Scribble) else "region"
         tensor = torch.from_numpy(cells).float()
         return Stroke(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]

@@ -279,7 +279,7 @@ class Session:
         restore, doubt = self._restore, self.doubt()
         for entry in self.log:
             if not isinstance(entry, Lock):
-                d = np.rint(restore.to_slices(prompt_voxels(entry))[:, 0]).astype(int)
+                d = np.rint(restore.to_slices(_ends(entry))[:, 0]).astype(int)
                 doubt[max(0, d.min() - PROMPTED_AROUND) : max(0, d.max() + PROMPTED_AROUND + 1)] = -1
         if doubt.max() <= 0:
             return None

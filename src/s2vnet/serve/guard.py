@@ -30,6 +30,8 @@ PAUSE_S = 0.2
 """Until a message that came too early is tried again."""
 MOST_BYTES_ASKED = 32 * 2**20
 """Of one operation, by request or WebSocket."""
+ARRAYS = "/nninteractive/"
+"""Paths that take arrays as they are; elsewhere such a body would be held in memory to be refused."""
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'",
@@ -82,9 +84,9 @@ class Guard:
 
     def _limit(self, scope: Scope) -> int:
         """Bytes that a body may have: a file's, or an operation's."""
-        files = (
-            Headers(scope=scope).get("content-type", "").startswith(("multipart/form-data", "application/octet-stream"))
-        )
+        kind = Headers(scope=scope).get("content-type", "")
+        array = kind.startswith("application/octet-stream") and scope["path"].startswith(ARRAYS)
+        files = array or kind.startswith("multipart/form-data")
         return self._settings.max_upload_mb * 2**20 if files else MOST_BYTES_ASKED
 
     def _problem(self, scope: Scope) -> tuple[int, str] | None:

@@ -6,6 +6,7 @@ the newest prompt's slice comes first, and work that nobody needs any more ends 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
@@ -21,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from s2vnet.atomic import replacing
 from s2vnet.infer.history import History, Log
+from s2vnet.infer.marked import is_box
 from s2vnet.infer.outputs import formats_of, require_kind, write_result
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session, extent
@@ -37,8 +39,8 @@ Operation = Add | Remove | Step | Replace
 Listener = Callable[[str | bytes], None]
 """Takes a message, JSON or a block; never waits."""
 Result = TypeVar("Result")
-MOST_VOXELS = 2**27
-"""Of all prompts of a session together."""
+MOST_VOXELS = 2**24
+"""Of all prompts of a session together; of a box around a class, two corners."""
 RECORD = "session.json"
 CACHED = "cached.safetensors"
 RECORD_FORMAT = 1
@@ -80,6 +82,8 @@ class Held:
         self._session: Session | None = None
         self._geometry: Geometry | None = None
         self._sent: npt.NDArray[np.uint8] | None = None
+        self._image: str | None = None
+        """What tells its image from another of the same name, once that has been opened."""
         self._error: str | None = None
         self._lost: str | None = None
         """Why the last prompts were left out; until the next operation."""
@@ -105,17 +109,18 @@ class Held:
             entries = _entries.validate_python(record["entries"])
             logs = {key: tuple(tuple(entries[n] for n in log) for log in record[key]) for key in ("past", "undone")}
             history = History(tuple(entries[n] for n in record["log"]), logs["past"], logs["undone"])
-            scan, sha256, revision = (
+            scan, sha256, revision, image = (
                 Scan.model_validate(record["scan"]),
                 record["model_sha256"],
                 int(record["revision"]),
+                record.get("image"),
             )
         except (OSError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
             raise InputError("no such session; open the scan again") from error
         held = cls(folder.name, scan, find(scan.id), folder, segmenter, turns, room, max_voxels)
         if sha256 != held._segmenter.sha256:
             raise InputError(f"the session is of another model ({sha256:.12}); open the scan again")
-        held._wanted, held.revision = history, revision
+        held._wanted, held.revision, held._image = history, revision, image
         return held
 
     @property
@@ -184,7 +189,7 @@ class Held:
 
     def _check(self, log: Log) -> None:
         """What can be told of prompts so far; their place only once the scan is open."""
-        if sum(map(extent, log)) > MOST_VOXELS:
+        if sum(2 if is_box(entry) else extent(entry) for entry in log) > MOST_VOXELS:
             raise InputError(f"prompts of more than {MOST_VOXELS} voxels together; draw smaller ones")
         unknown = {entry.class_id for entry in log} - set(self._segmenter.class_names)
         if unknown:
@@ -344,6 +349,7 @@ class Held:
             "format": RECORD_FORMAT,
             "scan": self.scan.model_dump(),
             "model_sha256": self._segmenter.sha256,
+            "image": self._image,
             "revision": revision,
             "entries": _entries.dump_python(tuple(entries), mode="json"),
             **places,
@@ -404,7 +410,13 @@ class Held:
             if self._closed:
                 raise _Stale
             volume = self.read()
+            image = _identity(volume)
+            if self._image not in (None, image):
+                raise InputError("the scan is another than it was; open it again")
             with self._lock:
+                if self._image is None:
+                    self._image = image
+                    self._rewrite()
                 self._geometry = volume.geometry
                 self._sent = np.zeros(volume.geometry.shape, np.uint8)
             self._tell_state()
@@ -499,8 +511,13 @@ class Held:
         """Go on without prompts that cannot be worked out, also after a restart."""
         self._wanted, self._lost, self._unsaid = left, why, why
         self._tell_problem(why)
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Write down what nobody asked for, so that nobody waits for it; nothing of one that has been closed."""
         try:
-            self.write(left, self.revision)
+            if not self._closed:
+                self.write(self._wanted, self.revision)
         except InputError as error:
             _log.warning("session %s keeps its older record: %s", self.name[:8], self.in_words(error))
 
@@ -514,6 +531,15 @@ class Held:
             self._error, self._working = why, False
             self._done.notify_all()
         self._tell_state()
+
+
+def _identity(volume: Volume) -> str:
+    """The same for the same image: of its grid, and of so many of its voxels that reading takes longer."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in (repr(volume.data.shape).encode(), volume.geometry.affine.tobytes()):
+        found.update(part)
+    found.update(volume.data[:, ::7, ::7, ::3].tobytes())
+    return found.hexdigest()
 
 
 def read_scan(path: Path, channels: int, most: int) -> Volume:

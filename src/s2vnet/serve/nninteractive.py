@@ -101,7 +101,11 @@ class Lease:
     def change(self, seconds: float) -> Response:
         """What of the object is different from what the client knows."""
         held = self.held()
-        now = held.wait(seconds).labels == self.class_id if self.taken else np.zeros_like(self.shown)
+        try:
+            now = held.wait(seconds).labels == self.class_id if self.taken else np.zeros_like(self.shown)
+        except InputError:  # a prompt that was left out cannot be undone
+            self.taken = len(held.state().entries)
+            raise
         self.active = time.monotonic()
         box = bounding_box(now != self.shown)
         self.shown = now

@@ -119,6 +119,7 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
     geometry = stack(folder, planes)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(list(dict.fromkeys(str(plane.file) for plane in planes)))
+    reader.SetImageIO("GDCMImageIO")  # also of files without preamble, which no reader takes for its own
     # each file keeps its own slope and intercept (PET), so no integer type fits all
     reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
@@ -232,15 +233,20 @@ def _read_frames(file: Path, components: int) -> list[Plane]:
     """Frames of a multi-frame file by their functional groups (PS3.3 C.7.6.16)."""
     from pydicom import dcmread
 
-    image = dcmread(file, stop_before_pixels=True)
+    image = dcmread(file, stop_before_pixels=True, force=True)
     try:
         shared = image.SharedFunctionalGroupsSequence[0]
-        return [
+        planes = [
             _frame(file, image, [frame, shared], number, components)
             for number, frame in enumerate(image.PerFrameFunctionalGroupsSequence)
         ]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file}: frames without a place each; export them as single files, or as NIfTI") from error
+    if len(planes) != int(image.NumberOfFrames):
+        raise InputError(f"{file}: {image.NumberOfFrames} frames, but places of {len(planes)}; export it again")
+    if planes[0].rescale[0] == 0:  # ITK scales all frames by it
+        raise InputError(f"{file}: the first frame's rescale slope is 0; export it again")
+    return planes
 
 
 def _frame(file: Path, image: Any, groups: list[Any], number: int, components: int) -> Plane:
