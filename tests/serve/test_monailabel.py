@@ -141,6 +141,25 @@ def test_an_archive_that_is_sent_comes_back_as_dicom_seg(
     assert list((tmp_path / "state" / "sent").iterdir()) == []
 
 
+def test_images_that_dicom_seg_cannot_refer_to_are_called_as_the_client_does(
+    serve: Callable[..., TestClient], tmp_path: Path, write_series: Callable[..., None]
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+    import pydicom
+
+    series = tmp_path / "scans" / "some"
+    series.mkdir(parents=True)
+    write_series(series, np.random.default_rng(0).integers(0, 900, (18, 20, 6)).astype(np.int16))
+    for file in series.iterdir():
+        image = pydicom.dcmread(file)
+        del image.StudyInstanceUID
+        image.save_as(file)
+    client, form = serve(data=tmp_path / "scans"), slicer_form({"params": "{}"}, {})
+    answer = client.post("/monailabel/infer/automatic?image=some&output=dicom_seg", **form)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("some: images without StudyInstanceUID")
+
+
 def test_labels_are_kept_and_the_next_scan_is_one_without(client: TestClient, own: Session, tmp_path: Path) -> None:
     first = client.post("/monailabel/activelearning/first", json={"client_id": "x"}).json()
     assert first["id"] == "more/two.nii.gz"
