@@ -39,7 +39,7 @@ Operation = Add | Remove | Step | Replace
 Listener = Callable[[str | bytes], None]
 """Takes a message, JSON or a block; never waits."""
 Result = TypeVar("Result")
-MOST_VOXELS = 2**24
+MOST_VOXELS = 2**25
 """Of all prompts of a session together; of a box around a class, two corners."""
 RECORD = "session.json"
 CACHED = "cached.safetensors"

@@ -210,10 +210,8 @@ async def infer(
             if asked.get("save_label"):
                 pool.labels.save(str(asked.get("label_tag", "original")), scan, labels)
             found = {"label_names": {name: k for k, name in names.items()}, "latency": time.monotonic() - start}
-            return _answer(path, labels, output, asked, found, bool(points))
-        except InputError as error:  # without where files lie here
-            text = str(error).replace(str(path), pool.store.scans.name(scan).name)
-            raise InputError(text) from error
+            with _called(pool.store.scans.name(scan).name, path):
+                return _answer(path, labels, output, asked, found, bool(points))
         finally:
             if once is not None:
                 pool.forget(scan)
@@ -412,6 +410,15 @@ def _segmented(pool: Pool, scan: str, points: tuple[Point, ...], seconds: float)
         held.wait(seconds)  # what does not fit the scan is refused once its size is known
         held.begin(points)
         return held.use(lambda session: session.result, seconds)
+
+
+@contextmanager
+def _called(name: str, path: Path) -> Iterator[None]:
+    """Within it, errors call a scan as its client does, not where it lies here."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), name)) from error
 
 
 def _answer(
