@@ -27,3 +27,27 @@ def test_memory_that_was_freed_is_used_again_without_asking_the_kernel() -> None
 
     pages = 50 * 2**25 // resource.getpagesize()
     assert faults("kept") < pages / 10
+
+
+HELD = """
+from pathlib import Path
+from s2vnet.train.memory import give_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+held = [bytearray(b"x" * 100_000) for _ in range(2000)]
+full = resident()
+del held[:1990]
+freed = resident()
+give_back()
+print(full, freed, resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc alone to give memory back")
+def test_memory_that_was_freed_is_given_back() -> None:
+    told = subprocess.run([sys.executable, "-c", HELD], capture_output=True, check=True).stdout
+    full, freed, back = (int(pages) * resource.getpagesize() for pages in told.split())
+    assert freed > full - 1e8  # else there is nothing to do
+    assert back < full - 1.5e8

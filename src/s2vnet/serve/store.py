@@ -25,6 +25,7 @@ from s2vnet.serve.room import Room
 from s2vnet.serve.scans import Full, Scans
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.turns import Turns
+from s2vnet.train.memory import give_back
 from s2vnet.types import InputError
 
 TRAINING = "training"
@@ -138,6 +139,7 @@ class Store:
                     self._let_go(name, held)
             idle = sorted((h for h in self._held.values() if not h.busy), key=lambda h: h.asked)
         self.room.tidy()  # not under the lock: writing takes its time
+        give_back()
         with self._lock:
             for held in idle:  # labels are left of them
                 silent = self._held.get(held.name) is held and not held.heard and not held.busy
