@@ -20,9 +20,9 @@ def start(*calls: object) -> list[threading.Thread]:
 def test_the_urgent_first_and_others_in_turn() -> None:
     turns, order = Turns(), []
 
-    def waiting(name: str, urgency: int) -> object:
+    def waiting(name: str, patience: float) -> object:
         def call() -> None:
-            with turns.turn(urgency):
+            with turns.turn(patience):
                 order.append(name)
 
         return call
@@ -85,3 +85,24 @@ def test_an_error_gives_the_turn_back() -> None:
         pass
     with turns.turn(ENCODING):
         pass
+
+
+def test_nobody_waits_for_ever() -> None:
+    turns, over = Turns(), threading.Event()
+
+    def clicking() -> None:
+        while not over.is_set():
+            with turns.turn(CLICK):
+                time.sleep(0.01)
+
+    def encoding() -> None:
+        with turns.turn(0.3):
+            over.set()
+
+    threads = start(clicking, clicking, clicking)
+    began = time.monotonic()
+    start(encoding)[0].join(10)
+    assert over.is_set()
+    assert time.monotonic() - began >= 0.25  # the clicks went first for a while
+    for thread in threads:
+        thread.join(10)

@@ -1,4 +1,4 @@
-"""Who computes now: one at a time, clicks before encoding, that before scoring, and otherwise in turn.
+"""Who computes now: one at a time, clicks before encoding for some seconds, scoring last, and otherwise in turn.
 
 A processor's cores serve one network best when they serve it alone. So every session works in a thread of its own but
 computes only in its turn, and offers its turn after every slice.
@@ -7,43 +7,45 @@ computes only in its turn, and offers its turn after every slice.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-CLICK, ENCODING, SCORING = 0, 1, 2
-"""Urgency; the smaller goes first."""
+CLICK, ENCODING, SCORING = 0.0, 5.0, math.inf
+"""Patience in seconds: who waits goes before those that come so much later, whatever they come for."""
 
 
 class Turns:
-    """A lock that the most urgent, and of those the longest waiting, gets next."""
+    """A lock that the one gets next whose patience ends first."""
 
     def __init__(self) -> None:
         self._free = threading.Condition()
         self._count = itertools.count()
-        self._waiting: list[tuple[int, int]] = []
+        self._waiting: list[tuple[float, int]] = []
         self._taken = False
 
     @contextmanager
-    def turn(self, urgency: int) -> Iterator[None]:
+    def turn(self, patience: float) -> Iterator[None]:
         """Hold the turn until the block ends."""
-        self._take(urgency)
+        self._take(patience)
         try:
             yield
         finally:
             self._give()
 
-    def offer(self, urgency: int) -> None:
-        """Let those go first that are at least as urgent, once each; only within :meth:`turn`."""
+    def offer(self, patience: float) -> None:
+        """Let those go first whose patience ends before one would end that began now; only within :meth:`turn`."""
         with self._free:
-            wanted = any(other[0] <= urgency for other in self._waiting)
+            wanted = any(end <= time.monotonic() + patience for end, _ in self._waiting)
         if wanted:
             self._give()
-            self._take(urgency)
+            self._take(patience)
 
-    def _take(self, urgency: int) -> None:
+    def _take(self, patience: float) -> None:
         with self._free:
-            own = (urgency, next(self._count))
+            own = (time.monotonic() + patience, next(self._count))
             self._waiting.append(own)
             self._free.wait_for(lambda: not self._taken and min(self._waiting) == own)
             self._waiting.remove(own)
