@@ -352,7 +352,7 @@ def test_prompts_of_too_many_voxels_are_refused(client: TestClient) -> None:
     answer = client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]})
     assert answer.status_code == 422
     assert "draw smaller ones" in answer.json()["detail"]
-    for stop, positive, status in (([2, 2**23, 1], False, 200), ([1, 1, 1], False, 422), ([2**20] * 3, True, 422)):
+    for stop, positive, status in (([2, 2**24, 1], False, 200), ([1, 1, 1], False, 422), ([2**20] * 3, True, 422)):
         box |= {"positive": positive, "stop": stop}
         assert client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]}).status_code == status
     client.post(f"/api/sessions/{name}/steps", json={"op": "undo"})
@@ -487,7 +487,7 @@ def test_those_who_wait_keep_nobody_else_waiting(client: TestClient, bordered: V
     held, shape = app.state.store.get(name), (18, 20, 13)
     claimed = client.post("/nninteractive/claim").json()["lease_token"]
     lease = app.state.nninteractive.get(claimed)
-    lease.begin(held, shape)
+    lease.begin(name, held.path, shape)
     lease.class_id, lease.taken = 1, 1
     clicking, sending = (client.get("/start_session").json()["session_id"] for _ in range(2))
     snap = app.state.itksnap.get(clicking)

@@ -106,3 +106,27 @@ def test_nobody_waits_for_ever() -> None:
     assert time.monotonic() - began >= 0.25  # the clicks went first for a while
     for thread in threads:
         thread.join(10)
+
+
+def test_scans_give_way_to_clicks_but_not_to_each_other() -> None:
+    turns, order, busy = Turns(), [], threading.Event()
+
+    def encoding(name: str) -> object:
+        def call() -> None:
+            with turns.turn(0.01):  # its patience is over at once
+                busy.wait(10)
+                for n in range(3):
+                    order.append(f"{name} {n}")
+                    turns.offer(CLICK)
+
+        return call
+
+    def click() -> None:
+        with turns.turn(CLICK):
+            order.append("click")
+
+    threads = start(encoding("a"), encoding("b"), click)
+    busy.set()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["a 0", "click", "a 1", "a 2", "b 0", "b 1", "b 2"]

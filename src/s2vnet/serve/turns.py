@@ -12,9 +12,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 CLICK, ENCODING, SCORING = 0.0, 5.0, math.inf
 """Patience in seconds: who waits goes before those that come so much later, whatever they come for."""
+
+
+class _Place(NamedTuple):
+    """Of one that waits or has the turn; the least goes first."""
+
+    end: float
+    number: int
+    patience: float
 
 
 class Turns:
@@ -23,35 +32,47 @@ class Turns:
     def __init__(self) -> None:
         self._free = threading.Condition()
         self._count = itertools.count()
-        self._waiting: list[tuple[float, int]] = []
-        self._taken = False
+        self._waiting: list[_Place] = []
+        self._holder: _Place | None = None
+        self._offered = math.inf
+        """Who may take the turn: those of so much patience or less."""
 
     @contextmanager
     def turn(self, patience: float) -> Iterator[None]:
         """Hold the turn until the block ends."""
-        self._take(patience)
+        with self._free:
+            self._take(self._place(patience))
         try:
             yield
         finally:
-            self._give()
+            with self._free:
+                self._give(math.inf)
 
     def offer(self, patience: float) -> None:
-        """Let those go first whose patience ends before one would end that began now; only within :meth:`turn`."""
-        with self._free:
-            wanted = any(end <= time.monotonic() + patience for end, _ in self._waiting)
-        if wanted:
-            self._give()
-            self._take(patience)
+        """Let those go first that have so much patience or less; only within :meth:`turn`.
 
-    def _take(self, patience: float) -> None:
+        One that has as much goes to the end of the line, one that has more goes on as soon as they are done: so scans
+        give way to clicks but not to each other.
+        """
         with self._free:
-            own = (time.monotonic() + patience, next(self._count))
-            self._waiting.append(own)
-            self._free.wait_for(lambda: not self._taken and min(self._waiting) == own)
-            self._waiting.remove(own)
-            self._taken = True
+            own = self._holder
+            assert own is not None
+            if any(other.patience <= patience for other in self._waiting):
+                self._give(patience)
+                self._take(own if patience < own.patience else self._place(own.patience))
 
-    def _give(self) -> None:
-        with self._free:
-            self._taken = False
-            self._free.notify_all()
+    def _place(self, patience: float) -> _Place:
+        return _Place(time.monotonic() + patience, next(self._count), patience)
+
+    def _take(self, own: _Place) -> None:
+        self._waiting.append(own)
+        self._free.wait_for(lambda: self._holder is None and self._next() == own)
+        self._waiting.remove(own)
+        self._holder, self._offered = own, math.inf
+
+    def _next(self) -> _Place:
+        return min((place for place in self._waiting if place.patience <= self._offered), default=self._waiting[0])
+
+    def _give(self, patience: float) -> None:
+        self._holder, self._offered = None, patience
+        self._free.notify_all()
