@@ -226,6 +226,8 @@ def click(tab: Any, label: int, voxel: tuple[int, ...]) -> dict[str, float]:
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median and 95th percentile."""
+    if not len(values):
+        return {"count": 0}
     return {"median": float(np.median(values)), "p95": float(np.percentile(values, 95)), "count": len(values)}
 
 
@@ -275,9 +277,9 @@ class Client(threading.Thread):
                     continue
                 if isinstance(message, bytes):
                     revision = self._take(message)
-                    for one in [n for n in sent if n <= revision]:
+                    for one in [n for n, moment in sent.items() if n <= revision and moment > 0]:
                         self.seen.append(1000 * (time.monotonic() - sent[one]))
-                        sent[one] = -abs(sent[one])
+                        sent[one] = -sent[one]  # answered, if not yet in full
                     continue
                 told = json.loads(message)
                 if told["type"] == "problem":
