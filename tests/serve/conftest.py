@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,16 @@ def data(tmp_path_factory: pytest.TempPathFactory, bordered: Volume) -> Path:
     write_image(folder / "more" / "two.nii.gz", Volume(np.flip(bordered.data, 2).copy(), bordered.geometry))
     (folder / "notes.txt").write_text("no scan")
     return folder
+
+
+@pytest.fixture
+def sent_series(tmp_path: Path, write_series: Callable[..., None]) -> tuple[Path, bytes]:
+    """A DICOM series in a folder, and a .zip of it."""
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series, np.random.default_rng(0).integers(0, 900, (18, 20, 6)).astype(np.int16))
+    packed = shutil.make_archive(str(tmp_path / "series"), "zip", series)
+    return series, Path(packed).read_bytes()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import time
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -403,32 +402,22 @@ def test_an_operation_over_the_limit_is_not_read(client: TestClient) -> None:
 
 
 def test_an_archive_of_a_series_is_a_scan(
-    client: TestClient, segmenter: Segmenter, write_series: Callable[..., None], tmp_path: Path
+    client: TestClient, segmenter: Segmenter, sent_series: tuple[Path, bytes], tmp_path: Path
 ) -> None:
-    series = tmp_path / "series"
-    series.mkdir()
-    write_series(series, np.random.default_rng(0).integers(0, 900, (18, 20, 6)).astype(np.int16))
-    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
-        for file in series.iterdir():
-            archive.write(file, file.name)
-    sent = client.post("/api/scans", files={"file": ("x.zip", (tmp_path / "series.zip").read_bytes())}).json()
+    series, packed = sent_series
+    sent = client.post("/api/scans", files={"file": ("x.zip", packed)}).json()
     own = Session(segmenter, read_image(series))
     np.testing.assert_array_equal(labels_of(client, opened(client, sent["id"]), tmp_path), own.labels)
 
 
 def test_labels_of_a_series_come_as_seg_and_contours_that_refer_to_it(
-    client: TestClient, segmenter: Segmenter, write_series: Callable[..., None], tmp_path: Path
+    client: TestClient, segmenter: Segmenter, sent_series: tuple[Path, bytes], tmp_path: Path
 ) -> None:
     pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
     from s2vnet.volume.dicom_seg import read_segmentation
 
-    series = tmp_path / "series"
-    series.mkdir()
-    write_series(series, np.random.default_rng(0).integers(0, 900, (18, 20, 6)).astype(np.int16))
-    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
-        for file in series.iterdir():
-            archive.write(file, file.name)
-    sent = client.post("/api/scans", files={"file": ("x.zip", (tmp_path / "series.zip").read_bytes())}).json()
+    series, packed = sent_series
+    sent = client.post("/api/scans", files={"file": ("x.zip", packed)}).json()
     name = opened(client, sent["id"])
     assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
     for kind in ("AUTOMATIC", "SEMIAUTOMATIC"):

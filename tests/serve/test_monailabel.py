@@ -8,7 +8,6 @@ import json
 import shutil
 import struct
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,18 +120,13 @@ def test_a_session_of_a_scan_that_is_sent(
 
 
 def test_an_archive_that_is_sent_comes_back_as_dicom_seg(
-    client: TestClient, segmenter: Segmenter, tmp_path: Path, write_series: Callable[..., None]
+    client: TestClient, segmenter: Segmenter, tmp_path: Path, sent_series: tuple[Path, bytes]
 ) -> None:
     pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
     from s2vnet.volume.dicom_seg import read_segmentation
 
-    series = tmp_path / "series"
-    series.mkdir()
-    write_series(series, np.random.default_rng(0).integers(0, 900, (18, 20, 6)).astype(np.int16))
-    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
-        for file in series.iterdir():
-            archive.write(file, file.name)
-    form = slicer_form({"params": "{}"}, {"file": ("Doe.zip", (tmp_path / "series.zip").read_bytes())})
+    series, packed = sent_series
+    form = slicer_form({"params": "{}"}, {"file": ("Doe.zip", packed)})
     answer = client.post("/monailabel/infer/automatic?output=dicom_seg", **form)
     assert answer.status_code == 200, answer.text
     (tmp_path / "labels.dcm").write_bytes(answer.content)

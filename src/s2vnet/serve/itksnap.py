@@ -37,7 +37,6 @@ from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add, Step
 from s2vnet.serve.store import Store
 from s2vnet.types import Entry, InputError, Point, Voxel
-from s2vnet.volume.files import write_image
 from s2vnet.volume.geometry import Geometry, Volume
 
 PROTOCOL = "0.1.6"
@@ -304,16 +303,9 @@ def _open(clients: Clients, client: Client, packed: IO[bytes], grid: Grid, secon
     if grid.components_per_pixel != wanted:
         raise InputError(f"an image of {grid.components_per_pixel} components, where the model takes {wanted}")
     volume = Volume(_voxels(packed, grid, store.settings.max_voxels), grid.geometry)
-    scan, path = store.scans.new("sent.nii")
     clients.forget(client)
-    with store.scans.room(volume.data.nbytes):
-        write_image(path, volume)
-    try:
-        held = store.open(scan.id)
-    except InputError:
-        path.unlink()
-        raise
-    client.session, client.image, client.shape = held.name, path, grid.dimensions
+    held = store.open_sent(volume)
+    client.session, client.image, client.shape = held.name, held.path, grid.dimensions
     client.reset()
     held.wait(seconds)
 

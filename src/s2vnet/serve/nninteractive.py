@@ -31,7 +31,6 @@ from s2vnet.serve.scans import Full
 from s2vnet.serve.schemas import Add, Step
 from s2vnet.serve.store import Store
 from s2vnet.types import Box, Entry, InputError, Point, Voxel
-from s2vnet.volume.files import write_image
 from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
 
 LIVENESS_S = 60.0
@@ -371,16 +370,9 @@ def _open(
     image = unpack(body, 4, store.settings.max_voxels * len(store.segmenter.plan.channels))
     i, j, k = image.shape[1:]
     volume = Volume(image.astype(np.float32), _geometry((i, j, k), properties.get("spacing"), lease.codes))
-    scan, path = store.scans.new("sent.nii")
     leases.end(lease)
-    with store.scans.room(volume.data.nbytes):
-        write_image(path, volume)
-    try:
-        held = store.open(scan.id)
-    except InputError:
-        path.unlink()
-        raise
-    lease.begin(held.name, path, (i, j, k))
+    held = store.open_sent(volume)
+    lease.begin(held.name, held.path, (i, j, k))
     held.wait(seconds)
     lease.active = time.monotonic()
     return {"original_image_shape": list(image.shape)}

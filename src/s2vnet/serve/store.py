@@ -27,6 +27,8 @@ from s2vnet.serve.settings import Settings
 from s2vnet.serve.turns import Turns
 from s2vnet.train.memory import give_back
 from s2vnet.types import InputError
+from s2vnet.volume.files import write_image
+from s2vnet.volume.geometry import Volume
 
 TRAINING = "training"
 """Folder of the trainings, which outlive a server; they tidy up themselves."""
@@ -83,6 +85,22 @@ class Store:
         self._touch(path)
         held.start()
         return held
+
+    def open_sent(self, volume: Volume) -> Held:
+        """A new session on a volume that a client sent as an array; its file is kept as other scans that are sent.
+
+        Raises:
+            InputError: it cannot be written.
+            Full: too many sessions, or too much that was sent.
+        """
+        scan, path = self.scans.new("sent.nii")
+        with self.scans.room(volume.data.nbytes):
+            write_image(path, volume)
+        try:
+            return self.open(scan.id)
+        except InputError:
+            path.unlink()
+            raise
 
     def get(self, name: str) -> Held:
         """A session, from the disk where it was let go, or where it failed at work: once, lest it be tried for ever.
