@@ -110,6 +110,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights, clips and simulated users.")] = 0,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes; more than one train data-parallel.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines that run this command together (torchrun, SLURM).")] = 1,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare clips; beside a GPU.")] = None,
     validation: Annotated[bool, typer.Option(help="Score the fold's cases at the end, both modes.")] = True,
     fill_nan: Fill = None,
 ) -> None:
@@ -179,6 +181,8 @@ def train(
                 output,
                 device=device,
                 devices=devices,
+                nodes=nodes,
+                workers=workers,
                 resume=resume,
                 init=start,
                 info=info,
@@ -190,7 +194,7 @@ def train(
     if validation and held_out:
         from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-        if devices == 1 or getattr(rank_zero_only, "rank", 0) == 0:  # the first of several processes alone
+        if devices * nodes == 1 or getattr(rank_zero_only, "rank", 0) == 0:  # the first of several processes alone
             _validate(output, read, held_out, device, fill_nan)
 
 

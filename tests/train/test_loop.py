@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -203,6 +204,11 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path, run: Train,
     assert "\n" not in str(caught.value)
 
 
+def test_processes_that_help_change_nothing(tmp_path: Path, run: Train) -> None:
+    changes = {"interactive_fraction": 1.0}
+    assert _equal(run(tmp_path / "with", changes, workers=2), run(tmp_path / "without", changes, workers=0))
+
+
 def test_half_precision_trains(tmp_path: Path, run: Train) -> None:
     weights = run(tmp_path, {"precision": "bf16-mixed", "epochs": 1})
     floating = [value for value in weights.values() if value.is_floating_point()]
@@ -249,22 +255,31 @@ def test_cases_are_read_by_name_and_prepared(dataset: Path, plan: Plan, cases: l
         assert (case.labels == wanted.labels).all()
 
 
-def _two_processes(tmp_path: Path, dataset: Path, *options: str) -> dict[str, Tensor]:
-    """Weights of `s2vnet train` with two processes."""
+def _two_processes(tmp_path: Path, dataset: Path, *options: str, machines: int = 1) -> dict[str, Tensor]:
+    """Weights of `s2vnet train` with two processes, as one command or, like two machines, as two."""
     output = tmp_path / "two"
     command = [sys.executable, "-m", "s2vnet", "train", str(dataset), "-f", "all", "-o", str(output)]
-    command += ["--plan", str(tmp_path / "plan.json"), "--device", "cpu", "--devices", "2"]
+    command += ["--plan", str(tmp_path / "plan.json"), "--device", "cpu"]
+    command += ["--devices", str(2 // machines), "--nodes", str(machines)]
     common = ("epochs=1", "steps_per_epoch=2", "batch_size=2", "warmup_steps=2", "max_correction_rounds=2")
     command += [*(x for option in common for x in ("-c", option)), "-n", "dim=32", "-n", "mask_dim=16", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert ran.returncode == 0, ran.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "LOCAL_RANK": "0"}
+    running = []
+    for rank in range(machines):
+        together = {**meeting, "NODE_RANK": str(rank)} if machines > 1 else {}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **together}
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
+    for process in running:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
     assert [row["step"] for row in json.loads((output / "history.json").read_text())] == [2]
     return load_model(output).model.state_dict()
 
 
 def test_processes_may_leave_the_aggregation_without_gradient(tmp_path: Path, dataset: Path) -> None:
-    weights = _two_processes(tmp_path, dataset, "-n", "propagation=none")
+    weights = _two_processes(tmp_path, dataset, "-n", "propagation=none", machines=2)
     assert all(value.isfinite().all() for value in weights.values())
 
 

@@ -67,7 +67,7 @@ def test_prompts_are_drawn_for_interactive_clips_alone(
     clip: Clip, model_config: ModelConfig, config: TrainConfig
 ) -> None:
     assert not _prompts(_step(model_config, config, interactive_fraction=0.0), clip).any()
-    maps = _prompts(_step(model_config, config, interactive_fraction=1.0), clip)
+    maps = _prompts(_step(model_config, config, interactive_fraction=1.0, correction_fraction=1.0), clip)
     assert maps.flatten(1).any(1).all()
     truth = shrink(clip.labels, maps.shape[-2:])
     for k in range(model_config.num_classes):

@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s2vnet.model.mixed import GroupNorm, depthwise
+from s2vnet.model.mixed import GroupNorm, depthwise, laid_out
 from s2vnet.types import InputError
 
 STEM = 32
@@ -64,7 +63,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, slices: Tensor) -> list[Tensor]:
         """Slices (N, C, H, W) to four maps (N, channels[l], H / 2^(l + 1), W / 2^(l + 1)), finest first."""
-        x = F.relu6(self.stem(slices.contiguous(memory_format=torch.channels_last)), inplace=True)
+        x = F.relu6(self.stem(laid_out(slices)), inplace=True)
         maps: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             x = block(x)

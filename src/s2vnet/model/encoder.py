@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from monai.networks.nets.resnet import ResNet, ResNetBlock, ResNetBottleneck
 from torch import Tensor, nn
 
 from s2vnet.model.efficientnet import EfficientNetLite0
-from s2vnet.model.mixed import GroupNorm
+from s2vnet.model.mixed import GroupNorm, laid_out
 from s2vnet.types import InputError
 
 
@@ -84,7 +83,7 @@ class ResidualEncoder(nn.Module):
 
     def forward(self, slices: Tensor) -> list[Tensor]:
         """Slices (N, C, H, W) to four maps (N, channels[l], H/(s 2^l), W/(s 2^l)), finest first."""
-        x = self.stem(slices.contiguous(memory_format=torch.channels_last))
+        x = self.stem(laid_out(slices))
         maps = []
         for stage in self.stages:
             x = stage(x)

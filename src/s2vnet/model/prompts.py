@@ -39,7 +39,12 @@ class Stroke:
 
 
 def draw(
-    strokes: Iterable[Stroke], slices: Tensor, num_classes: int, size: tuple[int, int], reach: int = REACH_SLICES
+    strokes: Iterable[Stroke],
+    slices: Tensor,
+    num_classes: int,
+    size: tuple[int, int],
+    reach: int = REACH_SLICES,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Prompt maps of some slices.
 
@@ -49,32 +54,73 @@ def draw(
         num_classes: K, background included.
         size: (h, w) of the mask grid.
         reach: slices on either side on which wide maps of points and scribbles are drawn.
+        device: where to draw; strokes and slices are on the CPU, as they come from users.
 
     Returns:
         (T, K, 4, h, w) positive, negative and box maps in [0, 1], and a wide map in [-1, 1] of how near positive and
         (below zero) negative prompts are.
     """
-    positive = torch.zeros(len(slices), num_classes, *size)
-    negative, box, near, far = (torch.zeros_like(positive) for _ in range(4))
+    canvas = Canvas(slices, num_classes, size, reach, device)
     for stroke in strokes:
+        canvas.add(stroke)
+    return canvas.maps()
+
+
+class Canvas:
+    """Prompt maps of some slices as strokes are added; arguments as of :func:`draw`."""
+
+    def __init__(
+        self, slices: Tensor, num_classes: int, size: tuple[int, int], reach: int, device: torch.device | str
+    ) -> None:
+        self.slices, self.size, self.reach, self.device = slices, size, reach, device
+        self.positive = torch.zeros(len(slices), num_classes, *size, device=device)
+        self.negative, self.box, self.near, self.far = (torch.zeros_like(self.positive) for _ in range(4))
+
+    def add(self, stroke: Stroke) -> None:
+        """Draw one more stroke over those before it."""
+        own = stroke.class_id
         if stroke.kind == "box":
-            box[:, stroke.class_id] = torch.maximum(box[:, stroke.class_id], _filled(stroke.cells, slices, size))
-            continue
+            filled = _filled(stroke.cells, self.slices, self.size).to(self.device)
+            self.box[:, own] = torch.maximum(self.box[:, own], filled)
+            return
         region = stroke.kind == "region"
         sigma = SIGMA_REGION if region else SIGMA_CELLS
-        shape = _falloff(stroke.cells, slices, size, sigma, 0 if region else REACH_SLICES)
-        target, other = (positive, negative) if stroke.positive else (negative, positive)
-        own = stroke.class_id
-        wide = near if stroke.positive else far
-        around = _falloff(stroke.cells, slices, size, WIDE * sigma, 0 if region else reach)
+        shape = self._falloff(stroke.cells, sigma, 0 if region else REACH_SLICES)
+        target, other = (self.positive, self.negative) if stroke.positive else (self.negative, self.positive)
+        wide = self.near if stroke.positive else self.far
+        around = self._falloff(stroke.cells, WIDE * sigma, 0 if region else self.reach)
         wide[:, own] = torch.maximum(wide[:, own], around)
         target[:, own] = torch.maximum(target[:, own], shape)
-        other[:, own] = torch.minimum(other[:, own], 1 - shape)
+        kept = 1 - shape
+        other[:, own] = torch.minimum(other[:, own], kept)
         if stroke.positive:  # a voxel has one class: what is now this class is no longer prompted as another
-            rivals = [k for k in range(num_classes) if k != own]
-            positive[:, rivals] = torch.minimum(positive[:, rivals], (1 - shape)[:, None])
-    rivals_positive = _largest_rival(positive)
-    return torch.stack([positive, torch.maximum(negative, rivals_positive), box, near - far], 2)
+            for rivals in (self.positive[:, :own], self.positive[:, own + 1 :]):
+                torch.minimum(rivals, kept[:, None], out=rivals)
+
+    def maps(self) -> Tensor:
+        """(T, K, 4, h, w), as of :func:`draw`."""
+        negative = torch.maximum(self.negative, _largest_rival(self.positive))
+        return torch.stack([self.positive, negative, self.box, self.near - self.far], 2)
+
+    def _falloff(self, cells: Tensor, sigma: float, reach: int) -> Tensor:
+        """(T, h, w) Gaussian fall-off around cells, `sigma` cells wide; exactly 1 on them, 0 beyond `reach` slices."""
+        along_sigma = max(SIGMA_SLICES, reach / 2)
+        out = torch.zeros(len(self.slices), *self.size, device=self.device)
+        y, x = (torch.arange(n, dtype=torch.float32, device=self.device) for n in self.size)
+        for d in cells[:, 0].unique():
+            here = cells[cells[:, 0] == d].to(self.device)
+            near = ((self.slices - d).abs() <= reach).nonzero()[:, 0]
+            if not len(near):
+                continue
+            plane = torch.zeros(self.size, device=self.device)
+            for chunk in here.split(512):
+                rows = torch.exp(-((y[None] - chunk[:, 1:2]) ** 2) / (2 * sigma**2))
+                columns = torch.exp(-((x[None] - chunk[:, 2:3]) ** 2) / (2 * sigma**2))
+                plane = torch.maximum(plane, (rows[:, :, None] * columns[:, None, :]).amax(0))
+            along = torch.exp(-((self.slices[near] - d) ** 2) / (2 * along_sigma**2)).to(self.device)
+            places = near.to(self.device)
+            out[places] = torch.maximum(out[places], along[:, None, None] * plane)
+        return out
 
 
 class Drawing(Mapping[int, Tensor]):
@@ -122,26 +168,6 @@ def touched(strokes: Iterable[Stroke], depth: int, reach: int = REACH_SLICES) ->
         for d in places.round().int().unique().tolist():
             found.update(range(max(0, d - far), min(depth, d + far + 1)))
     return sorted(found)
-
-
-def _falloff(cells: Tensor, slices: Tensor, size: tuple[int, int], sigma: float, reach: int) -> Tensor:
-    """(T, h, w) Gaussian fall-off around cells, `sigma` cells wide; exactly 1 on them, 0 beyond `reach` slices."""
-    along_sigma = max(SIGMA_SLICES, reach / 2)
-    out = torch.zeros(len(slices), *size)
-    y, x = torch.arange(size[0], dtype=torch.float32), torch.arange(size[1], dtype=torch.float32)
-    for d in cells[:, 0].unique():
-        here = cells[cells[:, 0] == d]
-        near = (slices - d).abs() <= reach
-        if not near.any():
-            continue
-        plane = torch.zeros(size)
-        for chunk in here.split(512):
-            rows = torch.exp(-((y[None] - chunk[:, 1:2]) ** 2) / (2 * sigma**2))
-            cols = torch.exp(-((x[None] - chunk[:, 2:3]) ** 2) / (2 * sigma**2))
-            plane = torch.maximum(plane, (rows[:, :, None] * cols[:, None, :]).amax(0))
-        along = torch.exp(-((slices[near] - d) ** 2) / (2 * along_sigma**2))
-        out[near] = torch.maximum(out[near], along[:, None, None] * plane)
-    return out
 
 
 def _filled(cells: Tensor, slices: Tensor, size: tuple[int, int]) -> Tensor:

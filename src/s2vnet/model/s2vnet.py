@@ -17,7 +17,7 @@ from s2vnet.config import ModelConfig
 from s2vnet.model.aggregation import Aggregator, State
 from s2vnet.model.clustering import INVALID, ClusteringLayer, class_logits
 from s2vnet.model.encoder import make_encoder
-from s2vnet.model.mixed import depthwise
+from s2vnet.model.mixed import depthwise, laid_out
 from s2vnet.model.pixel_decoder import Features, PixelDecoder
 from s2vnet.types import InputError
 
@@ -88,7 +88,7 @@ class S2VNet(nn.Module):
         pixels = [pyramid[index // self.config.layers_per_level] for index in range(len(self.layers))]
         described = [layer.describe(x) for layer, x in zip(self._clustering, pixels, strict=True)]
         # decoding goes pixel by pixel, and a depthwise convolution is ten times faster on this layout
-        mask = mask.contiguous(memory_format=torch.channels_last)
+        mask = laid_out(mask)
         return Features(mask, tuple(keys for keys, _ in described), tuple(values for _, values in described))
 
     def auxiliary(self, features: Features) -> Tensor:

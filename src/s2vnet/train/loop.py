@@ -7,11 +7,15 @@ exactly (same machine, CPU), and several processes train on the same clips as on
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,6 +79,8 @@ def train(
     *,
     device: str = "auto",
     devices: int = 1,
+    nodes: int = 1,
+    workers: int | None = None,
     resume: bool = False,
     init: Trained | None = None,
     info: dict[str, Any] | None = None,
@@ -91,7 +97,12 @@ def train(
         folder: existing; gets ``plan.json``, ``model.*``, ``checkpoint.pt``, ``history.json``, curves, overlays, and
             TensorBoard files.
         device: auto, cpu, cuda or mps.
-        devices: processes; more than one train data-parallel (DDP).
+        devices: processes on this machine; more than one train data-parallel (DDP).
+        nodes: machines, each of which calls this, with ``MASTER_ADDR``, ``MASTER_PORT``, ``NODE_RANK`` and
+            ``LOCAL_RANK`` set as torchrun and SLURM set them.
+        workers: processes beside each of these that prepare its clips, and as many that act for its simulated users;
+            if None as many as there are cores to spare beside a GPU, and none on a CPU, where training itself takes
+            all cores. Nothing but time depends on it.
         resume: continue from ``checkpoint.pt`` if there is one.
         init: a trained network to start from; a resumed run has started already.
         info: what `model.json` shall say about data and command.
@@ -104,8 +115,9 @@ def train(
         KeyboardInterrupt: after the state has been written; continue with `resume`.
     """
     keep_memory()
-    if config.batch_size % devices:
-        raise InputError(f"a batch of {config.batch_size} clips cannot be shared by {devices} processes")
+    processes = devices * nodes
+    if config.batch_size % processes:
+        raise InputError(f"a batch of {config.batch_size} clips cannot be shared by {processes} processes")
     for name, needs in plan.network.items():
         has = getattr(model_config, name)
         if has != needs:
@@ -115,12 +127,15 @@ def train(
     fabric = Fabric(
         accelerator=choose_device(device).type,
         devices=devices,
-        strategy=_strategy(model_config, config) if devices > 1 else "auto",
+        num_nodes=nodes,
+        strategy=_strategy(model_config, config) if processes > 1 else "auto",
         precision=config.precision,
     )
-    if devices > 1:
+    if processes > 1:
         fabric.launch()
-    run, step = _setup(fabric, model_config, config, init, plan, cases)
+    if workers is None:
+        workers = max(0, _cores() // devices - 1) if fabric.device.type == "cuda" else 0
+    run, clip_step, step = _setup(fabric, model_config, config, init, plan, cases)
     signature: dict[str, Any] = {
         "plan": plan.model_dump(mode="json"),
         "model": model_config.model_dump(),
@@ -131,7 +146,8 @@ def train(
         _resume(run, folder / CHECKPOINT, signature)
     if fabric.is_global_zero:
         save(plan, folder / PLAN)  # not before: a refused call must leave an earlier run as it was
-    _fit(fabric, run, step, cases, validation, plan, config, folder, signature, report)
+    with _helpers(workers) as clip_step.helpers:
+        _fit(fabric, run, step, cases, validation, plan, config, folder, signature, workers, report)
     trained = S2VNet(model_config).eval()
     trained.load_state_dict(run.ema.module.state_dict())
     if fabric.is_global_zero:
@@ -168,8 +184,8 @@ def _setup(
     init: Trained | None,
     plan: Plan,
     cases: Sequence[Case],
-) -> tuple[Run, Any]:
-    """Model, its average, optimizer, and the step module as Fabric wraps it."""
+) -> tuple[Run, ClipStep, Any]:
+    """Model, its average, optimizer, and the step module by itself and as Fabric wraps it."""
     torch.manual_seed(config.seed)
     model = S2VNet(model_config)
     if init is not None:
@@ -178,8 +194,9 @@ def _setup(
         start_encoder(model)
     shown = [np.bincount(case.labels.ravel(), minlength=plan.num_classes) for case in cases if case.labels is not None]
     weights = class_weights(np.sum(shown, 0).tolist(), config.rarity_exponent) if config.rarity_exponent else None
-    step, wrapped = fabric.setup(ClipStep(model, config, weights), make_optimizer(model, config))
-    return Run(0, model, make_average(model, config), wrapped), step
+    clip_step = ClipStep(model, config, weights)
+    step, optimizer = fabric.setup(clip_step, make_optimizer(model, config))
+    return Run(0, model, make_average(model, config), optimizer), clip_step, step
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -211,6 +228,7 @@ def _fit(
     config: TrainConfig,
     folder: Path,
     signature: dict[str, Any],
+    workers: int,
     report: Report,
 ) -> None:
     from s2vnet.train.curves import Writer
@@ -220,7 +238,15 @@ def _fit(
     size, share = config.batch_size, config.batch_size // fabric.world_size
     first = fabric.global_rank * share
     batches = [list(range(s * size + first, s * size + first + share)) for s in range(run.step, total)]
-    loader = DataLoader(data, batch_sampler=batches, collate_fn=collate)
+    loader = DataLoader(
+        data,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=fabric.device.type == "cuda",
+        worker_init_fn=_leave_interrupts,
+    )
     writer = Writer(folder, run.history) if fabric.is_global_zero else None
     saved = time.monotonic()
     started = time.monotonic() - run.spent[0], time.process_time() - run.spent[1]
@@ -259,6 +285,24 @@ def _fit(
             if stop:
                 fabric.barrier()  # a process that left now would take the one that writes with it
                 raise KeyboardInterrupt
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _helpers(workers: int) -> AbstractContextManager[Executor | None]:
+    """Processes for simulated users, or none."""
+    if not workers:
+        return nullcontext()
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts)
+
+
+def _leave_interrupts(worker: int = 0) -> None:
+    """An interrupt is the training's to answer; its end ends the processes that help."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _cost(started: tuple[float, float]) -> dict[str, float]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +16,7 @@ from torch import Tensor
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.evaluate.clicks import CONNECTED
 from s2vnet.evaluate.metrics import bounding_box
-from s2vnet.model.prompts import Stroke, draw
+from s2vnet.model.prompts import Canvas, Stroke
 
 Labels = npt.NDArray[np.integer]
 Predict = Callable[[Tensor, list[int]], Tensor]
@@ -27,6 +30,7 @@ def simulate_prompts(
     network: ModelConfig,
     config: TrainConfig,
     rngs: list[np.random.Generator],
+    helpers: Executor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Prompt maps (B, T, K, 4, h, w) after a random number of rounds of each clip's own user, and what they ask for.
 
@@ -43,10 +47,11 @@ def simulate_prompts(
         network: for the number of classes, and how far prompts reach.
         config: what users do.
         rngs: one generator per clip.
+        helpers: processes in which users look for errors; nothing depends on whether there are any.
     """
     _, length, height, width = labels.shape
     num_classes = network.num_classes
-    truth = labels.cpu().numpy()
+    truth = _small(labels, num_classes)
     seen = [1 if rng.random() < config.first_slice_fraction else length for rng in rngs]
     strokes: list[list[Stroke]] = [
         _first_prompts(t[:count], num_classes, rng) if rng.random() < 0.3 else []
@@ -55,29 +60,65 @@ def simulate_prompts(
     most = config.max_correction_rounds
     rounds = [int(rng.integers(0 if s else 1, most + 1)) for s, rng in zip(strokes, rngs, strict=True)]
     positions = torch.arange(length) * steps.abs().cpu()[:, None]
+    size, k = (height, width), num_classes
+    canvases = [Canvas(places.float(), k, size, network.prompt_reach, labels.device) for places in positions]
 
-    def maps(clips: list[int]) -> Tensor:
-        drawn = [_draw(strokes[b], positions[b], network, (height, width)) for b in clips]
-        return torch.stack(drawn).to(labels.device)
+    def give(clip: int, strokes: list[Stroke]) -> None:
+        for stroke in strokes:
+            canvases[clip].add(_placed(stroke, positions[clip]))
 
+    for b, first in enumerate(strokes):
+        give(b, first)
     asked = np.zeros(truth.shape, np.float32)
+    chance = config.correction_fraction
     for number in range(max(rounds)):
         going = [b for b, wanted in enumerate(rounds) if number < wanted]
-        for b, predicted in zip(going, predict(maps(going), going).cpu().numpy(), strict=True):
-            more, errors = _corrections(predicted, truth[b], seen[b], num_classes, config.correction_fraction, rngs[b])
-            strokes[b] += more
+        maps = torch.stack([canvases[b].maps() for b in going])
+        predicted = _small(predict(maps, going), k)
+        jobs = [_Look(p, truth[b], seen[b], k, chance, rngs[b]) for b, p in zip(going, predicted, strict=True)]
+        found = map(_look, jobs) if helpers is None else helpers.map(_look, jobs)
+        for b, (more, errors, generator) in zip(going, found, strict=True):
+            rngs[b].bit_generator.state = generator
+            give(
+                b,
+                [Stroke(class_id, positive, torch.from_numpy(cells), kind) for class_id, positive, cells, kind in more],
+            )
             asked[b][errors] = 1
-    return maps(list(range(len(rngs)))), torch.from_numpy(asked).to(labels.device)
+    return torch.stack([canvas.maps() for canvas in canvases]), torch.from_numpy(asked).to(labels.device)
 
 
-def _draw(strokes: list[Stroke], positions: Tensor, network: ModelConfig, size: tuple[int, int]) -> Tensor:
-    """Strokes hold clip positions; distances between slices count in slices of the volume."""
-    placed = []
-    for s in strokes:
-        cells = s.cells.clone()
-        cells[:, 0] = positions[cells[:, 0].long()].to(cells.dtype)
-        placed.append(Stroke(s.class_id, s.positive, cells, s.kind))
-    return draw(placed, positions.float(), network.num_classes, size, network.prompt_reach)
+def _small(labels: Tensor, num_classes: int) -> Labels:
+    """Labels as small integers, since they travel between devices and processes."""
+    return labels.to(torch.uint8 if num_classes <= 256 else torch.int16).cpu().numpy()
+
+
+class _Look(NamedTuple):
+    """What a user sees, and who it is."""
+
+    predicted: Labels
+    truth: Labels
+    seen: int
+    num_classes: int
+    chance: float
+    rng: np.random.Generator
+
+
+_Packed = tuple[int, bool, npt.NDArray[np.float32], Literal["point", "region", "box"]]
+"""A stroke without tensors: these cost a file descriptor each on their way between processes."""
+
+
+def _look(job: _Look) -> tuple[list[_Packed], npt.NDArray[np.bool_], Mapping[str, Any]]:
+    """What a user prompts, the errors that it is about, and the state of the user's generator afterwards."""
+    strokes, errors = _corrections(*job)
+    packed = [(s.class_id, s.positive, s.cells.numpy(), s.kind) for s in strokes]
+    return packed, errors, job.rng.bit_generator.state
+
+
+def _placed(stroke: Stroke, positions: Tensor) -> Stroke:
+    """A stroke of clip positions as one of slices of the volume, in which distances between slices count."""
+    cells = stroke.cells.clone()
+    cells[:, 0] = positions[cells[:, 0].long()].to(cells.dtype)
+    return replace(stroke, cells=cells)
 
 
 def _first_prompts(truth: Labels, num_classes: int, rng: np.random.Generator) -> list[Stroke]:
@@ -107,8 +148,10 @@ def _corrections(
     """
     strokes, errors = [], np.zeros(truth.shape, bool)
     for class_id in range(1, num_classes):
+        if rng.random() >= chance:
+            continue
         component = _largest_error(predicted[:seen], truth[:seen], class_id)
-        if component is None or rng.random() >= chance:
+        if component is None:
             continue
         missed = truth[:seen][component][0] == class_id
         wrong = ((truth == class_id) == missed) & ((predicted == class_id) != missed)

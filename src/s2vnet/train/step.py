@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ class ClipStep(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
         self.model = model
         self.config = config
+        self.helpers: Executor | None = None
+        """Processes for what simulated users do on the CPU; beside a GPU that would otherwise wait for it."""
 
     def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
         """Mean loss over clips.
@@ -94,7 +97,9 @@ class ClipStep(nn.Module):
             return torch.stack([strongest(d.logits) for d in decoded], 1)
 
         users = [rngs[b] for b in chosen]
-        maps[chosen], asked[chosen] = simulate_prompts(predict, truth, strides, self.model.config, self.config, users)
+        maps[chosen], asked[chosen] = simulate_prompts(
+            predict, truth, strides, self.model.config, self.config, users, self.helpers
+        )
         return maps, asked
 
     def _forget(self, rngs: list[np.random.Generator], length: int, device: torch.device) -> Tensor:
