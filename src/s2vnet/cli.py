@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s2vnet import __version__
-from s2vnet.console import counter, key_values, make_folder, note, progress, refuse, settings_of
+from s2vnet.console import Runtime, counter, key_values, make_folder, note, progress, refuse, settings_of
 from s2vnet.serve.commands import serve, view
 
 if TYPE_CHECKING:
@@ -199,6 +199,37 @@ def train(
 
 
 @app.command()
+def export(
+    model: Model,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the model and its graphs.")],
+) -> None:
+    """Write a model with its ONNX graphs, for --runtime and for programs of your own.
+
+    Example: s2vnet export -m abdomen-ct -o models/abdomen-ct
+    """
+    import shutil
+
+    from s2vnet.atomic import replacing, require_writable
+    from s2vnet.infer.segmenter import find_model
+    from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, load_model
+    from s2vnet.model.graphs import export as write
+
+    source = find_model(model)
+    trained = load_model(source)
+    make_folder(output)
+    require_writable(output)
+    if output.resolve() != source.resolve():
+        if (output / DESCRIPTION).exists() and load_model(output).sha256 != trained.sha256:
+            refuse(f"{output} holds another model; choose another folder")
+        for name in (WEIGHTS, DESCRIPTION):
+            with replacing(output / name) as temporary:
+                shutil.copyfile(source / name, temporary)
+    with progress() as report:
+        write(trained, output, lambda done, total: report("exporting", done, total))
+    typer.echo(output)
+
+
+@app.command()
 def predict(
     model: Models,
     input: Annotated[Path, typer.Option("-i", "--input", help="Image, DICOM folder, or folder of images.")],
@@ -213,6 +244,7 @@ def predict(
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
     series: Series = None,
     device: Device = "auto",
+    runtime: Runtime = "torch",
     fill_nan: Fill = None,
 ) -> None:
     """Segment images automatically.
@@ -224,7 +256,7 @@ def predict(
     from s2vnet.infer.predict import predict as run
     from s2vnet.volume.dicom import chosen_series
 
-    segmenter = _segmenter(model, device)
+    segmenter = _segmenter(model, device, runtime)
     chosen = None if classes is None else [_class(segmenter, part) for part in classes.split(",")]
     failed = 0
     extras = Extras(probabilities, uncertainty, overlay, volumes)
@@ -263,6 +295,7 @@ def interact(
     negative: Annotated[list[str] | None, typer.Option("--not", help="CLASS,I,J,K: this voxel is not CLASS.")] = None,
     series: Series = None,
     device: Device = "auto",
+    runtime: Runtime = "torch",
     fill_nan: Fill = None,
 ) -> None:
     """Correct a segmentation by prompts, from options, a saved log, or typed in.
@@ -292,7 +325,7 @@ def interact(
         refuse(f"{log}: the log needs a file of its own")
     for path in (output, *([log] if log else [])):  # found out now, not when prompts have been given
         require_writable(path.parent)
-    segmenter = _segmenter([model], device)
+    segmenter = _segmenter([model], device, runtime)
     with progress() as report:
         files = images if len(images) > 1 else images[0]
         volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
@@ -487,10 +520,10 @@ def _validate(folder: Path, dataset: Dataset, names: list[str], device: str, fil
     typer.echo(markdown(found, cases=False))
 
 
-def _segmenter(models: list[str], device: str) -> Segmenter:
+def _segmenter(models: list[str], device: str, runtime: str = "torch") -> Segmenter:
     from s2vnet.infer.segmenter import Segmenter
 
-    return Segmenter.from_pretrained(*models, device=device)
+    return Segmenter.from_pretrained(*models, device=device, runtime=runtime)
 
 
 def _class(segmenter: Segmenter, text: str) -> int:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+Runtime = Annotated[str, typer.Option(help="torch, or on a CPU faster: onnxruntime or openvino.")]
 _Settings = TypeVar("_Settings", bound="BaseModel")
 
 

@@ -23,7 +23,7 @@ from s2vnet.model.clustering import strongest
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.prompts import Drawing
 from s2vnet.model.propagation import propagate
-from s2vnet.model.s2vnet import Decoded, S2VNet
+from s2vnet.model.s2vnet import Decoded, Network
 
 STORE = torch.float16
 """Carried maps pass through this type between slices, so that resuming a sweep from storage changes nothing."""
@@ -87,7 +87,7 @@ class Seen(NamedTuple):
     decoded: Decoded
 
     @classmethod
-    def by(cls, model: S2VNet, places: range, slices: Tensor) -> Seen:
+    def by(cls, model: Network, places: range, slices: Tensor) -> Seen:
         """What a network makes of slices (n, C, H, W) that have these places in their volume."""
         features = model.encode(slices)
         return cls(places, features, model.decode(features, model.initial_state(features), None))
@@ -98,7 +98,7 @@ class VolumeEngine:
 
     def __init__(
         self,
-        model: S2VNet,
+        model: Network,
         features: Features,
         automatic: tuple[Sweep, Sweep] | None = None,
         watch: Watch | None = None,
@@ -114,7 +114,7 @@ class VolumeEngine:
     @classmethod
     def encode(
         cls,
-        model: S2VNet,
+        model: Network,
         slices: Tensor,
         batch: int = BATCH,
         progress: Progress | None = None,
@@ -188,7 +188,7 @@ class VolumeEngine:
         return packed
 
     @classmethod
-    def unpack(cls, model: S2VNet, packed: Mapping[str, Tensor]) -> VolumeEngine:
+    def unpack(cls, model: Network, packed: Mapping[str, Tensor]) -> VolumeEngine:
         """The engine that was packed, for the same network."""
         tensors = []
         for n in range(sum(name.startswith("features.") for name in packed)):

@@ -16,10 +16,11 @@ from torch import Tensor
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, Restore, mirrored, preprocess, with_neighbours
 from s2vnet.infer.engine import Preview, Progress, Seen, VolumeEngine, Watch, combine, first_places
+from s2vnet.infer.runtime import network
 from s2vnet.infer.strays import tidied
 from s2vnet.model.checkpoint import Trained, choose_device, load_model
 from s2vnet.model.clustering import strongest
-from s2vnet.model.s2vnet import Decoded, S2VNet
+from s2vnet.model.s2vnet import Decoded, Network, S2VNet
 from s2vnet.types import CheckpointError
 from s2vnet.volume.geometry import LabelMap, Volume
 
@@ -109,11 +110,25 @@ def volumes_ml(labels: LabelMap, class_names: Mapping[int, str]) -> dict[str, fl
 class Segmenter:
     """One or several trained networks of one plan; several are averaged."""
 
-    def __init__(self, trained: Sequence[Trained], device: str = "auto") -> None:
-        """Args: models with the same plan, and the device by name.
+    def __init__(
+        self,
+        trained: Sequence[Trained],
+        device: str = "auto",
+        runtime: str = "torch",
+        folders: Sequence[Path | None] | None = None,
+    ) -> None:
+        """Models with the same plan.
+
+        Args:
+            trained: one or several.
+            device: by name.
+            runtime: what computes (:mod:`s2vnet.infer.runtime`).
+            folders: of the models, where graphs may have been exported.
 
         Raises:
-            CheckpointError: a plan of another version, models with different plans, or one that is not for its plan.
+            CheckpointError: a plan of another version, models with different plans, one that is not for its plan, or
+                graphs of other weights.
+            InputError: no such runtime, or it is not installed.
         """
         try:
             plans = [Plan.model_validate(dict(t.plan)) for t in trained]
@@ -126,19 +141,26 @@ class Segmenter:
         for t in trained:
             _require_fit(t.model, self.plan)
         self.device = choose_device(device)
-        self.models: tuple[S2VNet, ...] = tuple(t.model.to(self.device) for t in trained)
+        self.models: tuple[Network, ...] = tuple(
+            network(t, runtime, self.device, folder)
+            for t, folder in zip(trained, folders or [None] * len(trained), strict=True)
+        )
         self.sha256 = trained[0].sha256
         self._seen: WeakKeyDictionary[Case, Seen] = WeakKeyDictionary()
         """What the first network has made of a case's first slices, to find out which way round it lies."""
 
     @classmethod
-    def from_pretrained(cls, *names: str | Path, device: str = "auto") -> Segmenter:
+    def from_pretrained(cls, *names: str | Path, device: str = "auto", runtime: str = "torch") -> Segmenter:
         """Models by name (``hippocampus-mr``) or folder; no network is needed.
 
         Raises:
             CheckpointError: unknown or damaged model.
+            InputError: no such runtime, or it is not installed.
         """
-        return cls([load_model(find_model(name)) for name in names], device)
+        folders = [find_model(name) for name in names]
+        # the others' graphs are the CPU's
+        device = "cpu" if device == "auto" and runtime != "torch" else device
+        return cls([load_model(folder) for folder in folders], device, runtime, folders)
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -171,7 +193,7 @@ class Segmenter:
     def engine(
         self,
         case: Case,
-        model: S2VNet,
+        model: Network,
         progress: Progress | None = None,
         watch: Watch | None = None,
         preview: Preview | None = None,

@@ -7,7 +7,7 @@ Reference: Ding et al., "Clustering Propagation for Universal Medical Image Segm
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,48 @@ class Decoded(NamedTuple):
     """Class affinities (B, K, h_l, w_l) of every clustering layer, coarsest first, for deep supervision."""
     state: State
     """What the next slice receives."""
+
+
+class Network(Protocol):
+    """What encodes and decodes slices: :class:`S2VNet`, or its exported graphs."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the network."""
+
+    @property
+    def stride(self) -> int:
+        """Slices must be a multiple of this in height and width."""
+
+    def encode(self, slices: Tensor) -> Features:
+        """See :meth:`S2VNet.encode`."""
+
+    def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
+        """See :func:`initial_state`."""
+
+    def decode(self, features: Features, state: State, prompts: Tensor | None) -> Decoded:
+        """See :meth:`S2VNet.decode`."""
+
+
+def initial_state(config: ModelConfig, features: Features, direction: Tensor | None = None) -> State:
+    """State in which nothing has been carried, for slices like `features` (B, ...).
+
+    Args:
+        config: of the network.
+        features: of the first slice of each of B sequences.
+        direction: (B,) +1 when slices come in rising order, -1 when falling, 0 (default) when unknown.
+    """
+    batch, _, height, width = features.mask.shape
+    k, device = config.num_classes, features.mask.device
+    return State(
+        centres=torch.zeros(batch, k, config.dim, device=device),
+        known=torch.zeros(batch, k, device=device),
+        missed=torch.zeros(batch, k, device=device),
+        masks=torch.zeros(batch, k, height, width, device=device),
+        prompt_centres=torch.zeros(batch, k, config.dim, device=device),
+        prompted=torch.zeros(batch, k, device=device),
+        direction=torch.zeros(batch, device=device) if direction is None else direction,
+    )
 
 
 class S2VNet(nn.Module):
@@ -97,23 +139,8 @@ class S2VNet(nn.Module):
         return logits
 
     def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
-        """State in which nothing has been carried, for slices like `features` (B, ...).
-
-        Args:
-            features: of the first slice of each of B sequences.
-            direction: (B,) +1 when slices come in rising order, -1 when falling, 0 (default) when unknown.
-        """
-        batch, _, height, width = features.mask.shape
-        k, device = self.config.num_classes, features.mask.device
-        return State(
-            centres=torch.zeros(batch, k, self.config.dim, device=device),
-            known=torch.zeros(batch, k, device=device),
-            missed=torch.zeros(batch, k, device=device),
-            masks=torch.zeros(batch, k, height, width, device=device),
-            prompt_centres=torch.zeros(batch, k, self.config.dim, device=device),
-            prompted=torch.zeros(batch, k, device=device),
-            direction=torch.zeros(batch, device=device) if direction is None else direction,
-        )
+        """See :func:`initial_state`."""
+        return initial_state(self.config, features, direction)
 
     def decode(self, features: Features, state: State, prompts: Tensor | None) -> Decoded:
         """Segment B slices.

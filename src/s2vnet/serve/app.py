@@ -38,7 +38,9 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
         CheckpointError: no such model.
         InputError: folders that are not there or cannot be written.
     """
-    store = Store(settings, segmenter or Segmenter.from_pretrained(settings.model, device=settings.device))
+    if segmenter is None:
+        segmenter = Segmenter.from_pretrained(settings.model, device=settings.device, runtime=settings.runtime)
+    store = Store(settings, segmenter)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2vnet.console import key_values, refuse, settings_of
+from s2vnet.console import Runtime, key_values, refuse, settings_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -32,6 +32,7 @@ def view(
         str | None, typer.Option(help="Of a DICOM folder or .zip with several series: number or UID.")
     ] = None,
     device: Device = "auto",
+    runtime: Runtime = "torch",
 ) -> None:
     """Look at a scan in a browser, segment it and correct it by clicks. Nothing leaves this machine.
 
@@ -52,6 +53,7 @@ def view(
     if series is not None and scan is None:
         refuse("--series needs the scan that it is of")
     values = {"model": model, "port": port, "token": token, "device": device, "state": _state(state)}
+    values["runtime"] = runtime
 
     def started(address: str, application: FastAPI) -> None:
         page = f"{address}?token={token}{_only_scan(application)}"
@@ -81,6 +83,7 @@ def serve(
         list[str] | None, typer.Option("-n", "--set", help="Limit as KEY=VALUE: memory_mb=8192, lease_s=600, ...")
     ] = None,
     device: Device = "auto",
+    runtime: Runtime = "torch",
 ) -> None:
     """Serve the viewer and the API to many clients, a session each.
 
@@ -91,6 +94,7 @@ def serve(
     from s2vnet.serve.settings import Settings
 
     values = {"model": model, "data": data, "host": host, "port": port, "token": token, "device": device}
+    values["runtime"] = runtime
     chosen = settings_of(Settings, {**values, "state": _state(state), **key_values(settings)})
     run(chosen, lambda address, _: typer.echo(f"serving {model} at {address}"), tls_certificate, tls_key)
 

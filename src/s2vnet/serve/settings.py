@@ -27,6 +27,8 @@ class Settings(BaseModel):
     """Secret that every client has to send."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    runtime: str = "torch"
+    """What computes: torch, or on a CPU faster onnxruntime or openvino."""
     max_upload_mb: int = Field(default=2048, gt=0)
     """Largest file that may be sent, MB."""
     sent_mb: int = Field(default=32768, gt=0)

@@ -1,0 +1,173 @@
+"""The network in another runtime than torch: exported graphs (:mod:`s2vnet.model.graphs`) behind the same three calls.
+
+ONNX Runtime (https://onnxruntime.ai) and OpenVINO (https://docs.openvino.ai) fuse what torch does one by one. Sums are
+taken in another order there, so probabilities differ by roundings from torch's, and labels where two classes tie.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from s2vnet.config import ModelConfig
+from s2vnet.model.aggregation import State
+from s2vnet.model.checkpoint import Trained
+from s2vnet.model.graphs import check_graphs, export, has_graphs
+from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.s2vnet import Decoded, Network, initial_state
+from s2vnet.types import CheckpointError, InputError
+
+Runtime = Literal["torch", "onnxruntime", "openvino"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+SHAPES_KEPT = 4
+"""OpenVINO is a quarter faster on shapes that it knows beforehand, and is told those it meets, so many at most."""
+
+_Array = npt.NDArray[np.float32]
+_Graph = Callable[[Sequence[_Array]], Sequence[_Array]]
+
+
+def network(trained: Trained, runtime: str, device: torch.device, folder: Path | None = None) -> Network:
+    """A trained network in a runtime.
+
+    Args:
+        trained: the network.
+        runtime: one of :data:`RUNTIMES`.
+        device: of torch; the other runtimes know the CPU alone.
+        folder: of the model; graphs that were exported there are used, otherwise some are made once and kept in the
+            user's cache.
+
+    Raises:
+        CheckpointError: another device, or graphs of other weights.
+        InputError: no such runtime, or it is not installed.
+    """
+    if runtime == "torch":
+        return trained.model.to(device)
+    if runtime not in RUNTIMES:
+        raise InputError(f"no runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}")
+    if device.type != "cpu":
+        raise CheckpointError(f"runtime {runtime} computes on the CPU; leave out the device or say cpu")
+    load = _onnxruntime if runtime == "onnxruntime" else _openvino
+    try:
+        module = import_module(runtime)
+    except ImportError as error:
+        extra = "onnx" if runtime == "onnxruntime" else "openvino"
+        raise InputError(f'runtime {runtime} is not installed: pip install "s2vnet[{extra}]"') from error
+    found = folder if folder is not None and has_graphs(folder) else _cached(trained)
+    files = check_graphs(found, trained)
+    return Exported(trained.model.config, [load(module, file) for file in files])
+
+
+class Exported:
+    """A network's graphs; the calls of :class:`s2vnet.model.s2vnet.S2VNet` that inference makes."""
+
+    def __init__(self, config: ModelConfig, graphs: Sequence[_Graph]) -> None:
+        """Args: the network's shape, and its encode, decode and prompted graph."""
+        self._config = config
+        self._encode, self._decode, self._prompted = graphs
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the network."""
+        return self._config
+
+    @property
+    def stride(self) -> int:
+        """Slices must be a multiple of this in height and width."""
+        return self._config.stem_stride * 8
+
+    def encode(self, slices: Tensor) -> Features:
+        """Slice by slice: what one works on stays in the processor's cache."""
+        each = [self._encode([one]) for one in np.split(_array(slices), len(slices))]
+        return Features.of([torch.from_numpy(np.concatenate(parts)) for parts in zip(*each, strict=True)])
+
+    def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
+        """See :func:`s2vnet.model.s2vnet.initial_state`."""
+        return initial_state(self._config, features, direction)
+
+    def decode(self, features: Features, state: State, prompts: Tensor | None) -> Decoded:
+        """A row without prompts goes through the graph that knows none, whatever the other rows have."""
+        given = [_array(part) for part in (*features.tensors, *state)]
+        if prompts is None:
+            return _decoded(self._decode(given))
+        rows = prompts.flatten(1).any(1)
+        prompted = self._prompted([*given, _array(prompts)])
+        if bool(rows.all()):
+            return _decoded(prompted)
+        plain = self._decode(given)
+        chosen = rows.numpy()
+        shaped = [chosen.reshape(-1, *[1] * (one.ndim - 1)) for one in prompted]
+        return _decoded([np.where(c, a, b) for c, a, b in zip(shaped, prompted, plain, strict=True)])
+
+
+def _decoded(outputs: Sequence[_Array]) -> Decoded:
+    logits, presence, *state = (torch.from_numpy(output) for output in outputs)
+    return Decoded(logits, presence, (), State(*state))
+
+
+def _array(tensor: Tensor) -> _Array:
+    array: _Array = tensor.detach().float().contiguous().numpy()
+    return array
+
+
+def _cached(trained: Trained) -> Path:
+    """Folder of graphs in the user's cache; made on first use, which takes a minute."""
+    if not trained.sha256:
+        raise InputError("a network without a name has no place in the cache; save it, and export it to its folder")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "s2vnet"
+    folder = Path(os.environ.get("S2VNET_CACHE", cache)) / "graphs" / trained.sha256
+    if not has_graphs(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot make {folder}: {error.strerror}; export the model to a folder by hand, or set S2VNET_CACHE"
+            ) from error
+        export(trained, folder)
+    return folder
+
+
+def _onnxruntime(runtime: Any, file: Path) -> _Graph:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = runtime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+
+    def run(arrays: Sequence[_Array]) -> Sequence[_Array]:
+        outputs: Sequence[_Array] = session.run(None, dict(zip(names, arrays, strict=True)))
+        return outputs
+
+    return run
+
+
+def _openvino(runtime: Any, file: Path) -> _Graph:
+    core = runtime.Core()
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    known: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def compiled(shapes: tuple[tuple[int, ...], ...]) -> Any:
+        if shapes not in known:
+            while len(known) >= SHAPES_KEPT:
+                known.pop(next(iter(known)))
+            model = core.read_model(file)
+            model.reshape({given: list(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
+            known[shapes] = core.compile_model(model, "CPU", settings)
+        return known[shapes]
+
+    def run(arrays: Sequence[_Array]) -> Sequence[_Array]:
+        found = compiled(tuple(array.shape for array in arrays))(list(arrays), share_inputs=True, share_outputs=False)
+        return [found[n] for n in range(len(found))]
+
+    return run

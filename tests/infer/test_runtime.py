@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from s2vnet.config import ModelConfig
+from s2vnet.infer.runtime import RUNTIMES, network
+from s2vnet.infer.segmenter import SHIPPED, Segmenter
+from s2vnet.infer.session import Session
+from s2vnet.model.checkpoint import Trained, load_model, save_model
+from s2vnet.model.graphs import GRAPHS, MANIFEST, export
+from s2vnet.model.s2vnet import PROMPT_MAPS, Network, S2VNet
+from s2vnet.types import CheckpointError, InputError
+from s2vnet.volume.geometry import LabelMap, Volume
+
+OTHERS = RUNTIMES[1:]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped hippocampus model with its graphs."""
+    for name in ("onnxscript", *OTHERS):
+        pytest.importorskip(name)
+    trained = load_model(SHIPPED / "hippocampus-mr")
+    folder = tmp_path_factory.mktemp("exported")
+    save_model(folder, trained.model, trained.plan, trained.info)
+    export(load_model(folder), folder)
+    return folder
+
+
+def _run(net: Network, slices: Tensor) -> list[Tensor]:
+    """All that a network gives of two slices, a second step with prompts for one of them included."""
+    with torch.inference_mode():
+        features = net.encode(slices)
+        state = net.initial_state(features, torch.tensor([1.0, -1.0]))
+        first = net.decode(features, state, None)
+        prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
+        prompts[0, 1, 0, 3:5, 3:5] = 1
+        second = net.decode(features, first.state, prompts)
+    return [*features.tensors, *(x for d in (first, second) for x in (d.logits, d.presence, *d.state))]
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+@pytest.mark.parametrize("cells", [(1, 1), (5, 8), (7, 3)])
+def test_graphs_give_what_the_network_gives(exported: Path, runtime: str, cells: tuple[int, int]) -> None:
+    trained = load_model(exported)
+    sides = [n * trained.model.stride for n in cells]
+    slices = torch.randn(2, trained.model.config.in_channels, *sides, generator=torch.Generator().manual_seed(0))
+    wanted = _run(trained.model, slices)
+    for found, expected in zip(_run(network(trained, runtime, CPU, exported), slices), wanted, strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+def test_a_row_without_prompts_does_not_depend_on_those_that_have_some(exported: Path, runtime: str) -> None:
+    net = network(load_model(exported), runtime, CPU, exported)
+    features = net.encode(torch.randn(2, net.config.in_channels, 40, 48))
+    state = net.initial_state(features)
+    prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
+    prompts[0, 1, 0, 3:5, 3:5] = 1
+    alone, beside = net.decode(features, state, None), net.decode(features, state, prompts)
+    assert torch.equal(alone.logits[1], beside.logits[1])
+    assert not torch.equal(alone.logits[0], beside.logits[0])
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+def test_scans_are_segmented_and_corrected_alike(
+    exported: Path, runtime: str, make_phantom: Callable[..., tuple[Volume, LabelMap]]
+) -> None:
+    volume, _ = make_phantom(seed=0)
+    sessions = [
+        Session(Segmenter.from_pretrained(exported, device="cpu", runtime=each), volume) for each in ("torch", runtime)
+    ]
+    for _ in range(2):
+        a, b = (session.labels for session in sessions)
+        assert np.mean(a != b) < 1e-3  # where two classes tie
+        for session in sessions:
+            session.add_point(1, (8, 8, 4))
+    assert sessions[1].labels[8, 8, 4] == 1
+
+
+def test_graphs_of_other_weights_or_damaged_ones_are_refused(exported: Path, tmp_path: Path) -> None:
+    trained = load_model(exported)
+    other = Trained(trained.model, trained.plan, trained.info, "0" * 64)
+    with pytest.raises(CheckpointError, match="other weights"):
+        network(other, OTHERS[0], CPU, exported)
+    for file in exported.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    graph = tmp_path / f"{GRAPHS[1]}.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="not the graph"):
+        network(trained, OTHERS[0], CPU, tmp_path)
+    (tmp_path / MANIFEST).write_text(json.dumps({"format": 99}))
+    with pytest.raises(CheckpointError, match="another version"):
+        network(trained, OTHERS[0], CPU, tmp_path)
+
+
+def test_what_cannot_run_is_refused(exported: Path) -> None:
+    trained = load_model(exported)
+    with pytest.raises(InputError, match="choose one of torch, onnxruntime, openvino"):
+        network(trained, "abacus", CPU, exported)
+    with pytest.raises(CheckpointError, match="computes on the CPU"):
+        network(trained, OTHERS[0], torch.device("cuda"), exported)
+    unnamed = Trained(S2VNet(ModelConfig(in_channels=1, num_classes=2)), {}, {}, "")
+    with pytest.raises(InputError, match="without a name"):
+        network(unnamed, OTHERS[0], CPU)
+
+
+def test_graphs_are_made_once_and_kept(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2VNET_CACHE", str(tmp_path))
+    trained = load_model(exported)
+    kept = tmp_path / "graphs" / trained.sha256
+    kept.mkdir(parents=True)
+    for file in (*(f"{name}.onnx" for name in GRAPHS), MANIFEST):
+        (kept / file).write_bytes((exported / file).read_bytes())
+    before = {file.name: file.stat().st_mtime_ns for file in kept.iterdir()}
+    network(trained, OTHERS[0], CPU)
+    assert {file.name: file.stat().st_mtime_ns for file in kept.iterdir()} == before
