@@ -211,6 +211,9 @@ def predict(
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a picture.")] = False,
     volumes: Annotated[bool, typer.Option("--volumes", help="Also write volumes.csv (ml per class).")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Most memory to use, such as 3GB; what exceeds it waits on disk.")
+    ] = None,
     series: Series = None,
     device: Device = "auto",
     fill_nan: Fill = None,
@@ -222,8 +225,10 @@ def predict(
     from s2vnet.atomic import require_writable
     from s2vnet.infer.predict import Extras, plan_jobs
     from s2vnet.infer.predict import predict as run
+    from s2vnet.infer.spill import size_of
     from s2vnet.volume.dicom import chosen_series
 
+    most = None if max_memory is None else size_of(max_memory)
     segmenter = _segmenter(model, device)
     chosen = None if classes is None else [_class(segmenter, part) for part in classes.split(",")]
     failed = 0
@@ -239,6 +244,7 @@ def predict(
             classes=chosen,
             fill_nonfinite=fill_nan,
             overwrite=not skip_existing,
+            max_memory=most,
             note=lambda name, text: note(f"{name}: unlike the training data: {text}"),
         )
         for number, (job, error) in enumerate(finished):
