@@ -16,9 +16,9 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from machine import processor
 from scipy import ndimage
 
+from machine import processor
 from s2vnet.atomic import replacing
 
 SIDE = 512

@@ -90,9 +90,9 @@ def test_a_spill_gives_back_what_it_was_given_as_it_lay_in_memory() -> None:
     assert 4 not in spill
 
 
-def test_a_full_disk_is_found_out_at_the_first_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_found_out_at_the_first_slice() -> None:
     spill = Spill(Room(0), 1 << 40)
-    with pytest.raises(InputError, match="of disk space are needed in .* TMPDIR"):
+    with pytest.raises(InputError, match=r"of disk space are needed in .* TMPDIR"):
         spill[0] = [torch.zeros(1, 1000)]
 
 

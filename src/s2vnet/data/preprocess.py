@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,12 @@ from s2vnet.volume.geometry import Geometry, LabelMap, Orientation, Region, Volu
 from s2vnet.volume.stored import Channel, Stored
 
 Float = npt.NDArray[np.float64]
+
+
+class Scores(Protocol):
+    """Class probabilities (D, K, h, w) of the network's slices, some at a time; a tensor is that, too."""
+
+    def __getitem__(self, index: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +72,7 @@ class Restore:
         row, column = (a for a in range(3) if a != self.axis)
         return self.axis, row, column
 
-    def between(self, probabilities: Tensor, start: int, stop: int) -> Tensor:
+    def between(self, probabilities: Scores, start: int, stop: int) -> Tensor:
         """The network's slices (depth, K, h, w) to those start..stop of the crop, interpolated where joined."""
         place = ((torch.arange(start, stop) + 0.5) / self.joined - 0.5).clamp(0, self.depth - 1)
         before = place.floor().long()
@@ -262,7 +269,7 @@ class Prepared:
         return torch.stack([normalise(channel, scheme) for channel, scheme in zip(whole, self._schemes, strict=True)])
 
     def _lowest(self) -> list[float]:
-        """Smallest value of each channel after normalisation; slices are looked at until none can have a smaller one."""
+        """Smallest value of each channel after normalisation; no more slices are looked at than that takes."""
         lowest = torch.full((len(self._stacks),), torch.inf)
         floors = torch.stack([_floor(scheme) for scheme in self._schemes])
         for d in range(self.restore.depth):

@@ -8,7 +8,6 @@ A slice's result is complete when the second of them has passed it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +29,6 @@ _AROUND = 100 << 20
 
 Image = npt.NDArray[np.float32] | Prepared
 """Slices (C, D, H, W)."""
-
-
-class Scores(Protocol):
-    """Class probabilities (D, K, h, w) of the network's slices on the mask grid, float16; a tensor is one."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: slice, /) -> Tensor: ...
 
 
 class Kept:

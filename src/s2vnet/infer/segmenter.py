@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from s2vnet.data.plan import Plan
-from s2vnet.data.preprocess import Case, Prepared, Restore, outline, with_neighbours
-from s2vnet.infer.automatic import Scores, automatic, working_nbytes
+from s2vnet.data.preprocess import Case, Prepared, Restore, Scores, outline, with_neighbours
+from s2vnet.infer.automatic import automatic, working_nbytes
 from s2vnet.infer.engine import Preview, Progress, Seen, VolumeEngine, Watch, first_places
 from s2vnet.infer.spill import Room, held_memory, size_text
 from s2vnet.model.checkpoint import Trained, choose_device, load_model

@@ -90,7 +90,7 @@ class Spill:
             return self._kept[number]
         assert self._file is not None
         record = torch.empty(self._size, dtype=torch.uint8)
-        view = memoryview(record.numpy())
+        view = record.numpy().data
         self._file.seek(self._places[number] * self._size)
         done = 0
         while done < self._size:
@@ -126,10 +126,10 @@ class Spill:
         for part, tensor in zip(self._parts, tensors, strict=True):
             flat = tensor.as_strided((tensor.numel(),), (1,)).cpu()
             record[part.offset : part.offset + part.nbytes] = flat.view(torch.uint8)
-        view = memoryview(record.numpy())
+        view = record.numpy().data
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0, prefix="s2vnet-")
+                self._file = tempfile.TemporaryFile(buffering=0, prefix="s2vnet-")  # noqa: SIM115
                 finalize(self, self._file.close)
             self._file.seek(place * self._size)
             done = 0

@@ -113,8 +113,8 @@ def stored_nbytes(path: Path, ending: str) -> int:
 
     with _header(path, ending) as reader:
         one = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
-        size = int(one.GetSizeOfPixelComponent()) * int(reader.GetNumberOfComponents())
-        return math.prod(reader.GetSize()) * size
+        size = one.GetSizeOfPixelComponent() * reader.GetNumberOfComponents()
+        return int(math.prod(reader.GetSize()) * size)
 
 
 @contextmanager

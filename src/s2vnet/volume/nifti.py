@@ -51,7 +51,7 @@ def stored_nbytes(path: Path) -> int:
     """Memory in bytes that :func:`read_stored` takes, by the header alone. Raises InputError as :func:`read`."""
     with _opened(path) as stream:
         image = _image(stream)[0]
-        return math.prod(image.shape) * int(image.header.get_data_dtype().itemsize)
+        return int(math.prod(image.shape) * image.header.get_data_dtype().itemsize)
 
 
 def _read(path: Path, take: Callable[[Any], tuple[npt.NDArray[Any], Scale]]) -> Frames:
