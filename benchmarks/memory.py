@@ -34,12 +34,16 @@ from s2vnet.infer.predict import plan_jobs, predict
 from s2vnet.infer.segmenter import Segmenter
 model, image, output, most = sys.argv[1:]
 segmenter = Segmenter.from_pretrained(model, device="cpu")
+limit = int(most)
+if limit == 1:
+    limit = (1 << 60) - segmenter.room([Path(image)], 1 << 60).left + (16 << 20)
 start = time.perf_counter()
-for job, error in predict(segmenter, plan_jobs(Path(image), Path(output), 1), max_memory=int(most) or None):
+for job, error in predict(segmenter, plan_jobs(Path(image), Path(output), 1), max_memory=limit or None):
     if error is not None:
         sys.exit(str(error))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-print(json.dumps({"seconds": round(time.perf_counter() - start, 1), "peak_bytes": peak}))
+found = {"seconds": round(time.perf_counter() - start, 1), "peak_bytes": peak, "max_memory_bytes": limit}
+print(json.dumps(found))
 """
 
 
@@ -48,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="abdomen-ct")
     parser.add_argument("-n", "--slices", type=int, nargs="+", default=[150, 400, 800, 2000])
-    parser.add_argument("--max-memory", type=int, default=0, help="bytes; without it a quarter of what is free")
+    parser.add_argument("--max-memory", type=int, default=0, help="bytes; 1 is the least that will do, 0 no limit")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     runs: list[dict[str, Any]] = []
