@@ -28,8 +28,8 @@ from s2vnet.data.augment import intensities, placing
 from s2vnet.data.clips import ClipDataset
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, with_neighbours
+from s2vnet.memory import keep_memory
 from s2vnet.train.loop import interruptible, learning_rate, make_average, make_optimizer
-from s2vnet.train.memory import keep_memory
 
 DIMENSIONS = {"unet2d": 2, "unet3d": 3, "nnunet2d": 2, "nnunet3d": 3, "unetr": 3, "clicknet": 3}
 SMALL_WIDTHS = {2: (24, 48, 96, 192), 3: (16, 32, 64, 128)}

@@ -242,6 +242,9 @@ def predict(
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a picture.")] = False,
     volumes: Annotated[bool, typer.Option("--volumes", help="Also write volumes.csv (ml per class).")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Most memory to use, such as 3GB; what exceeds it waits on disk.")
+    ] = None,
     series: Series = None,
     device: Device = "auto",
     runtime: Runtime = "torch",
@@ -254,8 +257,13 @@ def predict(
     from s2vnet.atomic import require_writable
     from s2vnet.infer.predict import Extras, plan_jobs
     from s2vnet.infer.predict import predict as run
+    from s2vnet.infer.spill import size_of
+    from s2vnet.memory import bound_memory
     from s2vnet.volume.dicom import chosen_series
 
+    most = None if max_memory is None else size_of(max_memory)
+    if most is not None:
+        bound_memory()
     segmenter = _segmenter(model, device, runtime)
     chosen = None if classes is None else [_class(segmenter, part) for part in classes.split(",")]
     failed = 0
@@ -271,6 +279,7 @@ def predict(
             classes=chosen,
             fill_nonfinite=fill_nan,
             overwrite=not skip_existing,
+            max_memory=most,
             note=lambda name, text: note(f"{name}: unlike the training data: {text}"),
         )
         for number, (job, error) in enumerate(finished):

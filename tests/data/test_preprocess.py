@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2vnet.data.plan import PLANES, IntensityScheme, Plan, Plane
-from s2vnet.data.preprocess import Case, Restore, mirrored, normalise, preprocess, with_neighbours
+from s2vnet.data.preprocess import Case, Prepared, Restore, normalise, preprocess, with_neighbours
 from s2vnet.data.seen import Seen
 from s2vnet.types import InputError
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
@@ -363,7 +363,7 @@ def test_a_mirrored_case_is_the_case_of_the_mirrored_volume_and_leads_back_to_th
     turned = Volume(np.flip(volume.data, 1 + file_axis).copy(), volume.geometry)
     for crop in (False, True):
         chosen = plan.model_copy(update={"crop_to_nonzero": crop})
-        found, wanted = mirrored(preprocess(volume, chosen), axis), preprocess(turned, chosen)
+        found, wanted = Prepared(volume, chosen).mirrored(axis).case(), preprocess(turned, chosen)
         np.testing.assert_allclose(found.image, wanted.image, atol=1e-4)
         assert (found.restore.start, found.restore.size) == (wanted.restore.start, wanted.restore.size)
         box = tuple(slice(a, a + n) for a, n in zip(found.restore.start, found.restore.size, strict=True))

@@ -149,3 +149,19 @@ def test_what_every_reader_reads_alike_is_plain(tmp_path: Path, change: dict[str
     path = tmp_path / change.get("name", "a.nii.gz")
     image.to_filename(path)
     assert is_plain(path) is plain
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("scaling", [(1, 0), (0.1, -1024), (1e-3, 0.5), (1, 7)])
+def test_parts_as_stored_are_scaled_as_the_whole_is(
+    tmp_path: Path, kind: type[np.generic], scaling: tuple[float, float]
+) -> None:
+    values = np.random.default_rng(0).integers(0, 200, (5, 4, 3)).astype(kind) * np.array(1).astype(kind)
+    image = nib.Nifti1Image(values, np.eye(4), dtype=kind)
+    image.header.set_slope_inter(*scaling)
+    nib.save(image, tmp_path / "a.nii.gz")
+    frames, expected = nifti.read_stored(tmp_path / "a.nii.gz"), nifti.read(tmp_path / "a.nii.gz", np.dtype(np.float32))
+    assert frames.data.dtype == kind
+    assert frames.data.nbytes == nifti.stored_nbytes(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(frames.scale(frames.data), expected.data)
+    np.testing.assert_array_equal(frames.scale(frames.data[:, ::-1, :, 1:]), expected.data[:, ::-1, :, 1:])

@@ -14,6 +14,7 @@ from s2vnet.data.fingerprint import Fingerprint
 from s2vnet.data.seen import Seen, differences, joined
 from s2vnet.types import InputError
 from s2vnet.volume.geometry import Volume
+from s2vnet.volume.stored import Stored
 
 PLAN_VERSION = 1
 ANISOTROPIC = 1.5
@@ -100,7 +101,7 @@ class Plan(BaseModel):
         if dict(labels) != self.labels:
             raise InputError(f"the plan is for labels {self.labels}, the dataset has {dict(labels)}; plan anew")
 
-    def differences(self, volume: Volume) -> tuple[str, ...]:
+    def differences(self, volume: Volume | Stored) -> tuple[str, ...]:
         """In what a volume lies outside of what the network was trained on, a line each."""
         if self.seen is None:
             return ()

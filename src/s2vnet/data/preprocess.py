@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +23,15 @@ from torch import Tensor
 from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.types import InputError
 from s2vnet.volume.geometry import Geometry, LabelMap, Orientation, Region, Volume
+from s2vnet.volume.stored import Channel, Stored
 
 Float = npt.NDArray[np.float64]
+
+
+class Scores(Protocol):
+    """Class probabilities (D, K, h, w) of the network's slices, some at a time; a tensor is that, too."""
+
+    def __getitem__(self, index: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +72,7 @@ class Restore:
         row, column = (a for a in range(3) if a != self.axis)
         return self.axis, row, column
 
-    def between(self, probabilities: Tensor, start: int, stop: int) -> Tensor:
+    def between(self, probabilities: Scores, start: int, stop: int) -> Tensor:
         """The network's slices (depth, K, h, w) to those start..stop of the crop, interpolated where joined."""
         place = ((torch.arange(start, stop) + 0.5) / self.joined - 0.5).clamp(0, self.depth - 1)
         before = place.floor().long()
@@ -150,55 +159,137 @@ class Case:
     restore: Restore
 
 
-def preprocess(volume: Volume, plan: Plan, labels: LabelMap | None = None, name: str = "") -> Case:
+def outline(
+    geometry: Geometry, plan: Plan, start: tuple[int, int, int] | None = None, size: tuple[int, int, int] | None = None
+) -> Restore:
+    """What becomes of a grid, or of a crop (D, H, W) of its slice stack."""
+    canonical, orientation = geometry.canonical()
+    in_plane = [a for a in range(3) if a != plan.axis]
+    whole = canonical.shape[plan.axis], canonical.shape[in_plane[0]], canonical.shape[in_plane[1]]
+    start, size = start or (0, 0, 0), size or whole
+    spacing = [canonical.spacing[a] for a in in_plane]
+    rows, columns = (max(1, round(n * s / t)) for n, s, t in zip(size[1:], spacing, plan.spacing, strict=True))
+    height, width = (plan.multiple * -(-n // plan.multiple) for n in (rows, columns))
+    joined = plan.joined(canonical.spacing[plan.axis])
+    return Restore(geometry, orientation, plan.axis, start, size, (rows, columns), (height, width), joined)
+
+
+class Prepared:
+    """A volume's slices as the network sees them, each made of its voxels when it is asked for.
+
+    Where a channel is scaled by percentiles of all its values, the whole volume is prepared at once, and kept.
+    """
+
+    def __init__(self, image: Volume | Stored, plan: Plan, name: str = "") -> None:
+        """Raises InputError for another number of channels than the plan's."""
+        stored = Stored.of(image)
+        if len(stored.channels) != len(plan.channels):
+            wanted = ", ".join(plan.channels)
+            raise InputError(f"{name or 'image'}: {len(stored.channels)} channels where the model needs {wanted}")
+        orientation = stored.geometry.canonical()[1]
+        self._stacks = [
+            replace(channel, stored=np.moveaxis(orientation.apply(channel.stored), plan.axis, 0))
+            for channel in stored.channels
+        ]
+        self.restore = outline(stored.geometry, plan, *(_box(self._stacks) if plan.crop_to_nonzero else (None, None)))
+        self._schemes = plan.intensities
+        self._turned: int | None = None
+        self._recent: dict[int, Tensor] = {}
+        self._whole = None if all(scheme.kind == "ct" for scheme in plan.intensities) else self._normalised()
+        self._fill = self._lowest() if self.restore.padded != self.restore.sampled else [0.0] * len(self._stacks)
+
+    def __getitem__(self, places: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """Slices (C, *n, H, W) with these places (*n)."""
+        wanted = np.unique(places).tolist()
+        self._recent = {d: self._recent[d] if d in self._recent else self._padded(d) for d in wanted}
+        found = np.stack([self._recent[d].numpy() for d in wanted], 1)
+        return found[:, np.searchsorted(wanted, places)]
+
+    def mirrored(self, axis: int) -> Prepared:
+        """The same as if the volume's header stated a canonical axis in plane the other way round."""
+        turned, restore = copy(self), self.restore
+        place = restore.axes.index(axis)
+        start = list(restore.start)
+        start[place] = restore.stack[place] - restore.start[place] - restore.size[place]
+        orientation = restore.orientation.mirrored(axis)
+        turned.restore = replace(restore, orientation=orientation, start=(start[0], start[1], start[2]))
+        turned._turned, turned._recent = place, {}
+        return turned
+
+    def case(self, name: str = "", labels: npt.NDArray[np.uint8] | None = None) -> Case:
+        """All slices, and their labels (D, H, W) where there are."""
+        image = np.empty((len(self._stacks), self.restore.depth, *self.restore.padded), np.float32)
+        for d in range(self.restore.depth):
+            image[:, d] = self._padded(d).numpy()
+        return Case(name, image, labels, self.restore)
+
+    def labels(self, labels: LabelMap) -> npt.NDArray[np.uint8]:
+        """A label map on the volume's grid, cropped, resampled and padded as the image."""
+        restore = self.restore
+        window = tuple(slice(a, a + n) for a, n in zip(restore.start, restore.size, strict=True))
+        stack = np.moveaxis(restore.orientation.apply(labels.data), restore.axis, 0)[window]
+        middle = np.minimum(np.arange(restore.depth) * restore.joined + restore.joined // 2, restore.size[0] - 1)
+        small = _resize_labels(stack[middle].copy(order="C"), restore.sampled)
+        return np.pad(small, ((0, 0), *((0, n - m) for n, m in zip(restore.padded, restore.sampled, strict=True))))
+
+    def _padded(self, d: int) -> Tensor:
+        """One slice (C, H, W)."""
+        slices = self._slice(d)
+        if self._turned is not None:
+            slices = slices.flip(self._turned)
+        pad = [n - m for n, m in zip(self.restore.padded, self.restore.sampled, strict=True)]
+        return torch.stack(
+            [F.pad(x, (0, pad[1], 0, pad[0]), value=fill) for x, fill in zip(slices, self._fill, strict=True)]
+        )
+
+    def _slice(self, d: int) -> Tensor:
+        """One slice (C, H, W) before padding."""
+        if self._whole is not None:
+            return self._whole[:, d]
+        slices = self._resampled(d)
+        return torch.stack([normalise(x, scheme) for x, scheme in zip(slices, self._schemes, strict=True)])
+
+    def _resampled(self, d: int) -> Tensor:
+        """One slice (C, H, W) in the file's units."""
+        first, rows, columns = (slice(a, a + n) for a, n in zip(self.restore.start, self.restore.size, strict=True))
+        start, stop = self.restore.own(d)
+        # filled in, since torch refuses the negative strides that flips leave on axes of one voxel
+        slices = np.empty((len(self._stacks), stop - start, *self.restore.size[1:]), np.float32)
+        for n, channel in enumerate(self._stacks):
+            slices[n] = channel.scale(channel.stored[first.start + start : first.start + stop, rows, columns])
+        image = torch.from_numpy(slices)  # torch's pooling refuses volumes of fewer slices than are joined
+        image = image.mean(1, keepdim=True) if self.restore.joined > 1 else image
+        return _resize(image, self.restore.sampled)[:, 0]
+
+    def _normalised(self) -> Tensor:
+        """All slices (C, D, H, W) before padding."""
+        whole = torch.empty(len(self._stacks), self.restore.depth, *self.restore.sampled)
+        for d in range(self.restore.depth):
+            whole[:, d] = self._resampled(d)
+        return torch.stack([normalise(channel, scheme) for channel, scheme in zip(whole, self._schemes, strict=True)])
+
+    def _lowest(self) -> list[float]:
+        """Smallest value of each channel after normalisation; no more slices are looked at than that takes."""
+        lowest = torch.full((len(self._stacks),), torch.inf)
+        floors = torch.stack([_floor(scheme) for scheme in self._schemes])
+        for d in range(self.restore.depth):
+            lowest = torch.minimum(lowest, self._slice(d).amin((1, 2)))
+            if (lowest <= floors).all():
+                break
+        return [float(value) for value in lowest]
+
+
+def preprocess(volume: Volume | Stored, plan: Plan, labels: LabelMap | None = None, name: str = "") -> Case:
     """Volume (C, I, J, K) to a case.
 
     Raises:
         InputError: another number of channels than the plan's, or labels on another grid.
     """
-    if volume.data.shape[0] != len(plan.channels):
-        wanted = ", ".join(plan.channels)
-        raise InputError(f"{name or 'image'}: {volume.data.shape[0]} channels where the model needs {wanted}")
-    geometry, orientation = volume.geometry.canonical()
-    stack = np.moveaxis(orientation.apply(volume.data), 1 + plan.axis, 1)
-    start, size = _box(stack) if plan.crop_to_nonzero else ((0, 0, 0), stack.shape[1:])
-    window = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
-    # a copy, since torch refuses the negative strides that flips leave on axes of one voxel
-    image = torch.from_numpy(stack[(slice(None), *window)].copy(order="C"))
-    joined = plan.joined(geometry.spacing[plan.axis])
-    if joined > 1:  # torch's pooling refuses volumes of fewer slices than are joined
-        image = torch.stack([part.mean(1) for part in image.split(joined, 1)], 1)
-    in_plane = [geometry.spacing[a] for a in range(3) if a != plan.axis]
-    sampled = [max(1, round(n * s / t)) for n, s, t in zip(size[1:], in_plane, plan.spacing, strict=True)]
-    padded = [plan.multiple * -(-n // plan.multiple) for n in sampled]
-    restore = Restore(
-        volume.geometry, orientation, plan.axis, start, size, (sampled[0], sampled[1]), (padded[0], padded[1]), joined
-    )
-    image = _resize(image, restore.sampled)
-    image = torch.stack([normalise(channel, scheme) for channel, scheme in zip(image, plan.intensities, strict=True)])
-    pad = (0, padded[1] - sampled[1], 0, padded[0] - sampled[0])
-    image = torch.stack([F.pad(channel, pad, value=float(channel.min())) for channel in image])
-    truth = None
-    if labels is not None:
-        volume.geometry.require_same_grid(labels.geometry, f"{name}: image and labels")
-        truth_stack = np.moveaxis(orientation.apply(labels.data), plan.axis, 0)[window]
-        middle = np.minimum(np.arange(restore.depth) * joined + joined // 2, size[0] - 1)
-        truth = _resize_labels(truth_stack[middle].copy(order="C"), restore.sampled)
-        truth = np.pad(truth, ((0, 0), (0, pad[3]), (0, pad[1])))
-    return Case(name, image.numpy(), truth, restore)
-
-
-def mirrored(case: Case, axis: int) -> Case:
-    """The case as if its volume's header stated a canonical axis in plane the other way round; labels are left out."""
-    restore = case.restore
-    place = restore.axes.index(axis)
-    pixels = tuple(slice(n) for n in restore.sampled)  # padding stays at the end
-    image = case.image.copy()
-    image[..., pixels[0], pixels[1]] = np.flip(image[..., pixels[0], pixels[1]], 1 + place)
-    start = list(restore.start)
-    start[place] = restore.stack[place] - restore.start[place] - restore.size[place]
-    turned = replace(restore, orientation=restore.orientation.mirrored(axis), start=(start[0], start[1], start[2]))
-    return Case(case.name, image, None, turned)
+    prepared = Prepared(volume, plan, name)
+    if labels is None:
+        return prepared.case(name)
+    volume.geometry.require_same_grid(labels.geometry, f"{name}: image and labels")
+    return prepared.case(name, prepared.labels(labels))
 
 
 def normalise(channel: Tensor, scheme: IntensityScheme) -> Tensor:
@@ -210,21 +301,32 @@ def normalise(channel: Tensor, scheme: IntensityScheme) -> Tensor:
     return ((clipped - clipped.mean()) / clipped.std(correction=0).clamp_min(1e-8)).float()
 
 
+def _floor(scheme: IntensityScheme) -> Tensor:
+    """Value that none is below after normalisation."""
+    return normalise(torch.tensor(scheme.low), scheme) if scheme.kind == "ct" else torch.tensor(-torch.inf)
+
+
 def with_neighbours(
-    image: npt.NDArray[np.float32], slices: Sequence[int] | npt.NDArray[np.intp], context: int
+    image: npt.NDArray[np.float32] | Prepared, slices: Sequence[int] | npt.NDArray[np.intp], context: int
 ) -> npt.NDArray[np.float32]:
     """Slices (T, C * (2 * context + 1), H, W) of an image (C, D, H, W), each with its neighbours as channels."""
-    wanted = np.asarray(slices)[:, None] + np.arange(-context, context + 1)
-    chosen = image[:, np.clip(wanted, 0, image.shape[1] - 1)]  # (C, T, 2n+1, H, W)
-    return np.ascontiguousarray(np.moveaxis(chosen, 0, 2)).reshape(len(wanted), -1, *image.shape[2:])
+    depth = image.restore.depth if isinstance(image, Prepared) else image.shape[1]
+    wanted = np.clip(np.asarray(slices)[:, None] + np.arange(-context, context + 1), 0, depth - 1)
+    chosen = image[wanted] if isinstance(image, Prepared) else image[:, wanted]  # (C, T, 2n+1, H, W)
+    return np.ascontiguousarray(np.moveaxis(chosen, 0, 2)).reshape(len(wanted), -1, *chosen.shape[-2:])
 
 
-def _box(stack: npt.NDArray[np.float32]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _box(stacks: Sequence[Channel]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Start and size (D, H, W) of the bounding box of nonzero voxels; everything when all are zero."""
-    nonzero = (stack != 0).any(0)
-    start, size = [0, 0, 0], list(nonzero.shape)
-    for axis in range(3):
-        found = np.flatnonzero(nonzero.any(tuple(a for a in range(3) if a != axis)))
+    depth, height, width = stacks[0].stored.shape
+    slices, plane = np.zeros(depth, bool), np.zeros((height, width), bool)
+    for d in range(depth):
+        nonzero = np.any([channel.scale(channel.stored[d]) != 0 for channel in stacks], 0)
+        slices[d] = nonzero.any()
+        plane |= nonzero
+    start, size = [0, 0, 0], [depth, height, width]
+    for axis, along in enumerate((slices, plane.any(1), plane.any(0))):
+        found = np.flatnonzero(along)
         if len(found):
             start[axis], size[axis] = int(found[0]), int(found[-1] - found[0] + 1)
     return (start[0], start[1], start[2]), (size[0], size[1], size[2])

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet.volume.geometry import Geometry, Volume
+from s2vnet.volume.stored import Stored
 
 Triple = tuple[float, float, float]
 Pair = tuple[float, float]
@@ -57,22 +58,24 @@ def joined(seen: Seen, axis: int, distance: float) -> int:
     return max(1, round(seen.spacing[0][axis] / distance))
 
 
-def differences(seen: Seen, axis: int, windows: Sequence[Pair | None], volume: Volume) -> tuple[str, ...]:
+def differences(seen: Seen, axis: int, windows: Sequence[Pair | None], image: Volume | Stored) -> tuple[str, ...]:
     """In what a volume lies outside of what a network was trained on, a line each.
 
     Args:
         seen: what training had.
         axis: canonical axis (R, A, S) that slices cut across.
         windows: per channel, its window in HU, or None where intensities have no common scale.
-        volume: (C, I, J, K).
+        image: what is compared.
     """
-    geometry = volume.geometry.canonical()[0]
+    geometry = image.geometry.canonical()[0]
     found = _grid(seen, axis, geometry)
     brights = seen.bright or ((-np.inf, np.inf),) * len(seen.tissue)
-    for channel, window, (low, high), (dark, bright) in zip(volume.data, windows, seen.tissue, brights, strict=True):
+    for channel, window, (low, high), (dark, bright) in zip(
+        Stored.of(image).channels, windows, seen.tissue, brights, strict=True
+    ):
         if window is None:
             continue
-        some = channel.ravel(order="K")[:: max(1, channel.size // SAMPLES)]
+        some = channel.some(SAMPLES)
         inside = np.count_nonzero((some > window[0]) & (some < window[1])) / some.size
         typical = tissue(some, *window)
         if inside < LEAST_TISSUE:

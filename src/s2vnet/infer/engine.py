@@ -12,7 +12,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -139,7 +139,7 @@ class VolumeEngine:
 
             def parts() -> Iterator[tuple[range, Features]]:
                 done = 0
-                for places in _interlaced(depth, batch):
+                for places in interlaced(depth, batch):
                     part = slices[places.start : places.stop : places.step]
                     seen = first if first is not None and first.places == places else None
                     if seen is None and preview is not None:
@@ -225,6 +225,7 @@ class VolumeEngine:
         to do: so what one gives cannot depend, not by a rounding, on what the other one needs. What an earlier round
         decoded from the same states and prompts is taken from there; this saves time and changes nothing.
         """
+        carried = partial(_carried, self.model)
         with torch.inference_mode():
             start = self.model.initial_state(self.features.at([0, 0]), torch.tensor([1.0, -1.0], device=self._device))
             signatures = {d: _digest(_content(prompts, d)) for d in prompts}
@@ -232,7 +233,7 @@ class VolumeEngine:
             known = self._known
             kept: dict[_Key, Passed] = {}
             courses = tuple(
-                _Course(order, signatures, base and base[n], self._carried, _rows(start, n), known, kept)
+                _Course(order, signatures, base and base[n], carried, rows_of(start, n), known, kept)
                 for n, order in enumerate(orders)
             )
             sweeps = courses[0].sweep, courses[1].sweep
@@ -243,13 +244,13 @@ class VolumeEngine:
                     yield self.features.at([course.slice for course in courses]), self._stack(maps)
 
             def decode(features: Features, state: State, maps: Tensor | None) -> Decoded:
-                rows = [_rows(state, n) if c.entering is None else c.entering for n, c in enumerate(courses)]
-                return self._decode(features, _join(rows), maps)
+                rows = [rows_of(state, n) if c.entering is None else c.entering for n, c in enumerate(courses)]
+                return decode_stored(self.model, features, join(rows), maps)
 
             try:
                 for decoded in propagate(decode, steps(), start):
                     for n, course in enumerate(courses):
-                        course.take(decoded.logits[n : n + 1], _rows(decoded.state, n)._replace(masks=_NONE))
+                        course.take(decoded.logits[n : n + 1], rows_of(decoded.state, n)._replace(masks=_NONE))
                     rising, falling = (course.decided for course in courses)
                     if watch is not None:
                         watch(sweeps, range(self.depth - falling, max(rising, self.depth - falling)))
@@ -271,8 +272,8 @@ class VolumeEngine:
             for n, (order, sweep) in enumerate(zip(orders, sweeps or self.automatic, strict=True)):
                 position = order.index(d)
                 before = sweep[order[position - 1]] if position else None
-                entering.append(self._carried(before.leaving, before.masks) if before else _rows(start, n))
-            decoded = self._decode(self.features.at([d, d]), _join(entering), self._stack([maps, maps]))
+                entering.append(_carried(self.model, before.leaving, before.masks) if before else rows_of(start, n))
+            decoded = decode_stored(self.model, self.features.at([d, d]), join(entering), self._stack([maps, maps]))
         return decoded.logits.float().mean(0, keepdim=True)
 
     def _stack(self, maps: Sequence[Tensor | None]) -> Tensor | None:
@@ -281,18 +282,6 @@ class VolumeEngine:
         if shown is None:
             return None
         return torch.stack([torch.zeros_like(shown) if one is None else one for one in maps]).to(self._device)
-
-    def _decode(self, features: Features, state: State, maps: Tensor | None) -> Decoded:
-        """Decode slices; probabilities in place of logits, rounded to STORE, also in the state."""
-        decoded = self.model.decode(features, state, maps)
-        carried = self.model.config.propagation != "none"
-        stored = (decoded.state.masks if carried else decoded.logits.softmax(1)).to(STORE)
-        return decoded._replace(logits=stored, state=self._carried(decoded.state, stored))
-
-    def _carried(self, state: State, masks: Tensor) -> State:
-        """State whose maps are the stored ones; none are carried without propagation."""
-        carried = masks.float() if self.model.config.propagation != "none" else torch.zeros_like(masks).float()
-        return state._replace(masks=carried)
 
 
 class _Course:
@@ -372,14 +361,28 @@ class _Course:
 
 def first_places(depth: int) -> range:
     """Those of a volume's slices that are encoded first: some from end to end, the middle one among them."""
-    return next(_interlaced(depth, BATCH))
+    return next(interlaced(depth, BATCH))
 
 
-def _interlaced(depth: int, batch: int) -> Iterator[range]:
+def interlaced(depth: int, batch: int) -> Iterator[range]:
     """All slices in batches that each reach from end to end; the first one has the middle slice in it."""
     step = -(-depth // batch)
     for n in range(step):
         yield range((depth // 2 + n) % step, depth, step)
+
+
+def decode_stored(model: Network, features: Features, state: State, maps: Tensor | None) -> Decoded:
+    """Decode slices; probabilities in place of logits, rounded to STORE, also in the state."""
+    decoded = model.decode(features, state, maps)
+    carried = model.config.propagation != "none"
+    stored = (decoded.state.masks if carried else decoded.logits.softmax(1)).to(STORE)
+    return decoded._replace(logits=stored, state=_carried(model, decoded.state, stored))
+
+
+def _carried(model: Network, state: State, masks: Tensor) -> State:
+    """State whose maps are the stored ones; none are carried without propagation."""
+    carried = masks.float() if model.config.propagation != "none" else torch.zeros_like(masks).float()
+    return state._replace(masks=carried)
 
 
 def _tensors(kept: Iterable[Passed]) -> Iterator[Tensor]:
@@ -394,11 +397,13 @@ def _stored(tensors: Iterable[Tensor]) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def _rows(state: State, n: int) -> State:
+def rows_of(state: State, n: int) -> State:
+    """State of one of several sequences."""
     return State(*(part[n : n + 1] for part in state))
 
 
-def _join(rows: Sequence[State]) -> State:
+def join(rows: Sequence[State]) -> State:
+    """State of several sequences."""
     return State(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
 
 

@@ -22,7 +22,7 @@ from s2vnet.infer.segmenter import Segmenter, volumes_ml
 from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.archive import is_zip
 from s2vnet.volume.dicom_seg import read_segmentation
-from s2vnet.volume.files import ENDINGS, image_ending, read_image, read_labels, write_image
+from s2vnet.volume.files import ENDINGS, image_ending, read_labels, read_stored, write_image
 from s2vnet.volume.geometry import LabelMap
 
 
@@ -95,6 +95,7 @@ def predict(
     classes: Sequence[int] | None = None,
     fill_nonfinite: float | None = None,
     overwrite: bool = True,
+    max_memory: int | None = None,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
     note: Callable[[str, str], None] = lambda name, text: None,
 ) -> Iterator[tuple[Job, S2VNetError | None]]:
@@ -107,6 +108,7 @@ def predict(
         classes: label values to keep; others become background.
         fill_nonfinite: value for NaN and infinite voxels, which are refused otherwise.
         overwrite: False leaves existing label maps and skips their images; their volumes are still listed.
+        max_memory: bytes that the process may hold; an image that needs more is refused before it is read.
         progress: told of (case, units done, units in all).
         note: told of (case, in what it lies outside of what the model was trained on).
     """
@@ -116,7 +118,7 @@ def predict(
         skipped = not overwrite and job.output.exists()
         try:
             if not skipped:
-                labels = _one(segmenter, job, extras, classes, fill_nonfinite, progress, note)
+                labels = _one(segmenter, job, extras, classes, fill_nonfinite, max_memory, progress, note)
             elif extras.volumes:
                 labels = _written(job)
             if extras.volumes and table is not None:
@@ -135,15 +137,17 @@ def _one(
     extras: Extras,
     classes: Sequence[int] | None,
     fill: float | None,
+    max_memory: int | None,
     progress: Callable[[str, int, int], None],
     note: Callable[[str, str], None],
 ) -> LabelMap:
     many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
-    volume = read_image(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
-    case = segmenter.prepare(volume)
-    for text in segmenter.unlike(volume, case):
+    room = None if max_memory is None else segmenter.room(job.case.images, max_memory)
+    image = read_stored(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
+    case = segmenter.prepare_slices(image)
+    for text in segmenter.unlike(image, case):
         note(job.case.name, text)
-    found = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total))
+    found = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total), room)
     labels = found.labels(classes)
     folder = job.output.parent
     stem = stem_of(job.output)
@@ -159,7 +163,7 @@ def _one(
         from s2vnet.infer.pictures import write_overlay
 
         names = segmenter.class_names
-        write_overlay(folder / f"{stem}.png", volume, {"automatic": labels}, names, segmenter.plan.axis)
+        write_overlay(folder / f"{stem}.png", image.volume, {"automatic": labels}, names, segmenter.plan.axis)
     write_result(job.output, labels, segmenter.class_names, job.case.images[0])
     return labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,20 +15,26 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from s2vnet.data.plan import Plan
-from s2vnet.data.preprocess import Case, Restore, mirrored, preprocess, with_neighbours
-from s2vnet.infer.engine import Preview, Progress, Seen, VolumeEngine, Watch, combine, first_places
+from s2vnet.data.preprocess import Case, Prepared, Restore, Scores, outline, with_neighbours
+from s2vnet.infer.automatic import automatic, working_nbytes
+from s2vnet.infer.engine import Preview, Progress, Seen, VolumeEngine, Watch, first_places
 from s2vnet.infer.runtime import network
-from s2vnet.infer.strays import tidied
+from s2vnet.infer.spill import Room, held_memory, size_text
 from s2vnet.model.checkpoint import Trained, choose_device, load_model
 from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import Decoded, Network, S2VNet
-from s2vnet.types import CheckpointError
+from s2vnet.types import CheckpointError, InputError
+from s2vnet.volume.files import read_geometry, reading_nbytes
 from s2vnet.volume.geometry import LabelMap, Volume
+from s2vnet.volume.stored import Stored
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 """Models that come with the package, found by name."""
-SLICES_AT_ONCE = 16
+SLICES_AT_ONCE = 4
 """Slices brought to the file's grid at a time, so that no volume of all classes is ever held."""
+
+_WHOLE = 40
+"""Bytes per pixel that scaling a volume by its own percentiles takes."""
 
 
 def find_model(name: str | Path) -> Path:
@@ -48,16 +55,24 @@ class Segmentation:
     """What a network says about one volume."""
 
     restore: Restore
-    scores: Tensor = field(repr=False)
-    """(D, K, h, w) class probabilities of the network's slices on the mask grid, float16."""
+    kept: Scores = field(repr=False)
     class_names: Mapping[int, str]
+
+    @property
+    def scores(self) -> Tensor:
+        """(D, K, h, w) class probabilities of the network's slices on the mask grid, float16; all in memory."""
+        return self.kept[:]
 
     def labels(self, classes: Sequence[int] | None = None) -> LabelMap:
         """Most probable class of every voxel; classes outside the subset become background."""
-        stack = self.label_slices(0, self.restore.size[0])
-        if classes is not None:
-            stack[~np.isin(stack, list(classes))] = 0
-        return self.restore.labels(stack)
+        found = np.zeros(self.restore.geometry.shape, np.uint8)
+        for n in range(0, self.restore.size[0], SLICES_AT_ONCE):
+            slices = self.label_slices(n, min(n + SLICES_AT_ONCE, self.restore.size[0]))
+            if classes is not None:
+                slices[~np.isin(slices, list(classes))] = 0
+            block, values = self.restore.block(slices, n)
+            found[block] = values
+        return LabelMap(found, self.restore.geometry)
 
     def label_slices(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
         """Most probable class (stop - start, H, W) on the source pixels of some slices of the crop."""
@@ -82,7 +97,7 @@ class Segmentation:
     def source(self, start: int, stop: int) -> Iterator[Tensor]:
         """Probabilities (n, K, H, W) on source pixels, a few slices at a time: all of a CT's would fill the memory."""
         for n in range(start, stop, SLICES_AT_ONCE):
-            yield self.restore.to_source(self.restore.between(self.scores, n, min(n + SLICES_AT_ONCE, stop)))
+            yield self.restore.to_source(self.restore.between(self.kept, n, min(n + SLICES_AT_ONCE, stop)))
 
 
 def _recognised(decoded: Decoded) -> float:
@@ -146,7 +161,7 @@ class Segmenter:
             for t, folder in zip(trained, folders or [None] * len(trained), strict=True)
         )
         self.sha256 = trained[0].sha256
-        self._seen: WeakKeyDictionary[Case, Seen] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[Case | Prepared, Seen] = WeakKeyDictionary()
         """What the first network has made of a case's first slices, to find out which way round it lies."""
 
     @classmethod
@@ -167,16 +182,24 @@ class Segmenter:
         """Class name by label value, background included."""
         return {value: name for name, value in self.plan.labels.items()}
 
-    def prepare(self, volume: Volume, name: str = "") -> Case:
+    def prepare(self, image: Volume | Stored, name: str = "") -> Case:
         """The volume as the network sees it. Raises InputError for another number of channels."""
-        case = preprocess(volume, self.plan, name=name)
-        if self.plan.mirrored:
-            seen = {each: self._see(each) for each in (mirrored(case, "RAS".index(self.plan.mirrored)), case)}
-            case = max(seen, key=lambda each: _recognised(seen[each].decoded))
-            self._seen[case] = seen[case]
+        prepared = self.prepare_slices(image, name)
+        case = prepared.case(name)
+        if prepared in self._seen:
+            self._seen[case] = self._seen.pop(prepared)
         return case
 
-    def unlike(self, volume: Volume, case: Case) -> list[str]:
+    def prepare_slices(self, image: Volume | Stored, name: str = "") -> Prepared:
+        """Like :meth:`prepare`, but slices are made when they are needed."""
+        prepared = Prepared(image, self.plan, name)
+        if self.plan.mirrored:
+            seen = {each: self._see(each) for each in (prepared.mirrored("RAS".index(self.plan.mirrored)), prepared)}
+            prepared = max(seen, key=lambda each: _recognised(seen[each].decoded))
+            self._seen[prepared] = seen[prepared]
+        return prepared
+
+    def unlike(self, volume: Volume | Stored, case: Case | Prepared) -> list[str]:
         """In what a volume and its case lie outside of what the network was trained on, a line each."""
         found = list(self.plan.differences(volume))
         if self.plan.mirrored and case.restore.orientation == volume.geometry.canonical()[1]:
@@ -185,9 +208,9 @@ class Segmenter:
         return found
 
     @torch.inference_mode()
-    def _see(self, case: Case) -> Seen:
-        places = first_places(case.image.shape[1])
-        shown = with_neighbours(case.image, places, self.plan.context_slices)
+    def _see(self, prepared: Prepared) -> Seen:
+        places = first_places(prepared.restore.depth)
+        shown = with_neighbours(prepared, places, self.plan.context_slices)
         return Seen.by(self.models[0], places, torch.from_numpy(shown).to(self.device))
 
     def engine(
@@ -206,21 +229,49 @@ class Segmenter:
             model, slices.to(self.device), progress=progress, watch=watch, preview=preview, first=first
         )
 
-    def segment(self, volume: Volume, progress: Progress | None = None) -> Segmentation:
+    def segment(self, image: Volume | Stored, progress: Progress | None = None) -> Segmentation:
         """Segment a volume (C, I, J, K) automatically.
 
         Raises:
-            InputError: the volume has another number of channels than the plan.
+            InputError: the volume has another number of channels than the plan, or as :meth:`segment_case`.
         """
-        return self.segment_case(self.prepare(volume), progress)
+        return self.segment_case(self.prepare_slices(image), progress)
 
-    def segment_case(self, case: Case, progress: Progress | None = None) -> Segmentation:
-        """Segment a prepared case."""
-        total: Tensor | None = None
-        for model in self.models:
-            engine = self.engine(case, model, progress)
-            scores = combine(engine.automatic, 0, engine.depth)
-            total = scores if total is None else total + scores
-        assert total is not None
-        scores = (total / len(self.models)).half()
-        return Segmentation(case.restore, tidied(scores, self.plan.smallest_part), self.class_names)
+    def segment_case(
+        self, case: Case | Prepared, progress: Progress | None = None, room: Room | None = None
+    ) -> Segmentation:
+        """Segment a prepared case, to the bit as sessions do; what exceeds the room for it waits on disk.
+
+        Raises:
+            InputError: too little space there.
+        """
+        kept = automatic(
+            self.models,
+            case.image if isinstance(case, Case) else case,
+            case.restore.depth,
+            context=self.plan.context_slices,
+            share=self.plan.smallest_part,
+            device=self.device,
+            room=Room.of(self.device) if room is None else room,
+            progress=progress,
+            first=self._seen.pop(case, None),
+        )
+        return Segmentation(case.restore, kept, self.class_names)
+
+    def room(self, images: Sequence[Path], most: int) -> Room:
+        """Room for what is kept, where a process may hold so many bytes at most while it segments an image.
+
+        Raises:
+            InputError: it needs more, or the files are as :func:`s2vnet.volume.files.read_geometry` refuses them.
+        """
+        geometry = read_geometry(images[0])
+        reading = sum(map(reading_nbytes, images))
+        voxels = math.prod(geometry.shape)
+        restore = outline(geometry, self.plan)
+        whole = 0 if all(scheme.kind == "ct" for scheme in self.plan.intensities) else _WHOLE * len(self.plan.channels)
+        prepared = whole * restore.depth * math.prod(restore.sampled)
+        work = working_nbytes(self.models, restore, SLICES_AT_ONCE)
+        needed = held_memory() + reading + voxels + prepared + work
+        if needed > most:
+            raise InputError(f"{size_text(needed)} of memory are needed, --max-memory allows {size_text(most)}")
+        return Room(most - needed)

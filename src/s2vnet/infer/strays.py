@@ -51,7 +51,9 @@ def find_strays(winner: npt.NDArray[np.uint8], share: float, named: Mapping[int,
         parts, count = ndimage.label(winner[box] == value, CONNECTED)
         if count < 2:
             continue
-        sizes = np.bincount(parts.ravel())
+        sizes = np.zeros(count + 1, np.intp)
+        for part in parts:  # one by one, since it is copied to eight bytes a cell
+            sizes += np.bincount(part.ravel(), minlength=count + 1)
         sizes[0] = 0
         kept = sizes >= share * sizes.max()
         cells = named.get(value, np.empty((0, 3), np.intp)) - [axis.start for axis in box]

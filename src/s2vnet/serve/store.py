@@ -19,13 +19,13 @@ from pathlib import Path
 
 from s2vnet.atomic import remove_unfinished
 from s2vnet.infer.segmenter import Segmenter
+from s2vnet.memory import give_back
 from s2vnet.serve.held import CACHED, RECORD, Held
 from s2vnet.serve.presence import Presence
 from s2vnet.serve.room import Room
 from s2vnet.serve.scans import Full, Scans
 from s2vnet.serve.settings import Settings
 from s2vnet.serve.turns import Turns
-from s2vnet.train.memory import give_back
 from s2vnet.types import InputError
 from s2vnet.volume.files import write_image
 from s2vnet.volume.geometry import Volume

@@ -34,12 +34,12 @@ from s2vnet.data.plan import Plan, save
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.evaluate.metrics import dice
 from s2vnet.infer.segmenter import Segmenter
+from s2vnet.memory import keep_memory
 from s2vnet.model.checkpoint import LATER_SETTINGS, Trained, choose_device, save_model
 from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.train.initial import start_encoder, start_from
 from s2vnet.train.losses import class_weights
-from s2vnet.train.memory import keep_memory
 from s2vnet.train.step import ClipStep
 from s2vnet.types import CheckpointError, InputError
 

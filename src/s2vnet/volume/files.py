@@ -21,6 +21,7 @@ from s2vnet.volume.archive import is_zip, series_folder
 from s2vnet.volume.dicom import read_series, series_geometry
 from s2vnet.volume.frames import Frames
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+from s2vnet.volume.stored import Stored
 
 ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
 """File endings that are read and written."""
@@ -63,6 +64,16 @@ def read_image(
     Raises:
         InputError: missing, damaged or foreign file, several frames, channels on different grids, NaN or infinity.
     """
+    return read_stored(paths, fill_nonfinite=fill_nonfinite, frames_as_channels=frames_as_channels).volume
+
+
+def read_stored(
+    paths: Path | str | Sequence[Path | str],
+    *,
+    fill_nonfinite: float | None = None,
+    frames_as_channels: bool = False,
+) -> Stored:
+    """As :func:`read_image`, but with the voxels as the files hold them; DICOM series are float32."""
     if fill_nonfinite is not None and not np.isfinite(fill_nonfinite):
         raise InputError(f"--fill-nan must be a finite number, not {fill_nonfinite}")
     names = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
@@ -71,8 +82,7 @@ def read_image(
     parts = [_read_channels(name, fill_nonfinite, frames_as_channels) for name in names]
     for name, part in zip(names, parts, strict=True):
         parts[0].geometry.require_same_grid(part.geometry, f"{names[0]} and {name}")
-    data = parts[0].data if len(parts) == 1 else np.concatenate([part.data for part in parts])
-    return Volume(data, parts[0].geometry)
+    return Stored(tuple(channel for part in parts for channel in part.channels), parts[0].geometry)
 
 
 def read_geometry(path: Path | str) -> Geometry:
@@ -96,6 +106,15 @@ def count_voxels(path: Path | str) -> int:
         return math.prod(read_geometry(path).shape)
     with _reading(path) as ending:
         return nifti.count_voxels(path) if ending in nifti.ENDINGS else itk.count_voxels(path, ending)
+
+
+def reading_nbytes(path: Path | str) -> int:
+    """Memory in bytes that :func:`read_stored` takes at most, while it reads or after. By headers alone, likewise."""
+    path = Path(path)
+    if path.is_dir() or is_zip(path):
+        return 2 * np.dtype(np.float32).itemsize * count_voxels(path)
+    with _reading(path) as ending:
+        return nifti.stored_nbytes(path) if ending in nifti.ENDINGS else 2 * itk.stored_nbytes(path, ending)
 
 
 def is_plain(path: Path) -> bool:
@@ -148,23 +167,20 @@ def split_frames(path: Path | str, targets: Sequence[Path]) -> None:
         _write(target, frame[None], frames.geometry)
 
 
-def _read_channels(path: Path, fill: float | None, many: bool) -> Volume:
+def _read_channels(path: Path, fill: float | None, many: bool) -> Stored:
     if path.is_dir() or is_zip(path):
         with series_folder(path) as folder:
-            volume = read_series(folder)
+            stored = Stored.of(read_series(folder))
     else:
-        frames = _read(path, np.dtype(np.float32))
+        with _reading(path) as ending:
+            frames = nifti.read_stored(path) if ending in nifti.ENDINGS else itk.read(path, ending, None)
         if not many:
             _require_one_frame(path, frames)
-        volume = Volume(frames.data, frames.geometry)
-    finite = np.isfinite(volume.data)
-    bad = finite.size - int(np.count_nonzero(finite))
-    if bad == 0:
-        return volume
-    if fill is None:
-        hint = "repair the image or fill them with --fill-nan VALUE"
-        raise InputError(f"{path}: {bad} of {finite.size} voxels are NaN or infinite; {hint}")
-    return Volume(np.where(finite, volume.data, np.float32(fill)), volume.geometry)
+        stored = Stored.of(frames)
+    try:
+        return stored.require_finite(fill)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _require_one_frame(path: Path, frames: Frames) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from s2vnet.types import InputError
@@ -14,12 +16,24 @@ _DEFLATE_LIMIT = 1032
 """Deflate cannot shrink data further (https://zlib.net/zlib_tech.html), so a header that claims more lies."""
 
 
+Scale = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+"""From values as stored to those that are meant."""
+
+
+def as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Values without slope and intercept; what float32 cannot hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
+
+
 class Frames(NamedTuple):
     """One or more 3D arrays on one grid."""
 
     data: npt.NDArray[Any]
     """(F, I, J, K) as stored, or float32 where the caller asked for it."""
     geometry: Geometry
+    scale: Scale = as_float32
+    """From `data`, or a part of it, to the image."""
 
 
 def require_plausible(path: Path, voxels: int, bytes_per_voxel: int = 1) -> None:

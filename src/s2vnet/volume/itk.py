@@ -107,6 +107,16 @@ def count_voxels(path: Path, ending: str) -> int:
         return int(math.prod(reader.GetSize()) * reader.GetNumberOfComponents())
 
 
+def stored_nbytes(path: Path, ending: str) -> int:
+    """Memory in bytes of all voxels as stored, by the header alone. Raises InputError as :func:`read`."""
+    import SimpleITK as sitk
+
+    with _header(path, ending) as reader:
+        one = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
+        size = one.GetSizeOfPixelComponent() * reader.GetNumberOfComponents()
+        return int(math.prod(reader.GetSize()) * size)
+
+
 @contextmanager
 def _header(path: Path, ending: str) -> Iterator[Any]:
     """A reader that has read the header; what ITK says of the file in one line."""

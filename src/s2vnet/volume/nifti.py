@@ -6,7 +6,7 @@ import gzip
 import logging
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.types import InputError
-from s2vnet.volume.frames import Frames, require_plausible
+from s2vnet.volume.frames import Frames, Scale, as_float32, require_plausible
 from s2vnet.volume.geometry import Geometry
 
 ENDINGS = (".nii.gz", ".nii")
@@ -24,6 +24,7 @@ _FORM_TOLERANCE = 0.5
 """Voxels by which qform and sform may differ and still mean one world: a float32 quaternion near a half turn, as LPS
 images have, is good to 1e-4 only, while forms that speak of two worlds differ by much more."""
 
+_READ_AT_ONCE = 1 << 24
 _SMALL = (np.uint8, np.int16)
 _NIFTI1_MAX_SIDE = np.iinfo(np.int16).max
 
@@ -34,12 +35,60 @@ def read(path: Path, dtype: np.dtype[Any] | None) -> Frames:
     Raises:
         InputError: not NIfTI, truncated (gzip's checksum too), colour or complex, sizes not in mm, no usable grid.
     """
+    return _read(path, lambda proxy: (np.asarray(proxy, dtype), as_float32))
+
+
+def read_stored(path: Path) -> Frames:
+    """Voxels as the file holds them; their scale applies slope and intercept, and is to the bit what :func:`read` does.
+
+    Raises:
+        InputError: as :func:`read`.
+    """
+    return _read(path, lambda proxy: (proxy.get_unscaled(), _scale(proxy.slope, proxy.inter)))
+
+
+def stored_nbytes(path: Path) -> int:
+    """Memory in bytes that :func:`read_stored` takes, by the header alone. Raises InputError as :func:`read`."""
     with _opened(path) as stream:
-        frames = _frames(path, stream, dtype)
+        image = _image(stream)[0]
+        return int(math.prod(image.shape) * image.header.get_data_dtype().itemsize)
+
+
+def _read(path: Path, take: Callable[[Any], tuple[npt.NDArray[Any], Scale]]) -> Frames:
+    with _opened(path) as stream:
+        frames = _frames(path, stream, take)
         # nibabel stops at the last voxel; the checksum comes after it
         while isinstance(stream, gzip.GzipFile) and stream.read(1 << 20):
             pass
         return frames
+
+
+def _scale(slope: float, inter: float) -> Scale:
+    """nibabel's own scaling of voxels that are asked for as float32 (``ArrayProxy.__array__``), for parts of them."""
+    from nibabel.volumeutils import apply_read_scaling
+
+    factors = [np.asanyarray(factor) for factor in (slope, inter)]
+    narrow = [f.astype(np.float32) if np.can_cast(f, np.float32) else f for f in factors]
+
+    def scale(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        with np.errstate(over="ignore"):
+            scaled = apply_read_scaling(values, *narrow)
+            wide: npt.NDArray[Any] = scaled.astype(np.promote_types(scaled.dtype, np.float32), copy=False)
+            return as_float32(wide)
+
+    return scale
+
+
+class _Unzipped(gzip.GzipFile):
+    """A gzip file that fills a large buffer bit by bit; Python's own reads all of it into a second one first."""
+
+    def readinto(self, buffer: Any) -> int:
+        with memoryview(buffer).cast("B") as view:
+            done = 0
+            while done < len(view) and (part := self.read(min(_READ_AT_ONCE, len(view) - done))):
+                view[done : done + len(part)] = part
+                done += len(part)
+        return done
 
 
 def read_geometry(path: Path) -> Geometry:
@@ -87,7 +136,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     logger.addFilter(_mute)
     try:
         with path.open("rb") as file:
-            yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if zipped else file
+            yield cast(IO[bytes], _Unzipped(fileobj=file)) if zipped else file
     except InputError:
         raise
     except (*damaged, *refused) as error:
@@ -119,12 +168,12 @@ def _image(stream: IO[bytes]) -> tuple[Any, Geometry]:
     return image, Geometry((i, j, k), image.affine, _codes(image))
 
 
-def _frames(path: Path, stream: IO[bytes], dtype: np.dtype[Any] | None) -> Frames:
+def _frames(path: Path, stream: IO[bytes], take: Callable[[Any], tuple[npt.NDArray[Any], Scale]]) -> Frames:
     image, geometry = _image(stream)
     (i, j, k), frames = geometry.shape, math.prod(image.shape[3:])
     require_plausible(path, i * j * k * frames, image.header.get_data_dtype().itemsize)
-    data = np.asarray(image.dataobj, dtype).reshape((i, j, k, frames), order="F")
-    return Frames(np.moveaxis(data, -1, 0), geometry)
+    data, scale = take(image.dataobj)
+    return Frames(np.moveaxis(data.reshape((i, j, k, frames), order="F"), -1, 0), geometry, scale)
 
 
 def _codes(image: Any) -> tuple[int, int]:

@@ -11,7 +11,7 @@ CODE = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == "kept":
-    from s2vnet.train.memory import keep_memory
+    from s2vnet.memory import keep_memory
     keep_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(50):
@@ -31,7 +31,7 @@ def test_memory_that_was_freed_is_used_again_without_asking_the_kernel() -> None
 
 HELD = """
 from pathlib import Path
-from s2vnet.train.memory import give_back
+from s2vnet.memory import give_back
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])

@@ -1,0 +1,107 @@
+"""What memory segmenting a CT takes, by its number of slices: 512 x 512 pixels of 0.7 mm, slices 1 mm apart.
+
+python benchmarks/memory.py -n 150 400 800 2000 -o docs/results/memory.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from machine import processor
+from s2vnet.atomic import replacing
+
+SIDE = 512
+SPACING = (0.7, 0.7, 1.0)
+BODY = (0.42, 0.34)
+"""Half axes of the body's ellipse, as shares of the side."""
+HELD = SIDE * SIDE * (2 + 1)
+"""Bytes of a slice of the input (int16) and of the label map."""
+_RUN = """
+import json, resource, sys, time
+from pathlib import Path
+from s2vnet.infer.predict import plan_jobs, predict
+from s2vnet.infer.segmenter import Segmenter
+model, image, output, most = sys.argv[1:]
+segmenter = Segmenter.from_pretrained(model, device="cpu")
+limit = int(most)
+if limit == 1:
+    limit = (1 << 60) - segmenter.room([Path(image)], 1 << 60).left + (16 << 20)
+start = time.perf_counter()
+for job, error in predict(segmenter, plan_jobs(Path(image), Path(output), 1), max_memory=limit or None):
+    if error is not None:
+        sys.exit(str(error))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+found = {"seconds": round(time.perf_counter() - start, 1), "peak_bytes": peak, "max_memory_bytes": limit}
+print(json.dumps(found))
+"""
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-m", "--model", default="abdomen-ct")
+    parser.add_argument("-n", "--slices", type=int, nargs="+", default=[150, 400, 800, 2000])
+    parser.add_argument("--max-memory", type=int, default=0, help="bytes; 1 is the least that will do, 0 no limit")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    runs: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        for count in sorted(arguments.slices):
+            image, labels = Path(name, "scan.nii"), Path(name, "labels.nii.gz")
+            draw(image, count)
+            command = [sys.executable, "-c", _RUN, arguments.model, image, labels, arguments.max_memory]
+            found = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+            runs.append({"slices": count, **json.loads(found.stdout)})
+            if len(runs) > 1:
+                before, now = runs[-2:]
+                grown = (now["peak_bytes"] - before["peak_bytes"]) / (now["slices"] - before["slices"])
+                now["growth_beyond_input_and_labels_mb_per_slice"] = round((grown - HELD) / 1e6, 3)
+            sys.stdout.write(f"{runs[-1]}\n")
+    content = {
+        "command": f"python benchmarks/memory.py -n {' '.join(map(str, arguments.slices))} "
+        f"--max-memory {arguments.max_memory}",
+        "model": arguments.model,
+        "date": datetime.date.today().isoformat(),
+        "processor": processor(),
+        "side": SIDE,
+        "runs": runs,
+    }
+    with replacing(arguments.output) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def draw(path: Path, count: int) -> None:
+    """A body of soft tissue with organs as noise has them, in air, int16; written slice by slice."""
+    rng = np.random.default_rng(0)
+    rows, columns = (np.mgrid[:SIDE, :SIDE] + 0.5) / SIDE - 0.5
+    body = (rows / BODY[0]) ** 2 + (columns / BODY[1]) ** 2 < 1
+    header = nib.Nifti1Header()
+    header.set_data_shape((SIDE, SIDE, count))
+    header.set_data_dtype(np.int16)
+    header.set_zooms(SPACING)
+    header.set_xyzt_units("mm")
+    header.set_sform(np.diag([*SPACING, 1.0]), 1)
+    header["vox_offset"] = 352
+    with path.open("wb") as stream:
+        header.write_to(stream)
+        stream.write(bytes(4))
+        organs = ndimage.gaussian_filter(rng.normal(0, 1, (SIDE, SIDE)), 20) * 2000
+        for _ in range(count):
+            organs = 0.98 * organs + ndimage.gaussian_filter(rng.normal(0, 1, (SIDE, SIDE)), 20) * 400
+            values = np.where(body, 40 + organs + rng.normal(0, 12, (SIDE, SIDE)), -1000)
+            stream.write(np.clip(values, -1024, 3000).astype("<i2").tobytes(order="F"))
+
+
+if __name__ == "__main__":
+    main()

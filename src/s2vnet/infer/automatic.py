@@ -1,0 +1,153 @@
+"""Automatic sweeps of a volume of any length in bounded memory, to the bit what :mod:`.engine` makes of it.
+
+Slices are prepared and encoded some at a time, in the engine's batches; what must wait for its turn goes to a
+:class:`.spill.Spill`. Both sweeps go through the decoder together, rising first and falling second, as in the engine.
+A slice's result is complete when the second of them has passed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from s2vnet.data.preprocess import Prepared, Restore, with_neighbours
+from s2vnet.infer.engine import BATCH, Progress, Seen, decode_stored, interlaced, join, rows_of
+from s2vnet.infer.spill import Room, Spill
+from s2vnet.infer.strays import find_strays, without_strays
+from s2vnet.model.clustering import strongest
+from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.s2vnet import Network
+
+_PER_PIXEL = 1200
+"""Bytes that encoding takes at most for a pixel of a batch, at a stem's stride of 1."""
+_AROUND = 100 << 20
+"""Bytes for what the libraries hold besides."""
+
+Image = npt.NDArray[np.float32] | Prepared
+"""Slices (C, D, H, W)."""
+
+
+class Kept:
+    """Class probabilities of a volume that are not all in memory, without their strays."""
+
+    def __init__(self, spill: Spill, winner: npt.NDArray[np.uint8], share: float) -> None:
+        """Args: probabilities by slice, the most probable class (D, h, w), and the share of :func:`find_strays`."""
+        self._spill, self._winner = spill, winner
+        self._strays = find_strays(winner, share, {}) if share else None
+
+    def __len__(self) -> int:
+        return len(self._winner)
+
+    def __getitem__(self, index: slice, /) -> Tensor:
+        scores = torch.cat([self._spill[d][0] for d in range(len(self))[index]])
+        if self._strays is None:
+            return scores
+        return without_strays(scores, self._winner[index], self._strays[index])
+
+
+@torch.inference_mode()
+def automatic(
+    models: Sequence[Network],
+    image: Image,
+    depth: int,
+    *,
+    context: int,
+    share: float,
+    device: torch.device,
+    room: Room,
+    progress: Progress | None = None,
+    first: Seen | None = None,
+) -> Kept:
+    """Segment a volume by the mean of some networks.
+
+    Args:
+        models: in eval mode.
+        image: (C, D, H, W), H and W multiples of the networks' stride.
+        depth: D.
+        context: neighbours on either side of a slice that come with it.
+        share: detached parts of less than this share of their class's largest part are left out.
+        device: where the networks are.
+        room: for what is kept in memory.
+        progress: told of encoded and decoded slices.
+        first: what the first network has made of the first places, if it has seen them.
+
+    Raises:
+        InputError: there is too little space on disk for what memory has no room for.
+    """
+    totals = Spill(room, depth)
+    scores = Spill(room, depth)
+    winner: npt.NDArray[np.uint8] | None = None
+    for number, model in enumerate(models):
+        features = Spill(room, depth)
+        told = progress or (lambda done, total: None)
+        done = 0
+        for places in interlaced(depth, BATCH):
+            part = first.features if first is not None and first.places == places else None
+            if part is None:
+                part = model.encode(torch.from_numpy(with_neighbours(image, places, context)).to(device))
+            for d, one in zip(places, _each(part, len(places)), strict=True):
+                features[d] = one.tensors
+            done += len(places)
+            told(done, 2 * depth)
+        first = None
+        for d, mean in _swept(model, features, depth, Spill(room, depth), told):
+            total = mean if number == 0 else totals[d][0] + mean
+            if number < len(models) - 1:
+                totals[d] = [total]
+                continue
+            final = (total / len(models)).half()
+            scores[d] = [final]
+            if winner is None:
+                winner = np.empty((depth, *final.shape[-2:]), np.uint8)
+            winner[d] = strongest(final)[0].to(torch.uint8).cpu().numpy()
+        features.close()
+    totals.close()
+    assert winner is not None
+    return Kept(scores, winner, share)
+
+
+def _each(features: Features, count: int) -> Iterator[Features]:
+    """Features of each slice of a batch, laid out as the engine caches them."""
+    whole = Features.collect([(range(count), features)], count)
+    return (whole.at(slice(n, n + 1)) for n in range(count))
+
+
+def _swept(
+    model: Network, features: Spill, depth: int, waiting: Spill, told: Callable[[int, int], None]
+) -> Iterator[tuple[int, Tensor]]:
+    """Slices and their class probabilities (1, K, h, w), the mean of both sweeps, as both have passed them."""
+    state = None
+    for step in range(depth):
+        pair = (step, depth - 1 - step)
+        parts = [features[d] for d in pair]
+        both = Features.of([torch.cat(tensors) for tensors in zip(*parts, strict=True)])
+        if state is None:
+            state = model.initial_state(both, torch.tensor([1.0, -1.0], device=both.mask.device))
+        decoded = decode_stored(model, both, join([rows_of(state, 0), rows_of(state, 1)]), None)
+        state = decoded.state
+        for n, d in enumerate(pair):
+            masks = decoded.logits[n : n + 1]
+            if d in waiting:
+                yield d, (waiting[d][0].float() + masks.float()) / 2
+            else:
+                waiting[d] = [masks]
+        told(depth + step + 1, 2 * depth)
+    waiting.close()
+
+
+def working_nbytes(models: Sequence[Network], restore: Restore, at_once: int) -> int:
+    """About the most memory that segmenting takes beside input, labels and what is kept.
+
+    Args: the networks, the way back to the file, and how many of its slices are brought to its grid at a time.
+    """
+    height, width = restore.padded
+    pixels = height * width
+    encoding = max(BATCH * pixels * _PER_PIXEL // model.config.stem_stride for model in models)
+    classes = max(model.config.num_classes for model in models)
+    back = at_once * classes * 4 * 2 * restore.size[1] * restore.size[2]
+    winners = 16 * restore.depth * pixels // min(model.config.stem_stride for model in models) ** 2
+    return _AROUND + max(encoding, back) + winners
