@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s2vnet import __version__
-from s2vnet.console import counter, key_values, make_folder, note, progress, refuse, settings_of
+from s2vnet.console import counter, key_values, make_folder, note, progress, refuse, settings_of, tell_records
 from s2vnet.serve.commands import serve, view
 
 if TYPE_CHECKING:
@@ -201,9 +201,9 @@ def train(
 @app.command()
 def predict(
     model: Models,
-    input: Annotated[Path, typer.Option("-i", "--input", help="Image, DICOM folder, or folder of images.")],
+    input: Annotated[str, typer.Option("-i", "--input", help="Image, DICOM folder, folder of images, list, or URL.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Label file (of a DICOM series also .dcm, .rtstruct.dcm), or folder.")
+        str, typer.Option("-o", "--output", help="Label file (of a DICOM series also .dcm, .rtstruct.dcm), or folder.")
     ],
     classes: Annotated[str | None, typer.Option(help="Only these classes: names or values, with commas.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
@@ -211,25 +211,58 @@ def predict(
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a picture.")] = False,
     volumes: Annotated[bool, typer.Option("--volumes", help="Also write volumes.csv (ml per class).")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Batch: processes that segment, each restarted.")] = None,
+    engine: Annotated[str, typer.Option(help="Batch: local processes, or actors of a cluster (ray).")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; starts one here if none.")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores per worker; they share this machine's.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray worker; 0.5 lets two share one.")] = 0.0,
+    attempts: Annotated[int, typer.Option(min=1, help="Batch: tries of a case whose worker dies.")] = 2,
     series: Series = None,
     device: Device = "auto",
     fill_nan: Fill = None,
 ) -> None:
     """Segment images automatically.
 
+    A list (.csv, .parquet) with a column image, a URL (s3://bucket/scans), --workers or --engine make it a batch, with
+    summary.csv; begun anew, it goes on.
+
     Example: s2vnet predict -m abdomen-ct -i imagesTs -o labelsTs --overlay --volumes
     """
     from s2vnet.atomic import require_writable
+    from s2vnet.infer.manifest import at_home, is_many
     from s2vnet.infer.predict import Extras, plan_jobs
     from s2vnet.infer.predict import predict as run
     from s2vnet.volume.dicom import chosen_series
 
-    segmenter = _segmenter(model, device)
+    input, output = at_home(input), at_home(output)
+    many = workers is not None or engine != "local" or is_many(input, output)
+    segmenter = _segmenter(model, "cpu" if many else device)
     chosen = None if classes is None else [_class(segmenter, part) for part in classes.split(",")]
     failed = 0
     extras = Extras(probabilities, uncertainty, overlay, volumes)
+    if many:
+        from s2vnet.infer.batch import open_batch
+        from s2vnet.infer.workers import Work
+
+        if series is not None:
+            refuse("--series chooses from one DICOM folder; name that alone, without --workers")
+        work = Work(tuple(model), device, extras, None if chosen is None else tuple(chosen), fill_nan)
+        batch = open_batch(
+            input,
+            output,
+            work,
+            len(segmenter.plan.channels),
+            workers=workers,
+            engine=engine,
+            address=address,
+            cpus=cpus,
+            gpus=gpus,
+            attempts=attempts,
+            skip_existing=skip_existing,
+        )
+        raise typer.Exit(int(tell_records(*batch) > 0))
     with chosen_series(input, series) as source, progress() as report:
-        jobs = plan_jobs(source, output, len(segmenter.plan.channels))
+        jobs = plan_jobs(source, Path(output), len(segmenter.plan.channels))
         for folder in {job.output.parent for job in jobs}:
             require_writable(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
         finished = run(
