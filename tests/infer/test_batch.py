@@ -6,24 +6,25 @@ import csv
 import json
 import os
 import signal
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
 import torch
 
-from s2vnet.infer.batch import EARLIER, EXISTED, Record, open_batch, run_batch
+from s2vnet.infer.batch import EARLIER, EXISTED, open_batch, run_batch
 from s2vnet.infer.manifest import Item, list_items
 from s2vnet.infer.predict import Extras, plan_jobs, predict
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.infer.workers import Done, ProcessWorker, Work, WorkerDied
+from s2vnet.infer.workers import Done, ProcessWorker, RayWorker, Work, Worker, WorkerDied
 from s2vnet.types import InputError
-from s2vnet.volume.files import read_labels, write_image
+from s2vnet.volume.files import read_geometry, read_labels, write_image
 from s2vnet.volume.geometry import LabelMap, Volume
 
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
@@ -53,17 +54,11 @@ def poison(folder: Path) -> dict[str, str]:
     (folder / "case01_0000.nii.gz").write_bytes(whole[: len(whole) // 2])
     (folder / "case04_0000.nii.gz").write_text("not an image\n")
     (folder / "case07_0000.nii.gz").write_bytes(b"")
-    volume = Volume(np.full((1, 14, 16, 9), np.nan, np.float32), read_labels_grid(folder))
+    volume = Volume(np.full((1, 14, 16, 9), np.nan, np.float32), read_geometry(folder / "case00_0000.nii.gz"))
     write_image(folder / "case10_0000.nii.gz", volume)
     frames = Volume(np.zeros((2, 14, 16, 9), np.float32), volume.geometry)
     write_image(folder / "case13_0000.nii.gz", frames)
     return {"case01": "", "case04": "", "case07": "", "case10": "NaN", "case13": "frames"}
-
-
-def read_labels_grid(folder: Path) -> object:
-    from s2vnet.volume.files import read_geometry
-
-    return read_geometry(folder / "case00_0000.nii.gz")
 
 
 def rows_of(target: Path) -> list[dict[str, str]]:
@@ -87,21 +82,21 @@ def labels_in(target: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def killed_when_first(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], list[int]]:
+def killed_when_first(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """``killed_when_first(case, times)``: kills workers in the middle of a case, and lists their ids."""
 
-    def arrange(case: str, times: int) -> list[int]:
+    def arrange(case: str, times: int, kind: type[Worker] = ProcessWorker) -> list[int]:
         killed: list[int] = []
-        run = ProcessWorker.run
+        run = kind.run
 
-        def run_and_kill(self: ProcessWorker, item: Item) -> Done:
+        def run_and_kill(self: Any, item: Item) -> Done:
             if item.case == case and len(killed) < times:
                 killed.append(self.pid)
                 os.kill(self.pid, signal.SIGSTOP)  # so that it cannot be done before
                 threading.Timer(0.2, os.kill, (self.pid, signal.SIGKILL)).start()
             return run(self, item)
 
-        monkeypatch.setattr(ProcessWorker, "run", run_and_kill)
+        monkeypatch.setattr(kind, "run", run_and_kill)
         return killed
 
     return arrange
@@ -133,7 +128,7 @@ def test_two_workers_write_what_none_writes_and_report_what_is_poisoned(
 
 
 def test_a_killed_worker_loses_nothing(
-    segmenter: Segmenter, work: Work, images: Path, tmp_path: Path, killed_when_first: Callable[[str, int], list[int]]
+    segmenter: Segmenter, work: Work, images: Path, tmp_path: Path, killed_when_first: Callable[..., list[int]]
 ) -> None:
     expected = expect(segmenter, images, tmp_path / "expected")
     killed = killed_when_first("case01", 1)
@@ -150,7 +145,7 @@ def test_a_killed_worker_loses_nothing(
 
 
 def test_a_case_that_kills_its_workers_is_set_aside_and_tried_by_the_next_run(
-    work: Work, images: Path, tmp_path: Path, killed_when_first: Callable[[str, int], list[int]]
+    work: Work, images: Path, tmp_path: Path, killed_when_first: Callable[..., list[int]]
 ) -> None:
     killed = killed_when_first("case01", 3)
     target = tmp_path / "out"
@@ -328,26 +323,27 @@ def test_what_cannot_be_a_batch(work: Work, images: Path, tmp_path: Path) -> Non
 
 
 def test_actors_of_ray_do_the_same(
-    segmenter: Segmenter, work: Work, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    segmenter: Segmenter,
+    work: Work,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_when_first: Callable[..., list[int]],
 ) -> None:
     ray = pytest.importorskip("ray", reason="ray (the extra ray) is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     expected = expect(segmenter, images, tmp_path / "expected")
     (images / "damaged.nii.gz").write_text("no image")
+    killed = killed_when_first("case01", 1, RayWorker)
     try:
-        records: list[Record] = []
-        for record in open_batch(str(images), str(tmp_path / "out"), work, 1, engine="ray", workers=1)[0]:
-            records.append(record)
-            if len(records) == 1:
-                actor = next(a for a in ray.util.state.list_actors() if a.state == "ALIVE")
-                os.kill(actor.pid, signal.SIGKILL)
-                time.sleep(0.5)
+        records = list(open_batch(str(images), str(tmp_path / "out"), work, 1, engine="ray", workers=1)[0])
     finally:
         ray.shutdown()
     assert {record.case: record.state for record in records} == {f"case0{n}": "done" for n in range(4)} | {
         "damaged": "failed"
     }
-    assert max(record.worker for record in records) == 2
+    assert len(killed) == 1
+    assert {record.case: record.attempts for record in records}["case01"] == 2
     assert labels_in(tmp_path / "out") == expected
     assert json.loads((tmp_path / "out" / "batch.json").read_text())["classes"] is None
 
@@ -355,6 +351,6 @@ def test_actors_of_ray_do_the_same(
 def test_ray_that_is_missing_is_one_line(
     work: Work, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r'pip install "s2vnet\[ray\]"'):
         open_batch(str(images), str(tmp_path / "out"), work, 1, engine="ray")

@@ -187,7 +187,8 @@ class RayWorker:
 
         kind = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)
         self._ray, self._actor = ray, kind.remote(work)
-        self._get(self._actor.ready.remote())
+        self.pid: int = self._get(self._actor.ready.remote())
+        """Of its process, on its machine."""
 
     def run(self, item: Item) -> Done:
         """See :meth:`Worker.run`."""
@@ -218,7 +219,7 @@ class _Actor:
 
     def ready(self) -> tuple[str, object]:
         refused = isinstance(self._bench, S2VNetError)
-        return ("refused", str(self._bench)) if refused else ("ready", None)
+        return ("refused", str(self._bench)) if refused else ("ready", os.getpid())
 
     def run(self, item: Item) -> tuple[str, object]:
         assert isinstance(self._bench, Bench)
