@@ -216,6 +216,25 @@ def test_one_damaged_image_fails_and_the_others_are_written(
     assert (code, len(lines)) == (1, 1)
 
 
+def test_workers_tell_what_failed_and_go_on_when_it_is_mended(
+    model: Path, dataset: Path, tmp_path: Path, main: Main
+) -> None:
+    listed = tmp_path / "list.csv"
+    whole = (dataset / "imagesTr" / "box0_0000.nii.gz").read_bytes()
+    for name, content in {"bad": b"bad", "good": whole}.items():
+        (tmp_path / f"{name}_0000.nii.gz").write_bytes(content)
+    listed.write_text("image\nbad_0000.nii.gz\ngood_0000.nii.gz\n")
+    command = ("predict", "-m", model, "-i", listed, "-o", tmp_path / "out", "--workers", 1, "--device", "cpu")
+    code, (line,) = main(*command)
+    assert (code, line.startswith("error: bad: ")) == (1, True)
+    (tmp_path / "bad_0000.nii.gz").write_bytes(whole)
+    assert main(*command) == (0, [])
+    with (tmp_path / "out" / "summary.csv").open(newline="") as stream:
+        assert [(row["case"], row["state"]) for row in csv.DictReader(stream)] == [("bad", "done"), ("good", "skipped")]
+    code, (line,) = main(*command, "--series", 1)
+    assert (code, "--series" in line) == (1, True)
+
+
 def test_errors_are_one_line_and_exit_code_1(model: Path, image: Path, tmp_path: Path, main: Main) -> None:
     out = tmp_path / "out.nii.gz"
     (tmp_path / "file").write_text("")

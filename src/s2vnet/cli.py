@@ -12,11 +12,11 @@ import typer
 
 from s2vnet import __version__
 from s2vnet.console import Runtime, counter, key_values, make_folder, note, progress, refuse, settings_of
+from s2vnet.predicting import export, load_segmenter, predict
 from s2vnet.serve.commands import serve, view
 
 if TYPE_CHECKING:
     from s2vnet.data.dataset import Dataset
-    from s2vnet.infer.segmenter import Segmenter
 
 app = typer.Typer(
     help="Segment whole 3D volumes with one 2D network, automatically and interactively, every class at once.",
@@ -198,99 +198,8 @@ def train(
             _validate(output, read, held_out, device, fill_nan)
 
 
-@app.command()
-def export(
-    model: Model,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the model and its graphs.")],
-) -> None:
-    """Write a model with its ONNX graphs, for --runtime and for programs of your own.
-
-    Example: s2vnet export -m abdomen-ct -o models/abdomen-ct
-    """
-    import shutil
-
-    from s2vnet.atomic import replacing, require_writable
-    from s2vnet.infer.segmenter import find_model
-    from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, load_model
-    from s2vnet.model.graphs import export as write
-
-    source = find_model(model)
-    trained = load_model(source)
-    make_folder(output)
-    require_writable(output)
-    if output.resolve() != source.resolve():
-        if (output / DESCRIPTION).exists() and load_model(output).sha256 != trained.sha256:
-            refuse(f"{output} holds another model; choose another folder")
-        for name in (WEIGHTS, DESCRIPTION):
-            with replacing(output / name) as temporary:
-                shutil.copyfile(source / name, temporary)
-    with progress() as report:
-        write(trained, output, lambda done, total: report("exporting", done, total))
-    typer.echo(output)
-
-
-@app.command()
-def predict(
-    model: Models,
-    input: Annotated[Path, typer.Option("-i", "--input", help="Image, DICOM folder, or folder of images.")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Label file (of a DICOM series also .dcm, .rtstruct.dcm), or folder.")
-    ],
-    classes: Annotated[str | None, typer.Option(help="Only these classes: names or values, with commas.")] = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
-    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write an uncertainty map.")] = False,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also write a picture.")] = False,
-    volumes: Annotated[bool, typer.Option("--volumes", help="Also write volumes.csv (ml per class).")] = False,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
-    max_memory: Annotated[
-        str | None, typer.Option(help="Most memory to use, such as 3GB; what exceeds it waits on disk.")
-    ] = None,
-    series: Series = None,
-    device: Device = "auto",
-    runtime: Runtime = "torch",
-    fill_nan: Fill = None,
-) -> None:
-    """Segment images automatically.
-
-    Example: s2vnet predict -m abdomen-ct -i imagesTs -o labelsTs --overlay --volumes
-    """
-    from s2vnet.atomic import require_writable
-    from s2vnet.infer.predict import Extras, plan_jobs
-    from s2vnet.infer.predict import predict as run
-    from s2vnet.infer.spill import size_of
-    from s2vnet.memory import bound_memory
-    from s2vnet.volume.dicom import chosen_series
-
-    most = None if max_memory is None else size_of(max_memory)
-    if most is not None:
-        bound_memory()
-    segmenter = _segmenter(model, device, runtime)
-    chosen = None if classes is None else [_class(segmenter, part) for part in classes.split(",")]
-    failed = 0
-    extras = Extras(probabilities, uncertainty, overlay, volumes)
-    with chosen_series(input, series) as source, progress() as report:
-        jobs = plan_jobs(source, output, len(segmenter.plan.channels))
-        for folder in {job.output.parent for job in jobs}:
-            require_writable(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
-        finished = run(
-            segmenter,
-            jobs,
-            extras=extras,
-            classes=chosen,
-            fill_nonfinite=fill_nan,
-            overwrite=not skip_existing,
-            max_memory=most,
-            note=lambda name, text: note(f"{name}: unlike the training data: {text}"),
-        )
-        for number, (job, error) in enumerate(finished):
-            report("segmenting", number + 1, len(jobs))
-            if error is not None:
-                failed += 1
-                typer.echo(f"error: {job.case.name}: {error}", err=True)
-    if failed and len(jobs) > 1:
-        typer.echo(f"error: {failed} of {len(jobs)} images failed; the others are written", err=True)
-    if failed:
-        raise typer.Exit(1)
+app.command()(export)
+app.command()(predict)
 
 
 @app.command()
@@ -334,7 +243,7 @@ def interact(
         refuse(f"{log}: the log needs a file of its own")
     for path in (output, *([log] if log else [])):  # found out now, not when prompts have been given
         require_writable(path.parent)
-    segmenter = _segmenter([model], device, runtime)
+    segmenter = load_segmenter([model], device, runtime)
     with progress() as report:
         files = images if len(images) > 1 else images[0]
         volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
@@ -411,7 +320,7 @@ def evaluate(
 
         if model is None:
             refuse("--interactive needs a model: -m NAME_OR_DIR")
-        segmenter = _segmenter([model], device)
+        segmenter = load_segmenter([model], device)
         pairs = _paired(input, labels)
         with progress() as report:
             found = validate(
@@ -524,21 +433,9 @@ def _validate(folder: Path, dataset: Dataset, names: list[str], device: str, fil
 
     with progress() as report:
         done = counter(report, "validating", len(names))
-        found = validate(_segmenter([str(folder)], device), cases(), done=done)
+        found = validate(load_segmenter([str(folder)], device), cases(), done=done)
     write_report(folder / "validation.json", found)
     typer.echo(markdown(found, cases=False))
-
-
-def _segmenter(models: list[str], device: str, runtime: str = "torch") -> Segmenter:
-    from s2vnet.infer.segmenter import Segmenter
-
-    return Segmenter.from_pretrained(*models, device=device, runtime=runtime)
-
-
-def _class(segmenter: Segmenter, text: str) -> int:
-    from s2vnet.infer.dialogue import class_by_name
-
-    return class_by_name(segmenter.class_names, text.strip())
 
 
 def _paired(images: Path, labels: Path) -> list[tuple[str, tuple[Path, ...], Path]]:

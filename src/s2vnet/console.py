@@ -13,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from s2vnet.infer.batch import Record
+
 Runtime = Annotated[str, typer.Option(help="torch, or on a CPU faster: onnxruntime or openvino.")]
 _Settings = TypeVar("_Settings", bound="BaseModel")
 
@@ -91,3 +93,18 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[what], completed=done, total=total)
 
         yield report
+
+
+def tell_records(records: Iterator[Record], total: int) -> int:
+    """Show how a batch gets on, a line for each failed case, and the sum; returns how many failed."""
+    counts = {"done": 0, "skipped": 0, "failed": 0}
+    with progress() as report:
+        for record in records:
+            counts[record.state] += 1
+            report("segmenting", sum(counts.values()), total)
+            for text in record.notes if record.state == "done" else ():
+                note(f"{record.case}: unlike the training data: {text}")
+            if record.state == "failed":
+                typer.echo(f"error: {record.case}: {record.reason}", err=True)
+    typer.echo(f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed; see summary.csv")
+    return counts["failed"]

@@ -1,0 +1,284 @@
+"""Who does a batch's work: a process here, or an actor of a Ray cluster. Each loads the model once.
+
+Both take one image at a time. One that dies, by the system's hand or a library's fault, takes nothing else with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from s2vnet.data.dataset import CaseFiles, find_channels
+from s2vnet.infer.manifest import Item, at_hand
+from s2vnet.infer.predict import Extras, Job, predict
+from s2vnet.infer.segmenter import Segmenter, volumes_ml
+from s2vnet.memory import bound_memory
+from s2vnet.types import InputError, S2VNetError
+from s2vnet.volume.files import read_labels
+
+_KILLED = "killed by signal 9, as the system does where memory is short"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done to every image."""
+
+    models: tuple[str, ...]
+    device: str = "auto"
+    extras: Extras = field(default_factory=Extras)
+    classes: tuple[int, ...] | None = None
+    """Label values to keep; others become background."""
+    fill_nonfinite: float | None = None
+    threads: int = 1
+    """Of torch, in each worker."""
+    runtime: str = "torch"
+    """What computes (:mod:`s2vnet.infer.runtime`)."""
+    max_memory: int | None = None
+    """Bytes that each worker may hold."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a worker tells of an image."""
+
+    memory_mb: float | None
+    """The most that its process held meanwhile; None where the system does not tell."""
+    volumes: dict[str, float]
+    """ml by class name, if asked for."""
+    notes: tuple[str, ...]
+    """In what the image lies outside of what the model was trained on."""
+
+
+class WorkerDied(Exception):
+    """A worker is no more; its text says how it ended."""
+
+
+class Worker(Protocol):
+    """Segments one image at a time."""
+
+    def run(self, item: Item) -> Done:
+        """Segment and write.
+
+        Raises:
+            S2VNetError: it is the image's fault, or the target's.
+            WorkerDied: the worker is of no more use.
+        """
+
+    def stop(self) -> None:
+        """End it at once; :meth:`run` in another thread then raises WorkerDied."""
+
+
+class Bench:
+    """A loaded model in a process of its own, and what is done with it."""
+
+    def __init__(self, work: Work) -> None:
+        torch.set_num_threads(work.threads)
+        self._work = work
+        if work.max_memory is not None:
+            bound_memory()
+        self._segmenter = Segmenter.from_pretrained(*work.models, device=work.device, runtime=work.runtime)
+
+    def segment(self, item: Item) -> Done:
+        """Segment an item whose files are here; as :meth:`Worker.run`."""
+        _forget_peak()
+        notes: list[str] = []
+        if not item.written:
+            self._write(item, notes)
+        volumes = {}
+        if self._work.extras.volumes:
+            classes = self._work.classes
+            kept = {k: n for k, n in self._segmenter.class_names.items() if classes is None or k in classes}
+            volumes = volumes_ml(read_labels(item.output), kept)
+        return Done(_peak_mb(), volumes, tuple(notes))
+
+    def _write(self, item: Item, notes: list[str]) -> None:
+        images = find_channels(Path(item.images[0])) if len(item.images) == 1 else None
+        case = CaseFiles(item.case, images or tuple(map(Path, item.images)))
+        finished = predict(
+            self._segmenter,
+            [Job(case, Path(item.output))],
+            extras=replace(self._work.extras, volumes=False),
+            classes=self._work.classes,
+            fill_nonfinite=self._work.fill_nonfinite,
+            max_memory=self._work.max_memory,
+            note=lambda name, text: notes.append(text),
+        )
+        for _, error in finished:
+            if error is not None:
+                raise error
+
+
+class ProcessWorker:
+    """A worker in a process of its own. Files are fetched and placed by this process, which outlives it."""
+
+    def __init__(self, work: Work) -> None:
+        """Start one and wait until it has loaded the model. Raises as :meth:`Worker.run`."""
+        context = get_context("spawn")
+        self._connection, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(work, there), daemon=True)
+        self._process.start()
+        there.close()  # else its end would not be noticed
+        self._answer()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid or 0
+
+    def run(self, item: Item) -> Done:
+        """See :meth:`Worker.run`."""
+        with at_hand(item) as local:
+            try:
+                self._connection.send(local)
+            except OSError as error:
+                raise self._death() from error
+            done: Done = self._answer()
+            return done
+
+    def stop(self) -> None:
+        """See :meth:`Worker.stop`."""
+        self._process.kill()
+
+    def _answer(self) -> Any:
+        try:
+            kind, content = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._death() from error
+        if kind == "refused":
+            raise InputError(content)
+        if kind == "failed":
+            raise RuntimeError(content)
+        return content
+
+    def _death(self) -> WorkerDied:
+        self._process.join()
+        code = self._process.exitcode or 0
+        how = f"ended with code {code}" if code >= 0 else f"killed by signal {-code}"
+        return WorkerDied(f"its worker was {_KILLED}" if code == -9 else f"its worker was {how}")
+
+
+def _serve(work: Work, connection: Connection) -> None:
+    """Answer until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all; the batch ends its workers itself
+    try:
+        bench = Bench(work)
+    except S2VNetError as error:
+        connection.send(("refused", str(error)))
+        return
+    with suppress(EOFError, OSError):
+        connection.send(("ready", None))
+        while True:
+            item = connection.recv()
+            try:
+                answer: tuple[str, object] = ("done", bench.segment(item))
+            except S2VNetError as error:
+                answer = ("refused", str(error))
+            except Exception as error:
+                answer = ("failed", describe(error))
+            connection.send(answer)
+
+
+class RayWorker:
+    """A worker that is an actor of a Ray cluster. Files are fetched and placed on its own machine."""
+
+    def __init__(self, work: Work, cpus: float, gpus: float) -> None:
+        """Start one, when the cluster has these resources free, and wait until it has loaded the model."""
+        import ray
+
+        kind = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)
+        self._ray, self._actor = ray, kind.remote(work)
+        self.pid: int = self._get(self._actor.ready.remote())
+        """Of its process, on its machine."""
+
+    def run(self, item: Item) -> Done:
+        """See :meth:`Worker.run`."""
+        done: Done = self._get(self._actor.run.remote(item))
+        return done
+
+    def stop(self) -> None:
+        """See :meth:`Worker.stop`."""
+        self._ray.kill(self._actor)
+
+    def _get(self, reference: Any) -> Any:
+        try:
+            kind, content = self._ray.get(reference)
+        except (self._ray.exceptions.RayActorError, self._ray.exceptions.WorkerCrashedError) as error:
+            raise WorkerDied(f"its worker was lost ({describe(error)})") from error
+        if kind == "refused":
+            raise InputError(content)
+        return content
+
+
+class _Actor:
+    def __init__(self, work: Work) -> None:
+        self._bench: Bench | S2VNetError
+        try:
+            self._bench = Bench(work)
+        except S2VNetError as error:
+            self._bench = error
+
+    def ready(self) -> tuple[str, object]:
+        refused = isinstance(self._bench, S2VNetError)
+        return ("refused", str(self._bench)) if refused else ("ready", os.getpid())
+
+    def run(self, item: Item) -> tuple[str, object]:
+        assert isinstance(self._bench, Bench)
+        try:
+            with at_hand(item) as local:
+                done = self._bench.segment(local)
+        except S2VNetError as error:
+            return ("refused", str(error))
+        return ("done", done)
+
+
+def connect_ray(address: str | None) -> int:
+    """Join a Ray cluster, or start one here where no address is given; how many CPUs it has.
+
+    Raises:
+        InputError: Ray is not installed, or nothing answers at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError('--engine ray needs Ray, which is not installed; pip install "s2vnet[ray]"') from error
+    options: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
+    try:
+        ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR", **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"{address}: no Ray cluster answers there ({describe(error)})") from error
+    return int(ray.cluster_resources().get("CPU", 1))
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe(error: Exception) -> str:
+    """An unexpected error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
+
+
+def _forget_peak() -> None:
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # https://docs.kernel.org/filesystems/proc.html
+
+
+def _peak_mb() -> float | None:
+    """Most memory since :func:`_forget_peak`; since the process began where the system is not Linux."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
+    if os.name != "posix":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
