@@ -86,10 +86,11 @@ def automatic(
         told = progress or (lambda done, total: None)
         done = 0
         for places in interlaced(depth, BATCH):
-            part = first.features if first is not None and first.places == places else None
-            if part is None:
-                part = model.encode(torch.from_numpy(with_neighbours(image, places, context)).to(device))
-            for d, one in zip(places, _each(part, len(places)), strict=True):
+            if first is not None and first.places == places:
+                parts = _each(first.features, len(places))
+            else:
+                parts = _encoded(model, torch.from_numpy(with_neighbours(image, places, context)).to(device))
+            for d, one in zip(places, parts, strict=True):
                 features[d] = one.tensors
             done += len(places)
             told(done, 2 * depth)
@@ -108,6 +109,13 @@ def automatic(
     totals.close()
     assert winner is not None
     return Kept(scores, winner, share)
+
+
+def _encoded(model: Network, slices: Tensor) -> Iterator[Features]:
+    """Features of each slice of a batch."""
+    if model.batches:
+        return _each(model.encode(slices), len(slices))
+    return (model.encode(slices[n : n + 1]) for n in range(len(slices)))
 
 
 def _each(features: Features, count: int) -> Iterator[Features]:

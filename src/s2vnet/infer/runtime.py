@@ -83,10 +83,14 @@ class Exported:
         """Slices must be a multiple of this in height and width."""
         return self._config.stem_stride * 8
 
+    batches = False
+    """What one slice needs stays in the processor's cache."""
+
     def encode(self, slices: Tensor) -> Features:
-        """Slice by slice: what one works on stays in the processor's cache."""
+        """Slice by slice."""
         each = [self._encode([one]) for one in np.split(_array(slices), len(slices))]
-        return Features.of([torch.from_numpy(np.concatenate(parts)) for parts in zip(*each, strict=True)])
+        joined = each[0] if len(each) == 1 else [np.concatenate(parts) for parts in zip(*each, strict=True)]
+        return Features.of([torch.from_numpy(part) for part in joined])
 
     def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
         """See :func:`s2vnet.model.s2vnet.initial_state`."""

@@ -20,8 +20,8 @@ from s2vnet.infer.automatic import automatic, working_nbytes
 from s2vnet.infer.engine import Preview, Progress, Seen, VolumeEngine, Watch, first_places
 from s2vnet.infer.runtime import network
 from s2vnet.infer.spill import Room, held_memory, size_text
+from s2vnet.infer.winners import winners
 from s2vnet.model.checkpoint import Trained, choose_device, load_model
-from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import Decoded, Network, S2VNet
 from s2vnet.types import CheckpointError, InputError
 from s2vnet.volume.files import read_geometry, reading_nbytes
@@ -76,7 +76,9 @@ class Segmentation:
 
     def label_slices(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
         """Most probable class (stop - start, H, W) on the source pixels of some slices of the crop."""
-        return np.concatenate([strongest(p).to(torch.uint8).cpu().numpy() for p in self.source(start, stop)])
+        parts = range(start, stop, SLICES_AT_ONCE)
+        between = (self.restore.between(self.kept, n, min(n + SLICES_AT_ONCE, stop)) for n in parts)
+        return np.concatenate([winners(self.restore, part) for part in between])
 
     def probabilities(self) -> Volume:
         """Class probabilities (K, I, J, K) on the file's grid; background is 1 outside the crop."""

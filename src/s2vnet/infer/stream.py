@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from s2vnet.data.preprocess import Restore
 from s2vnet.infer.engine import Sweep, combine
 from s2vnet.infer.marked import cells_of, is_box, prompt_voxels
-from s2vnet.model.clustering import strongest
+from s2vnet.infer.winners import winners
 from s2vnet.types import Prompt
 from s2vnet.volume.geometry import Region
 
@@ -62,7 +61,7 @@ class Stream:
     def tell(self, d: int, scores: Tensor) -> None:
         """Tell of one slice with class probabilities (1, K, h, w)."""
         start, stop = self._restore.own(d)
-        stack = strongest(self._restore.to_source(scores)).to(torch.uint8).cpu().numpy()
+        stack = winners(self._restore, scores)
         region, block = self._restore.block(np.repeat(stack, stop - start, 0), start)
         for class_id, voxels in self._said:
             places = voxels - [axis.start for axis in region]

@@ -49,6 +49,10 @@ class Network(Protocol):
     def stride(self) -> int:
         """Slices must be a multiple of this in height and width."""
 
+    @property
+    def batches(self) -> bool:
+        """Whether slices are encoded faster together than one by one."""
+
     def encode(self, slices: Tensor) -> Features:
         """See :meth:`S2VNet.encode`."""
 
@@ -119,6 +123,9 @@ class S2VNet(nn.Module):
     def stride(self) -> int:
         """Slices must be a multiple of this in height and width."""
         return self.config.stem_stride * 8
+
+    batches = True
+    """See :class:`Network`."""
 
     def encode(self, slices: Tensor) -> Features:
         """Slices (N, C, H, W), each with its neighbours as channels, to features; slices are independent."""
