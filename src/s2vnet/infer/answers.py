@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from s2vnet.data.preprocess import Restore
 from s2vnet.infer.engine import Sweep, VolumeEngine, combine
@@ -68,8 +69,8 @@ class Answers:
         """Memory in bytes of what prompts have decoded, an answer that is shown among it, without its labels."""
         if answer is None:
             return self.engine.prompted_nbytes()
-        scores = answer.segmentation.scores
-        own = 0 if scores is self._scores else scores.nbytes
+        kept = answer.segmentation.kept
+        own = kept.nbytes if isinstance(kept, Tensor) and kept is not self._scores else 0
         return self.engine.prompted_nbytes(answer.sweeps) + own
 
     def answer(
