@@ -47,7 +47,7 @@ def write_series(
 def write_frames(
     file: Path, voxels: npt.NDArray[np.int16], places: npt.ArrayLike, slopes: Sequence[float] | None = None
 ) -> None:
-    """An enhanced MR file of frames (I, J, K) at places (K, 3), LPS mm; by `slopes`, their own, stored values are voxels."""
+    """An enhanced MR file of frames (I, J, K) at places (K, 3), LPS mm, with rescale `slopes` of their own."""
     columns, rows, depth = voxels.shape
     image = pydicom.Dataset()
     image.file_meta = pydicom.dataset.FileMetaDataset()

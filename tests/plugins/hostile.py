@@ -31,7 +31,20 @@ from s2vnet.volume.dicom_seg import read_segmentation, write_segmentation
 from s2vnet.volume.files import count_voxels, read_geometry, read_image, read_labels, write_image
 from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 
-TOKENS = (b"Infinity", b"NaN", b"1e999", b"-1", b"null", b"[]", b"{}", b"[" * 20000, b"9" * 30, b'"', b"\xff", b"\x00" * 8)
+TOKENS = (
+    b"Infinity",
+    b"NaN",
+    b"1e999",
+    b"-1",
+    b"null",
+    b"[]",
+    b"{}",
+    b"[" * 20000,
+    b"9" * 30,
+    b'"',
+    b"\xff",
+    b"\x00" * 8,
+)
 TOKENS = (*TOKENS, b"true", b"\\ud800", b"../", b"\n", b"\xff\xff\xff\x7f", b"DICM", b"LOCAL", b"list", b"sizes: ")
 """Bytes that parsers trip over, for mutations and for libFuzzer's dictionary."""
 SHAPE = (4, 3, 3)
@@ -333,7 +346,9 @@ TARGETS: dict[str, Target] = {
     "grid": Target(_as_json(GRID), _take_text(lambda text: itksnap._grid(text).geometry)),
     "drawing": Target(_drawings, _take_drawing),
     "clicks": Target(_as_json({"liver": [[1, 2, 3]], "background": [[0, 0, 0]]}), _take_text(_take_clicks)),
-    "training": Target(_as_json({"max_epochs": 3, "learning_rate": 0.1}, TrainConfig().model_dump()), _take_train_config),
+    "training": Target(
+        _as_json({"max_epochs": 3, "learning_rate": 0.1}, TrainConfig().model_dump()), _take_train_config
+    ),
     "array": Target(_arrays, lambda data, folder: packed.unpack(data, 4, 10**6)),
 }
 """By name, every reader and every document."""

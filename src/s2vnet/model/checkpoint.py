@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 
 from s2vnet.atomic import replacing
 from s2vnet.config import ModelConfig
+from s2vnet.documents import read_json
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.types import CheckpointError
 
@@ -62,7 +63,7 @@ def load_model(folder: Path) -> Trained:
     """
     path = folder / DESCRIPTION
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         weights = (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{error.filename}: {error.strerror}; {folder} is not a trained model") from error

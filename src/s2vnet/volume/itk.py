@@ -144,8 +144,9 @@ def _require_own_data(path: Path, ending: str) -> None:
         end = re.search(rb"\r?\n\r?\n", head)
         elsewhere = re.search(rb"(?im)^\s*data\s*file\s*:", head[: end.start()] if end else head) is not None
     else:
-        end = re.search(rb"(?im)^\s*elementdatafile\s*=\s*(\S*)\s*?$", head)
-        elsewhere = end is not None and end[1].lower() != b"local"
+        end = re.search(rb"(?im)^\s*elementdatafile\s*=\s*local\s*?$", head)
+        # MetaIO's own reading of lines is lenient: only a header that cannot be taken for another is let through
+        elsewhere = head.lower().count(b"elementdatafile") != (end is not None)
     if end is None and len(head) == _LONGEST_HEADER:
         raise InputError(f"a header of more than {_LONGEST_HEADER} bytes; save the image again")
     if elsewhere:
