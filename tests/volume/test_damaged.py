@@ -192,12 +192,12 @@ def test_complex_voxels_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["= other file.raw", "= LOCAL x", ": other.raw", "= LOCAL\nElementDataFile = other.raw"]
+    "line", ["= a file.raw", "= LOCAL x", ": a.raw", "= LOCAL\nElementDataFile = a.raw"]
 )
 def test_a_meta_image_names_its_own_voxels_plainly_or_is_refused(tmp_path: Path, line: str) -> None:
     content = mha_header("2 3 4").replace("= LOCAL", line)
     (tmp_path / "a.mha").write_text(content + "d" * 24)
-    (tmp_path / "other.raw").write_bytes(bytes(24))
+    (tmp_path / "a.raw").write_bytes(bytes(24))
     refused(tmp_path / "a.mha", "its voxels lie in another file")
 
 

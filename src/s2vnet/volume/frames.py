@@ -14,7 +14,7 @@ from s2vnet.volume.geometry import MAX_VOXELS, Geometry
 
 _DEFLATE_LIMIT = 1032
 """Deflate cannot shrink data further (https://zlib.net/zlib_tech.html), so a header that claims more lies."""
-EVERY_FILE = 1 << 26
+EVERY_FILE = 1 << 24
 """Bytes that a DICOM file may always claim: JPEG 2000 makes next to nothing of an even picture of any size."""
 
 
