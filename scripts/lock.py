@@ -6,7 +6,8 @@ make lock    # after `pip install --upgrade --upgrade-strategy eager -e ".[dev]"
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -18,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 PINS, LICENCES = ROOT / "constraints.txt", ROOT / "docs" / "licences.md"
 OF_TORCH = ("cuda-", "nvidia-", "triton")
 """What torch's builds for GPUs bring; torch itself says in which versions."""
-HEAD = """# Written by scripts/lock.py: exact versions of all that `pip install -e ".[dev]"` brings, for the README's two commands and
-# for CI. torch's CPU build has the same version; on other machines use any torch >= 2.4
+HEAD = """# Written by scripts/lock.py: exact versions of all that `pip install -e ".[dev]"` brings, for the README's two
+# commands and for CI. torch's CPU build has the same version; on other machines use any torch >= 2.4
 # (https://pytorch.org/get-started/locally/).
 """
 PAGE = """# Licences of what s2vnet uses
@@ -40,23 +41,27 @@ def closure(*extras: str) -> dict[str, Distribution]:
         SystemExit: something of it is not installed.
     """
     found: dict[str, Distribution] = {}
+    own = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked, done = [("s2vnet", frozenset(extras))], set[tuple[str, frozenset[str]]]()
     while asked:
         name, wanted = asked.pop()
         if (name, wanted) in done:
             continue
         done.add((name, wanted))
+        if name == "s2vnet":
+            lines = [*own["dependencies"], *(line for extra in wanted for line in own["optional-dependencies"][extra])]
+            asked += _needs(lines, frozenset())
+            continue
         try:
             found[name] = distribution(name)
         except PackageNotFoundError:
             sys.exit(f"{name} is not installed; run `pip install -e '.[dev]'` first")
-        asked += _needs(found[name], wanted)
-    del found["s2vnet"]
+        asked += _needs(found[name].requires or (), wanted)
     return dict(sorted(found.items()))
 
 
-def _needs(of: Distribution, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
-    for line in of.requires or ():
+def _needs(lines: Iterable[str], extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    for line in lines:
         need = Requirement(line)
         if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
             yield canonicalize_name(need.name), frozenset(need.extras)
