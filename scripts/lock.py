@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 PINS, LICENCES = ROOT / "constraints.txt", ROOT / "docs" / "licences.md"
 OF_TORCH = ("cuda-", "nvidia-", "triton")
 """What torch's builds for GPUs bring; torch itself says in which versions."""
-HEAD = """# Written by scripts/lock.py: exact versions of all that `pip install -e ".[dev]"` brings, for the README's two
-# commands and for CI. torch's CPU build has the same version; on other machines use any torch >= 2.4
+HEAD = """# Written by scripts/lock.py: exact versions of all that `pip install -e ".[dev]"` brings, for the
+# README's two commands and for CI. torch's CPU build has the same version; on other machines use any torch >= 2.4
 # (https://pytorch.org/get-started/locally/).
 """
 PAGE = """# Licences of what s2vnet uses

@@ -191,9 +191,7 @@ def test_complex_voxels_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "a.nrrd", "complex voxels; a grey-value volume is needed")
 
 
-@pytest.mark.parametrize(
-    "line", ["= a file.raw", "= LOCAL x", ": a.raw", "= LOCAL\nElementDataFile = a.raw"]
-)
+@pytest.mark.parametrize("line", ["= a file.raw", "= LOCAL x", ": a.raw", "= LOCAL\nElementDataFile = a.raw"])
 def test_a_meta_image_names_its_own_voxels_plainly_or_is_refused(tmp_path: Path, line: str) -> None:
     content = mha_header("2 3 4").replace("= LOCAL", line)
     (tmp_path / "a.mha").write_text(content + "d" * 24)
