@@ -228,3 +228,12 @@ def test_a_dicom_header_with_a_fault_of_pydicom_s_own_kinds(
     file.write_bytes(raw[:at] + new + raw[at + len(new) : 300])
     with pytest.raises(InputError, match="DICOM"):
         read_image(tmp_path)
+
+
+def test_frames_whose_axes_are_not_told(tmp_path: Path, write_frames: Callable[..., None]) -> None:
+    write_frames(tmp_path / "a.dcm", np.zeros((4, 3, 2), np.int16), [(0, 0, 0), (0, 0, 2)])
+    image = pydicom.dcmread(tmp_path / "a.dcm")
+    del image.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient
+    image.save_as(tmp_path / "a.dcm")
+    with pytest.raises(InputError, match="DICOM"):
+        read_image(tmp_path)

@@ -160,7 +160,11 @@ def _series(folder: Path, chosen: str | None) -> tuple[Path, ...]:
         raise InputError(f"{folder}: no such folder")
     finder = sitk.ImageSeriesReader
     with quiet():
-        found = {uid: finder.GetGDCMSeriesFileNames(str(folder), uid) for uid in finder.GetGDCMSeriesIDs(str(folder))}
+        try:
+            uids = finder.GetGDCMSeriesIDs(str(folder))
+        except RuntimeError as error:  # GDCM looks at the places of frames already, and ends at the first that is none
+            raise InputError(f"{folder}: a damaged DICOM image is in this folder; copy the files again") from error
+        found = {uid: finder.GetGDCMSeriesFileNames(str(folder), uid) for uid in uids}
         _require_whole(folder, {Path(file) for files in found.values() for file in files})
         told = {uid: (_tag(files[0], _SERIES_NUMBER), uid, _tag(files[0], _MODALITY)) for uid, files in found.items()}
     listed = sorted((t for t in told.values() if t[2] not in _NO_SCANS), key=lambda t: (_integer(t[0]), t[1]))
