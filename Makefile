@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check docs lock wheel sbom audit fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/s2vnet demo -o demo
@@ -13,7 +13,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pytest --cov --cov-report=term
 
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check && $(BIN)/python scripts/results.py --check
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check && $(BIN)/python scripts/results.py --check && $(BIN)/python scripts/lock.py --check
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -29,5 +29,24 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 docs: $(VENV)/.installed-dev
 	$(BIN)/python scripts/reference.py && $(BIN)/python scripts/results.py
 
+lock: $(VENV)/.installed-dev
+	$(BIN)/python scripts/lock.py
+
+wheel: $(VENV)/bin/python
+	$(BIN)/python scripts/wheel.py -o dist
+
+sbom: $(VENV)/.installed
+	mkdir -p dist && $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet "cyclonedx-bom>=7,<8"
+	$(VENV)-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json $(BIN)/python
+
+audit:
+	$(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet "pip-audit>=2.10,<3" "zizmor>=1.32,<2"
+	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+	$(VENV)-audit/bin/zizmor --offline .github
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[fuzz]"
+	$(BIN)/python scripts/fuzz.py all --seconds 1800
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(VENV)-audit demo dist

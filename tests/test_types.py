@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import zlib
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pydantic import TypeAdapter, ValidationError
 
-from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, S2VNetError, Scribble
+from s2vnet.types import Box, Entry, InputError, Lasso, Lock, Mask, Point, S2VNetError, Scribble, Voxel
 
 ENTRIES: TypeAdapter[Any] = TypeAdapter(list[Entry])
 LOG = [
@@ -79,6 +80,33 @@ def test_a_log_reads_back_as_it_was_written() -> None:
     assert read == LOG
     assert [type(entry) for entry in read] == [type(entry) for entry in LOG]
     assert ENTRIES.dump_json(read) == written
+
+
+VOXELS = st.tuples(*[st.integers(-(2**70), 2**70)] * 3)
+CLASSES = st.integers(0, 2**70)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(Point, class_id=CLASSES, positive=st.booleans(), voxel=VOXELS),
+            st.builds(Scribble, class_id=CLASSES, voxels=st.lists(VOXELS, min_size=1, max_size=5).map(tuple)),
+            st.builds(Lock, class_id=CLASSES, locked=st.booleans()),
+        ),
+        max_size=5,
+    )
+)
+def test_any_log_reads_back_whatever_its_numbers_are(log: list[Entry]) -> None:
+    assert list(ENTRIES.validate_json(ENTRIES.dump_json(log))) == log
+
+
+@given(VOXELS, VOXELS, st.binary(max_size=60))
+def test_a_mask_is_read_within_its_box_or_refused(start: Voxel, stop: Voxel, bits: bytes) -> None:
+    mask = Mask(class_id=1, start=start, stop=stop, bits=base64.b64encode(bits).decode())
+    with contextlib.suppress(InputError):
+        found = mask.voxels()
+        assert (found >= start).all()
+        assert (found < stop).all()
 
 
 @pytest.mark.parametrize(

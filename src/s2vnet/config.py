@@ -15,21 +15,21 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    in_channels: int = Field(ge=1)
+    in_channels: int = Field(ge=1, le=4096)
     """Image channels per slice, neighbours included: C * (2 * context_slices + 1)."""
-    num_classes: int = Field(ge=2)
+    num_classes: int = Field(ge=2, le=65536)
     """Classes with background, one centre each."""
     encoder: str = "tiny"
     """Name in :data:`s2vnet.model.encoder.ENCODERS`."""
     stem_stride: Literal[1, 2, 4] = 1
     """Stride of the finest feature map, on which masks are made."""
-    dim: int = Field(default=96, ge=8)
+    dim: int = Field(default=96, ge=8, le=4096)
     """Width d of a centre."""
-    mask_dim: int = Field(default=32, ge=8)
+    mask_dim: int = Field(default=32, ge=8, le=4096)
     """Channels of the mask features F."""
-    heads: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1, le=4096)
     """Attention heads between centres."""
-    layers_per_level: int = Field(default=1, ge=1)
+    layers_per_level: int = Field(default=1, ge=1, le=64)
     """Clustering layers on each of the three coarser maps."""
     assignment: Literal["hard", "soft"] = "hard"
     """How pixels choose their centre: argmax (kMaX-DeepLab, arXiv 2207.04044) or softmax over the centres."""

@@ -130,7 +130,7 @@ class Mask(_Prompt):
             if len(raw) != size or not stream.eof:
                 raise ValueError(f"it does not hold the {count} voxels of its box")
             crop = np.unpackbits(np.frombuffer(raw, np.uint8), count=count).reshape(shape)
-        except (ValueError, zlib.error) as error:
+        except (OverflowError, ValueError, zlib.error) as error:
             raise InputError(f"mask prompt is damaged ({error}); export the prompt log again") from error
         found: npt.NDArray[np.intp] = np.argwhere(crop) + np.array(self.start)
         return found

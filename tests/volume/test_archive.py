@@ -51,6 +51,22 @@ def test_an_archive_is_the_series_whatever_folders_it_lies_in(series: Path, tmp_
         assert same == series
 
 
+def test_members_without_a_name_and_links_are_no_files_of_ours(series: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.dcm"
+    secret.write_bytes(b"secret")
+    link = zipfile.ZipInfo("link.dcm")
+    link.external_attr = 0o120777 << 16
+    packed = _pack(series, tmp_path / "scan.zip")
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr(link, str(secret))
+        archive.writestr("nameless", b"")
+    packed.write_bytes(packed.read_bytes().replace(b"nameless", bytes(8)))
+    with series_folder(packed) as folder:
+        files = sorted(folder.iterdir())
+        assert len(files) == VOXELS.shape[2] + 1
+        assert not any(file.is_symlink() or file.read_bytes() == b"secret" for file in files)
+
+
 def test_what_cannot_be_unpacked_is_said_in_one_line(
     series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_series: WriteSeries
 ) -> None:

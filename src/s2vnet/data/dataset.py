@@ -6,7 +6,6 @@ http://medicaldecathlon.com.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from s2vnet.documents import read_json
 from s2vnet.types import InputError
 from s2vnet.volume.files import ENDINGS, read_image, read_labels
 from s2vnet.volume.geometry import LabelMap, Volume
@@ -112,7 +112,7 @@ def read_content(root: Path) -> dict[str, Any]:
     """
     path = root / "dataset.json"
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a folder in nnU-Net's raw layout") from error
     except ValueError as error:
@@ -193,7 +193,7 @@ def read_folds(dataset: Dataset) -> list[dict[str, list[str]]]:
     if not path.is_file():
         return folds(names)
     try:
-        splits = [{part: [str(name) for name in fold[part]] for part in ("train", "val")} for fold in _load(path)]
+        splits = [{part: [str(name) for name in fold[part]] for part in ("train", "val")} for fold in read_json(path)]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: must be a list of folds, each with 'train' and 'val' lists ({error})") from error
     unknown = {name for fold in splits for part in fold.values() for name in part} - set(names)
@@ -207,10 +207,6 @@ def read_folds(dataset: Dataset) -> list[dict[str, list[str]]]:
                 f"{path}: fold {number} lists {', '.join(twice[:5])} twice; train and val must not overlap"
             )
     return splits
-
-
-def _load(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -230,7 +226,7 @@ def _labels(path: Path, content: Mapping[str, Any]) -> dict[str, int]:
     try:
         swapped = all(str(key).lstrip("-").isdigit() for key in listed)
         labels = {str(v): int(k) for k, v in listed.items()} if swapped else {str(k): int(v) for k, v in listed.items()}
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{path}: every label must be one integer; regions are not supported ({error})") from error
     if len(labels) != len(listed):
         raise InputError(f"{path}: two labels have the same name")

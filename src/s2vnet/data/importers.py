@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from s2vnet.atomic import replacing
 from s2vnet.data.dataset import CaseFiles, Dataset, read_content, read_dataset, read_folds
 from s2vnet.data.releases import RELEASES, Folders, Release
+from s2vnet.documents import read_json
 from s2vnet.types import InputError
 from s2vnet.volume.files import image_ending, split_frames
 
@@ -226,7 +227,7 @@ def _folds(dataset: Dataset, partial: bool) -> tuple[list[dict[str, list[str]]],
     names, absent = {case.name for case in dataset.training}, set[str]()
     if partial:
         with suppress(ValueError, KeyError, TypeError):  # of which `read_folds` makes an error
-            named = {str(n) for fold in json.loads(path.read_text()) for part in ("train", "val") for n in fold[part]}
+            named = {str(n) for fold in read_json(path) for part in ("train", "val") for n in fold[part]}
             absent = named - names
     stand_ins = tuple(CaseFiles(name, ()) for name in sorted(absent))
     folds = read_folds(replace(dataset, training=(*dataset.training, *stand_ins)))

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from s2vnet.atomic import disk_errors, replacing
+from s2vnet.documents import read_json
 from s2vnet.infer.answers import Answer, Answers, Frozen, Pause, Prompts
 from s2vnet.infer.engine import Progress, VolumeEngine
 from s2vnet.infer.history import History, Log
@@ -420,7 +421,7 @@ def read_log(path: Path) -> dict[str, Any]:
         InputError: missing, damaged, or of another format.
     """
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         if content["format"] != LOG_FORMAT:
             raise InputError(f"{path}: prompt log of format {content['format']}, but this version reads {LOG_FORMAT}")
         content["entries"] = _entries.validate_python(content["entries"])
@@ -431,7 +432,7 @@ def read_log(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error.strerror}") from error
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (OverflowError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise InputError(f"{path}: not a prompt log, or damaged ({str(error).splitlines()[0]})") from error
     checked: dict[str, Any] = content
     return checked

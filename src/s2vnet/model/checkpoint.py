@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save
 
 from s2vnet.atomic import replacing
 from s2vnet.config import ModelConfig
+from s2vnet.documents import read_json
 from s2vnet.model.s2vnet import S2VNet
+from s2vnet.model.shipped import require_whole
 from s2vnet.types import CheckpointError
 
 FORMAT = 3
@@ -58,11 +60,13 @@ def load_model(folder: Path) -> Trained:
     """Read both files.
 
     Raises:
-        CheckpointError: missing, damaged, of another format version, or weights that the description does not name.
+        CheckpointError: missing, damaged, of another format version, weights that the description does not name, or
+            not as they came with the package.
     """
     path = folder / DESCRIPTION
+    require_whole(path, folder / WEIGHTS)
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         weights = (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{error.filename}: {error.strerror}; {folder} is not a trained model") from error
@@ -78,8 +82,14 @@ def load_model(folder: Path) -> Trained:
     if digest != content.get("sha256"):
         raise CheckpointError(f"{folder / WEIGHTS}: not the weights that {DESCRIPTION} names; download the model again")
     try:
-        model = S2VNet(ModelConfig.model_validate({**LATER_SETTINGS, **content["config"]}))
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        config = ModelConfig.model_validate({**LATER_SETTINGS, **content["config"]})
+        stored = load_file(folder / WEIGHTS)
+        with torch.device("meta"):  # a size that only the description claims is never allocated
+            sizes = {name: tensor.shape for name, tensor in S2VNet(config).state_dict().items()}
+        if other := sizes.items() ^ {name: tensor.shape for name, tensor in stored.items()}.items():
+            raise ValueError(f"weights of other sizes, such as {min(name for name, _ in other)}")
+        model = S2VNet(config)
+        model.load_state_dict(stored)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(

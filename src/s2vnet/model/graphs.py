@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from s2vnet.atomic import replacing
 from s2vnet.config import ModelConfig
+from s2vnet.documents import read_json
 from s2vnet.model.aggregation import State
 from s2vnet.model.checkpoint import DESCRIPTION, Trained
 from s2vnet.model.pixel_decoder import Features
@@ -142,7 +143,7 @@ def check_graphs(folder: Path, trained: Trained) -> Sequence[Path]:
     """
     again = "; export the model again"
     try:
-        content = json.loads((folder / MANIFEST).read_text())
+        content = read_json(folder / MANIFEST)
         if content["format"] != FORMAT:
             raise CheckpointError(f"{folder / MANIFEST}: graphs of another version of s2vnet{again}")
         if content["weights_sha256"] != trained.sha256:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s2vnet.atomic import replacing
+from s2vnet.documents import read_json
 from s2vnet.infer.session import Session
 from s2vnet.serve.held import read_scan
 from s2vnet.serve.store import Store
@@ -114,7 +115,7 @@ class Doubts:
 
 def _read(path: Path) -> dict[str, float | None]:
     try:
-        found: dict[str, float | None] = json.loads(path.read_text())
+        found: dict[str, float | None] = read_json(path)
     except (OSError, ValueError):
         return {}
     return found

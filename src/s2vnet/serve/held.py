@@ -21,6 +21,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from s2vnet.atomic import replacing
+from s2vnet.documents import read_json
 from s2vnet.infer.history import History, Log
 from s2vnet.infer.marked import is_box
 from s2vnet.infer.outputs import formats_of, require_kind, write_result
@@ -103,7 +104,7 @@ class Held:
             InputError: its record or its scan is not there any more, or it is of another model.
         """
         try:
-            record = json.loads((folder / RECORD).read_text())
+            record = read_json(folder / RECORD)
             if record["format"] != RECORD_FORMAT:
                 raise ValueError(f"format {record['format']}")
             entries = _entries.validate_python(record["entries"])
@@ -115,7 +116,7 @@ class Held:
                 int(record["revision"]),
                 record.get("image"),
             )
-        except (OSError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
+        except (OSError, OverflowError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
             raise InputError("no such session; open the scan again") from error
         held = cls(folder.name, scan, find(scan.id), folder, segmenter, turns, room, max_voxels)
         if sha256 != held._segmenter.sha256:

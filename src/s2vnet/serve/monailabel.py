@@ -28,6 +28,7 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet import __version__
+from s2vnet.documents import parse_json
 from s2vnet.infer.outputs import write_result
 from s2vnet.serve.api import AStore, file_of
 from s2vnet.serve.doubts import Doubts
@@ -474,7 +475,7 @@ def _points(params: Mapping[str, Any], names: Mapping[int, str]) -> tuple[Point,
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text or "{}")
+        found = parse_json(text or "{}")
     except ValueError:
         found = None
     if not isinstance(found, dict):

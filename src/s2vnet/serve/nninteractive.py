@@ -22,6 +22,7 @@ import numpy.typing as npt
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, Field
 
+from s2vnet.documents import parse_json
 from s2vnet.serve.api import AStore
 from s2vnet.serve.drawn import entry_of, voxels_of
 from s2vnet.serve.held import Held
@@ -410,7 +411,7 @@ def _mask(store: Store, lease: Lease, body: bytes, meta: dict[str, Any], scribbl
 
 def _meta(request: Request) -> dict[str, Any]:
     try:
-        found = json.loads(request.headers.get("x-meta", "{}"))
+        found = parse_json(request.headers.get("x-meta", "{}"))
         if isinstance(found, dict):
             return found
     except ValueError:

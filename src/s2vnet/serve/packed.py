@@ -53,7 +53,10 @@ def unpack(message: bytes, dimensions: int, most: int) -> npt.NDArray[np.generic
         if magic != MAGIC or version != VERSION or codec not in _CODECS:
             raise ValueError("of another format")
         at = _HEAD.size + length
-        dtype = np.dtype(message[_HEAD.size : at].decode("ascii"))
+        name = message[_HEAD.size : at].decode("ascii")
+        if name not in np.sctypeDict:  # dtype() takes whole sentences
+            raise ValueError("voxels of no type")
+        dtype = np.dtype(name)
         shape = struct.unpack_from(f"<{ndim}q", message, at)
         at += 8 * ndim
         if ndim != dimensions or dtype.kind not in _KINDS or min(shape) < 1:

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from s2vnet.atomic import remove_unfinished, replacing
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.plan import save
+from s2vnet.documents import read_json
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve.presence import MARK, is_taken, take
 from s2vnet.types import InputError, S2VNetError
@@ -338,7 +339,7 @@ class Trainer:
         return folders[-1] if folders else None
 
     def _read(self, folder: Path) -> Task:
-        task = Task(**json.loads((folder / RECORD).read_text()))
+        task = Task(**read_json(folder / RECORD))
         task.cases = [(name, at) for name, at in task.cases]
         if task.status in (SUBMITTED, RUNNING) and folder != self._at and not is_taken(folder):  # it was killed
             task.status = STOPPED
@@ -373,7 +374,7 @@ def _same(task: Task, options: list[str], cases: list[tuple[str, int]]) -> bool:
 
 def _history(folder: Path) -> list[dict[str, float]]:
     try:
-        found: list[dict[str, float]] = json.loads((folder / RUN / "history.json").read_text())
+        found: list[dict[str, float]] = read_json(folder / RUN / "history.json")
     except (OSError, ValueError):
         return []
     return found

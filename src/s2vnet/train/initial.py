@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from s2vnet.model.checkpoint import Trained
 from s2vnet.model.efficientnet import EfficientNetLite0
 from s2vnet.model.s2vnet import S2VNet
+from s2vnet.model.shipped import require_whole
 from s2vnet.types import InputError
 
 OF_CLASSES = ("initial_centres", "identity", "pixel_decoder.auxiliary.")
@@ -25,6 +26,7 @@ def start_encoder(model: S2VNet) -> bool:
     """Give an encoder the weights of ImageNet that come with the package; False where there are none for it."""
     if not isinstance(model.encoder, EfficientNetLite0):
         return False
+    require_whole(IMAGENET)
     model.encoder.load_imagenet(load_file(IMAGENET))
     return True
 

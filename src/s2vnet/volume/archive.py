@@ -55,14 +55,14 @@ def is_zip(path: Path | str) -> bool:
     return Path(path).name.lower().endswith(ENDING)
 
 
-def _is_finders(name: str) -> bool:
-    """Whether macOS added the file; it has an image's ending and is none."""
-    return "__MACOSX" in Path(name).parts or Path(name).name.startswith("._")
+def _is_passed_over(name: str) -> bool:
+    """Whether it is a folder, has no name, or was added by macOS, with an image's ending and none itself."""
+    return name == "" or name.endswith("/") or "__MACOSX" in Path(name).parts or Path(name).name.startswith("._")
 
 
 def _unpack(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if not (member.is_dir() or _is_finders(member.filename))]
+        members = [member for member in archive.infolist() if not _is_passed_over(member.filename)]
         limit = min(MOST_BYTES, MOST_GROWTH * path.stat().st_size)
         if len(members) > MOST_FILES or sum(member.file_size for member in members) > limit:
             raise InputError(

@@ -6,6 +6,7 @@ places, and the first one's rescale slope, for all; both are read frame by frame
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from s2vnet.types import InputError
 from s2vnet.volume.archive import is_zip, series_folder
+from s2vnet.volume.frames import EVERY_FILE, require_plausible
 from s2vnet.volume.geometry import Float, Geometry, Volume
 from s2vnet.volume.itk import geometry_of, quiet
 
@@ -158,7 +160,11 @@ def _series(folder: Path, chosen: str | None) -> tuple[Path, ...]:
         raise InputError(f"{folder}: no such folder")
     finder = sitk.ImageSeriesReader
     with quiet():
-        found = {uid: finder.GetGDCMSeriesFileNames(str(folder), uid) for uid in finder.GetGDCMSeriesIDs(str(folder))}
+        try:
+            uids = finder.GetGDCMSeriesIDs(str(folder))
+        except RuntimeError as error:  # GDCM looks at the places of frames already, and ends at the first that is none
+            raise InputError(f"{folder}: a damaged DICOM image is in this folder; copy the files again") from error
+        found = {uid: finder.GetGDCMSeriesFileNames(str(folder), uid) for uid in uids}
         _require_whole(folder, {Path(file) for files in found.values() for file in files})
         told = {uid: (_tag(files[0], _SERIES_NUMBER), uid, _tag(files[0], _MODALITY)) for uid, files in found.items()}
     listed = sorted((t for t in told.values() if t[2] not in _NO_SCANS), key=lambda t: (_integer(t[0]), t[1]))
@@ -194,7 +200,7 @@ def _is_image(file: Path) -> bool:
             return file.suffix.lower() == ".dcm"
     try:
         return "Image Storage" in read_file_meta_info(file).MediaStorageSOPClassUID.name
-    except (AttributeError, EOFError, ValueError):
+    except Exception:  # pydicom has a kind of its own for each of many faults
         return True
 
 
@@ -222,6 +228,7 @@ def _read_planes(file: Path) -> list[Plane]:
     try:
         with quiet():
             header = _header(file)
+        require_plausible(file, math.prod(header.GetSize()), header.GetNumberOfComponents(), EVERY_FILE)
         if not (header.HasMetaDataKey(_FRAMES) and _integer(header.GetMetaData(_FRAMES)) > 1):
             return [Plane(file, geometry_of(header), header.GetNumberOfComponents())]
     except (RuntimeError, InputError) as error:
@@ -233,17 +240,18 @@ def _read_frames(file: Path, components: int) -> list[Plane]:
     """Frames of a multi-frame file by their functional groups (PS3.3 C.7.6.16)."""
     from pydicom import dcmread
 
-    image = dcmread(file, stop_before_pixels=True, force=True)
     try:
+        image = dcmread(file, stop_before_pixels=True, force=True)
         shared = image.SharedFunctionalGroupsSequence[0]
         planes = [
             _frame(file, image, [frame, shared], number, components)
             for number, frame in enumerate(image.PerFrameFunctionalGroupsSequence)
         ]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        frames = int(image.NumberOfFrames)
+    except Exception as error:  # pydicom has a kind of its own for each of many faults
         raise InputError(f"{file}: frames without a place each; export them as single files, or as NIfTI") from error
-    if len(planes) != int(image.NumberOfFrames):
-        raise InputError(f"{file}: {image.NumberOfFrames} frames, but places of {len(planes)}; export it again")
+    if len(planes) != frames:
+        raise InputError(f"{file}: {frames} frames, but places of {len(planes)}; export it again")
     if planes[0].rescale[0] == 0:  # ITK scales all frames by it
         raise InputError(f"{file}: the first frame's rescale slope is 0; export it again")
     return planes

@@ -137,8 +137,6 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
             :func:`s2vnet.volume.dicom_source.read_source`.
     """
     seg = _highdicom()
-    from pydicom.errors import InvalidDicomError
-
     source = read_source(series)
     uids = [image.SOPInstanceUID for image in source.images]
     common = {"combine_segments": True, "assert_missing_frames_are_empty": True, "ignore_spatial_locations": True}
@@ -150,14 +148,15 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
             planes = found.get_pixels_by_source_instance(uids, **common)
         else:
             planes = found.get_pixels_by_source_frame(uids[0], [frame + 1 for frame in source.frames], **common)
+        names = {n: str(found.get_segment_description(n).SegmentLabel) for n in found.segment_numbers}
+        many = max(names) > 255
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
-    except (AttributeError, InvalidDicomError, KeyError, RuntimeError, ValueError) as error:
+    except Exception as error:  # highdicom and pydicom have kinds of their own for each of many faults
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a SEG object of these images ({reason})") from error
-    names = {n: str(found.get_segment_description(n).SegmentLabel) for n in found.segment_numbers}
     data: npt.NDArray[np.uint16] = np.ascontiguousarray(planes.transpose(2, 1, 0)).astype(np.uint16)
-    return LabelMap(data.astype(np.uint8) if max(names) < 256 else data, source.geometry), names
+    return LabelMap(data if many else data.astype(np.uint8), source.geometry), names
 
 
 def require_highdicom() -> None:

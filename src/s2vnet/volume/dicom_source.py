@@ -47,13 +47,17 @@ def read_source(series: Path | str) -> Source:
     with series_folder(series) as folder:
         planes = series_planes(folder)
         files = dict.fromkeys(plane.file for plane in planes)
-        images = tuple(dcmread(file, stop_before_pixels=True, force=True) for file in files)
+        try:
+            images = tuple(dcmread(file, stop_before_pixels=True, force=True) for file in files)
+            stated = [[getattr(image, name, None) for name in STATED] for image in images]
+        except Exception as error:  # pydicom has a kind of its own for each of many faults
+            raise InputError(f"{series}: a damaged DICOM header ({type(error).__name__}); copy it again") from error
         geometry = stack(folder, planes)
-    for image in images:
+    for image, values in zip(images, stated, strict=True):
         for name in EMPTY:
             if name not in image:
                 setattr(image, name, "")
-        absent = next((name for name in STATED if not getattr(image, name, None)), None)
+        absent = next((name for name, value in zip(STATED, values, strict=True) if not value), None)
         if absent is not None:
             raise InputError(f"{series}: images without {absent}, which is referred to; write .nii.gz instead")
     return Source(geometry, planes, images)

@@ -14,6 +14,8 @@ from s2vnet.volume.geometry import MAX_VOXELS, Geometry
 
 _DEFLATE_LIMIT = 1032
 """Deflate cannot shrink data further (https://zlib.net/zlib_tech.html), so a header that claims more lies."""
+EVERY_FILE = 1 << 24
+"""Bytes that a DICOM file may always claim: JPEG 2000 makes next to nothing of an even picture of any size."""
 
 
 Scale = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
@@ -36,8 +38,10 @@ class Frames(NamedTuple):
     """From `data`, or a part of it, to the image."""
 
 
-def require_plausible(path: Path, voxels: int, bytes_per_voxel: int = 1) -> None:
+def require_plausible(path: Path, voxels: int, bytes_per_voxel: int = 1, least: int = 0) -> None:
     """Check a header's claim before anything is allocated; the file may be gzipped or not.
+
+    Args: the file, its voxels, their bytes, and bytes that any file may claim.
 
     Raises:
         InputError: more than ``MAX_VOXELS`` over all frames, or more bytes than the file can hold.
@@ -46,5 +50,5 @@ def require_plausible(path: Path, voxels: int, bytes_per_voxel: int = 1) -> None
         raise InputError(f"{voxels} voxels are over the limit of {MAX_VOXELS}; crop the image or mend its header")
     claimed = voxels * bytes_per_voxel
     size = path.stat().st_size
-    if claimed > _DEFLATE_LIMIT * size:
+    if claimed > max(_DEFLATE_LIMIT * size, least):
         raise InputError(f"the header claims {claimed} bytes, which a file of {size} bytes cannot hold; it is damaged")

@@ -124,6 +124,8 @@ def _header(path: Path, ending: str) -> Iterator[Any]:
 
     if ending not in _DETACHED:
         _require_own_data(path, ending)
+    if _IO_NAMES[ending] == "MetaImageIO":
+        _require_few_dimensions(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO(_IO_NAMES[ending])
@@ -144,12 +146,21 @@ def _require_own_data(path: Path, ending: str) -> None:
         end = re.search(rb"\r?\n\r?\n", head)
         elsewhere = re.search(rb"(?im)^\s*data\s*file\s*:", head[: end.start()] if end else head) is not None
     else:
-        end = re.search(rb"(?im)^\s*elementdatafile\s*=\s*(\S*)\s*?$", head)
-        elsewhere = end is not None and end[1].lower() != b"local"
+        end = re.search(rb"(?im)^\s*elementdatafile\s*=\s*local\s*?$", head)
+        # MetaIO's own reading of lines is lenient: only a header that cannot be taken for another is let through
+        elsewhere = head.lower().count(b"elementdatafile") != (end is not None)
     if end is None and len(head) == _LONGEST_HEADER:
         raise InputError(f"a header of more than {_LONGEST_HEADER} bytes; save the image again")
     if elsewhere:
         raise InputError("its voxels lie in another file; save image and header as one, or name it .mhd or .nhdr")
+
+
+def _require_few_dimensions(path: Path) -> None:
+    """Refuse a number that MetaIO would count to, for hours."""
+    with path.open("rb") as file:
+        head = re.split(rb"(?i)elementdatafile", file.read(_LONGEST_HEADER))[0].lower()
+    if head.count(b"ndims") != len(re.findall(rb"(?m)^\s*ndims\s*=\s*[1-9]\s*?$", head)):
+        raise InputError("not a readable MetaImage: NDims is no number from 1 to 9; save the image again")
 
 
 def write(path: Path, ending: str, data: npt.NDArray[Any], geometry: Geometry) -> None:

@@ -129,7 +129,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     from nibabel.spatialimages import HeaderDataError, HeaderTypeError
     from nibabel.wrapstruct import WrapStructError
 
-    damaged = (OSError, EOFError, ValueError, OverflowError, zlib.error)
+    damaged = (OSError, EOFError, KeyError, ValueError, OverflowError, zlib.error)
     refused = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
     zipped = path.name.lower().endswith(".gz")
     # nibabel logs what it then raises; its own suppressor leaves Python's last resort, which prints to stderr

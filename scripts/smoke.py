@@ -1,0 +1,37 @@
+"""An installed s2vnet says its version and segments a volume with the weights that came with it (for CI, on wheels)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+import s2vnet
+
+
+def main() -> None:
+    """Run the command as a user does; what it prints is printed."""
+    if Path(__file__).parent.parent / "src" in Path(s2vnet.__file__).parents:
+        sys.exit(f"this is the source folder, not an installed wheel: {s2vnet.__file__}")
+    command = [sys.executable, "-m", "s2vnet"]
+    with tempfile.TemporaryDirectory() as folder:
+        image, labels = Path(folder) / "image.nii.gz", Path(folder) / "labels.nii.gz"
+        voxels = np.random.default_rng(0).normal(300, 40, (34, 50, 36)).astype(np.float32)
+        nib.Nifti1Image(voxels, np.eye(4)).to_filename(image)
+        subprocess.run([*command, "--version"], check=True)
+        subprocess.run(
+            [*command, "predict", "-m", "hippocampus-mr", "-i", str(image), "-o", str(labels), "--device", "cpu"],
+            check=True,
+        )
+        found = nib.load(labels)
+        if found.shape != voxels.shape:
+            sys.exit(f"labels of shape {found.shape}")
+    sys.stdout.write(f"Python {sys.version.split()[0]}: {found.shape} labels\n")
+
+
+if __name__ == "__main__":
+    main()
