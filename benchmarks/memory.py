@@ -32,9 +32,12 @@ import json, resource, sys, time
 from pathlib import Path
 from s2vnet.infer.predict import plan_jobs, predict
 from s2vnet.infer.segmenter import Segmenter
+from s2vnet.memory import bound_memory
 model, image, output, most = sys.argv[1:]
 segmenter = Segmenter.from_pretrained(model, device="cpu")
 limit = int(most)
+if limit:
+    bound_memory()
 if limit == 1:
     limit = (1 << 60) - segmenter.room([Path(image)], 1 << 60).left + (16 << 20)
 start = time.perf_counter()
