@@ -128,11 +128,16 @@ def _swept(
     model: Network, features: Spill, depth: int, waiting: Spill, told: Callable[[int, int], None]
 ) -> Iterator[tuple[int, Tensor]]:
     """Slices and their class probabilities (1, K, h, w), the mean of both sweeps, as both have passed them."""
-    state = None
+    state, rows = None, list[Tensor]()
     for step in range(depth):
         pair = (step, depth - 1 - step)
-        parts = [features[d] for d in pair]
-        both = Features.of([torch.cat(tensors) for tensors in zip(*parts, strict=True)])
+        parts = zip(*(features[d] for d in pair), strict=True)
+        if rows:  # in the same memory: new memory is cleared by the system first
+            for row, tensors in zip(rows, parts, strict=True):
+                torch.cat(tensors, out=row)
+        else:
+            rows = [torch.cat(tensors) for tensors in parts]
+        both = Features.of(rows)
         if state is None:
             state = model.initial_state(both, torch.tensor([1.0, -1.0], device=both.mask.device))
         decoded = decode_stored(model, both, join([rows_of(state, 0), rows_of(state, 1)]), None)
