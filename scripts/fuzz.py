@@ -24,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SECONDS_PER_INPUT, MEGABYTES, LONGEST = 5, 3072, 1 << 16
+SECONDS_TO_END = 30
 ADDRESS_SPACE = 16 << 30
 """Beyond it an allocation fails at once; torch alone maps some GB that it never uses."""
 INSTRUMENTED = ["s2vnet", "nibabel", "pydicom", "highdicom", "json", "zipfile", "gzip"]
@@ -65,7 +66,13 @@ def run(name: str, seconds: int, output: Path) -> int:
     end, tests = time.monotonic() + seconds, 0
     while (left := int(end - time.monotonic())) > 0:
         command = [sys.executable, __file__, name, "--child", "--seconds", str(left), "-o", str(output)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=left + SECONDS_TO_END
+            )
+        except subprocess.TimeoutExpired:
+            sys.stderr.write(f"{name}: did not end, and was ended\n")
+            break
         (output / f"{name}.log").write_text(done.stdout + done.stderr)
         if done.returncode == 0:
             break
