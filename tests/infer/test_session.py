@@ -260,6 +260,13 @@ def memory_of(session: Session) -> int:
     return sum(places.values())
 
 
+def test_its_memory_is_known_beforehand(session: Session, bordered: Volume) -> None:
+    expected = session.segmenter.session_nbytes(bordered.geometry)
+    labels = session.labels.nbytes + bordered.data.nbytes
+    assert session.nbytes - labels <= expected + 1024
+    assert expected <= 1.5 * (session.nbytes - labels)  # an image may be cropped
+
+
 def test_its_memory_is_what_it_says(session: Session, tmp_path: Path) -> None:
     def told() -> None:
         assert session.nbytes == pytest.approx(memory_of(session), rel=1e-3, abs=1024)  # and an affine, say

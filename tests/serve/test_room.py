@@ -67,6 +67,30 @@ def test_many_at_once_stay_within_the_limit_or_are_alone(limit: int, size: int) 
     assert max(seen) <= most
 
 
+def test_those_who_are_opened_come_in_turn_and_leave_room_for_others() -> None:
+    guests = [Guest(4) for _ in range(5)]
+    room = Room(9, lambda: guests)
+    order: list[int] = []
+
+    def open_one(n: int) -> None:
+        with room.opening(guests[n]):
+            order.append(n)
+            time.sleep(0.01)
+            guests[n].here = True
+            assert room.excess <= 0
+
+    with room.place(guests[4]):
+        guests[4].here = True
+        threads = [threading.Thread(target=open_one, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.005)
+        for thread in threads:
+            thread.join(30)
+    assert order == [0, 1, 2, 3]
+    assert guests[4].here
+
+
 def test_who_is_closed_does_not_wait() -> None:
     first, second = Guest(5), Guest(5)
     room = Room(5, lambda: [first, second])

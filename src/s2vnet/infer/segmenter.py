@@ -25,7 +25,7 @@ from s2vnet.model.checkpoint import Trained, choose_device, load_model
 from s2vnet.model.s2vnet import Decoded, Network, S2VNet
 from s2vnet.types import CheckpointError, InputError
 from s2vnet.volume.files import read_geometry, reading_nbytes
-from s2vnet.volume.geometry import LabelMap, Volume
+from s2vnet.volume.geometry import Geometry, LabelMap, Volume
 from s2vnet.volume.stored import Stored
 
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -259,6 +259,18 @@ class Segmenter:
             first=self._seen.pop(case, None),
         )
         return Segmentation(case.restore, kept, self.class_names)
+
+    def session_nbytes(self, geometry: Geometry) -> int:
+        """Bytes that a session of one network caches of a scan on such a grid, before anybody prompts."""
+        restore, config = outline(geometry, self.plan), self.models[0].config
+        cells = restore.padded[0] * restore.padded[1] // config.stem_stride**2
+        levels = sum(cells // 4**n for n in range(1, 4)) * config.layers_per_level
+        features = 4 * (config.mask_dim * cells + 2 * config.dim * levels)
+        classes = config.num_classes
+        swept = 2 * (2 * classes * cells + 4 * classes * (2 * config.dim + 3) + 4)
+        tidied = 2 * cells if self.plan.smallest_part else 0
+        scores = 2 * classes * cells
+        return restore.depth * (features + swept + scores + tidied) + math.prod(restore.size)
 
     def room(self, images: Sequence[Path], most: int) -> Room:
         """Room for what is kept, where a process may hold so many bytes at most while it segments an image.

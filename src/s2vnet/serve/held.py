@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -33,7 +33,7 @@ from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, Sta
 from s2vnet.serve.turns import CLICK, ENCODING, Turns
 from s2vnet.types import Entry, InputError, S2VNetError
 from s2vnet.volume.archive import series_folder
-from s2vnet.volume.files import count_voxels, is_plain, read_image
+from s2vnet.volume.files import count_voxels, is_plain, read_geometry, read_image
 from s2vnet.volume.geometry import Geometry, Region, Volume, bounding_box
 
 Operation = Add | Remove | Step | Replace
@@ -91,6 +91,8 @@ class Held:
         self._unsaid: str | None = None
         """The same, until somebody who waited for them has been told."""
         self._progress = 0.0
+        self._expected = 0
+        """Memory in bytes that it will take."""
         self._working = self._closed = False
         self._listeners: list[Listener] = []
 
@@ -147,8 +149,8 @@ class Held:
 
     @property
     def nbytes_away(self) -> int:
-        """Memory in bytes that it takes besides when what was put away comes back."""
-        return 0 if self._session is None else self._session.nbytes_away
+        """Memory in bytes that it takes besides when what was put away comes back, or when it is encoded."""
+        return self._expected if self._session is None else self._session.nbytes_away
 
     @property
     def closed(self) -> bool:
@@ -407,7 +409,10 @@ class Held:
                 self._tell_state()
             self._turns.offer(CLICK)  # to clicks alone: one scan after the other, for each takes its memory
 
-        with self._turns.turn(ENCODING):  # reading too, so that no volume is held that waits
+        with suppress(S2VNetError):  # reading will say what is wrong
+            self._expected = self._segmenter.session_nbytes(read_geometry(self.path))
+        # reading too, so that no volume is held that waits
+        with self._room.opening(self), self._turns.turn(ENCODING):
             if self._closed:
                 raise _Stale
             volume = self.read()

@@ -28,7 +28,7 @@ class Guest(Protocol):
 
     @property
     def nbytes_away(self) -> int:
-        """Memory that it takes besides when what was put away comes back."""
+        """Memory that it takes besides when what was put away comes back, or when it is encoded."""
 
     @property
     def closed(self) -> bool:
@@ -42,8 +42,7 @@ class Room:
     """So many bytes for all sessions. Safe to use from any thread.
 
     One that computes is in the room and never put away; the others are, as far as it takes. One that needs more than
-    there is waits until others have left; one that is alone gets what it needs. A scan that is being encoded is not
-    counted.
+    there is waits until others have left; one that is alone gets what it needs.
     """
 
     def __init__(self, limit: int, guests: Callable[[], Iterable[Guest]]) -> None:
@@ -51,6 +50,7 @@ class Room:
         self.limit, self._guests = limit, guests
         self._left = threading.Condition()
         self._inside: list[Guest] = []
+        self._opening: list[Guest] = []
 
     @contextmanager
     def place(self, guest: Guest) -> Iterator[None]:
@@ -64,6 +64,21 @@ class Room:
         finally:
             with self._left:
                 self._inside.remove(guest)
+                self._left.notify_all()
+
+    @contextmanager
+    def opening(self, guest: Guest) -> Iterator[None]:
+        """Be in the room to be encoded: one after the other as they came, or those that wait would keep others out."""
+        with self._left:
+            self._opening.append(guest)
+            while not guest.closed and self._opening[0] is not guest:
+                self._left.wait(LOOK_S)
+        try:
+            with self.place(guest):
+                yield
+        finally:
+            with self._left:
+                self._opening.remove(guest)
                 self._left.notify_all()
 
     def tidy(self) -> None:
