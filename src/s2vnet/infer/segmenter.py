@@ -264,7 +264,7 @@ class Segmenter:
         """Bytes that a session of one network caches of a scan on such a grid, before anybody prompts."""
         restore, config = outline(geometry, self.plan), self.models[0].config
         cells = restore.padded[0] * restore.padded[1] // config.stem_stride**2
-        levels = sum(cells // 4**n for n in range(1, 4)) * config.layers_per_level
+        levels = sum(cells >> 2 * n for n in range(1, 4)) * config.layers_per_level
         features = 4 * (config.mask_dim * cells + 2 * config.dim * levels)
         classes = config.num_classes
         swept = 2 * (2 * classes * cells + 4 * classes * (2 * config.dim + 3) + 4)
