@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s2vnet import __version__
-from s2vnet.console import Runtime, counter, key_values, make_folder, note, progress, refuse, settings_of
+from s2vnet.console import (
+    Device,
+    Fill,
+    Model,
+    Runtime,
+    Series,
+    counter,
+    key_values,
+    make_folder,
+    note,
+    progress,
+    refuse,
+    settings_of,
+)
 from s2vnet.predicting import export, load_segmenter, predict
 from s2vnet.serve.commands import serve, view
 
@@ -26,13 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Models = Annotated[list[str], typer.Option("-m", "--model", help="Model name or folder; several are averaged.")]
-Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DatasetArgument = Annotated[Path | None, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")]
 DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, as nnU-Net's flag.")]
-Series = Annotated[str | None, typer.Option("--series", help="Of a DICOM folder or .zip with several: number or UID.")]
-Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels (else refused).")]
 
 
 @app.callback(invoke_without_command=True)

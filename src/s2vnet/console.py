@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from s2vnet.infer.batch import Record
 
+Models = Annotated[list[str], typer.Option("-m", "--model", help="Model name or folder; several are averaged.")]
+Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Series = Annotated[str | None, typer.Option("--series", help="Of a DICOM folder or .zip with several: number or UID.")]
+Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels (else refused).")]
 Runtime = Annotated[str, typer.Option(help="torch, or on a CPU faster: onnxruntime or openvino.")]
 _Settings = TypeVar("_Settings", bound="BaseModel")
 

@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2vnet.console import Runtime, make_folder, note, progress, refuse, tell_records
+from s2vnet.console import (
+    Device,
+    Fill,
+    Model,
+    Models,
+    Runtime,
+    Series,
+    make_folder,
+    note,
+    progress,
+    refuse,
+    tell_records,
+)
 
 if TYPE_CHECKING:
     from s2vnet.infer.segmenter import Segmenter
-
-Models = Annotated[list[str], typer.Option("-m", "--model", help="Model name or folder; several are averaged.")]
-Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Series = Annotated[str | None, typer.Option("--series", help="Of a DICOM folder or .zip with several: number or UID.")]
-Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels (else refused).")]
 
 
 def export(

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2vnet.console import Runtime, key_values, refuse, settings_of
+from s2vnet.console import Device, Model, Runtime, key_values, refuse, settings_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from s2vnet.serve.store import Store
 
-Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 StateFolder = Annotated[
     Path | None, typer.Option("--state", help="Folder for sessions and scans that were sent; default: the user's.")
 ]
