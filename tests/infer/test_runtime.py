@@ -13,9 +13,11 @@ from s2vnet.config import ModelConfig
 from s2vnet.infer.runtime import RUNTIMES, network
 from s2vnet.infer.segmenter import SHIPPED, Segmenter
 from s2vnet.infer.session import Session
+from s2vnet.model.aggregation import State
 from s2vnet.model.checkpoint import Trained, load_model, save_model
 from s2vnet.model.graphs import GRAPHS, MANIFEST, export
-from s2vnet.model.s2vnet import PROMPT_MAPS, Network, S2VNet
+from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, Network, Row, S2VNet
 from s2vnet.types import CheckpointError, InputError
 from s2vnet.volume.geometry import LabelMap, Volume
 
@@ -35,16 +37,26 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def decode(net: Network, features: Features, state: State, prompts: Tensor | None) -> Decoded:
+    """Slices of a batch, each by itself."""
+    rows = [
+        Row(features.at(one), State(*(part[one] for part in state)), None if prompts is None else prompts[one])
+        for one in (slice(n, n + 1) for n in range(len(features.mask)))
+    ]
+    return Decoded.join(net.decode_rows(rows))
+
+
 def _run(net: Network, slices: Tensor) -> list[Tensor]:
-    """All that a network gives of two slices, a second step with prompts for one of them included."""
+    """All that a network gives of two slices: before a prompt for one of them, with it, and after it."""
     with torch.inference_mode():
         features = net.encode(slices)
         state = net.initial_state(features, torch.tensor([1.0, -1.0]))
-        first = net.decode(features, state, None)
+        first = decode(net, features, state, None)
         prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
         prompts[0, 1, 0, 3:5, 3:5] = 1
-        second = net.decode(features, first.state, prompts)
-    return [*features.tensors, *(x for d in (first, second) for x in (d.logits, d.presence, *d.state))]
+        second = decode(net, features, first.state, prompts)
+        third = decode(net, features, second.state, None)
+    return [*features.tensors, *(x for d in (first, second, third) for x in (d.logits, d.presence, *d.state))]
 
 
 @pytest.mark.parametrize("runtime", OTHERS)
@@ -65,7 +77,7 @@ def test_a_row_without_prompts_does_not_depend_on_those_that_have_some(exported:
     state = net.initial_state(features)
     prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
     prompts[0, 1, 0, 3:5, 3:5] = 1
-    alone, beside = net.decode(features, state, None), net.decode(features, state, prompts)
+    alone, beside = decode(net, features, state, None), decode(net, features, state, prompts)
     assert torch.equal(alone.logits[1], beside.logits[1])
     assert not torch.equal(alone.logits[0], beside.logits[0])
 

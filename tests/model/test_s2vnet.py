@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from s2vnet.config import ModelConfig
 from s2vnet.model.aggregation import State
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import Decoded, S2VNet, _pyramid
+from s2vnet.model.s2vnet import Decoded, Row, S2VNet, _pyramid
 from s2vnet.types import InputError
 
 MakeModel = Callable[..., S2VNet]
@@ -106,6 +106,32 @@ def test_no_prompts_are_prompts_of_zeros_to_the_bit(model: S2VNet, slices: Tenso
         for a, b in zip((*none.layer_logits, *none.state), (*zeros.layer_logits, *zeros.state), strict=True):
             assert torch.equal(a, b)
         state = none.state._replace(prompted=torch.ones_like(state.prompted))
+
+
+@torch.inference_mode()
+def test_without_prompts_here_or_before_prompt_rows_can_be_left_out(model: S2VNet, slices: Tensor) -> None:
+    features = model.encode(slices)
+    state = _carried(model, features)
+    state = state._replace(prompted=torch.zeros_like(state.prompted))
+    with_rows, without = (model.decode(features, state, None, carried=carried) for carried in (True, False))
+    for a, b in zip((with_rows.logits, with_rows.presence), (without.logits, without.presence), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    for name in set(State._fields) - {"prompt_centres"}:  # nobody reads centres of prompts that there are not
+        torch.testing.assert_close(getattr(with_rows.state, name), getattr(without.state, name), atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_rows_are_decoded_as_a_batch_is(model: S2VNet, slices: Tensor, prompts: Tensor) -> None:
+    features = model.encode(slices)
+    state = _carried(model, features)
+    together = model.decode(features, state, prompts)
+    rows = [
+        Row(features.at(one), State(*(part[one] for part in state)), prompts[one])
+        for one in (slice(n, n + 1) for n in range(len(slices)))
+    ]
+    for found, wanted in zip(model.decode_rows(rows), together.split(), strict=True):
+        torch.testing.assert_close(found.logits, wanted.logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found.state.masks, wanted.state.masks, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

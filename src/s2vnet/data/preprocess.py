@@ -92,13 +92,18 @@ class Restore:
 
     def to_source(self, probabilities: Tensor) -> Tensor:
         """Slices (n, K, h, w) on any grid over the padded slice, to (n, K, H, W) pixels of the file's slices."""
-        steps = zip(probabilities.shape[-2:], self.padded, self.sampled, self.size[1:], strict=True)
-        rows, columns = (None if len(set(lengths)) == 1 else _resampling(*lengths) for lengths in steps)
+        rows, columns = self.resampling(*probabilities.shape[-2:])
         if rows is not None:
             probabilities = rows.to(probabilities) @ probabilities
         if columns is not None:  # matrix by matrix, so that a slice does not depend, by a rounding, on those beside it
             probabilities = probabilities @ columns.t().to(probabilities).expand(*probabilities.shape[:2], -1, -1)
         return probabilities
+
+    def resampling(self, height: int, width: int) -> tuple[Tensor | None, Tensor | None]:
+        """Matrices (H, height) and (W, width) from a grid over the padded slice to pixels; None where it has theirs."""
+        steps = zip((height, width), self.padded, self.sampled, self.size[1:], strict=True)
+        rows, columns = (None if len(set(lengths)) == 1 else _resampling(*lengths) for lengths in steps)
+        return rows, columns
 
     def place(self, slices: npt.NDArray[np.generic], fill: float = 0) -> npt.NDArray[np.generic]:
         """Source pixels (..., D, H, W) of the crop to file axes (..., I, J, K); outside the crop is `fill`."""

@@ -57,12 +57,12 @@ class Answers:
         self._scores = scores
         if self._winner is not None and self._strays is not None:
             self._scores = without_strays(scores, self._winner, self._strays)
-        self._stack = self._segmentation((), self._drawing(()))[0].label_slices(0, restore.size[0])
+        self._labels: Labels = self._segmentation((), self._drawing(()))[0].labels().data  # type: ignore[assignment]
 
     @property
     def nbytes(self) -> int:
         """Memory in bytes that it takes up, without what prompts have decoded."""
-        arrays = (self._scores, self._stack, self._winner, self._strays)
+        arrays = (self._scores, self._labels, self._winner, self._strays)
         return self.engine.nbytes + sum(array.nbytes for array in arrays if array is not None)
 
     def prompted_nbytes(self, answer: Answer | None) -> int:
@@ -70,7 +70,7 @@ class Answers:
         if answer is None:
             return self.engine.prompted_nbytes()
         kept = answer.segmentation.kept
-        own = kept.nbytes if isinstance(kept, Tensor) and kept is not self._scores else 0
+        own = kept.patch.nbytes if isinstance(kept, _Patched) else 0
         return self.engine.prompted_nbytes(answer.sweeps) + own
 
     def answer(
@@ -101,10 +101,10 @@ class Answers:
         swept = _paused(stream.swept if stream else None, pause)
         segmentation, (start, stop), sweeps = self._segmentation(strokes, drawing, swept)
         start, stop = self._restore.reached(start, stop)
-        stack = self._stack.copy() if prompts else self._stack
+        labels: Labels = self._labels.copy()
         if prompts and stop > start:
-            stack[start:stop] = segmentation.label_slices(start, stop)
-        labels: Labels = self._restore.place(stack)  # type: ignore[assignment]
+            block, values = self._restore.block(segmentation.label_slices(start, stop), start)
+            labels[block] = values
         flat = labels.reshape(-1)
         denied: dict[int, Voxels] = {}
         named: dict[int, Voxels] = {}
@@ -181,16 +181,24 @@ class Answers:
         if strokes and self._winner is not None and self._strays is not None:
             winner = self._winner.copy()
             winner[start:stop] = winner_of(changed)
-            strays = find_strays(winner, self.segmenter.plan.smallest_part, _named(strokes))
+            strays = self._strays_of(winner, _named(strokes))
             start, stop = self._reached(strays, start, stop)
             if stop - start > len(changed):
                 changed = combine(sweeps, start, stop).half()
             changed = without_strays(changed, winner[start:stop], strays[start:stop])
-        scores = self._scores
-        if stop > start:
-            scores = scores.clone()
-            scores[start:stop] = changed
+        scores = _Patched(self._scores, start, changed) if stop > start else self._scores
         return Segmentation(self._restore, scores, self.segmenter.class_names), (start, stop), sweeps
+
+    def _strays_of(self, winner: npt.NDArray[np.uint8], named: Mapping[int, Cells]) -> npt.NDArray[np.uint8]:
+        """Strays under prompts; those of classes that are as without prompts are known."""
+        assert self._winner is not None
+        assert self._strays is not None
+        other = winner != self._winner
+        touched = set(np.unique(winner[other]).tolist()) | set(np.unique(self._winner[other]).tolist()) | set(named)
+        known = np.arange(256, dtype=np.uint8)
+        known[list(touched)] = 0
+        strays = find_strays(winner, self.segmenter.plan.smallest_part, named, touched)
+        return np.maximum(strays, known[self._strays])
 
     def _reached(self, strays: npt.NDArray[np.uint8], start: int, stop: int) -> tuple[int, int]:
         """Slices start..stop and those whose strays are others than without prompts.
@@ -230,6 +238,23 @@ class Answers:
         kind = "box" if is_box(prompt) else "point" if isinstance(prompt, Point | Scribble) else "region"
         tensor = torch.from_numpy(cells).float()
         return Stroke(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]
+
+
+class _Patched:
+    """Probabilities (D, K, h, w) of which some slices, from `start` on, are others."""
+
+    def __init__(self, base: Tensor, start: int, patch: Tensor) -> None:
+        self._base, self._start, self.patch = base, start, patch
+
+    def __len__(self) -> int:
+        return len(self._base)
+
+    def __getitem__(self, index: slice, /) -> Tensor:
+        first, last, _ = index.indices(len(self))
+        low = min(max(first, self._start), last)
+        high = max(min(last, self._start + len(self.patch)), low)
+        inside = self.patch[low - self._start : high - self._start] if high > low else self.patch[:0]
+        return torch.cat([self._base[first:low], inside, self._base[high:last]])
 
 
 def _paused(watch: SweepWatch | None, pause: Pause | None) -> SweepWatch | None:

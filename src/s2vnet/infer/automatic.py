@@ -8,6 +8,7 @@ A slice's result is complete when the second of them has passed it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,12 @@ import torch
 from torch import Tensor
 
 from s2vnet.data.preprocess import Prepared, Restore, with_neighbours
-from s2vnet.infer.engine import BATCH, Progress, Seen, decode_stored, interlaced, join, rows_of
+from s2vnet.infer.engine import BATCH, Progress, Seen, decode_stored, interlaced, mean_of
 from s2vnet.infer.spill import Room, Spill
 from s2vnet.infer.strays import find_strays, without_strays
 from s2vnet.model.clustering import strongest
 from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.propagation import propagate
 from s2vnet.model.s2vnet import Network
 
 _PER_PIXEL = 1200
@@ -128,24 +130,18 @@ def _swept(
     model: Network, features: Spill, depth: int, waiting: Spill, told: Callable[[int, int], None]
 ) -> Iterator[tuple[int, Tensor]]:
     """Slices and their class probabilities (1, K, h, w), the mean of both sweeps, as both have passed them."""
-    state, rows = None, list[Tensor]()
-    for step in range(depth):
-        pair = (step, depth - 1 - step)
-        parts = zip(*(features[d] for d in pair), strict=True)
-        if rows:  # in the same memory: new memory is cleared by the system first
-            for row, tensors in zip(rows, parts, strict=True):
-                torch.cat(tensors, out=row)
-        else:
-            rows = [torch.cat(tensors) for tensors in parts]
-        both = Features.of(rows)
-        if state is None:
-            state = model.initial_state(both, torch.tensor([1.0, -1.0], device=both.mask.device))
-        decoded = decode_stored(model, both, join([rows_of(state, 0), rows_of(state, 1)]), None)
-        state = decoded.state
-        for n, d in enumerate(pair):
-            masks = decoded.logits[n : n + 1]
+
+    def steps() -> Iterator[tuple[list[Features], list[None]]]:
+        for step in range(depth):
+            yield [Features.of(features[d]) for d in (step, depth - 1 - step)], [None, None]
+
+    both = Features.of(features[0])
+    start = [model.initial_state(both, torch.tensor([way], device=both.mask.device)) for way in (1.0, -1.0)]
+    for step, found in enumerate(propagate(partial(decode_stored, model), steps(), start)):
+        for d, masks in zip((step, depth - 1 - step), found.masks, strict=True):
+            assert masks is not None
             if d in waiting:
-                yield d, (waiting[d][0].float() + masks.float()) / 2
+                yield d, mean_of([waiting[d][0], masks])
             else:
                 waiting[d] = [masks]
         told(depth + step + 1, 2 * depth)

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from s2vnet.model.clustering import strongest
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.prompts import Drawing
 from s2vnet.model.propagation import propagate
-from s2vnet.model.s2vnet import Decoded, Network
+from s2vnet.model.s2vnet import Decoded, Network, Row
 
 STORE = torch.float16
 """Carried maps pass through this type between slices, so that resuming a sweep from storage changes nothing."""
@@ -58,6 +58,10 @@ class Sweep:
     def __getitem__(self, d: int) -> Passed:
         return self.slices[d] if d in self.slices or self.base is None else self.base[d]
 
+    def agrees(self, d: int, masks: Tensor) -> bool:
+        """Whether the class that every cell has here is a most probable one of other probabilities (1, K, h, w)."""
+        return torch.equal(masks.gather(1, strongest(self[d].masks)[:, None]), masks.amax(1, keepdim=True))
+
     @property
     def changed(self) -> range:
         """Slices from the first to the last that may differ from the automatic sweep."""
@@ -90,7 +94,9 @@ class Seen(NamedTuple):
     def by(cls, model: Network, places: range, slices: Tensor) -> Seen:
         """What a network makes of slices (n, C, H, W) that have these places in their volume."""
         features = model.encode(slices)
-        return cls(places, features, model.decode(features, model.initial_state(features), None))
+        start = model.initial_state(features.at(slice(0, 1)))
+        rows = [Row(features.at(slice(n, n + 1)), start, None) for n in range(len(slices))]
+        return cls(places, features, Decoded.join(model.decode_rows(rows)))
 
 
 class VolumeEngine:
@@ -221,36 +227,38 @@ class VolumeEngine:
     ) -> tuple[Sweep, Sweep]:
         """Rising and falling sweep, a slice of each at a time.
 
-        Both go through the decoder together, rising first and falling second, even where one of them has nothing left
-        to do: so what one gives cannot depend, not by a rounding, on what the other one needs. What an earlier round
-        decoded from the same states and prompts is taken from there; this saves time and changes nothing.
+        What one gives does not depend, not by a rounding, on what the other one needs (:meth:`Network.decode_rows`).
+        What an earlier round decoded from the same states and prompts is taken from there; this saves time and changes
+        nothing.
         """
-        carried = partial(_carried, self.model)
         with torch.inference_mode():
-            start = self.model.initial_state(self.features.at([0, 0]), torch.tensor([1.0, -1.0], device=self._device))
             signatures = {d: _digest(_content(prompts, d)) for d in prompts}
             orders = (range(self.depth), range(self.depth)[::-1])
             known = self._known
             kept: dict[_Key, Passed] = {}
             courses = tuple(
-                _Course(order, signatures, base and base[n], carried, rows_of(start, n), known, kept)
+                _Course(order, signatures, base and base[n], self.model, self._start(order.step), known, kept)
                 for n, order in enumerate(orders)
             )
             sweeps = courses[0].sweep, courses[1].sweep
 
-            def steps() -> Iterator[tuple[Features, Tensor | None]]:
+            def steps() -> Iterator[tuple[list[Features | None], list[Tensor | None]]]:
                 while any(course.going for course in courses):
-                    maps = [prompts.get(course.slice) if course.going else None for course in courses]
-                    yield self.features.at([course.slice for course in courses]), self._stack(maps)
+                    slices = [course.slice if course.going else None for course in courses]
+                    yield (
+                        [None if d is None else self.features.at(slice(d, d + 1)) for d in slices],
+                        [None if d is None else self._maps(prompts.get(d)) for d in slices],
+                    )
 
-            def decode(features: Features, state: State, maps: Tensor | None) -> Decoded:
-                rows = [rows_of(state, n) if c.entering is None else c.entering for n, c in enumerate(courses)]
-                return decode_stored(self.model, features, join(rows), maps)
+            def decode(features: list[Features | None], states: list[State], maps: list[Tensor | None]) -> Step:
+                entering = [c.entering or state for c, state in zip(courses, states, strict=True)]
+                return decode_stored(self.model, features, entering, maps)
 
             try:
-                for decoded in propagate(decode, steps(), start):
-                    for n, course in enumerate(courses):
-                        course.take(decoded.logits[n : n + 1], rows_of(decoded.state, n)._replace(masks=_NONE))
+                for step in propagate(decode, steps(), [course.entering for course in courses]):
+                    for course, masks, state in zip(courses, step.masks, step.state, strict=True):
+                        if masks is not None:
+                            course.take(masks, state._replace(masks=_NONE))
                     rising, falling = (course.decided for course in courses)
                     if watch is not None:
                         watch(sweeps, range(self.depth - falling, max(rising, self.depth - falling)))
@@ -267,21 +275,25 @@ class VolumeEngine:
         """
         orders = (range(self.depth), range(self.depth)[::-1])
         with torch.inference_mode():
-            start = self.model.initial_state(self.features.at([0, 0]), torch.tensor([1.0, -1.0], device=self._device))
             entering = []
-            for n, (order, sweep) in enumerate(zip(orders, sweeps or self.automatic, strict=True)):
+            for order, sweep in zip(orders, sweeps or self.automatic, strict=True):
                 position = order.index(d)
                 before = sweep[order[position - 1]] if position else None
-                entering.append(_carried(self.model, before.leaving, before.masks) if before else rows_of(start, n))
-            decoded = decode_stored(self.model, self.features.at([d, d]), join(entering), self._stack([maps, maps]))
-        return decoded.logits.float().mean(0, keepdim=True)
+                start = self._start(order.step)
+                entering.append(_carried(self.model, before.leaving, before.masks) if before else start)
+            here = self.features.at(slice(d, d + 1))
+            step = decode_stored(self.model, [here, here], entering, [self._maps(maps)] * 2)
+        return mean_of(step.masks)
 
-    def _stack(self, maps: Sequence[Tensor | None]) -> Tensor | None:
-        """Prompt maps of each row as a batch; None where there are none at all."""
-        shown = next((one for one in maps if one is not None), None)
-        if shown is None:
-            return None
-        return torch.stack([torch.zeros_like(shown) if one is None else one for one in maps]).to(self._device)
+    def _start(self, direction: int) -> State:
+        """State in which a sweep begins, +1 rising or -1 falling."""
+        return self.model.initial_state(
+            self.features.at(slice(0, 1)), torch.tensor([float(direction)], device=self._device)
+        )
+
+    def _maps(self, maps: Tensor | None) -> Tensor | None:
+        """Prompt maps of a slice as a batch of one."""
+        return None if maps is None else maps[None].to(self._device)
 
 
 class _Course:
@@ -292,7 +304,7 @@ class _Course:
         order: range,
         signatures: Mapping[int, bytes],
         base: Sweep | None,
-        carried: Callable[[State, Tensor], State],
+        model: Network,
         first: State,
         known: Mapping[_Key, Passed],
         kept: dict[_Key, Passed],
@@ -303,7 +315,7 @@ class _Course:
         self.entering: State | None = first
         """State that the slice is entered with when it does not follow on the one decoded before."""
         self._key = b""  # equal keys mean equal entering states and equal prompts
-        self._order, self._signatures, self._base, self._carried = order, signatures, base, carried
+        self._order, self._signatures, self._base, self._model = order, signatures, base, model
         self._first, self._known, self._kept = first, known, kept
         self._position = -1
         self._following = False
@@ -322,7 +334,7 @@ class _Course:
     def take(self, masks: Tensor, leaving: State) -> None:
         """Keep the slice as decoded, and go on to the next that has to be."""
         if self.going:
-            agrees = self._base is None or torch.equal(strongest(masks), strongest(self._base[self.slice].masks))
+            agrees = self._base is None or self._base.agrees(self.slice, masks)
             self._keep(Passed(masks, leaving, agrees))
             self.entering = None
             self._advance()
@@ -332,7 +344,7 @@ class _Course:
         self._next()
         while self.going and (passed := self._known.get(self._key)) is not None:
             self._keep(passed)
-            self.entering = self._carried(passed.leaving, passed.masks)
+            self.entering = _carried(self._model, passed.leaving, passed.masks)
             self._next()
 
     def _keep(self, passed: Passed) -> None:
@@ -356,7 +368,7 @@ class _Course:
         if self._base is None or self._position == 0:
             return self._first
         before = self._base[self._order[self._position - 1]]
-        return self._carried(before.leaving, before.masks)
+        return _carried(self._model, before.leaving, before.masks)
 
 
 def first_places(depth: int) -> range:
@@ -371,12 +383,27 @@ def interlaced(depth: int, batch: int) -> Iterator[range]:
         yield range((depth // 2 + n) % step, depth, step)
 
 
-def decode_stored(model: Network, features: Features, state: State, maps: Tensor | None) -> Decoded:
-    """Decode slices; probabilities in place of logits, rounded to STORE, also in the state."""
-    decoded = model.decode(features, state, maps)
-    carried = model.config.propagation != "none"
-    stored = (decoded.state.masks if carried else decoded.logits.softmax(1)).to(STORE)
-    return decoded._replace(logits=stored, state=_carried(model, decoded.state, stored))
+class Step(NamedTuple):
+    """One slice of each of some sequences, decoded."""
+
+    masks: list[Tensor | None]
+    """(1, K, h, w) class probabilities, STORE type; None for a sequence that has no slice here."""
+    state: list[State]
+    """What each sequence's next slice receives."""
+
+
+def decode_stored(
+    model: Network, features: Sequence[Features | None], states: Sequence[State], maps: Sequence[Tensor | None]
+) -> Step:
+    """Decode a slice of each sequence that has one here; probabilities rounded to STORE, also in the states."""
+    given = zip(features, states, maps, strict=True)
+    rows = {n: Row(slices, state, shown) for n, (slices, state, shown) in enumerate(given) if slices is not None}
+    step = Step([None] * len(states), list(states))
+    for n, decoded in zip(rows, model.decode_rows(list(rows.values())), strict=True):
+        carried = model.config.propagation != "none"
+        stored = (decoded.state.masks if carried else decoded.logits.softmax(1)).to(STORE)
+        step.masks[n], step.state[n] = stored, _carried(model, decoded.state, stored)
+    return step
 
 
 def _carried(model: Network, state: State, masks: Tensor) -> State:
@@ -397,16 +424,6 @@ def _stored(tensors: Iterable[Tensor]) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def rows_of(state: State, n: int) -> State:
-    """State of one of several sequences."""
-    return State(*(part[n : n + 1] for part in state))
-
-
-def join(rows: Sequence[State]) -> State:
-    """State of several sequences."""
-    return State(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
-
-
 def _content(prompts: Mapping[int, Tensor], d: int) -> bytes:
     """What a slice's prompt maps are told apart by."""
     return prompts.signature(d) if isinstance(prompts, Drawing) else prompts[d].cpu().numpy().tobytes()
@@ -418,5 +435,12 @@ def _digest(content: bytes) -> _Key:
 
 def combine(sweeps: tuple[Sweep, Sweep], start: int, stop: int) -> Tensor:
     """Class probabilities (stop - start, K, h, w) of some slices: the mean of both directions."""
-    rising, falling = (torch.cat([sweep[d].masks for d in range(start, stop)]) for sweep in sweeps)
+    return torch.cat([mean_of([sweep[d].masks for sweep in sweeps]) for d in range(start, stop)])
+
+
+def mean_of(masks: Sequence[Tensor | None]) -> Tensor:
+    """Class probabilities (1, K, h, w) of a slice: the mean of what both directions gave, `masks` of STORE type."""
+    rising, falling = masks
+    assert rising is not None
+    assert falling is not None
     return (rising.float() + falling.float()) / 2

@@ -1,4 +1,4 @@
-"""The network in another runtime than torch: exported graphs (:mod:`s2vnet.model.graphs`) behind the same three calls.
+"""The network in another runtime than torch: exported graphs (:mod:`s2vnet.model.graphs`) behind the same calls.
 
 ONNX Runtime (https://onnxruntime.ai) and OpenVINO (https://docs.openvino.ai) fuse what torch does one by one. Sums are
 taken in another order there, so probabilities differ by roundings from torch's, and labels where two classes tie.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,18 +22,21 @@ from torch import Tensor
 from s2vnet.config import ModelConfig
 from s2vnet.model.aggregation import State
 from s2vnet.model.checkpoint import Trained
-from s2vnet.model.graphs import check_graphs, export, has_graphs
+from s2vnet.model.graphs import GRAPHS, check_graphs, export, has_graphs
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import Decoded, Network, initial_state
+from s2vnet.model.s2vnet import Decoded, Network, Row, initial_state
 from s2vnet.types import CheckpointError, InputError
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 SHAPES_KEPT = 4
 """OpenVINO is a quarter faster on shapes that it knows beforehand, and is told those it meets, so many at most."""
+SLICES, SWEEPS = 8, 2
+"""Slices that are encoded and decoded at the same time at most; each then has its share of the threads."""
 
 _Array = npt.NDArray[np.float32]
 _Graph = Callable[[Sequence[_Array]], Sequence[_Array]]
+_Job = tuple[_Graph, Sequence[_Array]]
 
 
 def network(trained: Trained, runtime: str, device: torch.device, folder: Path | None = None) -> Network:
@@ -62,16 +67,21 @@ def network(trained: Trained, runtime: str, device: torch.device, folder: Path |
         raise InputError(f'runtime {runtime} is not installed: pip install "s2vnet[{extra}]"') from error
     found = folder if folder is not None and has_graphs(folder) else _cached(trained)
     files = check_graphs(found, trained)
-    return Exported(trained.model.config, [load(module, file) for file in files])
+    graphs = [
+        load(module, file, SLICES if name == "encode" else SWEEPS) for name, file in zip(GRAPHS, files, strict=True)
+    ]
+    return Exported(trained.model.config, graphs)
 
 
 class Exported:
     """A network's graphs; the calls of :class:`s2vnet.model.s2vnet.S2VNet` that inference makes."""
 
     def __init__(self, config: ModelConfig, graphs: Sequence[_Graph]) -> None:
-        """Args: the network's shape, and its encode, decode and prompted graph."""
+        """Args: the network's shape, and its graphs in the order of :data:`s2vnet.model.graphs.GRAPHS`."""
         self._config = config
-        self._encode, self._decode, self._prompted = graphs
+        self._encode, self._decode, self._carried, self._prompted = graphs
+        threads = min(torch.get_num_threads(), SLICES)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     @property
     def config(self) -> ModelConfig:
@@ -87,28 +97,30 @@ class Exported:
     """What one slice needs stays in the processor's cache."""
 
     def encode(self, slices: Tensor) -> Features:
-        """Slice by slice."""
-        each = [self._encode([one]) for one in np.split(_array(slices), len(slices))]
+        """Slice by slice, some at the same time."""
+        each = self._at_once([(self._encode, [one]) for one in np.split(_array(slices), len(slices))])
         joined = each[0] if len(each) == 1 else [np.concatenate(parts) for parts in zip(*each, strict=True)]
-        return Features.of([torch.from_numpy(part) for part in joined])
+        return Features.of([torch.from_numpy(part).permute(0, 3, 1, 2) for part in joined])
 
     def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
         """See :func:`s2vnet.model.s2vnet.initial_state`."""
         return initial_state(self._config, features, direction)
 
-    def decode(self, features: Features, state: State, prompts: Tensor | None) -> Decoded:
-        """A row without prompts goes through the graph that knows none, whatever the other rows have."""
-        given = [_array(part) for part in (*features.tensors, *state)]
-        if prompts is None:
-            return _decoded(self._decode(given))
-        rows = prompts.flatten(1).any(1)
-        prompted = self._prompted([*given, _array(prompts)])
-        if bool(rows.all()):
-            return _decoded(prompted)
-        plain = self._decode(given)
-        chosen = rows.numpy()
-        shaped = [chosen.reshape(-1, *[1] * (one.ndim - 1)) for one in prompted]
-        return _decoded([np.where(c, a, b) for c, a, b in zip(shaped, prompted, plain, strict=True)])
+    def decode_rows(self, rows: Sequence[Row]) -> list[Decoded]:
+        """Each by the graph that knows no more than it needs, at the same time."""
+        return [_decoded(found) for found in self._at_once([self._job(row) for row in rows])]
+
+    def _job(self, row: Row) -> _Job:
+        features = [tensor.permute(0, 2, 3, 1) for tensor in row.features.tensors]
+        given = [_array(part) for part in (*features, *row.state)]
+        if row.prompts is not None and row.prompted:
+            return self._prompted, [*given, _array(row.prompts)]
+        return self._carried if row.carried else self._decode, given
+
+    def _at_once(self, jobs: Sequence[_Job]) -> list[Sequence[_Array]]:
+        if self._pool is None or len(jobs) == 1:
+            return [graph(arrays) for graph, arrays in jobs]
+        return list(self._pool.map(lambda job: job[0](job[1]), jobs))
 
 
 def _decoded(outputs: Sequence[_Array]) -> Decoded:
@@ -138,9 +150,10 @@ def _cached(trained: Trained) -> Path:
     return folder
 
 
-def _onnxruntime(runtime: Any, file: Path) -> _Graph:
+def _onnxruntime(runtime: Any, file: Path, at_once: int) -> _Graph:
+    threads = torch.get_num_threads()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = max(1, threads // at_once)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = runtime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
@@ -152,26 +165,35 @@ def _onnxruntime(runtime: Any, file: Path) -> _Graph:
     return run
 
 
-def _openvino(runtime: Any, file: Path) -> _Graph:
-    core = runtime.Core()
+def _openvino(runtime: Any, file: Path, at_once: int) -> _Graph:
+    core, threads = runtime.Core(), torch.get_num_threads()
     settings = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": min(threads, at_once),
         "INFERENCE_PRECISION_HINT": "f32",
     }
     known: dict[tuple[tuple[int, ...], ...], Any] = {}
+    lock = Lock()
 
-    def compiled(shapes: tuple[tuple[int, ...], ...]) -> Any:
+    def compiled(shapes: tuple[tuple[int, ...], ...]) -> list[Any]:
+        """Requests for inputs of these shapes that nobody uses, the compiled model last."""
         if shapes not in known:
             while len(known) >= SHAPES_KEPT:
                 known.pop(next(iter(known)))
             model = core.read_model(file)
             model.reshape({given: list(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
-            known[shapes] = core.compile_model(model, "CPU", settings)
-        return known[shapes]
+            known[shapes] = [core.compile_model(model, "CPU", settings)]
+        found: list[Any] = known[shapes]
+        return found
 
     def run(arrays: Sequence[_Array]) -> Sequence[_Array]:
-        found = compiled(tuple(array.shape for array in arrays))(list(arrays), share_inputs=True, share_outputs=False)
-        return [found[n] for n in range(len(found))]
+        with lock:
+            idle = compiled(tuple(array.shape for array in arrays))
+            request = idle.pop(0) if len(idle) > 1 else idle[-1].create_infer_request()
+        found = request.infer(list(arrays), share_inputs=True, share_outputs=False)
+        outputs = [found[n] for n in range(len(found))]
+        with lock:
+            idle.insert(0, request)
+        return outputs
 
     return run

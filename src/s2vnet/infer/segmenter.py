@@ -270,7 +270,7 @@ class Segmenter:
         swept = 2 * (2 * classes * cells + 4 * classes * (2 * config.dim + 3) + 4)
         tidied = 2 * cells if self.plan.smallest_part else 0
         scores = 2 * classes * cells
-        return restore.depth * (features + swept + scores + tidied) + math.prod(restore.size)
+        return restore.depth * (features + swept + scores + tidied) + math.prod(geometry.shape)
 
     def room(self, images: Sequence[Path], most: int) -> Room:
         """Room for what is kept, where a process may hold so many bytes at most while it segments an image.

@@ -6,7 +6,7 @@ A slice network sees little of how far it is from an organ, and now and then fin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -34,19 +34,22 @@ def winner_of(scores: Tensor) -> npt.NDArray[np.uint8]:
     return strongest(scores).to(torch.uint8).cpu().numpy()
 
 
-def find_strays(winner: npt.NDArray[np.uint8], share: float, named: Mapping[int, Cells]) -> npt.NDArray[np.uint8]:
+def find_strays(
+    winner: npt.NDArray[np.uint8], share: float, named: Mapping[int, Cells], classes: Collection[int] | None = None
+) -> npt.NDArray[np.uint8]:
     """Class of every cell that belongs to a stray part, 0 elsewhere.
 
     Args:
         winner: (D, h, w) most probable class.
         share: parts of fewer cells than this share of the class's largest part are strays; 0 leaves all.
         named: cells that a user has named, by class; a part that holds one is none.
+        classes: whose strays are wanted; of all by default.
     """
     strays = np.zeros_like(winner)
     if not share:
         return strays
     for value, box in enumerate(ndimage.find_objects(winner), start=1):
-        if box is None:
+        if box is None or (classes is not None and value not in classes):
             continue
         parts, count = ndimage.label(winner[box] == value, CONNECTED)
         if count < 2:

@@ -57,7 +57,7 @@ class Aggregator(nn.Module):
 
         Args:
             state: state the slice was decoded with.
-            centres: (B, 2K, d) slot and prompt rows after clustering.
+            centres: (B, 2K, d) slot and prompt rows after clustering, or (B, K, d) where there are none of prompts.
             fresh: (B, K) 1 where a class is prompted on the slice itself.
             presence: (B, K) presence logits.
             logits: (B, K, h, w) class logits.
@@ -67,7 +67,10 @@ class Aggregator(nn.Module):
         before = state.centres
         if not self.config.through_time:
             before, centres, presence, logits = (x.detach() for x in (before, centres, presence, logits))
-        centres, prompt_centres = centres.chunk(2, 1)
+        classes = self.config.num_classes
+        centres, prompt_centres = centres[:, :classes], centres[:, classes:]
+        if not prompt_centres.shape[1]:
+            prompt_centres = state.prompt_centres
         masks = logits.softmax(1)
         present = ((presence > 0) & (masks.sum((-2, -1)) >= self.config.min_area)).to(centres.dtype)
         present = torch.cat([torch.ones_like(present[:, :1]), present[:, 1:]], 1)

@@ -38,7 +38,12 @@ def strongest(scores: Tensor) -> Tensor:
 
 
 def class_logits(rows: Tensor, num_classes: int) -> Tensor:
-    """Row logits (B, 2K, ...) to class logits (B, K, ...): a class's rows act together (log-sum-exp)."""
+    """Row logits (B, 2K, ...) to class logits (B, K, ...): a class's rows act together (log-sum-exp).
+
+    K rows, where there are none of prompts, are class logits already.
+    """
+    if rows.shape[1] == num_classes:
+        return rows
     return torch.logaddexp(rows[:, :num_classes], rows[:, num_classes:])
 
 
@@ -80,14 +85,14 @@ class ClusteringLayer(nn.Module):
         keys = F.normalize(self.key(x) + place, dim=-1)
         # values hold appearance and place, so a centre knows where its class is as well as what it looks like
         values = self.value(x) + place
-        keys, values = (t.transpose(1, 2).unflatten(-1, (height, width)) for t in (keys, values))
-        return keys, values
+        keys, values = (t.unflatten(1, (height, width)).permute(0, 3, 1, 2) for t in (keys, values))
+        return keys, values  # with their channels last in memory, as clustering uses them
 
     def forward(
         self,
         centres: Tensor,
         identity: Tensor,
-        valid: Tensor,
+        valid: Tensor | None,
         features: tuple[Tensor, Tensor],
         prior: Tensor,
         force: Tensor | None,
@@ -95,38 +100,40 @@ class ClusteringLayer(nn.Module):
         """One clustering iteration.
 
         Args:
-            centres: (B, 2K, d) rows.
-            identity: (2K, d) class identity of each row.
-            valid: (B, 2K) 1 where a row takes part.
+            centres: (B, R, d) rows, R = 2K, or K where there are none of prompts.
+            identity: (R, d) class identity of each row.
+            valid: (B, R) 1 where a row takes part; None where all do.
             features: keys and values (B, d, h, w) of :meth:`describe`.
             prior: (B, K, h, w) previous slice's soft masks, zero when nothing was carried.
             force: (B, K, h, w) positive prompt maps; None as zeros.
 
         Returns:
-            Updated centres (B, 2K, d) and row affinities (B, 2K, h, w).
+            Updated centres (B, R, d) and row affinities (B, R, h, w).
         """
         size = prior.shape[-2:]
-        keys, values = (t.flatten(2) for t in features)
+        keys, values = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in features)
         queries = F.normalize(self.query(centres + identity), dim=-1) * self.temperature.exp()
-        affinity = torch.baddbmm((1 - valid)[..., None] * INVALID, queries, keys)
+        affinity = queries @ keys.mT
+        if valid is not None:
+            affinity = affinity + (1 - valid)[..., None] * INVALID
         classes = prior.shape[1]
         affinity[:, :classes] += self.prior_weight * prior.flatten(2)
         if force is not None:
             affinity[:, classes:] += FORCE * force.flatten(2)
         chosen = assign(affinity, self.assignment)
-        mean = (chosen @ values.transpose(1, 2)) / (1 + chosen.sum(-1, keepdim=True))
+        mean = (chosen @ values) / (1 + chosen.sum(-1, keepdim=True))
         centres = self.norms[0](centres + self.update(mean))
         centres = self.norms[1](centres + self._attend(centres, identity, valid))
         centres = self.norms[2](centres + self.ffn(centres))
         return centres, affinity.unflatten(-1, (size[0], size[1]))
 
-    def _attend(self, centres: Tensor, identity: Tensor, valid: Tensor) -> Tensor:
+    def _attend(self, centres: Tensor, identity: Tensor, valid: Tensor | None) -> Tensor:
         def split(t: Tensor) -> Tensor:
             heads: Tensor = t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             return heads
 
         query, key = self.qk(centres + identity).chunk(2, -1)
-        mask = ((1 - valid) * INVALID)[:, None, None, :]
+        mask = None if valid is None else ((1 - valid) * INVALID)[:, None, None, :]
         mixed = F.scaled_dot_product_attention(split(query), split(key), split(self.v(centres)), attn_mask=mask)
         out: Tensor = self.mix(mixed.transpose(1, 2).flatten(2))
         return out

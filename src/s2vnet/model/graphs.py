@@ -1,7 +1,8 @@
-"""A network as ONNX graphs, for runtimes that are faster than torch: encode, decode, and decode under prompts.
+"""A network as ONNX graphs, for runtimes that are faster than torch: encode, and three ways to decode.
 
-Decoding without prompts is a graph of its own, since it is what most slices need and cheaper. Batch, height and width
-are free; all maps are float32. https://onnx.ai/onnx/intro/concepts.html
+Most slices know of no prompt, some of prompts on slices before them, few have prompts themselves: each is a graph, the
+first two since they are cheaper. Batch, height and width are free. Features have their channels last, as the graphs use
+them (N, h, w, c); all maps are float32. https://onnx.ai/onnx/intro/concepts.html
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.s2vnet import PROMPT_MAPS, S2VNet, initial_state
 from s2vnet.types import CheckpointError, InputError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the graphs' inputs and outputs."""
-GRAPHS = ("encode", "decode", "prompted")
+GRAPHS = ("encode", "decode", "carried", "prompted")
 MANIFEST = "graphs.json"
 _EXAMPLE = 4
 """Cells of the coarsest map in the slices that the graphs are traced with."""
@@ -43,16 +44,17 @@ class _Encode(nn.Module):
         self.model = model
 
     def forward(self, slices: Tensor) -> tuple[Tensor, ...]:
-        return self.model.encode(slices).tensors
+        return tuple(tensor.permute(0, 2, 3, 1) for tensor in self.model.encode(slices).tensors)
 
 
 class _Decode(nn.Module):
-    def __init__(self, model: S2VNet) -> None:
+    def __init__(self, model: S2VNet, *, carried: bool = True) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.carried = model, carried
 
     def forward(self, features: list[Tensor], state: list[Tensor], prompts: Tensor | None = None) -> tuple[Tensor, ...]:
-        found = self.model.decode(Features.of(features), State(*state), prompts)
+        slices = Features.of([tensor.permute(0, 3, 1, 2) for tensor in features])
+        found = self.model.decode(slices, State(*state), prompts, carried=self.carried)
         return found.logits, found.presence, *found.state
 
 
@@ -68,7 +70,7 @@ def state_names(prefix: str) -> tuple[str, ...]:
 
 
 def export(trained: Trained, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Write the three graphs and a manifest with their hashes into an existing folder.
+    """Write the graphs and a manifest with their hashes into an existing folder.
 
     Raises:
         InputError: the libraries are missing (`pip install "s2vnet[onnx]"`), or the system refuses.
@@ -82,29 +84,31 @@ def export(trained: Trained, folder: Path, progress: Callable[[int, int], None] 
     side = _EXAMPLE * model.stride
     with torch.no_grad():
         slices = torch.zeros(2, config.in_channels, side, side, device=next(model.parameters()).device)
-        features = [tensor.contiguous() for tensor in model.encode(slices).tensors]
-        state = list(initial_state(config, Features.of(features), torch.tensor([1.0, -1.0])))
-        prompts = torch.zeros(2, config.num_classes, PROMPT_MAPS, *features[0].shape[-2:])
+        encoded = model.encode(slices)
+        features = [tensor.permute(0, 2, 3, 1).contiguous() for tensor in encoded.tensors]
+        state = list(initial_state(config, encoded, torch.tensor([1.0, -1.0])))
+        prompts = torch.zeros(2, config.num_classes, PROMPT_MAPS, *encoded.mask.shape[-2:])
     batch = torch.export.Dim("batch", min=1, max=1024)
     h, w = (torch.export.Dim(name, min=1, max=_LARGEST) for name in ("rows", "columns"))
 
     def sides(times: int, first: int = 2) -> dict[int, Any]:
         return {0: batch, first: times * h if times > 1 else h, first + 1: times * w if times > 1 else w}
 
-    levels = [sides(2**n) for n in range(3) for _ in range(config.layers_per_level)]
-    mask = sides(8)
-    states = [mask if part == "masks" else {0: batch} for part in State._fields]
+    levels = [sides(2**n, 1) for n in range(3) for _ in range(config.layers_per_level)]
+    described = [sides(8, 1), *levels, *levels]
+    states = [sides(8) if part == "masks" else {0: batch} for part in State._fields]
     named = feature_names(config)
     entering, leaving = [*named, *state_names("entering")], ["logits", "presence", *state_names("leaving")]
     pixels = sides(8 * config.stem_stride)
     shown = sides(8, 3)
     jobs = {
         "encode": (_Encode(model), (slices,), (pixels,), ["slices"], list(named)),
-        "decode": (_Decode(model), (features, state), ([mask, *levels, *levels], states), entering, leaving),
+        "decode": (_Decode(model, carried=False), (features, state), (described, states), entering, leaving),
+        "carried": (_Decode(model), (features, state), (described, states), entering, leaving),
         "prompted": (
             _Decode(model),
             (features, state, prompts),
-            ([mask, *levels, *levels], states, shown),
+            (described, states, shown),
             [*entering, "prompts"],
             leaving,
         ),
@@ -136,7 +140,7 @@ def has_graphs(folder: Path) -> bool:
 
 
 def check_graphs(folder: Path, trained: Trained) -> Sequence[Path]:
-    """Files of the three graphs, found to be those that were exported of these weights.
+    """Files of the graphs, found to be those that were exported of these weights.
 
     Raises:
         CheckpointError: graphs that are missing, damaged, of another version or of other weights.

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-
-from torch import Tensor
-
-from s2vnet.model.aggregation import State
-from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import Decoded
-
-Decode = Callable[[Features, State, Tensor | None], Decoded]
-"""`S2VNet.decode`, or an exported graph of it."""
+from typing import Any, Protocol, TypeVar
 
 
-def propagate(decode: Decode, slices: Iterable[tuple[Features, Tensor | None]], state: State) -> Iterator[Decoded]:
+class Left(Protocol):
+    """What was decoded of a slice, or of a slice of each of some sequences."""
+
+    @property
+    def state(self) -> Any:
+        """What the next slice receives."""
+
+
+Given = TypeVar("Given")
+Maps = TypeVar("Maps")
+Found = TypeVar("Found", bound=Left)
+
+
+def propagate(
+    decode: Callable[[Given, Any, Maps], Found], slices: Iterable[tuple[Given, Maps]], state: Any
+) -> Iterator[Found]:
     """Decode slices one after the other, each with the state that the one before left behind.
 
     Args:
-        decode: decodes one slice of each of B sequences.
-        slices: per step, features (B, ...) and prompt maps (B, K, 4, h, w), or None.
+        decode: decodes one slice of each of B sequences: features and states and prompt maps as one batch
+            (`S2VNet.decode`), or as a list with one entry for each.
+        slices: per step, features and prompt maps.
         state: state entering the first step.
 
     Yields:
-        One :class:`Decoded` per step; its ``state`` enters the next step.
+        What was decoded at each step; its ``state`` enters the next step.
     """
     for features, prompts in slices:
         decoded = decode(features, state, prompts)

@@ -37,6 +37,36 @@ class Decoded(NamedTuple):
     state: State
     """What the next slice receives."""
 
+    @classmethod
+    def join(cls, rows: Sequence[Decoded]) -> Decoded:
+        """A batch of what was decoded one by one."""
+        state = State(*(torch.cat(parts) for parts in zip(*(row.state for row in rows), strict=True)))
+        return cls(torch.cat([r.logits for r in rows]), torch.cat([r.presence for r in rows]), (), state)
+
+    def split(self) -> list[Decoded]:
+        """Each of the B slices, without the layers' logits."""
+        parts = zip(self.logits.split(1), self.presence.split(1), *(x.split(1) for x in self.state), strict=True)
+        return [Decoded(logits, presence, (), State(*state)) for logits, presence, *state in parts]
+
+
+class Row(NamedTuple):
+    """A slice to decode, a batch of one."""
+
+    features: Features
+    state: State
+    prompts: Tensor | None
+    """(1, K, 4, h, w) maps of :func:`s2vnet.model.prompts.draw`, or None."""
+
+    @property
+    def prompted(self) -> bool:
+        """Whether somebody prompted on this slice."""
+        return self.prompts is not None and bool(self.prompts.max() > 0)  # no map is negative, and `any` is slow
+
+    @property
+    def carried(self) -> bool:
+        """Whether a prompt's centre is carried to this slice."""
+        return bool(self.state.prompted.any())
+
 
 class Network(Protocol):
     """What encodes and decodes slices: :class:`S2VNet`, or its exported graphs."""
@@ -59,8 +89,8 @@ class Network(Protocol):
     def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
         """See :func:`initial_state`."""
 
-    def decode(self, features: Features, state: State, prompts: Tensor | None) -> Decoded:
-        """See :meth:`S2VNet.decode`."""
+    def decode_rows(self, rows: Sequence[Row]) -> list[Decoded]:
+        """See :meth:`S2VNet.decode_rows`."""
 
 
 def initial_state(config: ModelConfig, features: Features, direction: Tensor | None = None) -> State:
@@ -149,7 +179,30 @@ class S2VNet(nn.Module):
         """See :func:`initial_state`."""
         return initial_state(self.config, features, direction)
 
-    def decode(self, features: Features, state: State, prompts: Tensor | None) -> Decoded:
+    def decode_rows(self, rows: Sequence[Row]) -> list[Decoded]:
+        """Segment some slices, of which none knows of the others, in inference.
+
+        On a CPU each goes by itself, so that it depends on the others by no rounding; and one for which no prompt is
+        carried leaves out the rows of prompts. On a GPU they go together, since starting its kernels takes longest.
+        """
+        if rows[0].features.mask.device.type == "cpu":
+            return [self._decode_row(row) for row in rows]
+        shown = [*rows, *rows[: 2 - len(rows)]]  # one by itself would be summed in another order than one of two
+        features = Features.of([torch.cat(parts) for parts in zip(*(r.features.tensors for r in shown), strict=True)])
+        state = State(*(torch.cat(parts) for parts in zip(*(r.state for r in shown), strict=True)))
+        some = next((r.prompts for r in shown if r.prompts is not None), None)
+        prompts = (
+            None
+            if some is None
+            else torch.cat([torch.zeros_like(some) if r.prompts is None else r.prompts for r in shown])
+        )
+        return self.decode(features, state, prompts).split()[: len(rows)]
+
+    def _decode_row(self, row: Row) -> Decoded:
+        prompts = row.prompts if row.prompted else None
+        return self.decode(row.features, row.state, prompts, carried=row.carried)
+
+    def decode(self, features: Features, state: State, prompts: Tensor | None, *, carried: bool = True) -> Decoded:
         """Segment B slices.
 
         Args:
@@ -157,19 +210,26 @@ class S2VNet(nn.Module):
             state: what the slice before left behind (:meth:`initial_state` for the first).
             prompts: (B, K, 4, h, w) maps of :func:`s2vnet.model.prompts.draw`; zeros where nobody prompted. None says
                 the same as zeros everywhere, to the bit and in less time.
+            carried: False says that the state carries no prompt's centre. Without prompts, prompt rows are left out
+                then, which changes nothing but roundings.
         """
         k = self.config.num_classes
         prior = state.masks if self.config.mask_prior else torch.zeros_like(state.masks)
-        carried = _pyramid(prior, features.keys, F.avg_pool2d)
-        positive: Sequence[Tensor | None] = [None] * (1 + len(carried))
+        before = _pyramid(prior, features.keys, F.avg_pool2d)
+        positive: Sequence[Tensor | None] = [None] * (1 + len(before))
         if prompts is not None:  # by maxima, since a click must survive on coarse maps
             positive = [*_pyramid(prompts[:, :, 0], features.keys, F.max_pool2d), prompts[:, :, 0]]
-        centres, valid, fresh = self._initial_rows(features, state, positive)
-        identity = torch.cat([self.identity, self.identity + self.prompt_identity])
+        valid: Tensor | None = None
+        if prompts is None and not carried:
+            centres, fresh = self._slots(state), torch.zeros_like(state.prompted)
+            identity: Tensor = self.identity
+        else:
+            centres, valid, fresh = self._initial_rows(features, state, positive)
+            identity = torch.cat([self.identity, self.identity + self.prompt_identity])
         layer_logits = []
         described = zip(features.keys, features.values, strict=True)
-        for layer, pair, before, force in zip(self._clustering, described, carried, positive[:-1], strict=True):
-            centres, affinity = layer(centres, identity, valid, pair, before, force)
+        for layer, pair, seen, force in zip(self._clustering, described, before, positive[:-1], strict=True):
+            centres, affinity = layer(centres, identity, valid, pair, seen, force)
             layer_logits.append(class_logits(affinity, k))
         pixels = self._pixels(features.mask, prior, prompts)
         logits = self._masks(pixels, centres, valid)
@@ -177,18 +237,22 @@ class S2VNet(nn.Module):
         state = self.aggregator(state, centres, fresh, presence, logits)
         return Decoded(logits, presence, tuple(layer_logits), state)
 
+    def _slots(self, state: State) -> Tensor:
+        """Slot rows (B, K, d) from the state, or the learned centres."""
+        known = state.known[..., None]
+        slots: Tensor = self.centre_norm(known * state.centres + (1 - known) * self.initial_centres)
+        return slots + state.direction[:, None, None] * self.travel
+
     def _initial_rows(
         self, features: Features, state: State, positive: Sequence[Tensor | None]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Slot rows from the state or the learned centres, prompt rows from the features under prompts, here or before.
+        """Slot rows, and prompt rows from the features under prompts, here or before.
 
         Also which rows (B, 2K) take part, and which classes (B, K) are prompted here.
 
         `positive` holds the positive prompt maps on the grid of each layer and, last, of the mask features; or None.
         """
-        known = state.known[..., None]
-        slots = self.centre_norm(known * state.centres + (1 - known) * self.initial_centres)
-        slots = slots + state.direction[:, None, None] * self.travel
+        slots = self._slots(state)
         rows, prompted = self.centre_norm(state.prompt_centres), torch.zeros_like(state.prompted)
         if positive[-1] is not None:
             levels = zip((*features.values, features.mask), positive, strict=True)
@@ -213,11 +277,12 @@ class S2VNet(nn.Module):
         blended: Tensor = self.fuse(depthwise(self.surround, drawn.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         return pixels + blended
 
-    def _masks(self, pixels: Tensor, centres: Tensor, valid: Tensor) -> Tensor:
+    def _masks(self, pixels: Tensor, centres: Tensor, valid: Tensor | None) -> Tensor:
         """Class logits (B, K, h, w): centres times pixels."""
         m = self.config.mask_dim
         weights, bias = self.mask_head(centres).split([m, 1], -1)
-        bias = bias + ((1 - valid) * INVALID)[..., None]
+        if valid is not None:
+            bias = bias + ((1 - valid) * INVALID)[..., None]
         rows = torch.baddbmm(bias, weights / m**0.5, pixels.flatten(1, 2).transpose(1, 2))
         return class_logits(rows.unflatten(-1, pixels.shape[1:3]), self.config.num_classes)
 
@@ -240,4 +305,4 @@ def _painted(maps: Tensor, colours: Tensor, pixels: Tensor) -> Tensor:
 def _pool(pixels: Tensor, weights: Tensor) -> Tensor:
     """Mean of pixels (B, c, h, w) under weights (B, K, h, w): (B, K, c); zero where the weights are."""
     total = weights.sum((-2, -1))[..., None]
-    return weights.flatten(2) @ pixels.flatten(2).transpose(1, 2) / (total + 1e-4)
+    return weights.flatten(2) @ pixels.permute(0, 2, 3, 1).flatten(1, 2) / (total + 1e-4)
