@@ -37,6 +37,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def encode(net: Network, slices: Tensor) -> Features:
+    """Slices as a batch."""
+    rows = net.encode_rows(slices)
+    return Features.collect(((range(n, n + 1), row) for n, row in enumerate(rows)), len(rows))
+
+
 def decode(net: Network, features: Features, state: State, prompts: Tensor | None) -> Decoded:
     """Slices of a batch, each by itself."""
     rows = [
@@ -49,7 +55,7 @@ def decode(net: Network, features: Features, state: State, prompts: Tensor | Non
 def _run(net: Network, slices: Tensor) -> list[Tensor]:
     """All that a network gives of two slices: before a prompt for one of them, with it, and after it."""
     with torch.inference_mode():
-        features = net.encode(slices)
+        features = encode(net, slices)
         state = net.initial_state(features, torch.tensor([1.0, -1.0]))
         first = decode(net, features, state, None)
         prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
@@ -73,7 +79,7 @@ def test_graphs_give_what_the_network_gives(exported: Path, runtime: str, cells:
 @pytest.mark.parametrize("runtime", OTHERS)
 def test_a_row_without_prompts_does_not_depend_on_those_that_have_some(exported: Path, runtime: str) -> None:
     net = network(load_model(exported), runtime, CPU, exported)
-    features = net.encode(torch.randn(2, net.config.in_channels, 40, 48))
+    features = encode(net, torch.randn(2, net.config.in_channels, 40, 48))
     state = net.initial_state(features)
     prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
     prompts[0, 1, 0, 3:5, 3:5] = 1

@@ -89,10 +89,10 @@ def automatic(
         done = 0
         for places in interlaced(depth, BATCH):
             if first is not None and first.places == places:
-                parts = _each(first.features, len(places))
+                rows = first.features
             else:
-                parts = _encoded(model, torch.from_numpy(with_neighbours(image, places, context)).to(device))
-            for d, one in zip(places, parts, strict=True):
+                rows = model.encode_rows(torch.from_numpy(with_neighbours(image, places, context)).to(device))
+            for d, one in zip(places, rows, strict=True):
                 features[d] = one.tensors
             done += len(places)
             told(done, 2 * depth)
@@ -111,19 +111,6 @@ def automatic(
     totals.close()
     assert winner is not None
     return Kept(scores, winner, share)
-
-
-def _encoded(model: Network, slices: Tensor) -> Iterator[Features]:
-    """Features of each slice of a batch."""
-    if model.batches:
-        return _each(model.encode(slices), len(slices))
-    return (model.encode(slices[n : n + 1]) for n in range(len(slices)))
-
-
-def _each(features: Features, count: int) -> Iterator[Features]:
-    """Features of each slice of a batch, laid out as the engine caches them."""
-    whole = Features.collect([(range(count), features)], count)
-    return (whole.at(slice(n, n + 1)) for n in range(count))
 
 
 def _swept(

@@ -87,15 +87,17 @@ class Seen(NamedTuple):
     """Slices that were encoded, and decoded each as if there were no other."""
 
     places: range
-    features: Features
+    features: Sequence[Features]
+    """Of each."""
     decoded: Decoded
+    """Of all."""
 
     @classmethod
     def by(cls, model: Network, places: range, slices: Tensor) -> Seen:
         """What a network makes of slices (n, C, H, W) that have these places in their volume."""
-        features = model.encode(slices)
-        start = model.initial_state(features.at(slice(0, 1)))
-        rows = [Row(features.at(slice(n, n + 1)), start, None) for n in range(len(slices))]
+        features = model.encode_rows(slices)
+        start = model.initial_state(features[0])
+        rows = [Row(each, start, None) for each in features]
         return cls(places, features, Decoded.join(model.decode_rows(rows)))
 
 
@@ -150,7 +152,8 @@ class VolumeEngine:
                     seen = first if first is not None and first.places == places else None
                     if seen is None and preview is not None:
                         seen = Seen.by(model, places, part)
-                    yield places, model.encode(part) if seen is None else seen.features
+                    rows = model.encode_rows(part) if seen is None else seen.features
+                    yield from ((range(d, d + 1), each) for d, each in zip(places, rows, strict=True))
                     if seen is not None and preview is not None:
                         preview(places, seen.decoded.logits.softmax(1))
                     done += len(places)

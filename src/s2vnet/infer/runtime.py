@@ -93,14 +93,10 @@ class Exported:
         """Slices must be a multiple of this in height and width."""
         return self._config.stem_stride * 8
 
-    batches = False
-    """What one slice needs stays in the processor's cache."""
-
-    def encode(self, slices: Tensor) -> Features:
-        """Slice by slice, some at the same time."""
+    def encode_rows(self, slices: Tensor) -> Sequence[Features]:
+        """Slice by slice, since what one needs stays in the processor's cache; some at the same time."""
         each = self._at_once([(self._encode, [one]) for one in np.split(_array(slices), len(slices))])
-        joined = each[0] if len(each) == 1 else [np.concatenate(parts) for parts in zip(*each, strict=True)]
-        return Features.of([torch.from_numpy(part).permute(0, 3, 1, 2) for part in joined])
+        return [Features.of([torch.from_numpy(part).permute(0, 3, 1, 2) for part in parts]) for parts in each]
 
     def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
         """See :func:`s2vnet.model.s2vnet.initial_state`."""

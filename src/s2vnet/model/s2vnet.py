@@ -79,12 +79,8 @@ class Network(Protocol):
     def stride(self) -> int:
         """Slices must be a multiple of this in height and width."""
 
-    @property
-    def batches(self) -> bool:
-        """Whether slices are encoded faster together than one by one."""
-
-    def encode(self, slices: Tensor) -> Features:
-        """See :meth:`S2VNet.encode`."""
+    def encode_rows(self, slices: Tensor) -> Sequence[Features]:
+        """See :meth:`S2VNet.encode_rows`."""
 
     def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
         """See :func:`initial_state`."""
@@ -154,8 +150,10 @@ class S2VNet(nn.Module):
         """Slices must be a multiple of this in height and width."""
         return self.config.stem_stride * 8
 
-    batches = True
-    """See :class:`Network`."""
+    def encode_rows(self, slices: Tensor) -> Sequence[Features]:
+        """Slices (N, C, H, W), each with its neighbours as channels, to the features of each, in inference."""
+        whole = self.encode(slices)
+        return [whole.at(slice(n, n + 1)) for n in range(len(slices))]
 
     def encode(self, slices: Tensor) -> Features:
         """Slices (N, C, H, W), each with its neighbours as channels, to features; slices are independent."""
