@@ -8,6 +8,7 @@ A slice's result is complete when the second of them has passed it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -87,11 +88,7 @@ def automatic(
         features = Spill(room, depth)
         told = progress or (lambda done, total: None)
         done = 0
-        for places in interlaced(depth, BATCH):
-            if first is not None and first.places == places:
-                rows = first.features
-            else:
-                rows = model.encode_rows(torch.from_numpy(with_neighbours(image, places, context)).to(device))
+        for places, rows in _encoded(model, image, depth, context, device, first):
             for d, one in zip(places, rows, strict=True):
                 features[d] = one.tensors
             done += len(places)
@@ -111,6 +108,22 @@ def automatic(
     totals.close()
     assert winner is not None
     return Kept(scores, winner, share)
+
+
+def _encoded(
+    model: Network, image: Image, depth: int, context: int, device: torch.device, first: Seen | None
+) -> Iterator[tuple[range, Sequence[Features]]]:
+    """Places and features of all slices, batch by batch; the next batch is made ready while one is encoded."""
+    batches = [places for places in interlaced(depth, BATCH) if first is None or places != first.places]
+    if first is not None:
+        yield first.places, first.features
+    with ThreadPoolExecutor(1) as reader:
+        waiting = None
+        for n, places in enumerate(batches):
+            slices = with_neighbours(image, places, context) if waiting is None else waiting.result()
+            if n + 1 < len(batches):
+                waiting = reader.submit(with_neighbours, image, batches[n + 1], context)
+            yield places, model.encode_rows(torch.from_numpy(slices).to(device))
 
 
 def _swept(

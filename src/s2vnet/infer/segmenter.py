@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -66,12 +67,18 @@ class Segmentation:
     def labels(self, classes: Sequence[int] | None = None) -> LabelMap:
         """Most probable class of every voxel; classes outside the subset become background."""
         found = np.zeros(self.restore.geometry.shape, np.uint8)
-        for n in range(0, self.restore.size[0], SLICES_AT_ONCE):
+
+        def fill(n: int) -> None:
             slices = self.label_slices(n, min(n + SLICES_AT_ONCE, self.restore.size[0]))
             if classes is not None:
                 slices[~np.isin(slices, list(classes))] = 0
             block, values = self.restore.block(slices, n)
             found[block] = values
+
+        # borders are gathered by index, which no library does in threads of its own
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for _ in pool.map(fill, range(0, self.restore.size[0], SLICES_AT_ONCE)):
+                pass
         return LabelMap(found, self.restore.geometry)
 
     def label_slices(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
