@@ -46,7 +46,7 @@ def phantom_of(
     return Volume((100.0 * labels + noise).astype(np.float32), geometry), LabelMap(labels, geometry)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_phantom() -> MakePhantom:
     """:func:`phantom_of`, for tests that choose shape, affine, channels or seed."""
     return phantom_of

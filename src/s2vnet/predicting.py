@@ -28,20 +28,27 @@ if TYPE_CHECKING:
 def export(
     model: Model,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the model and its graphs.")],
+    int8: Annotated[
+        Path | None, typer.Option(help="Also an encode graph in int8, for openvino; calibrated on these images.")
+    ] = None,
 ) -> None:
     """Write a model with its ONNX graphs, for --runtime and for programs of your own.
 
-    Example: s2vnet export -m abdomen-ct -o models/abdomen-ct
+    Example: s2vnet export -m abdomen-ct -o models/abdomen-ct --int8 imagesTr
     """
     import shutil
 
     from s2vnet.atomic import replacing, require_writable
+    from s2vnet.infer.calibrate import calibrate
+    from s2vnet.infer.predict import find_cases
     from s2vnet.infer.segmenter import find_model
     from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, load_model
     from s2vnet.model.graphs import export as write
+    from s2vnet.model.int8 import discard
 
     source = find_model(model)
     trained = load_model(source)
+    cases = None if int8 is None else find_cases(int8, len(trained.plan["channels"]))
     make_folder(output)
     require_writable(output)
     if output.resolve() != source.resolve():
@@ -52,6 +59,15 @@ def export(
                 shutil.copyfile(source / name, temporary)
     with progress() as report:
         write(trained, output, lambda done, total: report("exporting", done, total))
+        discard(output)  # of an earlier export
+        if cases is not None:
+            found = calibrate(
+                output,
+                cases,
+                progress=lambda done, total: report("calibrating", done, total),
+                note=lambda name, text: note(f"{name}: unlike the training data: {text}"),
+            )
+            note(f"labels with int8 agree with those of float32 by a Dice of {found:.3f}, slice by slice")
     typer.echo(output)
 
 

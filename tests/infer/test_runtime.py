@@ -11,11 +11,11 @@ from torch import Tensor
 
 from s2vnet.config import ModelConfig
 from s2vnet.infer.runtime import RUNTIMES, network
-from s2vnet.infer.segmenter import SHIPPED, Segmenter
+from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.model.aggregation import State
-from s2vnet.model.checkpoint import Trained, load_model, save_model
-from s2vnet.model.graphs import GRAPHS, MANIFEST, export
+from s2vnet.model.checkpoint import Trained, load_model
+from s2vnet.model.graphs import GRAPHS, MANIFEST
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, Network, Row, S2VNet
 from s2vnet.types import CheckpointError, InputError
@@ -23,18 +23,6 @@ from s2vnet.volume.geometry import LabelMap, Volume
 
 OTHERS = RUNTIMES[1:]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped hippocampus model with its graphs."""
-    for name in ("onnxscript", *OTHERS):
-        pytest.importorskip(name)
-    trained = load_model(SHIPPED / "hippocampus-mr")
-    folder = tmp_path_factory.mktemp("exported")
-    save_model(folder, trained.model, trained.plan, trained.info)
-    export(load_model(folder), folder)
-    return folder
 
 
 def encode(net: Network, slices: Tensor) -> Features:

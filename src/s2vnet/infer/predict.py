@@ -68,23 +68,38 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     return jobs
 
 
-def _plan(source: Path, target: Path, channels: int) -> list[Job]:
+def find_cases(source: Path, channels: int) -> tuple[CaseFiles, ...]:
+    """The images of a folder in nnU-Net's naming, or the one that a file, a DICOM folder or a zip archive holds.
+
+    Raises:
+        InputError: no such input, or a case with another number of channels.
+    """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    is_file = is_output(target)
-    if source.is_dir() and any(str(f).lower().endswith(ENDINGS) for f in source.iterdir()):
-        if is_file:
+    if not _is_several(source):
+        stem = source.stem if is_zip(source) else source.name
+        if not is_series(source):
+            stem = stem[: -len(image_ending(source))]
+        return (CaseFiles(stem.removesuffix("_0000"), (source,)),)
+    cases = find_images(source)
+    wrong = next((c for c in cases if len(c.images) not in (1, channels)), None)
+    if wrong is not None:
+        raise InputError(f"{source}: case {wrong.name} has {len(wrong.images)} of {channels} channels")
+    return cases
+
+
+def _plan(source: Path, target: Path, channels: int) -> list[Job]:
+    cases = find_cases(source, channels)
+    if is_output(target):
+        if _is_several(source):
             raise InputError(f"{target}: several images need a folder to go to, not a file")
-        cases = find_images(source)
-        wrong = next((c for c in cases if len(c.images) not in (1, channels)), None)
-        if wrong is not None:
-            raise InputError(f"{source}: case {wrong.name} has {len(wrong.images)} of {channels} channels")
-        return [Job(c, target / f"{c.name}{image_ending(c.images[0])}") for c in cases]
-    series = is_series(source)
-    ending = ".nii.gz" if series else image_ending(source)
-    stem = source.stem if is_zip(source) else source.name if series else source.name[: -len(ending)]
-    name = stem.removesuffix("_0000")
-    return [Job(CaseFiles(name, (source,)), target if is_file else target / f"{name}{ending}")]
+        return [Job(cases[0], target)]
+    endings = [".nii.gz" if is_series(case.images[0]) else image_ending(case.images[0]) for case in cases]
+    return [Job(case, target / f"{case.name}{ending}") for case, ending in zip(cases, endings, strict=True)]
+
+
+def _is_several(source: Path) -> bool:
+    return source.is_dir() and any(str(file).lower().endswith(ENDINGS) for file in source.iterdir())
 
 
 def predict(
