@@ -255,6 +255,7 @@ def test_errors_are_one_line_and_exit_code_1(model: Path, image: Path, tmp_path:
         (["evaluate", "-i", image.parent, "-g", absent, "-o", report], "give two folders, or two files"),
         (["evaluate", "-i", image.parent, "-g", image.parent, "-o", report, "--interactive"], "needs a model"),
         (["export-log", absent, "-o", tmp_path / "a.csv"], "No such file"),
+        (["export", "-m", "hippocampus-mr", "-o", tmp_path / "a", "--int8", absent], "no such file or folder"),
     ]
     for args, message in wrong:
         code, lines = main(*args)

@@ -48,7 +48,7 @@ def export(
 
     source = find_model(model)
     trained = load_model(source)
-    cases = None if int8 is None else find_cases(int8, len(trained.plan["channels"]))
+    cases = None if int8 is None else find_cases(int8, len(trained.plan.get("channels", ())))
     make_folder(output)
     require_writable(output)
     if output.resolve() != source.resolve():
