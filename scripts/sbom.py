@@ -1,4 +1,4 @@
-"""Finish the bill of materials that cyclonedx-py wrote of this environment: our version, every licence, no path.
+"""Finish the bill of materials that cyclonedx-py wrote of this environment: our version, every licence, the viewer.
 
 python scripts/sbom.py dist/sbom.cdx.json    # by the Python of the environment it is about
 """
@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from lock import ROOT, licence
+from viewer import PACKAGE, VERSION
 
 INSTALLER = "pip"
 """Is in every environment, and no part of what s2vnet needs."""
+VIEWER = {
+    "type": "library",
+    "bom-ref": f"{PACKAGE}=={VERSION}",
+    "name": PACKAGE,
+    "version": VERSION,
+    "purl": f"pkg:npm/{PACKAGE.replace('@', '%40')}@{VERSION}",
+    "licenses": [{"license": {"id": "BSD-2-Clause", "acknowledgement": "declared"}}],
+}
+"""In our wheels, not beside them."""
 
 
 def finish(content: dict[str, Any]) -> None:
-    """Say what cyclonedx-py leaves out: a version that is not in pyproject.toml, licences told in words alone."""
+    """Say what cyclonedx-py leaves out: our version, what wheels have in them, licences told in words alone."""
     own = content["metadata"]["component"]
     own |= {"version": version("s2vnet"), "purl": f"pkg:pypi/s2vnet@{version('s2vnet')}"}
     left = {one["bom-ref"] for one in content["components"] if one["name"] == INSTALLER}
@@ -28,6 +38,10 @@ def finish(content: dict[str, Any]) -> None:
         if not one.get("licenses"):
             told = licence(distribution(one["name"]))
             one["licenses"] = [{"license": {"name": told, "acknowledgement": "declared"}}]
+    content["components"].append(VIEWER)
+    content["dependencies"].append({"ref": VIEWER["bom-ref"]})
+    root = next(one for one in content["dependencies"] if one["ref"] == own["bom-ref"])
+    root.setdefault("dependsOn", []).append(VIEWER["bom-ref"])
 
 
 def main() -> None:
