@@ -1,6 +1,7 @@
 # CPU:  docker build -t s2vnet .
 # GPU:  docker build -t s2vnet --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .   (and `docker run --gpus all`)
 # Run:  docker run -e S2VNET_TOKEN=... -p 1537:1537 -v "$PWD/scans:/data:ro" -v s2vnet-state:/state s2vnet
+# 3.14 would need a compiler: pyjpegls, which highdicom needs, has no wheels for it yet
 ARG PYTHON=3.13
 FROM node:22-slim AS viewer
 FROM python:${PYTHON}-slim AS build

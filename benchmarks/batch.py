@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -25,7 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from machine import processor
+from machine import command, processor
 from phantom import draw
 from s2vnet.atomic import replacing
 from s2vnet.infer.batch import run_batch
@@ -85,7 +84,7 @@ def main() -> None:
         "workers": runs,
         "ratio": rates[-1] / rates[0],
         "seed": SEED,
-        "command": f"python benchmarks/batch.py {' '.join(sys.argv[1:])}",
+        "command": command(),
         "date": datetime.date.today().isoformat(),
         "hardware": f"{cores()} cores, {processor()}, torch {torch.__version__}",
         "load": os.getloadavg()[0],

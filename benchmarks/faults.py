@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from machine import processor
+from machine import command, processor
 from phantom import write_dataset
 from s2vnet.atomic import replacing
 from s2vnet.data.dataset import read_dataset
@@ -69,7 +69,7 @@ def main() -> None:
         "same_losses": [row["loss"] for row in history[0]] == [row["loss"] for row in history[1]],
         "seconds_undisturbed": alone,
         "seconds": time.perf_counter() - begun,
-        "command": "python benchmarks/faults.py " + " ".join(sys.argv[1:]),
+        "command": command(),
         "date": datetime.date.today().isoformat(),
         "hardware": processor(),
     }
@@ -88,11 +88,11 @@ def _dataset(folder: Path) -> Path:
 
 
 def _train(dataset: Path, output: Path, folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "s2vnet", "train", str(dataset), "-f", "all", "-o", str(output), "--resume"]
-    command += ["--plan", str(folder / "plan.json"), "--device", "cpu"]
-    command += [x for each in SETTINGS for x in ("-c", each)] + [x for each in NETWORK for x in ("-n", each)]
+    words = [sys.executable, "-m", "s2vnet", "train", str(dataset), "-f", "all", "-o", str(output), "--resume"]
+    words += ["--plan", str(folder / "plan.json"), "--device", "cpu"]
+    words += [x for each in SETTINGS for x in ("-c", each)] + [x for each in NETWORK for x in ("-n", each)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from machine import processor
+from machine import command, processor
 from s2vnet.atomic import replacing
 
 SIDE = 512
@@ -63,8 +63,8 @@ def main() -> None:
         for count in sorted(arguments.slices):
             image, labels = Path(name, "scan.nii"), Path(name, "labels.nii.gz")
             draw(image, count)
-            command = [sys.executable, "-c", _RUN, arguments.model, image, labels, arguments.max_memory]
-            found = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+            worker = [sys.executable, "-c", _RUN, arguments.model, image, labels, arguments.max_memory]
+            found = subprocess.run(list(map(str, worker)), check=True, capture_output=True, text=True)
             runs.append({"slices": count, **json.loads(found.stdout)})
             if len(runs) > 1:
                 before, now = runs[-2:]
@@ -72,8 +72,7 @@ def main() -> None:
                 now["growth_beyond_input_and_labels_mb_per_slice"] = round((grown - HELD) / 1e6, 3)
             sys.stdout.write(f"{runs[-1]}\n")
     content = {
-        "command": f"python benchmarks/memory.py -n {' '.join(map(str, arguments.slices))} "
-        f"--max-memory {arguments.max_memory}",
+        "command": command(),
         "model": arguments.model,
         "date": datetime.date.today().isoformat(),
         "processor": processor(),

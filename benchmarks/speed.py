@@ -8,6 +8,9 @@ of patches in a scan, with an overlap of one half, does the rest: reading, resam
 them. Their grids are their own: nnU-Net's plan for abdominal CT (3 x 0.76 x 0.76 mm, patches of 48 x 192 x 192, slices
 of 512 x 512; Isensee et al., Nature Methods 2021), MONAI's for the transformers (2 x 1.5 x 1.5 mm, 96 a side), and
 nnInteractive's 192 a side, timed at 96 and counted eightfold.
+
+On the smallest scan the automatic pass is also measured by classes (networks of random weights, by torch alone, for to
+export a graph takes a minute), and a round of prompts by its points.
 """
 
 from __future__ import annotations
@@ -21,15 +24,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from machine import processor
+from machine import command, energy, joules, processor
+
+if TYPE_CHECKING:
+    from s2vnet.model.s2vnet import Network
+    from s2vnet.types import Point
 
 OURS = ("torch", "onnxruntime", "openvino")
 PATCHES = {
@@ -45,6 +53,10 @@ SIDE_MM, SLICE_MM = 358.4, 2.0
 TIMED = 3
 """Patches timed, after a first one."""
 CLASSES = 14
+GROWING_CLASSES = (2, 8, 14, 32, 64, 128)
+GROWING_POINTS = (1, 4, 16, 64)
+ROUNDS = 3
+"""Of each number of points."""
 
 
 def main() -> None:
@@ -64,38 +76,10 @@ def main() -> None:
     if arguments.worker:
         print(json.dumps(_work(arguments.worker, arguments.scan, arguments.model)))  # noqa: T201
         return
-    found: dict[str, Any] = {"scans": [], "others": {}}
     with tempfile.TemporaryDirectory() as folder:
-        scans = [
-            (size, n, _scan(arguments.scan, size, n, Path(folder)))
-            for size in arguments.sizes
-            for n in arguments.slices
-        ]
-        found["matrix_gflops"] = _run(arguments, "matrix", arguments.scan)["gflops"]
-        turns: dict[str, list[Any]] = {}
-        for _ in range(arguments.repeats):
-            for name in arguments.others:
-                turns.setdefault(name, []).append(_run(arguments, name, arguments.scan))
-            for size, n, scan in scans:
-                for runtime in arguments.runtimes:
-                    for what in ("scan", "encoder"):
-                        key = f"{what}:{runtime}"
-                        turns.setdefault(f"{key} {size} {n}", []).append(_run(arguments, key, scan))
-        found["others"] = {name: _median(turns[name]) for name in arguments.others}
-        for size, n, _ in scans:
-            row = {"pixels": size, "slices": n, "ours": {}, "others": {}}
-            for runtime in arguments.runtimes:
-                ours = _median(turns[f"scan:{runtime} {size} {n}"])
-                ours["encoder_alone"] = _median(turns[f"encoder:{runtime} {size} {n}"])["seconds"]
-                row["ours"][runtime] = ours
-            for name in arguments.others:
-                if name != "nninteractive":
-                    row["others"][name] = _whole(name, n, found["others"][name])
-            found["scans"].append(row)
-        middle = next((scan for size, n, scan in scans if n == 150 and size == 256), scans[0][2])
-        found["prompts"] = {r: _run(arguments, f"prompts:{r}", middle) for r in arguments.runtimes}
+        found = _measure(arguments, Path(folder))
     found |= {
-        "command": "python benchmarks/speed.py " + " ".join(sys.argv[1:]),
+        "command": command(arguments.scan),
         "date": datetime.date.today().isoformat(),
         "hardware": f"{processor()}, {arguments.threads} threads",
         "repeats": arguments.repeats,
@@ -104,6 +88,47 @@ def main() -> None:
 
     with replacing(arguments.output) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    scans = {(p, n): _scan(arguments.scan, p, n, folder) for p in arguments.sizes for n in arguments.slices}
+    found: dict[str, Any] = {"matrix_gflops": _run(arguments, "matrix", arguments.scan)["gflops"]}
+    turns: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(arguments.repeats):
+        for name in arguments.others:
+            turns.setdefault(name, []).append(_run(arguments, name, arguments.scan))
+        for (pixels, n), scan in scans.items():
+            for runtime in arguments.runtimes:
+                for what in (f"scan:{runtime}", f"encoder:{runtime}"):
+                    turns.setdefault(f"{what} {pixels} {n}", []).append(_run(arguments, what, scan))
+    found["others"] = {name: _median(turns[name]) for name in arguments.others}
+    found["scans"] = []
+    for pixels, n in scans:
+        row: dict[str, Any] = {"pixels": pixels, "slices": n, "ours": {}, "others": {}}
+        for runtime in arguments.runtimes:
+            alone = _median(turns[f"encoder:{runtime} {pixels} {n}"])
+            ours = {"encoder_alone": alone["seconds"], "encoder_alone_cpu_seconds": alone["cpu_seconds"]}
+            row["ours"][runtime] = _median(turns[f"scan:{runtime} {pixels} {n}"]) | ours
+        for name in arguments.others:
+            if name != "nninteractive":
+                row["others"][name] = _whole(name, n, found["others"][name])
+        found["scans"].append(row)
+    middle = (256, 150) if (256, 150) in scans else min(scans, key=_cells)
+    rounds = {runtime: _run(arguments, f"prompts:{runtime}", scans[middle]) for runtime in arguments.runtimes}
+    found["prompts"] = {"pixels": middle[0], "slices": middle[1], "runtimes": rounds}
+    least = min(scans, key=_cells)
+    found["growth"] = {
+        "pixels": least[0],
+        "slices": least[1],
+        "classes": {n: _run(arguments, f"classes:{n}", scans[least]) for n in GROWING_CLASSES},
+        "points": {r: _run(arguments, f"points:{r}", scans[least])["rounds"] for r in arguments.runtimes},
+    }
+    return found
+
+
+def _cells(scan: tuple[int, int]) -> int:
+    pixels, slices = scan
+    return pixels**2 * slices
 
 
 def _scan(source: Path, size: int, slices: int, folder: Path) -> Path:
@@ -125,9 +150,9 @@ def _scan(source: Path, size: int, slices: int, folder: Path) -> Path:
 
 
 def _run(arguments: argparse.Namespace, what: str, scan: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, str(scan), "-o", "-", "-m", arguments.model, "--worker", what]
+    worker = [sys.executable, __file__, str(scan), "-o", "-", "-m", arguments.model, "--worker", what]
     threads = {"OMP_NUM_THREADS": str(arguments.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **threads})
+    ran = subprocess.run(worker, capture_output=True, text=True, check=False, env={**os.environ, **threads})
     if ran.returncode:
         raise SystemExit(f"{what}: {ran.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
@@ -136,7 +161,10 @@ def _run(arguments: argparse.Namespace, what: str, scan: Path) -> dict[str, Any]
 
 
 def _median(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
+    """Of each figure; None where it is not told."""
+    return {
+        key: None if first is None else float(np.median([run[key] for run in runs])) for key, first in runs[0].items()
+    }
 
 
 def _whole(name: str, slices: int, measured: dict[str, Any]) -> dict[str, Any]:
@@ -150,6 +178,7 @@ def _whole(name: str, slices: int, measured: dict[str, Any]) -> dict[str, Any]:
         "patches": patches,
         "seconds": seconds,
         "mirrored_seconds": mirrored * seconds,
+        "cpu_seconds": patches * measured["cpu_seconds"],
         "peak_mb": measured["peak_mb"],
     }
 
@@ -161,98 +190,123 @@ def _work(what: str, scan: Path, model: str) -> dict[str, Any]:
 
     if what == "matrix":
         a = torch.randn(3072, 3072)
-        seconds = _seconds(lambda: a @ a, 5)
-        return {"gflops": 2 * 3072**3 / seconds / 1e9}
-    kind, _, runtime = what.partition(":")
+        return {"gflops": 2 * 3072**3 / _seconds(lambda: a @ a, 5)["seconds"] / 1e9}
+    kind, _, which = what.partition(":")
     if kind in PATCHES:
-        found = {"seconds": _patch(kind)}
+        found = _patch(kind)
     elif kind == "scan":
-        found = _ours(scan, model, runtime)
+        found = _ours(scan, model, which)
     elif kind == "encoder":
-        found = {"seconds": _encoder(scan, model, runtime)}
+        found = _encoder(scan, model, which)
+    elif kind == "classes":
+        found = _classes(scan, model, int(which))
+    elif kind == "points":
+        found = _points(scan, model, which)
     else:
-        found = _prompts(scan, model, runtime)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {**found, "peak_mb": usage.ru_maxrss / 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+        found = _prompts(scan, model, which)
+    return {**found, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def _seconds(do: Callable[[], object], times: int) -> float:
+def _seconds(do: Callable[[], object], times: int) -> dict[str, float]:
+    """Of one time: medians of those by the clock and of the CPU's."""
     do()
     spent = []
     for _ in range(times):
-        start = time.perf_counter()
+        start, began = time.perf_counter(), time.process_time()
         do()
-        spent.append(time.perf_counter() - start)
-    return float(np.median(spent))
+        spent.append((time.perf_counter() - start, time.process_time() - began))
+    wall, cpu = np.median(spent, 0).tolist()
+    return {"seconds": wall, "cpu_seconds": cpu}
+
+
+class Timed:
+    """A network whose calls are timed."""
+
+    calls: ClassVar[Mapping[str, str]] = {"encode_rows": "encoding", "decode_rows": "decoding"}
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.spent = dict.fromkeys(self.calls.values(), 0.0)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.network, name)
+        if name not in self.calls:
+            return found
+
+        def timed(*given: Any) -> Any:
+            began = time.perf_counter()
+            result = found(*given)
+            self.spent[self.calls[name]] += time.perf_counter() - began
+            return result
+
+        return timed
 
 
 def _ours(scan: Path, model: str, runtime: str) -> dict[str, Any]:
     """File to file, after the model has been loaded and has seen one slice."""
-    import torch
-
     from s2vnet.infer.predict import plan_jobs, predict
     from s2vnet.infer.segmenter import Segmenter
 
     start = time.perf_counter()
     segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
     loading = time.perf_counter() - start
-    spent = {"encoding": 0.0, "decoding": 0.0}
-    inner = segmenter.models[0]
-
-    class Timed:
-        config, stride = inner.config, inner.stride
-        initial_state = staticmethod(inner.initial_state)
-
-        @staticmethod
-        def encode(slices: torch.Tensor) -> Any:
-            began = time.perf_counter()
-            found = inner.encode(slices)
-            spent["encoding"] += time.perf_counter() - began
-            return found
-
-        @staticmethod
-        def decode(*given: Any) -> Any:
-            began = time.perf_counter()
-            found = inner.decode(*given)
-            spent["decoding"] += time.perf_counter() - began
-            return found
-
-    segmenter.models = (Timed(),)  # type: ignore[assignment]
+    timed = Timed(segmenter.models[0])
+    segmenter.models = (timed,)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        before, start, began = energy(), time.perf_counter(), time.process_time()
         done = list(predict(segmenter, plan_jobs(scan, Path(folder) / "labels.nii.gz", 1)))
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - began
+        used = joules(before, energy())
     assert [error for _, error in done] == [None]
-    return {"seconds": seconds, "loading": loading, **spent, "rest": seconds - sum(spent.values())}
+    assert all(timed.spent.values()), "the calls that are timed have other names now"
+    parts = {"loading": loading, **timed.spent, "rest": seconds - sum(timed.spent.values())}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "joules": used, **parts}
 
 
-def _encoder(scan: Path, model: str, runtime: str) -> float:
+def _classes(scan: Path, model: str, classes: int) -> dict[str, Any]:
+    """As :func:`_ours`, with random weights and so many classes, which are then found everywhere and tidied up."""
+    import torch
+
+    from s2vnet.infer.segmenter import find_model
+    from s2vnet.model.checkpoint import load_model, save_model
+    from s2vnet.model.s2vnet import S2VNet
+
+    shown = load_model(find_model(model))
+    labels = {"background": 0, **{f"class {k}": k for k in range(1, classes)}}
+    torch.manual_seed(0)
+    net = S2VNet(shown.model.config.model_copy(update={"num_classes": classes}))
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder), net, {**shown.plan, "labels": labels}, {})
+        return _ours(scan, folder, "torch")
+
+
+def _encoder(scan: Path, model: str, runtime: str) -> dict[str, float]:
     """The same slices through the encoder, and nothing else."""
     import torch
 
     from s2vnet.data.preprocess import preprocess, with_neighbours
+    from s2vnet.infer.engine import BATCH
     from s2vnet.infer.segmenter import Segmenter
     from s2vnet.volume.files import read_image
 
     segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
     case = preprocess(read_image(scan), segmenter.plan)
     depth, net = case.image.shape[1], segmenter.models[0]
-    spent = 0.0
+    wall = cpu = 0.0
     with torch.inference_mode():
-        for n in range(0, depth, 8):
-            places = range(n, min(n + 8, depth))
+        for n in range(0, depth, BATCH):
+            places = range(n, min(n + BATCH, depth))
             slices = torch.from_numpy(with_neighbours(case.image, places, segmenter.plan.context_slices))
-            start = time.perf_counter()
-            net.encode(slices)
-            spent += time.perf_counter() - start
-    return spent
+            start, began = time.perf_counter(), time.process_time()
+            net.encode_rows(slices)
+            wall, cpu = wall + time.perf_counter() - start, cpu + time.process_time() - began
+    return {"seconds": wall, "cpu_seconds": cpu}
 
 
 def _prompts(scan: Path, model: str, runtime: str) -> dict[str, Any]:
     """Seconds of an automatic pass, and of a round of prompts of one class and of every class."""
     from s2vnet.infer.segmenter import Segmenter
     from s2vnet.infer.session import Session
-    from s2vnet.types import Point
     from s2vnet.volume.files import read_image
 
     segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
@@ -262,13 +316,9 @@ def _prompts(scan: Path, model: str, runtime: str) -> dict[str, Any]:
     automatic, automatic_cpu = time.perf_counter() - start, time.process_time() - began
     rng = np.random.default_rng(0)
     found: dict[str, list[tuple[float, float]]] = {"one": [], "every": []}
-    for name, ids in 5 * [("one", [6]), ("every", [k for k in segmenter.class_names if k])]:
-        points = []
-        for k in ids:
-            where = np.argwhere(session.labels == k)
-            if len(where):
-                i, j, d = where[int(rng.integers(len(where)))].tolist()
-                points.append(Point(class_id=k, voxel=(i, j, d)))
+    classes = [k for k in segmenter.class_names if k]
+    for name, ids in 5 * [("one", classes[5:6] or classes[-1:]), ("every", classes)]:
+        points = [_point(session.labels, k, rng) for k in ids]
         start, began = time.perf_counter(), time.process_time()
         session.add_round(points)
         found[name].append((time.perf_counter() - start, time.process_time() - began))
@@ -284,8 +334,39 @@ def _prompts(scan: Path, model: str, runtime: str) -> dict[str, Any]:
     }
 
 
-def _patch(name: str) -> float:
-    """Seconds of one patch."""
+def _points(scan: Path, model: str, runtime: str) -> dict[str, Any]:
+    """Of a round of points given at once, by their number: one class after the other of those that are there."""
+    from s2vnet.infer.segmenter import Segmenter
+    from s2vnet.infer.session import Session
+    from s2vnet.volume.files import read_image
+
+    segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
+    session = Session(segmenter, read_image(scan))
+    rng = np.random.default_rng(0)
+    ids = [k for k in np.unique(session.labels).tolist() if k] or [k for k in segmenter.class_names if k]
+    rounds: dict[int, list[tuple[float, float]]] = {count: [] for count in GROWING_POINTS}
+    for _ in range(ROUNDS):
+        for count, spent in rounds.items():
+            points = [_point(session.labels, ids[n % len(ids)], rng) for n in range(count)]
+            start, began = time.perf_counter(), time.process_time()
+            session.add_round(points)
+            spent.append((time.perf_counter() - start, time.process_time() - began))
+            session.undo()
+    medians = {count: np.median(spent, 0).tolist() for count, spent in rounds.items()}
+    return {"rounds": {n: {"seconds": wall, "cpu_seconds": cpu} for n, (wall, cpu) in medians.items()}}
+
+
+def _point(labels: npt.NDArray[np.uint8], class_id: int, rng: np.random.Generator) -> Point:
+    """On one of the class's voxels, or anywhere where there is none."""
+    from s2vnet.types import Point
+
+    there = np.argwhere(labels == class_id)
+    i, j, d = (there[rng.integers(len(there))] if len(there) else rng.integers(labels.shape)).tolist()
+    return Point(class_id=class_id, voxel=(i, j, d))
+
+
+def _patch(name: str) -> dict[str, float]:
+    """Of one patch."""
     import torch
 
     from opponents import build
@@ -323,8 +404,8 @@ def _patch(name: str) -> float:
     channels = 8 if name == "nninteractive" else 1
     shown = torch.randn(1, channels, *patch)
     with torch.inference_mode():
-        seconds = _seconds(lambda: net(shown), TIMED)
-    return seconds * (8 if name == "nninteractive" else 1)
+        found = _seconds(lambda: net(shown), TIMED)
+    return {key: value * (8 if name == "nninteractive" else 1) for key, value in found.items()}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 
 from s2vnet.atomic import replacing
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS, PAGE, IMAGES = DOCS / "results", DOCS / "results.md", DOCS / "images"
 BENCHMARKS = ("btcv-downsampled", "btcv-downsampled-test")
@@ -31,12 +33,22 @@ def page() -> str:
         file = RESULTS / f"{name}.json"
         if file.exists() and (name != "yardsticks" or "dice" in json.loads(file.read_text())["networks"]["s2vnet"]):
             parts.append(section(json.loads(file.read_text())))
-    return "\n".join([*parts, *(benchmark(name) for name in BENCHMARKS if (RESULTS / f"{name}.json").exists())])
+    parts += [benchmark(name) for name in BENCHMARKS if (RESULTS / f"{name}.json").exists()]
+    return "\n".join([*parts, *costs()])
+
+
+def costs() -> list[str]:
+    """What segmenting costs, of whatever was measured."""
+    from plots import growth, markdown
+
+    if (RESULTS / "speed.json").exists():
+        _save(growth(json.loads((RESULTS / "speed.json").read_text())), "growth")
+    text = markdown(RESULTS, "images/growth.png")
+    return [f"\n{text}"] if text else []
 
 
 def benchmark(name: str) -> str:
     """A report of `benchmarks/run.py`, with the pictures that lie in docs/images under its name."""
-    sys.path.insert(0, str(DOCS.parent / "benchmarks"))
     from tables import PICTURES, markdown, plots
 
     found = json.loads((RESULTS / f"{name}.json").read_text())

@@ -15,7 +15,7 @@ from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
 from s2vnet.model.aggregation import State
 from s2vnet.model.checkpoint import Trained, load_model
-from s2vnet.model.graphs import GRAPHS, MANIFEST
+from s2vnet.model.graphs import FORMAT, GRAPHS, MANIFEST
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, Network, Row, S2VNet
 from s2vnet.types import CheckpointError, InputError
@@ -122,8 +122,11 @@ def test_what_cannot_run_is_refused(exported: Path) -> None:
 def test_graphs_are_made_once_and_kept(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S2VNET_CACHE", str(tmp_path))
     trained = load_model(exported)
-    kept = tmp_path / "graphs" / trained.sha256
-    kept.mkdir(parents=True)
+    for older in (trained.sha256, f"{trained.sha256}-{FORMAT - 1}"):  # do not stand in the way
+        (tmp_path / "graphs" / older).mkdir(parents=True)
+        (tmp_path / "graphs" / older / MANIFEST).write_text(json.dumps({"format": FORMAT - 1}))
+    kept = tmp_path / "graphs" / f"{trained.sha256}-{FORMAT}"
+    kept.mkdir()
     for file in (*(f"{name}.onnx" for name in GRAPHS), MANIFEST):
         (kept / file).write_bytes((exported / file).read_bytes())
     before = {file.name: file.stat().st_mtime_ns for file in kept.iterdir()}

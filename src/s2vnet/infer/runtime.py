@@ -22,7 +22,7 @@ from torch import Tensor
 from s2vnet.config import ModelConfig
 from s2vnet.model.aggregation import State
 from s2vnet.model.checkpoint import Trained
-from s2vnet.model.graphs import GRAPHS, check_graphs, export, has_graphs
+from s2vnet.model.graphs import FORMAT, GRAPHS, check_graphs, export, has_graphs
 from s2vnet.model.int8 import find_int8
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.s2vnet import Decoded, Network, Row, initial_state
@@ -133,11 +133,11 @@ def _array(tensor: Tensor) -> _Array:
 
 
 def _cached(trained: Trained) -> Path:
-    """Folder of graphs in the user's cache; made on first use, which takes a minute."""
+    """Folder of this version's graphs in the user's cache; made on first use, which takes a minute."""
     if not trained.sha256:
         raise InputError("a network without a name has no place in the cache; save it, and export it to its folder")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "s2vnet"
-    folder = Path(os.environ.get("S2VNET_CACHE", cache)) / "graphs" / trained.sha256
+    folder = Path(os.environ.get("S2VNET_CACHE", cache)) / "graphs" / f"{trained.sha256}-{FORMAT}"
     if not has_graphs(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
