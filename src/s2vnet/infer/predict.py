@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s2vnet.atomic import replacing
@@ -40,9 +40,9 @@ class Extras:
     volumes: bool = False
     """``volumes.csv``: ml per class, one row per case."""
 
-    def frames(self, classes: int, channels: int) -> int:
-        """Float32 frames of the image's size that are held at once while one of these is written."""
-        return max(classes * self.probabilities, int(self.uncertainty), channels * self.overlay)
+    def frames(self, classes: int) -> int:
+        """Float32 frames of the image's size that are held at once while one of these is made and written."""
+        return max((1 + classes) * self.probabilities, 2 * self.uncertainty, 3 * self.overlay)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _one(
     note: Callable[[str, str], None],
 ) -> LabelMap:
     many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
-    frames = extras.frames(segmenter.plan.num_classes, len(segmenter.plan.channels))
+    frames = extras.frames(segmenter.plan.num_classes)
     room = None if max_memory is None else segmenter.room(job.case.images, max_memory, frames)
     image = read_stored(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
     case = segmenter.prepare_slices(image)
@@ -170,7 +170,8 @@ def _one(
         from s2vnet.infer.pictures import write_overlay
 
         names = segmenter.class_names
-        write_overlay(folder / f"{stem}.png", image.volume, {"automatic": labels}, names, segmenter.plan.axis)
+        shown = replace(image, channels=image.channels[:1]).volume
+        write_overlay(folder / f"{stem}.png", shown, {"automatic": labels}, names, segmenter.plan.axis)
     write_result(job.output, labels, segmenter.class_names, job.case.images[0])
     return labels
 

@@ -34,8 +34,8 @@ SHIPPED = Path(__file__).parent.parent / "weights"
 SLICES_AT_ONCE = 4
 """Slices brought to the file's grid at a time, so that no volume of all classes is ever held."""
 
-_AFTER = 200 << 20
-"""Bytes for what writers and their libraries hold besides."""
+_WRITERS = 100 << 20
+"""Bytes for what those who write frames and pictures hold besides."""
 _WHOLE = 40
 """Bytes per pixel that scaling a volume by its own percentiles takes."""
 
@@ -312,8 +312,9 @@ class Segmenter:
         restore = outline(geometry, self.plan)
         whole = 0 if all(scheme.kind == "ct" for scheme in self.plan.intensities) else _WHOLE * len(self.plan.channels)
         prepared = whole * restore.depth * math.prod(restore.sampled)
-        work = working_nbytes(self.models, restore, SLICES_AT_ONCE)
-        needed = held_memory() + reading + voxels + prepared + max(work, _AFTER + 4 * frames * voxels)
+        writing = _WRITERS + 4 * frames * voxels if frames else 0
+        work = working_nbytes(self.models, restore, SLICES_AT_ONCE, writing)
+        needed = held_memory() + reading + voxels + prepared + work
         if needed > most:
             raise InputError(f"{size_text(needed)} of memory are needed, --max-memory allows {size_text(most)}")
         return Room(most - needed)
