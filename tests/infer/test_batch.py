@@ -377,6 +377,7 @@ def test_actors_of_ray_do_the_same(
 ) -> None:
     ray = pytest.importorskip("ray", reason="ray (the extra ray) is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     expected = expect(segmenter, images, tmp_path / "expected")
     (images / "damaged.nii.gz").write_text("no image")
     killed = killed_when_first("case01", 1, RayWorker)

@@ -96,47 +96,6 @@ def test_a_case_that_needs_more_memory_than_its_worker_gets_is_set_aside(
     assert sorted(labels_in(target)) == ["case00.nii.gz", "case02.nii.gz"]
 
 
-LIMITED = """
-import resource, sys
-import torch
-from pathlib import Path
-from s2vnet.cli import main
-from s2vnet.infer.predict import predict  # it has its place before the limit is set
-torch.set_num_threads(1)
-torch.nn.functional.conv2d(torch.ones(1, 1, 9, 9), torch.ones(1, 1, 3, 3))
-if sys.argv[1] != "torch":
-    __import__(sys.argv[1])
-lines = Path("/proc/self/status").read_text().splitlines()
-held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
-resource.setrlimit(resource.RLIMIT_DATA, (held + (int(sys.argv[2]) << 20),) * 2)
-sys.argv = ["s2vnet", "predict", "--device", "cpu", "--runtime", sys.argv[1], *sys.argv[3:]]
-main()
-"""
-
-
-@linux
-@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
-def test_an_image_that_needs_more_memory_than_there_is_is_one_line(
-    model_folder: Path, make_images: MakeImages, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if runtime != "torch":
-        pytest.importorskip(runtime, reason=f"{runtime} (an extra) is not installed")
-        pytest.importorskip("onnx", reason="onnx (the extra onnx) is not installed")
-    monkeypatch.setenv("S2VNET_CACHE", str(tmp_path / "cache"))
-    images = make_images((14, 16, 9), (512, 512, 12))
-    told = [f"-m{model_folder}", f"-i{images}", f"-o{tmp_path / 'out'}"]
-    if runtime != "torch":  # graphs are made once, with all the memory that this takes
-        Segmenter.from_pretrained(model_folder, device="cpu", runtime=runtime)
-    command = [sys.executable, "-c", LIMITED, runtime, "200", *told]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1, ended.stderr
-    (line, total) = ended.stderr.splitlines()
-    assert line.startswith("error: case01: ")
-    assert "not enough memory" in line
-    assert total.startswith("error: 1 of 2 images failed")
-    assert sorted(labels_in(tmp_path / "out")) == ["case00.nii.gz"]
-
-
 @pytest.mark.parametrize(
     ("error", "amount"),
     [

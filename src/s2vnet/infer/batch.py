@@ -236,16 +236,17 @@ class _Crew:
         try:
             number = self._hire()
             while (entry := self._waiting.get()) is not None and not self._stopped:
-                if number not in self._workers:
-                    self._waiting.put(entry)
-                    number = self._hire()
-                    continue
                 item, attempt = entry
                 began = time.monotonic()
                 record = self._segment(number, item, attempt)
                 if record is not None:
                     seconds = time.monotonic() - began
                     self._finished.put(dataclasses.replace(record, seconds=seconds, attempts=attempt, worker=number))
+                if number not in self._workers:
+                    self._await_work()
+                    if self._stopped:
+                        return
+                    number = self._hire()
         except Exception as error:
             known = isinstance(error, S2VNetError | WorkerDied)
             self._finished.put(f"no worker could be started: {error if known else describe(error)}")
@@ -273,6 +274,11 @@ class _Crew:
             notes=done.notes,
             volumes=done.volumes,
         )
+
+    def _await_work(self) -> None:
+        """Until a case waits, which stays where it is: nobody loads a model for nothing."""
+        if self._waiting.empty():
+            self._waiting.put(self._waiting.get())
 
     def _hire(self) -> int:
         """Number of a new worker that is ready."""
