@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from disks import fill, lock
 
-from s2vnet.atomic import replacing
+from s2vnet.atomic import remove_unfinished, replacing, require_writable
 from s2vnet.types import InputError
 
 
@@ -105,3 +111,72 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
             raise AssertionError("the body must not run")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_disk_that_is_full_or_locked(disk: Callable[[int], Path]) -> None:
+    folder = disk(1 << 18)
+    path = folder / "a.json"
+    path.write_text("old")
+
+    def write() -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(bytes(1 << 16))
+
+    filling = fill(folder, left=1 << 14)
+    with pytest.raises(InputError, match=r"a\.json: No space left on device; choose"):
+        write()
+    filling.unlink()
+    lock(folder)
+    with pytest.raises(InputError, match=r"a\.json: Read-only file system; choose"):
+        write()
+    with pytest.raises(InputError, match="disk: Read-only file system; choose"):
+        require_writable(folder)
+    assert path.read_text() == "old"
+    assert names(folder) == ["a.json"]
+
+
+def test_a_link_is_replaced_and_what_it_points_to_stays(old: Path) -> None:
+    link = old.with_name("link.json")
+    link.symlink_to(old)
+    (old.parent / ".s2vnet-link").symlink_to(old.parent)
+    with replacing(link) as temporary:
+        temporary.write_text("new")
+    remove_unfinished(old.parent)
+    assert not link.is_symlink()
+    assert (old.read_text(), link.read_text()) == ("old", "new")
+
+
+WRITING = """
+import sys
+from pathlib import Path
+from s2vnet.atomic import replacing
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    with replacing(Path(sys.argv[1])) as temporary, temporary.open("w") as file:
+        for _ in range(1000):
+            file.write(f"{number}\\n" * 40)
+            file.flush()
+"""
+
+
+def test_killed_at_any_moment_of_writing_the_file_is_whole(tmp_path: Path) -> None:
+    path, moments = tmp_path / "a.txt", random.Random(int(os.environ.get("S2VNET_SEED", "0")))
+    path.write_text("0\n" * 40_000)
+    written, unfinished = set(), 0
+    for _ in range(8):
+        with subprocess.Popen([sys.executable, "-c", WRITING, str(path)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(moments.uniform(0, 0.2))
+            process.kill()
+        lines = path.read_text().splitlines()
+        assert len(lines) == 40_000
+        assert len(set(lines)) == 1
+        written.add(lines[0])
+        unfinished += len(names(tmp_path)) > 1
+        remove_unfinished(tmp_path)
+        assert names(tmp_path) == ["a.txt"]
+    assert len(written) > 1
+    assert unfinished > 0

@@ -393,8 +393,10 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
+        from s2vnet.memory import is_out_of_memory, out_of_memory
         from s2vnet.types import S2VNetError
 
+        error = out_of_memory(error) if is_out_of_memory(error) else error
         if isinstance(error, S2VNetError):
             typer.echo(f"error: {error}", err=True)
             sys.exit(1)

@@ -1,13 +1,25 @@
-"""What glibc does with memory that is freed: training wants it again in the next moment, others do not."""
+"""What glibc does with memory that is freed: training wants it again in the next moment, others do not.
+
+And what libraries say where memory cannot be had, each in its own words.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from s2vnet.types import OutOfMemory, S2VNetError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """glibc's mallopt(3) parameters."""
+_SAID = re.compile(r"(can.?t|cannot|could not|failed to|unable to) allocate|out of memory|bad_?alloc", re.IGNORECASE)
+"""Of torch, ONNX Runtime, OpenVINO and ITK, which raise RuntimeError or an error of their own."""
+_AMOUNT = re.compile(r"(?:allocate|buffer of size) ([\d.]+) ?(bytes|[KMGT]iB)?", re.IGNORECASE)
 
 
 def keep_memory() -> None:
@@ -37,6 +49,41 @@ def bound_memory() -> None:
     mallopt = _of_libc("mallopt")
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, 1 << 20)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory could not be had."""
+    if isinstance(error, S2VNetError):
+        return isinstance(error, OutOfMemory)
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, Exception) and _SAID.search(str(error)) is not None
+
+
+def out_of_memory(error: BaseException) -> OutOfMemory:
+    """The same in one line, with how much was asked for where the library tells."""
+    if isinstance(error, OutOfMemory):
+        return error
+    found = _AMOUNT.search(str(error))
+    amount = f" for {found[1]} {found[2] or 'bytes'} more" if found else ""
+    return OutOfMemory(
+        f"not enough memory{amount}; end other programs, take fewer workers, set --max-memory, or crop the image"
+    )
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Within it, every library's error of lacking memory is the same.
+
+    Raises:
+        OutOfMemory: in place of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error) from error
 
 
 def _of_libc(name: str) -> Any:

@@ -105,9 +105,11 @@ def predict(
     Example: s2vnet predict -m abdomen-ct -i imagesTs -o labelsTs --overlay --volumes
     """
     from s2vnet.atomic import require_writable
+    from s2vnet.infer.dialogue import class_by_name
     from s2vnet.infer.manifest import at_home, is_many
     from s2vnet.infer.predict import Extras, plan_jobs
     from s2vnet.infer.predict import predict as run
+    from s2vnet.infer.segmenter import plan_of
     from s2vnet.infer.spill import size_of
     from s2vnet.memory import bound_memory
     from s2vnet.volume.dicom import chosen_series
@@ -117,8 +119,9 @@ def predict(
         bound_memory()
     input, output = at_home(input), at_home(output)
     many = workers is not None or engine != "local" or is_many(input, output)
-    segmenter = load_segmenter(model, "cpu" if many else device, "torch" if many else runtime)
-    chosen = None if classes is None else [class_of(segmenter, part) for part in classes.split(",")]
+    plan = plan_of(*model)
+    names = plan.class_names
+    chosen = None if classes is None else [class_by_name(names, part.strip()) for part in classes.split(",")]
     failed = 0
     extras = Extras(probabilities, uncertainty, overlay, volumes)
     if many:
@@ -133,7 +136,7 @@ def predict(
             input,
             output,
             work,
-            len(segmenter.plan.channels),
+            len(plan.channels),
             workers=workers,
             engine=engine,
             address=address,
@@ -143,8 +146,9 @@ def predict(
             skip_existing=skip_existing,
         )
         raise typer.Exit(int(tell_records(*batch) > 0))
+    segmenter = load_segmenter(model, device, runtime)
     with chosen_series(input, series) as source, progress() as report:
-        jobs = plan_jobs(source, Path(output), len(segmenter.plan.channels))
+        jobs = plan_jobs(source, Path(output), len(plan.channels))
         for folder in {job.output.parent for job in jobs}:
             require_writable(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
         finished = run(
@@ -173,10 +177,3 @@ def load_segmenter(models: list[str], device: str, runtime: str = "torch") -> Se
     from s2vnet.infer.segmenter import Segmenter
 
     return Segmenter.from_pretrained(*models, device=device, runtime=runtime)
-
-
-def class_of(segmenter: Segmenter, text: str) -> int:
-    """A class by its name or value."""
-    from s2vnet.infer.dialogue import class_by_name
-
-    return class_by_name(segmenter.class_names, text.strip())

@@ -27,6 +27,10 @@ class InputError(S2VNetError, ValueError):
     """A file, option, prompt or dataset is not what it has to be."""
 
 
+class OutOfMemory(InputError):
+    """Memory could not be had; what needed it may fit another time."""
+
+
 class CheckpointError(S2VNetError):
     """A model or checkpoint is missing, damaged, or of another format version or plan."""
 

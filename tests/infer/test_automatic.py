@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from disks import fill
 
 from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.data.seen import Seen
 from s2vnet.infer.engine import combine
+from s2vnet.infer.predict import Extras
 from s2vnet.infer.segmenter import Segmentation, Segmenter
 from s2vnet.infer.spill import Room, Spill, size_of
 from s2vnet.infer.strays import tidied
@@ -96,6 +98,36 @@ def test_a_full_disk_is_found_out_at_the_first_slice() -> None:
         spill[0] = [torch.zeros(1, 1000)]
 
 
+def test_a_disk_that_fills_up_or_loses_what_was_written(
+    disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = disk(1 << 20)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    spill = Spill(Room(0), 2)
+    given = [torch.randn(1, 100_000)]
+    spill[0] = given
+    assert list(folder.iterdir()) == []  # the file has no name, so that none is left by whom the system kills
+    filling = fill(folder)
+    with pytest.raises(InputError, match=f"^cannot write to {folder}: No space left on device; set TMPDIR"):
+        spill[1] = given
+    filling.unlink()
+    spill[1] = given
+    assert all(torch.equal(spill[n][0], given[0]) for n in range(2))
+    assert spill._file is not None
+    spill._file.truncate(500_000)
+    with pytest.raises(InputError, match=f"^cannot read from {folder}: .* cut off; set TMPDIR"):
+        spill[1]
+
+
+def test_a_spill_copies_parts_alone() -> None:
+    spill, whole = Spill(Room(1 << 20), 1), torch.randn(2, 50)
+    spill[0] = [whole[:1], whole]
+    part, same = spill[0]
+    assert same.data_ptr() == whole.data_ptr()
+    assert part.untyped_storage().nbytes() == part.nbytes
+    assert torch.equal(part, whole[:1])
+
+
 def test_too_little_memory_is_refused_with_what_is_needed(
     segmenter: Segmenter, bordered: Volume, tmp_path: Path
 ) -> None:
@@ -103,6 +135,9 @@ def test_too_little_memory_is_refused_with_what_is_needed(
     with pytest.raises(InputError, match=r"[\d.]+ [MG]B of memory are needed, --max-memory allows 1 MB"):
         segmenter.room([tmp_path / "a.nii.gz"], 10**6)
     room = segmenter.room([tmp_path / "a.nii.gz"], 10**11)
+    for extras in (Extras(probabilities=True), Extras(uncertainty=True), Extras(overlay=True)):
+        less = segmenter.room([tmp_path / "a.nii.gz"], 10**11, extras.frames(3))
+        assert less.left < room.left
     stored = read_stored(tmp_path / "a.nii.gz")
     found = segmenter.segment_case(segmenter.prepare_slices(stored), room=room)
     np.testing.assert_array_equal(found.labels().data, cached(segmenter, bordered).labels().data)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from disks import lock
 
 from s2vnet.infer.batch import EARLIER, EXISTED, open_batch, run_batch
-from s2vnet.infer.manifest import Item, list_items
+from s2vnet.infer.manifest import Item, at_hand, list_items
 from s2vnet.infer.predict import Extras, plan_jobs, predict
-from s2vnet.infer.segmenter import Segmenter
+from s2vnet.infer.segmenter import Segmenter, plan_of
 from s2vnet.infer.workers import Done, ProcessWorker, RayWorker, Work, Worker, WorkerDied
-from s2vnet.types import InputError
+from s2vnet.types import CheckpointError, InputError
 from s2vnet.volume.files import read_geometry, read_labels, write_image
 from s2vnet.volume.geometry import LabelMap, Volume
 
@@ -171,6 +173,7 @@ def test_a_batch_begun_anew_does_what_is_left(work: Work, images: Path, tmp_path
     begun.close()  # type: ignore[attr-defined]  # as an interrupt does
     with (target / "summary.csv").open("a") as stream:
         stream.write("case03,done,,1.0")  # and a killed one may leave
+    os.utime(target / f"{first.case}.nii.gz", (0, 2 * 10**9))  # whatever the clock says
     written = (target / f"{first.case}.nii.gz").stat().st_mtime_ns
     records = {record.case: record for record in open_batch(str(images), str(target), asked, 1)[0]}
     assert {case: record.state for case, record in records.items()} == {
@@ -301,6 +304,48 @@ def test_images_and_labels_in_a_store(
         list_items("nosuch://scans", str(tmp_path / "out"), 1)
 
 
+@pytest.mark.parametrize("name", ["../../../1.dcm", "a/../../1.dcm", "..\\1.dcm"])
+def test_names_in_a_store_do_not_lead_out_of_the_folder_that_they_are_fetched_to(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fsspec.filesystem("memory")
+    store.rm("/", recursive=True)
+    store.pipe_file(f"/scans/series/{name}", b"no image")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "deep" / "er"))
+    item = Item("x", ("memory://scans/series",), str(tmp_path / "out" / "x.nii.gz"))
+    with pytest.raises(InputError, match="is no name for a file; rename it"), at_hand(item):
+        raise AssertionError("nothing is at hand")
+    with pytest.raises(InputError, match="names no image"), at_hand(replace(item, images=("memory://scans/..",))):
+        raise AssertionError("nothing is at hand")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_folders_that_cannot_be_written(work: Work, make_phantom: MakePhantom, disk: Callable[[int], Path]) -> None:
+    folder = disk(1 << 20)
+    images = write_images(folder / "images", make_phantom, 1)
+    (images.parent / "link").symlink_to(images)
+    listed = folder / "list.csv"
+    listed.write_text("image,case\nimages/case00_0000.nii.gz,case00_0000")
+    with pytest.raises(InputError, match="would replace the image"):  # through whatever link
+        list_items(str(listed), str(folder / "link"), 1)
+    lock(folder)
+    for target in (folder, folder / "out"):
+        with pytest.raises(InputError, match="Read-only file system; choose"):
+            list(open_batch(str(images), str(target), work, 1)[0])
+
+
+def test_a_batch_needs_no_network_where_it_is_begun(
+    segmenter: Segmenter, work: Work, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("s2vnet.model.checkpoint.S2VNet")
+    assert plan_of(*work.models) == segmenter.plan
+    folder = save()
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="not the weights that"):
+        plan_of(folder)
+
+
 def test_workers_that_cannot_start_fail_their_cases_and_end_the_batch(work: Work, images: Path, tmp_path: Path) -> None:
     items = list_items(str(images), str(tmp_path / "out"), 1)
     absent = Work(work.models, "tpu")
@@ -332,6 +377,7 @@ def test_actors_of_ray_do_the_same(
 ) -> None:
     ray = pytest.importorskip("ray", reason="ray (the extra ray) is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     expected = expect(segmenter, images, tmp_path / "expected")
     (images / "damaged.nii.gz").write_text("no image")
     killed = killed_when_first("case01", 1, RayWorker)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from s2vnet.model.graphs import FORMAT, GRAPHS, MANIFEST
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, Network, Row, S2VNet
 from s2vnet.types import CheckpointError, InputError
+from s2vnet.volume.files import write_image
 from s2vnet.volume.geometry import LabelMap, Volume
 
 OTHERS = RUNTIMES[1:]
@@ -132,3 +135,41 @@ def test_graphs_are_made_once_and_kept(exported: Path, tmp_path: Path, monkeypat
     before = {file.name: file.stat().st_mtime_ns for file in kept.iterdir()}
     network(trained, OTHERS[0], CPU)
     assert {file.name: file.stat().st_mtime_ns for file in kept.iterdir()} == before
+
+
+LIMITED = """
+import resource, sys
+import torch
+from pathlib import Path
+from s2vnet.cli import main
+from s2vnet.infer.predict import predict  # it has its place before the limit is set
+torch.set_num_threads(1)
+torch.nn.functional.conv2d(torch.ones(1, 1, 9, 9), torch.ones(1, 1, 3, 3))
+if sys.argv[1] != "torch":
+    __import__(sys.argv[1])
+lines = Path("/proc/self/status").read_text().splitlines()
+held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+resource.setrlimit(resource.RLIMIT_DATA, (held + (int(sys.argv[2]) << 20),) * 2)
+sys.argv = ["s2vnet", "predict", "--device", "cpu", "--runtime", sys.argv[1], *sys.argv[3:]]
+main()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_image_that_needs_more_memory_than_there_is_is_one_line(
+    exported: Path, make_phantom: Callable[..., tuple[Volume, LabelMap]], tmp_path: Path, runtime: str
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, shape in (("a", (40, 40, 9)), ("b", (512, 512, 9))):
+        write_image(images / f"{name}_0000.nii.gz", make_phantom(shape)[0])
+    told = [f"-m{exported}", f"-i{images}", f"-o{tmp_path / 'out'}"]
+    command = [sys.executable, "-c", LIMITED, runtime, "250", *told]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    *notes, line, total = ended.stderr.splitlines()
+    assert all(note.startswith("note: ") for note in notes)
+    assert line.startswith("error: b: not enough memory")
+    assert total.startswith("error: 1 of 2 images failed")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]

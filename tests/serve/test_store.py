@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disks import fill
 
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session
@@ -85,6 +86,59 @@ def test_a_full_disk_ends_no_look_at_the_sessions(make: MakeStore, caplog: pytes
     assert f"session {full.name[:8]} stays in memory" in caplog.text
     assert str(full.folder) not in caplog.text
     assert (other.folder / CACHED).is_file()
+
+
+def test_a_full_disk_takes_no_prompt_and_no_scan_and_loses_none(
+    make: MakeStore, data: Path, disk: Callable[[int], Path]
+) -> None:
+    store = make(state=disk(1 << 20))
+    held = store.open("one.nii.gz")
+    held.ask(CLICK)
+    labels, record = held.wait(60).labels.copy(), (held.folder / RECORD).read_bytes()
+    scan = (data / "one.nii.gz").read_bytes()
+    filling = fill(store.settings.state)
+    for write in (
+        lambda: held.ask(CLICK),
+        lambda: store.open("one.nii.gz"),
+        lambda: store.scans.receive("x.nii.gz", io.BytesIO(scan)),
+    ):
+        with pytest.raises(InputError, match="No space left on device") as caught:
+            write()
+        assert "\n" not in str(caught.value)
+    assert (held.folder / RECORD).read_bytes() == record
+    assert [path.name for path in held.folder.iterdir()] == [RECORD]
+    assert list((store.settings.state / "sent").iterdir()) == []
+    np.testing.assert_array_equal(held.wait(60).labels, labels)
+    filling.unlink()
+    assert held.ask(CLICK).revision == 2
+
+
+@pytest.mark.parametrize("years", [10, -10])
+def test_a_clock_that_is_put_on_or_back_ends_nothing(
+    make: MakeStore, data: Path, monkeypatch: pytest.MonkeyPatch, years: int
+) -> None:
+    store, now, clock = make(keep_days=1, lease_s=60), time.time, time.monotonic
+    silent, held = store.open("one.nii.gz"), store.open("one.nii.gz")
+    sent = store.scans.receive("x.nii.gz", io.BytesIO((data / "one.nii.gz").read_bytes()))
+    for session in (silent, held):
+        session.wait(60)
+    silent.asked -= 61
+    monkeypatch.setattr(time, "time", lambda: now() + years * 365 * 86400)
+    store.tend()
+    assert store.count == 1  # of whom nothing was heard for a lease, and nobody else
+    later = store.open("one.nii.gz")
+    later.wait(60)
+    for path in (later.folder, later.folder / RECORD):
+        os.utime(path, (time.time(),) * 2)
+    store.tend(lambda: clock() + 61)
+    store.tend()
+    assert store.count == 0
+    assert store.scans.find(sent.id).is_file()
+    for session in (silent, held, later):
+        assert store.get(session.name).wait(60).log == ()
+    monkeypatch.setattr(time, "time", now)
+    store.tend()
+    assert store.count == 3
 
 
 def test_where_labels_alone_are_too_many_the_silent_are_let_go(make: MakeStore) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +14,11 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from s2vnet.infer.segmenter import Segmenter
 from s2vnet.serve.presence import is_taken, take
-from s2vnet.serve.training import RECORD, RUNNING, Task
+from s2vnet.serve.settings import Settings
+from s2vnet.serve.training import LEAST_CASES, RECORD, RUNNING, LabelledScan, Task, Trainer
+from s2vnet.volume.files import read_image, write_labels
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 
@@ -65,3 +69,19 @@ def test_a_server_that_ends_leaves_the_training_of_another(
     _, process = orphan
     serve().app.state.monailabel.close()  # type: ignore[attr-defined]
     assert process.poll() is None
+
+
+def test_the_last_training_is_the_one_begun_last_whatever_the_clock_said(
+    settings: Callable[..., Settings], segmenter: Segmenter, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("lightning_fabric", reason="lightning-fabric (the extra train) is not installed")
+    trainer, now = Trainer(tmp_path / "training", segmenter, "no such model", "cpu"), time.time
+    labels = tmp_path / "labels.nii.gz"
+    write_labels(labels, segmenter.segment(read_image(data / "one.nii.gz")).labels())
+    scans = [LabelledScan(data / "one.nii.gz", labels)] * LEAST_CASES
+    begun = []
+    for epochs in (1, 2):
+        begun.append(trainer.start({"max_epochs": epochs}, scans)["id"])
+        trainer.close()
+        monkeypatch.setattr(time, "time", lambda: now() - 10**8)
+    assert [task["id"] for task in trainer.all()] == begun

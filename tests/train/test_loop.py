@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,7 +113,7 @@ def test_a_class_that_nobody_shows_has_no_score(tmp_path: Path, run: Train, case
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_and_resumed_run_repeats_an_uninterrupted_one(
-    tmp_path: Path, run: Train, number: signal.Signals
+    tmp_path: Path, run: Train, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole")
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
@@ -121,11 +122,29 @@ def test_an_interrupted_and_resumed_run_repeats_an_uninterrupted_one(
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert not (tmp_path / "parts" / "model.json").exists()
     done: list[int] = []
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 10**8)  # somebody has put the clock back
     resumed = run(tmp_path / "parts", resume=True, report=lambda what, n, total: done.append(n))
     assert done == [4]
     assert _equal(resumed, whole)
     steps = [row["step"] for row in json.loads((tmp_path / "parts" / "history.json").read_text())]
     assert steps == [2, 4]
+
+
+def test_a_full_disk_leaves_the_checkpoint_that_was_there(
+    tmp_path: Path, run: Train, disk: Callable[[int], Path]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", report=_interrupt_at(3))
+    state = (tmp_path / "parts" / CHECKPOINT).read_bytes()
+    folder = disk(len(state) * 3 // 2)
+    (folder / CHECKPOINT).write_bytes(state)
+    with pytest.raises(InputError, match=r"cannot write .*; choose an existing, writable folder with space") as caught:
+        run(folder, resume=True)
+    assert "\n" not in str(caught.value)
+    assert (folder / CHECKPOINT).read_bytes() == state
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert _equal(run(tmp_path / "parts", resume=True), run(tmp_path / "whole"))
 
 
 def test_time_before_an_interrupt_counts(tmp_path: Path, run: Train, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
+from disks import fill
 
 from s2vnet.atomic import replacing
 from s2vnet.types import InputError
@@ -184,6 +185,21 @@ except InputError as error:
     assert "\n" not in done.stdout
     assert done.stderr == ""
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # nibabel leaves its file open
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_disk_that_fills_up_meanwhile(
+    disk: Callable[[int], Path], ending: str, labels_on: LabelsOn, oblique: Array
+) -> None:
+    folder = disk(1 << 19)
+    write_labels(folder / f"a{ending}", labels_on(oblique))
+    fill(folder, left=1 << 14)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    values = np.random.default_rng(0).integers(0, 255, (40, 40, 40)).astype(np.uint8)
+    with pytest.raises(InputError, match=r"^cannot write .*; choose an existing, writable folder with space$"):
+        write_labels(folder / f"a{ending}", LabelMap(values, Geometry(values.shape, np.eye(4))))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

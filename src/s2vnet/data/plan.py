@@ -113,6 +113,11 @@ class Plan(BaseModel):
         return 1 if self.seen is None else joined(self.seen, self.axis, distance)
 
     @property
+    def class_names(self) -> dict[int, str]:
+        """Class name by label value, background included."""
+        return {value: name for name, value in self.labels.items()}
+
+    @property
     def network(self) -> dict[str, int]:
         """Settings that a network must have to take what this plan prepares."""
         return {"in_channels": self.in_channels, "num_classes": self.num_classes, "stem_stride": self.stem_stride}

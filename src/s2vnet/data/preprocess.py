@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from s2vnet.volume.geometry import Geometry, LabelMap, Orientation, Region, Volu
 from s2vnet.volume.stored import Channel, Stored
 
 Float = npt.NDArray[np.float64]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 class Scores(Protocol):
@@ -118,10 +119,11 @@ class Restore:
         """Slices of the crop that make the network's slice `d`."""
         return d * self.joined, min((d + 1) * self.joined, self.size[0])
 
-    def block(self, slices: npt.NDArray[np.uint8], start: int) -> tuple[Region, npt.NDArray[np.uint8]]:
-        """Source pixels (n, H, W) of the crop's slices from `start` on, as a block of file voxels and its values."""
-        values = self.orientation.invert(np.moveaxis(slices, 0, self.axis))
-        return self.file_box(start, start + len(slices)), np.ascontiguousarray(values)
+    def block(self, slices: npt.NDArray[_Scalar], start: int) -> tuple[Region, npt.NDArray[_Scalar]]:
+        """Source pixels (..., n, H, W) of the crop's slices from `start` on: a block of file voxels and its values."""
+        lead = slices.ndim - 3
+        values = self.orientation.invert(np.moveaxis(slices, lead, lead + self.axis))
+        return self.file_box(start, start + slices.shape[lead]), np.ascontiguousarray(values)
 
     def labels(self, slices: npt.NDArray[np.uint8]) -> LabelMap:
         """Label slices (D, H, W) of the crop to a label map on the file's grid."""

@@ -148,10 +148,11 @@ def _swept(
     waiting.close()
 
 
-def working_nbytes(models: Sequence[Network], restore: Restore, at_once: int) -> int:
+def working_nbytes(models: Sequence[Network], restore: Restore, at_once: int, writing: int) -> int:
     """About the most memory that segmenting takes beside input, labels and what is kept.
 
-    Args: the networks, the way back to the file, and how many of its slices are brought to its grid at a time.
+    Args: the networks, the way back to the file, how many of its slices are brought to its grid at a time, and what
+        writing takes, when nothing is encoded any more.
     """
     height, width = restore.padded
     pixels = height * width
@@ -159,4 +160,4 @@ def working_nbytes(models: Sequence[Network], restore: Restore, at_once: int) ->
     classes = max(model.config.num_classes for model in models)
     back = at_once * classes * 4 * 2 * restore.size[1] * restore.size[2]
     winners = 16 * restore.depth * pixels // min(model.config.stem_stride for model in models) ** 2
-    return _AROUND + max(encoding, back) + winners
+    return _AROUND + max(encoding, back + writing) + winners

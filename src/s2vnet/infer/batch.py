@@ -40,7 +40,7 @@ from s2vnet.infer.workers import (
     describe,
 )
 from s2vnet.model.checkpoint import DESCRIPTION
-from s2vnet.types import InputError, S2VNetError
+from s2vnet.types import InputError, OutOfMemory, S2VNetError
 
 ATTEMPTS = 2
 """How often a case is tried whose worker dies, or that fails by no fault of the image."""
@@ -183,13 +183,17 @@ def _to_do(
 
 
 class _Crew:
-    """Threads, each of which minds one worker: a lost worker is replaced, its case goes to the end of the queue."""
+    """Threads, each of which minds one worker: a lost worker is replaced, its case goes to the end of the queue.
+
+    A thread whose worker is not ready holds no case: a cluster that has lost machines may have no place for it.
+    """
 
     def __init__(self, start: Callable[[], Worker], size: int, attempts: int) -> None:
         self._start, self._attempts = start, attempts
         self._waiting: SimpleQueue[tuple[Item, int] | None] = SimpleQueue()
         self._finished: SimpleQueue[Record | str] = SimpleQueue()
         self._workers: dict[int, Worker] = {}
+        self._starting: list[Worker] = []
         self._number = 0
         self._lock = threading.Lock()
         self._stopped = False
@@ -219,7 +223,7 @@ class _Crew:
         """End all workers, idle or not."""
         with self._lock:
             self._stopped = True
-            workers = list(self._workers.values())
+            workers = [*self._workers.values(), *self._starting]
         for worker in workers:
             worker.stop()
         for _ in self._threads:
@@ -229,47 +233,58 @@ class _Crew:
                 thread.join(10)
 
     def _mind(self) -> None:
-        number = 0
-        while (entry := self._waiting.get()) is not None and not self._stopped:
-            item, attempt = entry
-            if number not in self._workers:
-                try:
+        try:
+            number = self._hire()
+            while (entry := self._waiting.get()) is not None and not self._stopped:
+                item, attempt = entry
+                began = time.monotonic()
+                record = self._segment(number, item, attempt)
+                if record is not None:
+                    seconds = time.monotonic() - began
+                    self._finished.put(dataclasses.replace(record, seconds=seconds, attempts=attempt, worker=number))
+                if number not in self._workers:
+                    self._await_work()
+                    if self._stopped:
+                        return
                     number = self._hire()
-                except Exception as error:
-                    known = isinstance(error, S2VNetError | WorkerDied)
-                    self._waiting.put(entry)
-                    self._finished.put(f"no worker could be started: {error if known else describe(error)}")
-                    return
-            began = time.monotonic()
-            try:
-                done = self._workers[number].run(item)
-            except S2VNetError as error:
-                record = Record(item.case, "failed", str(error))
-            except Exception as error:
-                if isinstance(error, WorkerDied):
-                    self._dismiss(number)
-                if attempt < self._attempts:
-                    self._waiting.put((item, attempt + 1))
-                    continue
-                reason = str(error) if isinstance(error, WorkerDied) else describe(error)
-                record = Record(item.case, "failed", f"{reason}, in attempt {attempt} of {self._attempts}")
-            else:
-                state: Literal["skipped", "done"] = "skipped" if item.written else "done"
-                record = Record(
-                    item.case,
-                    state,
-                    EXISTED if item.written else "",
-                    memory_mb=done.memory_mb,
-                    notes=done.notes,
-                    volumes=done.volumes,
-                )
-            seconds = time.monotonic() - began
-            self._finished.put(dataclasses.replace(record, seconds=seconds, attempts=attempt, worker=number))
+        except Exception as error:
+            known = isinstance(error, S2VNetError | WorkerDied)
+            self._finished.put(f"no worker could be started: {error if known else describe(error)}")
+
+    def _segment(self, number: int, item: Item, attempt: int) -> Record | None:
+        """What became of a case; None where it is to be tried again."""
+        try:
+            done = self._workers[number].run(item)
+        except Exception as error:
+            lost = isinstance(error, WorkerDied | OutOfMemory)
+            if lost:
+                self._dismiss(number)
+            if isinstance(error, S2VNetError) and not lost:
+                return Record(item.case, "failed", str(error))
+            if attempt < self._attempts:
+                self._waiting.put((item, attempt + 1))
+                return None
+            reason = str(error) if lost else describe(error)
+            return Record(item.case, "failed", f"{reason}, in attempt {attempt} of {self._attempts}")
+        return Record(
+            item.case,
+            "skipped" if item.written else "done",
+            EXISTED if item.written else "",
+            memory_mb=done.memory_mb,
+            notes=done.notes,
+            volumes=done.volumes,
+        )
+
+    def _await_work(self) -> None:
+        """Until a case waits, which stays where it is: nobody loads a model for nothing."""
+        if self._waiting.empty():
+            self._waiting.put(self._waiting.get())
 
     def _hire(self) -> int:
+        """Number of a new worker that is ready."""
         for left in reversed(range(STARTS)):
             try:
-                worker = self._start()
+                worker = self._begun()
                 break
             except WorkerDied:
                 if not left or self._stopped:
@@ -280,6 +295,22 @@ class _Crew:
             if self._stopped:
                 worker.stop()
             return self._number
+
+    def _begun(self) -> Worker:
+        worker = self._start()
+        with self._lock:
+            self._starting.append(worker)
+            if self._stopped:
+                worker.stop()
+        try:
+            worker.ready()
+        except BaseException:
+            worker.stop()
+            raise
+        finally:
+            with self._lock:
+                self._starting.remove(worker)
+        return worker
 
     def _dismiss(self, number: int) -> None:
         with self._lock:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import fsspec
 
@@ -126,7 +127,7 @@ def at_hand(item: Item) -> Iterator[Item]:
             text = str(error)
             for name, told in names.items():
                 text = text.replace(name, told)
-            raise InputError(text) from error
+            raise type(error)(text) from error
 
 
 def put_text(url: str, text: str) -> None:
@@ -178,16 +179,29 @@ def _fetched(url: str, folder: Path) -> str:
     if url.lower().endswith(IN_TWO_FILES):
         raise InputError(f"{url}: an image in two files cannot be fetched; save it as .nrrd, .mha or .nii.gz")
     system, path = fsspec.core.url_to_fs(url)
-    local = folder / PurePosixPath(path).name
+    name = PurePosixPath(path).name
+    if name in ("", ".."):
+        raise InputError(f"{url}: names no image")
+    local = folder / name
     folder.mkdir(exist_ok=True)
     try:
         if _ending(url) is None and not _is_zip(url) and system.isdir(path):
-            system.get(f"{path.rstrip('/')}/", f"{local}/", recursive=True)
+            _fetch_folder(url, system, path.rstrip("/"), local)
         else:
             system.get_file(path, str(local))
     except FileNotFoundError as error:
         raise InputError(f"{url}: no such object") from error
     return str(local)
+
+
+def _fetch_folder(url: str, system: Any, path: str, local: Path) -> None:
+    """All that lies below a path. A name in a store may be any text, and none may lead out of the folder."""
+    for found in system.find(path):
+        name = found[len(path) :].lstrip("/")
+        if ".." in PurePosixPath(name).parts or "\\" in name:
+            raise InputError(f"{url}: an object there is called {name!r}, which is no name for a file; rename it")
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        system.get_file(found, str(local / name))
 
 
 def _listed(source: str) -> list[tuple[str, tuple[str, ...]]]:

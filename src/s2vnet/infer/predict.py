@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s2vnet.atomic import replacing
@@ -19,6 +19,7 @@ from s2vnet.infer.outputs import (
     write_result,
 )
 from s2vnet.infer.segmenter import Segmenter, volumes_ml
+from s2vnet.memory import memory_errors
 from s2vnet.types import InputError, S2VNetError
 from s2vnet.volume.archive import is_zip
 from s2vnet.volume.dicom_seg import read_segmentation
@@ -38,6 +39,10 @@ class Extras:
     """``{case}.png``."""
     volumes: bool = False
     """``volumes.csv``: ml per class, one row per case."""
+
+    def frames(self, classes: int) -> int:
+        """Float32 frames of the image's size that are held at once while one of these is made and written."""
+        return max((1 + classes) * self.probabilities, 2 * self.uncertainty, 3 * self.overlay)
 
 
 @dataclass(frozen=True)
@@ -131,19 +136,20 @@ def predict(
     table = jobs[0].output.parent / "volumes.csv" if jobs else None
     for job in jobs:
         skipped = not overwrite and job.output.exists()
+        failed = None
         try:
-            if not skipped:
-                labels = _one(segmenter, job, extras, classes, fill_nonfinite, max_memory, progress, note)
-            elif extras.volumes:
-                labels = _written(job)
-            if extras.volumes and table is not None:
-                kept = {k: n for k, n in segmenter.class_names.items() if classes is None or k in classes}
-                rows[job.case.name] = volumes_ml(labels, kept)
-                _write_table(table, rows)
+            with memory_errors():
+                if not skipped:
+                    labels = _one(segmenter, job, extras, classes, fill_nonfinite, max_memory, progress, note)
+                elif extras.volumes:
+                    labels = _written(job)
+                if extras.volumes and table is not None:
+                    kept = {k: n for k, n in segmenter.class_names.items() if classes is None or k in classes}
+                    rows[job.case.name] = volumes_ml(labels, kept)
+                    _write_table(table, rows)
         except S2VNetError as error:
-            yield job, error
-        else:
-            yield job, None
+            failed = type(error)(str(error))  # without its traceback, which holds the image
+        yield job, failed
 
 
 def _one(
@@ -157,7 +163,8 @@ def _one(
     note: Callable[[str, str], None],
 ) -> LabelMap:
     many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
-    room = None if max_memory is None else segmenter.room(job.case.images, max_memory)
+    frames = extras.frames(segmenter.plan.num_classes)
+    room = None if max_memory is None else segmenter.room(job.case.images, max_memory, frames)
     image = read_stored(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
     case = segmenter.prepare_slices(image)
     for text in segmenter.unlike(image, case):
@@ -178,7 +185,8 @@ def _one(
         from s2vnet.infer.pictures import write_overlay
 
         names = segmenter.class_names
-        write_overlay(folder / f"{stem}.png", image.volume, {"automatic": labels}, names, segmenter.plan.axis)
+        shown = replace(image, channels=image.channels[:1]).volume
+        write_overlay(folder / f"{stem}.png", shown, {"automatic": labels}, names, segmenter.plan.axis)
     write_result(job.output, labels, segmenter.class_names, job.case.images[0])
     return labels
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,7 +23,7 @@ from s2vnet.infer.engine import Preview, Progress, Seen, VolumeEngine, Watch, fi
 from s2vnet.infer.runtime import network
 from s2vnet.infer.spill import Room, held_memory, size_text
 from s2vnet.infer.winners import winners
-from s2vnet.model.checkpoint import Trained, choose_device, load_model
+from s2vnet.model.checkpoint import Trained, choose_device, load_model, read_description
 from s2vnet.model.s2vnet import Decoded, Network, S2VNet
 from s2vnet.types import CheckpointError, InputError
 from s2vnet.volume.files import read_geometry, reading_nbytes
@@ -34,6 +35,8 @@ SHIPPED = Path(__file__).parent.parent / "weights"
 SLICES_AT_ONCE = 4
 """Slices brought to the file's grid at a time, so that no volume of all classes is ever held."""
 
+_WRITERS = 100 << 20
+"""Bytes for what those who write frames and pictures hold besides."""
 _WHOLE = 40
 """Bytes per pixel that scaling a volume by its own percentiles takes."""
 
@@ -89,19 +92,26 @@ class Segmentation:
 
     def probabilities(self) -> Volume:
         """Class probabilities (K, I, J, K) on the file's grid; background is 1 outside the crop."""
-        stack = np.concatenate([p.cpu().numpy() for p in self.source(0, self.restore.size[0])])
-        placed = self.restore.place(np.moveaxis(stack, 1, 0).astype(np.float32))
-        outside = placed.sum(0) == 0
-        placed[0][outside] = 1
-        return Volume(placed, self.restore.geometry)  # type: ignore[arg-type]
+        found = np.zeros((len(self.class_names), *self.restore.geometry.shape), np.float32)
+        found[0] = 1
+        return self._placed(found, lambda p: p)
 
     def uncertainty(self) -> Volume:
         """Entropy of the class probabilities over log K, 0 (sure) to 1, on the file's grid (1, I, J, K)."""
-        parts = []
-        for p in self.source(0, self.restore.size[0]):
-            entropy = torch.special.entr(p.clamp(0, 1)).sum(1) / np.log(p.shape[1])
-            parts.append(entropy.cpu().numpy().astype(np.float32))
-        return Volume(self.restore.place(np.concatenate(parts))[None], self.restore.geometry)  # type: ignore[arg-type]
+        found = np.zeros((1, *self.restore.geometry.shape), np.float32)
+        return self._placed(
+            found, lambda p: torch.special.entr(p.clamp(0, 1)).sum(1, keepdim=True) / np.log(p.shape[1])
+        )
+
+    def _placed(self, found: npt.NDArray[np.float32], of: Callable[[Tensor], Tensor]) -> Volume:
+        """What is made of the probabilities (n, K, H, W) of some slices, put in place on the file's grid."""
+        start = 0
+        for part in self.source(0, self.restore.size[0]):
+            stack: npt.NDArray[np.float32] = of(part).cpu().float().numpy()
+            block, values = self.restore.block(np.moveaxis(stack, 1, 0), start)
+            found[(slice(None), *block)] = values
+            start += len(stack)
+        return Volume(found, self.restore.geometry)
 
     def source(self, start: int, stop: int) -> Iterator[Tensor]:
         """Probabilities (n, K, H, W) on source pixels, a few slices at a time: all of a CT's would fill the memory."""
@@ -116,6 +126,26 @@ def _recognised(decoded: Decoded) -> float:
     """
     extent = decoded.logits.softmax(1)[:, 1:].sum((2, 3)).sqrt()
     return float((decoded.presence[:, 1:].sigmoid() * extent).amax(0).sum())
+
+
+def plan_of(*names: str | Path) -> Plan:
+    """Plan of models by name or folder; no network is made.
+
+    Raises:
+        CheckpointError: an unknown or damaged model, or models with different plans.
+    """
+    return _common([read_description(find_model(name)).get("plan", {}) for name in names])
+
+
+def _common(plans: Sequence[Mapping[str, Any]]) -> Plan:
+    try:
+        found = [Plan.model_validate(dict(plan)) for plan in plans]
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise CheckpointError(f"the model's plan is of another version or damaged ({reason})") from error
+    if any(plan != found[0] for plan in found):
+        raise CheckpointError("the models were trained with different plans; name models of one dataset and plan")
+    return found[0]
 
 
 def _require_fit(model: S2VNet, plan: Plan) -> None:
@@ -154,14 +184,7 @@ class Segmenter:
                 graphs of other weights.
             InputError: no such runtime, or it is not installed.
         """
-        try:
-            plans = [Plan.model_validate(dict(t.plan)) for t in trained]
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise CheckpointError(f"the model's plan is of another version or damaged ({reason})") from error
-        if any(plan != plans[0] for plan in plans):
-            raise CheckpointError("the models were trained with different plans; name models of one dataset and plan")
-        self.plan = plans[0]
+        self.plan = _common([t.plan for t in trained])
         for t in trained:
             _require_fit(t.model, self.plan)
         self.device = choose_device(device)
@@ -189,7 +212,7 @@ class Segmenter:
     @property
     def class_names(self) -> dict[int, str]:
         """Class name by label value, background included."""
-        return {value: name for name, value in self.plan.labels.items()}
+        return self.plan.class_names
 
     def prepare(self, image: Volume | Stored, name: str = "") -> Case:
         """The volume as the network sees it. Raises InputError for another number of channels."""
@@ -279,8 +302,13 @@ class Segmenter:
         scores = 2 * classes * cells
         return restore.depth * (features + swept + scores + tidied) + math.prod(geometry.shape)
 
-    def room(self, images: Sequence[Path], most: int) -> Room:
+    def room(self, images: Sequence[Path], most: int, frames: int = 0) -> Room:
         """Room for what is kept, where a process may hold so many bytes at most while it segments an image.
+
+        Args:
+            images: files of its channels.
+            most: bytes.
+            frames: float32 frames of the image's size that are held at once when results are written.
 
         Raises:
             InputError: it needs more, or the files are as :func:`s2vnet.volume.files.read_geometry` refuses them.
@@ -291,7 +319,8 @@ class Segmenter:
         restore = outline(geometry, self.plan)
         whole = 0 if all(scheme.kind == "ct" for scheme in self.plan.intensities) else _WHOLE * len(self.plan.channels)
         prepared = whole * restore.depth * math.prod(restore.sampled)
-        work = working_nbytes(self.models, restore, SLICES_AT_ONCE)
+        writing = _WRITERS + 4 * frames * voxels if frames else 0
+        work = working_nbytes(self.models, restore, SLICES_AT_ONCE, writing)
         needed = held_memory() + reading + voxels + prepared + work
         if needed > most:
             raise InputError(f"{size_text(needed)} of memory are needed, --max-memory allows {size_text(most)}")

@@ -5,6 +5,7 @@ The file is written and read, not mapped, so that what the process holds stays t
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -75,8 +76,12 @@ class Spill:
         return number in self._kept or number in self._places
 
     def __setitem__(self, number: int, tensors: Sequence[Tensor]) -> None:
-        """Raises InputError where the disk has no space for what memory has not."""
-        dense = [tensor.clone() for tensor in tensors]
+        """Take a group; nobody may write to its tensors any more.
+
+        Raises:
+            InputError: the disk has no space for what memory has not.
+        """
+        dense = [_alone(tensor) for tensor in tensors]
         if not self._parts:
             self._device = dense[0].device
             self._describe(dense)
@@ -86,15 +91,23 @@ class Spill:
             self._write(self._places.setdefault(number, len(self._places)), dense)
 
     def __getitem__(self, number: int) -> list[Tensor]:
+        """Raises InputError where the disk has lost what was written."""
         if number in self._kept:
             return self._kept[number]
         assert self._file is not None
         record = torch.empty(self._size, dtype=torch.uint8)
         view = record.numpy().data
-        self._file.seek(self._places[number] * self._size)
-        done = 0
-        while done < self._size:
-            done += self._file.readinto(view[done:])  # type: ignore[attr-defined]
+        try:
+            self._file.seek(self._places[number] * self._size)
+            done = 0
+            while done < self._size:
+                count = self._file.readinto(view[done:])  # type: ignore[attr-defined]
+                if not count:
+                    raise OSError(errno.EIO, "a temporary file was cut off")
+                done += count
+        except OSError as error:
+            folder = tempfile.gettempdir()
+            raise InputError(f"cannot read from {folder}: {error.strerror}; set TMPDIR to another folder") from error
         return [
             record[p.offset : p.offset + p.nbytes].view(p.dtype).as_strided(p.shape, p.stride).to(self._device)
             for p in self._parts
@@ -138,6 +151,11 @@ class Spill:
         except OSError as error:
             folder = tempfile.gettempdir()
             raise InputError(f"cannot write to {folder}: {error.strerror}; set TMPDIR to another folder") from error
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where it is a part of a larger one, which would stay with it."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def size_of(text: str) -> int:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,11 +22,13 @@ from s2vnet.data.dataset import CaseFiles, find_channels
 from s2vnet.infer.manifest import Item, at_hand
 from s2vnet.infer.predict import Extras, Job, predict
 from s2vnet.infer.segmenter import Segmenter, volumes_ml
-from s2vnet.memory import bound_memory
-from s2vnet.types import InputError, S2VNetError
+from s2vnet.memory import bound_memory, memory_errors
+from s2vnet.types import InputError, OutOfMemory, S2VNetError
 from s2vnet.volume.files import read_labels
 
 _KILLED = "killed by signal 9, as the system does where memory is short"
+_RATHER = 500
+"""By how much rather than other processes a worker is killed: https://docs.kernel.org/filesystems/proc.html."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,20 @@ class WorkerDied(Exception):
 class Worker(Protocol):
     """Segments one image at a time."""
 
+    def ready(self) -> None:
+        """Wait until it has loaded the model. Raises as :meth:`run`."""
+
     def run(self, item: Item) -> Done:
         """Segment and write.
 
         Raises:
             S2VNetError: it is the image's fault, or the target's.
+            OutOfMemory: memory was short; the worker is better replaced.
             WorkerDied: the worker is of no more use.
         """
 
     def stop(self) -> None:
-        """End it at once; :meth:`run` in another thread then raises WorkerDied."""
+        """End it at once; what another thread waits for then raises WorkerDied."""
 
 
 class Bench:
@@ -84,7 +92,8 @@ class Bench:
         self._work = work
         if work.max_memory is not None:
             bound_memory()
-        self._segmenter = Segmenter.from_pretrained(*work.models, device=work.device, runtime=work.runtime)
+        with memory_errors():
+            self._segmenter = Segmenter.from_pretrained(*work.models, device=work.device, runtime=work.runtime)
 
     def segment(self, item: Item) -> Done:
         """Segment an item whose files are here; as :meth:`Worker.run`."""
@@ -96,7 +105,8 @@ class Bench:
         if self._work.extras.volumes:
             classes = self._work.classes
             kept = {k: n for k, n in self._segmenter.class_names.items() if classes is None or k in classes}
-            volumes = volumes_ml(read_labels(item.output), kept)
+            with memory_errors():
+                volumes = volumes_ml(read_labels(item.output), kept)
         return Done(_peak_mb(), volumes, tuple(notes))
 
     def _write(self, item: Item, notes: list[str]) -> None:
@@ -120,12 +130,15 @@ class ProcessWorker:
     """A worker in a process of its own. Files are fetched and placed by this process, which outlives it."""
 
     def __init__(self, work: Work) -> None:
-        """Start one and wait until it has loaded the model. Raises as :meth:`Worker.run`."""
+        """Start one."""
         context = get_context("spawn")
         self._connection, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(work, there), daemon=True)
         self._process.start()
         there.close()  # else its end would not be noticed
+
+    def ready(self) -> None:
+        """See :meth:`Worker.ready`."""
         self._answer()
 
     @property
@@ -152,11 +165,7 @@ class ProcessWorker:
             kind, content = self._connection.recv()
         except (EOFError, OSError) as error:
             raise self._death() from error
-        if kind == "refused":
-            raise InputError(content)
-        if kind == "failed":
-            raise RuntimeError(content)
-        return content
+        return _content(kind, content)
 
     def _death(self) -> WorkerDied:
         self._process.join()
@@ -168,6 +177,8 @@ class ProcessWorker:
 def _serve(work: Work, connection: Connection) -> None:
     """Answer until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all; the batch ends its workers itself
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _go_first()
     try:
         bench = Bench(work)
     except S2VNetError as error:
@@ -177,26 +188,61 @@ def _serve(work: Work, connection: Connection) -> None:
         connection.send(("ready", None))
         while True:
             item = connection.recv()
-            try:
-                answer: tuple[str, object] = ("done", bench.segment(item))
-            except S2VNetError as error:
-                answer = ("refused", str(error))
-            except Exception as error:
-                answer = ("failed", describe(error))
-            connection.send(answer)
+            connection.send(_outcome(bench.segment, item))
+
+
+def _outcome(segment: Callable[[Item], Done], item: Item) -> tuple[str, object]:
+    """What came of an item, in a form that another process understands; :func:`_content` is the way back."""
+    try:
+        return ("done", segment(item))
+    except OutOfMemory as error:
+        return ("short", str(error))
+    except S2VNetError as error:
+        return ("refused", str(error))
+    except Exception as error:
+        return ("failed", describe(error))
+
+
+def _content(kind: str, content: Any) -> Any:
+    if kind == "short":
+        raise OutOfMemory(content)
+    if kind == "refused":
+        raise InputError(content)
+    if kind == "failed":
+        raise RuntimeError(content)
+    return content
+
+
+def _end_with_parent() -> None:
+    """Nobody waits any more for what a worker does whose batch was killed."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _go_first() -> None:
+    """Where memory runs out, the system is to take a worker, which can be replaced, not the batch or a stranger."""
+    with suppress(OSError, ValueError):
+        file = Path("/proc/self/oom_score_adj")
+        file.write_text(str(min(1000, int(file.read_text()) + _RATHER)))
 
 
 class RayWorker:
     """A worker that is an actor of a Ray cluster. Files are fetched and placed on its own machine."""
 
     def __init__(self, work: Work, cpus: float, gpus: float) -> None:
-        """Start one, when the cluster has these resources free, and wait until it has loaded the model."""
+        """Ask for one; the cluster starts it when it has these resources free."""
         import ray
 
         kind = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)
         self._ray, self._actor = ray, kind.remote(work)
-        self.pid: int = self._get(self._actor.ready.remote())
+        self.pid = 0
         """Of its process, on its machine."""
+
+    def ready(self) -> None:
+        """See :meth:`Worker.ready`."""
+        self.pid = self._get(self._actor.ready.remote())
 
     def run(self, item: Item) -> Done:
         """See :meth:`Worker.run`."""
@@ -210,11 +256,9 @@ class RayWorker:
     def _get(self, reference: Any) -> Any:
         try:
             kind, content = self._ray.get(reference)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.WorkerCrashedError) as error:
+        except self._ray.exceptions.RayError as error:  # its process, its machine, or the way to it
             raise WorkerDied(f"its worker was lost ({describe(error)})") from error
-        if kind == "refused":
-            raise InputError(content)
-        return content
+        return _content(kind, content)
 
 
 class _Actor:
@@ -230,13 +274,12 @@ class _Actor:
         return ("refused", str(self._bench)) if refused else ("ready", os.getpid())
 
     def run(self, item: Item) -> tuple[str, object]:
+        return _outcome(self._segment, item)
+
+    def _segment(self, item: Item) -> Done:
         assert isinstance(self._bench, Bench)
-        try:
-            with at_hand(item) as local:
-                done = self._bench.segment(local)
-        except S2VNetError as error:
-            return ("refused", str(error))
-        return ("done", done)
+        with at_hand(item) as local:
+            return self._bench.segment(local)
 
 
 def connect_ray(address: str | None) -> int:

@@ -56,8 +56,8 @@ def save_model(folder: Path, model: S2VNet, plan: Mapping[str, Any], info: Mappi
         description.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def load_model(folder: Path) -> Trained:
-    """Read both files.
+def read_description(folder: Path) -> dict[str, Any]:
+    """What a model says of itself; nothing of the network is made.
 
     Raises:
         CheckpointError: missing, damaged, of another format version, weights that the description does not name, or
@@ -81,6 +81,13 @@ def load_model(folder: Path) -> Trained:
     digest = hashlib.sha256(weights).hexdigest()
     if digest != content.get("sha256"):
         raise CheckpointError(f"{folder / WEIGHTS}: not the weights that {DESCRIPTION} names; download the model again")
+    described: dict[str, Any] = content
+    return described
+
+
+def load_model(folder: Path) -> Trained:
+    """Read both files. Raises CheckpointError as :func:`read_description`, or where they do not fit."""
+    content = read_description(folder)
     try:
         config = ModelConfig.model_validate({**LATER_SETTINGS, **content["config"]})
         stored = load_file(folder / WEIGHTS)
@@ -95,7 +102,7 @@ def load_model(folder: Path) -> Trained:
         raise CheckpointError(
             f"{folder}: weights and description do not fit ({reason}); train or download the model again"
         ) from error
-    return Trained(model.eval(), content.get("plan", {}), content.get("info", {}), digest)
+    return Trained(model.eval(), content.get("plan", {}), content.get("info", {}), content["sha256"])
 
 
 def choose_device(name: str) -> torch.device:

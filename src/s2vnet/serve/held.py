@@ -27,6 +27,7 @@ from s2vnet.infer.marked import is_box
 from s2vnet.infer.outputs import formats_of, require_kind, write_result
 from s2vnet.infer.segmenter import Segmenter
 from s2vnet.infer.session import Session, extent
+from s2vnet.memory import is_out_of_memory
 from s2vnet.serve.lines import Line
 from s2vnet.serve.room import Room
 from s2vnet.serve.schemas import Add, Block, Problem, Remove, Replace, Scan, State, Step, pack_block
@@ -390,9 +391,10 @@ class Held:
             with self._done:
                 self._working = False
                 self._done.notify_all()
-        except (S2VNetError, MemoryError) as error:
-            self._fail(self.in_words(error))
-        except Exception:
+        except Exception as error:
+            if isinstance(error, S2VNetError) or is_out_of_memory(error):
+                self._fail(self.in_words(error))
+                return
             _log.exception("session %s failed", self.name[:8])
             self._fail("the server failed at this scan; its log says why")
 
@@ -461,11 +463,13 @@ class Held:
                 session.show(wanted, self._show, pause)
             except _Stale:
                 return True
-            except (S2VNetError, MemoryError, RuntimeError) as error:
+            except Exception as error:
                 why = self.in_words(error)
-                if isinstance(error, RuntimeError):  # torch raises it where memory cannot be had
+                if not isinstance(error, S2VNetError) and not is_out_of_memory(error):
+                    if not isinstance(error, RuntimeError):
+                        raise
                     _log.exception("session %s failed at a prompt", self.name[:8])
-                    why = "the server failed at these prompts, perhaps for want of memory; its log says why"
+                    why = "the server failed at these prompts; its log says why"
                 with self._lock:
                     if self._wanted is wanted:
                         self._lose(why, session.history)
@@ -529,7 +533,8 @@ class Held:
 
     def in_words(self, error: Exception) -> str:
         """The error without where files lie here."""
-        text = str(error) or "not enough memory for this; crop the scan"
+        short = is_out_of_memory(error) and not isinstance(error, S2VNetError)
+        text = "not enough memory for this; crop the scan" if short else str(error)
         return text.replace(str(self.path), self.scan.name).replace(str(self.folder), "the session")
 
     def _fail(self, why: str) -> None:

@@ -46,6 +46,7 @@ class Store:
         self.turns = Turns()
         self.room = Room(settings.memory_mb * 2**20, self._guests)
         self._lock = threading.RLock()
+        self._epoch = time.time() - time.monotonic()
         self._held: dict[str, Held] = {}
         self._folder, self.temporary = settings.state / "sessions", settings.state / "tmp"
         try:
@@ -163,7 +164,8 @@ class Store:
                 silent = self._held.get(held.name) is held and not held.heard and not held.busy
                 if self.room.excess > 0 and silent:
                     self._let_go(held.name, held)
-        oldest = time.time() - self.settings.keep_days * _SECONDS_A_DAY
+        # a clock that was put forward makes nothing old, and one that was put back none of what is new
+        oldest = min(time.time(), self._epoch + time.monotonic()) - self.settings.keep_days * _SECONDS_A_DAY
         for path in [*self._folder.iterdir(), *(self.settings.state / "sent").iterdir()]:
             if path.name not in self._held and _last_written(path) < oldest:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

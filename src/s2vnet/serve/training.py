@@ -126,6 +126,8 @@ class Trainer:
                 now, name = datetime.now(), uuid.uuid4().hex
                 folder = self._folder / f"{now:%Y%m%d-%H%M%S}-{name[:4]}"
                 task = Task(name, dict(request), config, options, cases, _now())
+                if last is not None:  # the last one also where the clock was put back
+                    task.began = max(task.began, self._read(last).began + 1)
             folder.mkdir(parents=True, exist_ok=True)
             mark = take(folder)
             if mark is None:

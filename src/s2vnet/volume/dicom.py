@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.types import InputError
+from s2vnet.memory import is_out_of_memory
+from s2vnet.types import InputError, OutOfMemory
 from s2vnet.volume.archive import is_zip, series_folder
 from s2vnet.volume.frames import EVERY_FILE, require_plausible
 from s2vnet.volume.geometry import Float, Geometry, Volume
@@ -128,6 +129,8 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
         with quiet():
             array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(f"{folder}: not enough memory for this series; crop it") from error
         raise InputError(f"{folder}: the series' pixels cannot be read; copy the files again") from error
     if planes[0].frame is not None:
         array = _of_frames(array, planes)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.atomic import replacing
-from s2vnet.types import InputError
+from s2vnet.types import InputError, OutOfMemory
 from s2vnet.volume import itk, nifti
 from s2vnet.volume.archive import is_zip, series_folder
 from s2vnet.volume.dicom import read_series, series_geometry
@@ -219,7 +219,7 @@ def _reading(path: Path) -> Iterator[str]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except MemoryError as error:
-        raise InputError(f"{path}: not enough memory for this image; crop it") from error
+        raise OutOfMemory(f"{path}: not enough memory for this image; crop it") from error
 
 
 def _write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from s2vnet.memory import is_out_of_memory
 from s2vnet.types import InputError
 from s2vnet.volume.frames import Frames, require_plausible
 from s2vnet.volume.geometry import Float, Geometry
@@ -134,6 +135,8 @@ def _header(path: Path, ending: str) -> Iterator[Any]:
             reader.ReadImageInformation()
             yield reader
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         kind = _IO_NAMES[ending].removesuffix("ImageIO")
         raise InputError(f"not a readable {kind} image; it is truncated, damaged or of another format") from error
 
