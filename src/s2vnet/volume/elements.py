@@ -1,8 +1,8 @@
-"""What the elements of a DICOM file claim, walked by their headers before GDCM reads it (PS3.5, 7 and A.4; PS3.10, 7.1).
+"""What the elements of a DICOM file claim, walked by their headers before GDCM reads it (PS3.5, 7 and A; PS3.10, 7.1).
 
-GDCM allocates what an element's length says, up to 4 GB; and where its first reading fails it tries others, to which any
-bytes are lengths. So a file has to be what its transfer syntax says from the first element to the last, or GDCM never
-sees it. What GDCM mends by itself on the way (lengths that some scanner was known to write) is refused too.
+GDCM allocates what an element's length says, up to 4 GB; and where its first reading fails it tries others, to which
+any bytes are lengths. So a file has to be what its transfer syntax says from the first element to the last, or GDCM
+never sees it. What GDCM mends by itself on the way (lengths that some scanner was known to write) is refused too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import zlib
 from pathlib import Path
 from struct import Struct
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from s2vnet.types import InputError
 from s2vnet.volume.archive import MOST_GROWTH
@@ -23,6 +23,8 @@ SERIES_UID, SERIES_NUMBER, MODALITY = 0x0020000E, 0x00200011, 0x00080060
 _CLASS, _SYNTAX = 0x00020002, 0x00020010
 _KEPT = frozenset((SERIES_UID, SERIES_NUMBER, MODALITY, _CLASS, _SYNTAX))
 _LONGEST_KEPT = 256
+_SYNTAXES = "1.2.840.10008.1.2."
+"""All but Papyrus, of which GDCM thinks otherwise."""
 _PIXELS = 0x7FE00010
 _PIXEL_TAGS = frozenset((_PIXELS, 0x7FE00008, 0x7FE00009))
 _UNDEFINED = 0xFFFFFFFF
@@ -81,9 +83,7 @@ def is_image(file: Path) -> bool:
             walk.dataset(walk.end, True, group=2)
         except InputError:
             return True
-    from pydicom.uid import UID
-
-    return "Image Storage" in UID(walk.values.get(_CLASS, "")).name
+    return _CLASS not in walk.values or "Image Storage" in _uid(walk.values[_CLASS]).name
 
 
 def _before_dataset(walk: _Walk) -> _Syntax:
@@ -96,12 +96,17 @@ def _before_dataset(walk: _Walk) -> _Syntax:
         if start[:2] != b"\x02\x00":
             raise InputError("no DICOM file")
     walk.dataset(walk.end, True, group=2)
-    from pydicom.uid import AllTransferSyntaxes, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
-
-    name = walk.values.get(_SYNTAX, "")
-    if name not in AllTransferSyntaxes:
+    name = _uid(walk.values.get(_SYNTAX, ""))
+    if not (f"{name}.".startswith(_SYNTAXES) and name.is_transfer_syntax):
         raise InputError("a transfer syntax that is not known")
-    return _Syntax(name != "1.2.840.10008.1.2", name != ExplicitVRBigEndian, name == DeflatedExplicitVRLittleEndian)
+    return _Syntax(not name.is_implicit_VR, name.is_little_endian, name.is_deflated)
+
+
+def _uid(text: str) -> Any:
+    from pydicom.config import IGNORE
+    from pydicom.uid import UID
+
+    return UID(text, IGNORE)
 
 
 def _inflated(data: bytes, most: int) -> bytes:
@@ -155,7 +160,7 @@ class _Walk:
                 return
             if kind not in _SHORT and (kind not in _LONG if explicit else kind):
                 raise InputError(f"an element of no known type at byte {start}")
-            if tag >> 16 == 0xFFFE or tag in _MISREAD_TAGS:
+            if tag >> 16 == 0xFFFE or tag in _MISREAD_TAGS or (group and (kind == b"SQ" or length == _UNDEFINED)):
                 raise InputError(f"{_named(tag)} where no such element may be, at byte {start}")
             self._value(tag, kind, length, end, explicit, depth)
         if delimited or (depth and self.at != end):

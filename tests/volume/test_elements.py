@@ -1,0 +1,156 @@
+"""A DICOM file is what its transfer syntax says to the last element, or GDCM never sees it."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import encodings, write_frames, write_series
+
+from s2vnet.types import InputError
+from s2vnet.volume.elements import MODALITY, MOST_NESTED, SERIES_UID, is_image, read_header
+from s2vnet.volume.files import read_geometry, read_image
+
+VOXELS = np.arange(256, dtype=np.int16).reshape(16, 16, 1)
+"""Encoders of pixels refuse less."""
+META = struct.pack("<HH2sH", 2, 0x10, b"UI", 20)
+EXPLICIT, IMPLICIT = META + b"1.2.840.10008.1.2.1\0", META[:-2] + b"\x12\0" + b"1.2.840.10008.1.2\0"
+DEFLATED = META[:-2] + b"\x16\0" + b"1.2.840.10008.1.2.1.99"
+HUGE = 0xFFFFFFF0
+NO_LENGTH = 0xFFFFFFFF
+CLASS = struct.pack("<HH2sH", 2, 2, b"UI", 26) + b"1.2.840.10008.5.1.4.1.1.2\0"
+
+
+def typed(tag: int, kind: bytes, length: int, value: bytes = b"") -> bytes:
+    """An element of a length of 32 bits."""
+    return struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, kind, 0, length) + value
+
+
+def plain(tag: int, length: int, value: bytes = b"") -> bytes:
+    """An element without a type, an item, or a delimiter."""
+    return struct.pack("<HHL", tag >> 16, tag & 0xFFFF, length) + value
+
+
+ITEM, ITEM_END, ITEMS_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+SEQUENCE, PRIVATE, PIXELS = 0x00081110, 0x00091010, 0x7FE00010
+LIE = typed(PRIVATE, b"OB", HUGE, b"1234")
+PLAIN_LIE = plain(PRIVATE, HUGE, b"1234")
+DAMAGED = {
+    "a value": EXPLICIT + LIE,
+    "a value without a type": IMPLICIT + PLAIN_LIE,
+    "a short value": EXPLICIT + struct.pack("<HH2sH", 8, 0x60, b"CS", 0xFFFE) + b"CT",
+    "file meta information": typed(0x00020102, b"OB", HUGE),
+    "pixels": EXPLICIT + typed(PIXELS, b"OW", HUGE, bytes(8)),
+    "a sequence": EXPLICIT + typed(SEQUENCE, b"SQ", HUGE, plain(ITEM, 0)),
+    "an item": EXPLICIT + typed(SEQUENCE, b"SQ", NO_LENGTH, plain(ITEM, HUGE)),
+    "a value in items of some length": EXPLICIT + typed(SEQUENCE, b"SQ", 24, plain(ITEM, 16, LIE)),
+    "a value in items of no length": EXPLICIT + typed(SEQUENCE, b"SQ", NO_LENGTH, plain(ITEM, NO_LENGTH, LIE)),
+    "a value in a sequence of unknown type": EXPLICIT + typed(PRIVATE, b"UN", NO_LENGTH, plain(ITEM, 12, PLAIN_LIE)),
+    "a value that may be a sequence": EXPLICIT + typed(PRIVATE, b"UN", 20, plain(ITEM, 12, PLAIN_LIE)),
+    "a value in a sequence without a type": IMPLICIT + plain(SEQUENCE, 20, plain(ITEM, 12, PLAIN_LIE)),
+    "compressed pixels": EXPLICIT + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0) + plain(ITEM, HUGE)),
+    "compressed pixels without an end": EXPLICIT + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0)),
+    "a sequence without an end": EXPLICIT + typed(SEQUENCE, b"SQ", NO_LENGTH, plain(ITEM, 0)),
+    "a sequence that ends within an item": EXPLICIT + typed(SEQUENCE, b"SQ", 10, plain(ITEM, 0) + b"12"),
+    "a length that GDCM takes for another": IMPLICIT + plain(PRIVATE, 13, bytes(13)),
+    "a type that GDCM does not know": EXPLICIT + typed(PRIVATE, b"ZZ", 4, b"1234"),
+    "sequences of another byte order": IMPLICIT + plain(SEQUENCE, 8, b"\xff\xfe\xe0\x00" + bytes(4)),
+    "a deflated value": DEFLATED + zlib.compressobj(wbits=-15).compress(b"") + zlib.compress(LIE)[2:-4],
+    "deflated data without measure": DEFLATED + zlib.compress(bytes(1 << 25))[2:-4],
+    "sequences in one another": EXPLICIT + (typed(SEQUENCE, b"SQ", NO_LENGTH) + plain(ITEM, NO_LENGTH)) * 100_000,
+}
+READ_SMALL = """
+import resource, sys
+from s2vnet.types import InputError
+from s2vnet.volume.files import read_geometry, read_image
+import SimpleITK
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for folder in sys.argv[1:]:
+    for read in (read_geometry, read_image):
+        try:
+            read(folder)
+        except InputError as error:
+            assert "not a readable DICOM image" in str(error), error
+        else:
+            raise AssertionError(folder)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_no_claim_takes_memory(tmp_path: Path) -> None:
+    for name, data in DAMAGED.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.dcm").write_bytes(bytes(128) + b"DICM" + CLASS + data)
+    folders = [str(tmp_path / name) for name in DAMAGED]
+    done = subprocess.run([sys.executable, "-c", READ_SMALL, *folders], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 200 * 1024  # KB; each of them claims 4 GB
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM" + CLASS + DAMAGED[name])
+    with pytest.raises(InputError, match=r"^[^\n]{5,100}$"):
+        read_header(tmp_path / "a.dcm")
+    assert is_image(tmp_path / "a.dcm")
+
+
+def test_every_encoding_of_a_slice_is_read(tmp_path: Path) -> None:
+    (tmp_path / "slice").mkdir()
+    write_series(tmp_path / "slice", VOXELS)
+    (file,) = (tmp_path / "slice").iterdir()
+    expected, syntaxes = read_image(tmp_path / "slice").data, set()
+    for data in encodings(file.read_bytes()):
+        file.write_bytes(data)
+        syntaxes.add(pydicom.dcmread(file).file_meta.TransferSyntaxUID.name)
+        np.testing.assert_array_equal(read_image(tmp_path / "slice").data, expected)
+        header = read_header(file)
+        assert header.has_pixels
+        assert header.values[MODALITY] == "CT"
+        assert header.values[SERIES_UID] == pydicom.dcmread(file).SeriesInstanceUID
+        for keep in (300, 0.5, -12):  # no part of it is a file
+            file.write_bytes(data[: int(len(data) * keep) if 0 < keep < 1 else int(keep)])
+            with pytest.raises(InputError, match=r"dcm: not a readable DICOM image, truncated or damaged"):
+                read_geometry(tmp_path / "slice")
+    assert len(syntaxes) == 7
+
+
+def test_sequences_of_a_real_depth_are_walked(tmp_path: Path) -> None:
+    for depth, fits in ((MOST_NESTED, True), (MOST_NESTED + 1, False)):
+        image = pydicom.Dataset()
+        for _ in range(depth):
+            outer = pydicom.Dataset()
+            outer.ReferencedStudySequence = [image]
+            image = outer
+        image.save_as(tmp_path / "a", implicit_vr=False, little_endian=True)
+        (tmp_path / "a").write_bytes(bytes(128) + b"DICM" + EXPLICIT + (tmp_path / "a").read_bytes())
+        if fits:
+            assert not read_header(tmp_path / "a").has_pixels
+        else:
+            with pytest.raises(InputError, match=f"more than {MOST_NESTED} sequences in one another"):
+                read_header(tmp_path / "a")
+
+
+def test_walking_a_slice_takes_little_time(tmp_path: Path) -> None:
+    write_series(tmp_path, np.zeros((512, 512, 1), np.int16))
+    (file,) = tmp_path.iterdir()
+    image = pydicom.dcmread(file)
+    for number in range(300):  # as many as scanners write
+        image.add_new(0x00091000 + number, "LO", "a value")
+    image.save_as(file)
+    started = time.process_time()
+    for _ in range(20):
+        read_header(file)
+    assert (time.process_time() - started) / 20 < 0.01  # 1 ms, and machines differ
+
+
+def test_frames_are_walked(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", np.zeros((4, 3, 200), np.int16), np.arange(200)[:, None] * (0, 0, 2.5))
+    assert read_header(tmp_path / "a").values[MODALITY] == "MR"
