@@ -57,9 +57,11 @@ DAMAGED = {
     "a value in a sequence without a type": IMPLICIT + plain(SEQUENCE, 20, plain(ITEM, 12, PLAIN_LIE)),
     "compressed pixels": EXPLICIT + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0) + plain(ITEM, HUGE)),
     "compressed pixels without an end": EXPLICIT + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0)),
+    "a value that may be an icon": EXPLICIT + typed(0x60031110, b"UN", 20, plain(ITEM, 12, PLAIN_LIE)),
     "a sequence without an end": EXPLICIT + typed(SEQUENCE, b"SQ", NO_LENGTH, plain(ITEM, 0)),
     "a sequence that ends within an item": EXPLICIT + typed(SEQUENCE, b"SQ", 10, plain(ITEM, 0) + b"12"),
     "a length that GDCM takes for another": IMPLICIT + plain(PRIVATE, 13, bytes(13)),
+    "padding that is none": EXPLICIT + bytes(8) + LIE,
     "a type that GDCM does not know": EXPLICIT + typed(PRIVATE, b"ZZ", 4, b"1234"),
     "sequences of another byte order": IMPLICIT + plain(SEQUENCE, 8, b"\xff\xfe\xe0\x00" + bytes(4)),
     "a deflated value": DEFLATED + zlib.compressobj(wbits=-15).compress(b"") + zlib.compress(LIE)[2:-4],
@@ -120,6 +122,19 @@ def test_every_encoding_of_a_slice_is_read(tmp_path: Path) -> None:
             with pytest.raises(InputError, match=r"dcm: not a readable DICOM image, truncated or damaged"):
                 read_geometry(tmp_path / "slice")
     assert len(syntaxes) == 7
+
+
+def test_what_archives_add_is_passed_over(tmp_path: Path) -> None:
+    write_series(tmp_path, VOXELS)
+    (file,) = tmp_path.iterdir()
+    whole, expected = file.read_bytes(), read_image(tmp_path).data
+    pixels = whole.index(struct.pack("<HH", 0x7FE0, 0x10))
+    items_with_types = plain(ITEM, 10, struct.pack("<HH2sH", 8, 0x60, b"CS", 2) + b"CT")
+    private = typed(0x77771010, b"UN", len(items_with_types), items_with_types)
+    trailing = typed(0xFFFCFFFC, b"OB", 4, b"1234")
+    for data in (whole + bytes(64), whole + bytes(3), whole + trailing, whole[:pixels] + private + whole[pixels:]):
+        file.write_bytes(data)
+        np.testing.assert_array_equal(read_image(tmp_path).data, expected)
 
 
 def test_sequences_of_a_real_depth_are_walked(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ _MISREAD_TAGS = frozenset((0x00FF4AA5, 0x01F71070, 0x031E0324))
 """At these GDCM departs from the standard, for files of some makers."""
 _MISREAD_LENGTH = 13
 """Without types, GDCM takes it for 10."""
+_ICONS = frozenset((0x00090010, 0x60030010))
+"""Private elements, of any block, of which GDCM takes values of unknown type for sequences."""
+_LONGEST_PADDING = 1 << 16
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 """Value representations whose length has 32 bits."""
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
@@ -158,6 +161,8 @@ class _Walk:
             if group and tag >> 16 != group:
                 self.go(start)
                 return
+            if explicit and kind == b"\0\0" and depth == 0 and self._is_padding(start, end):
+                return
             if kind not in _SHORT and (kind not in _LONG if explicit else kind):
                 raise InputError(f"an element of no known type at byte {start}")
             if tag >> 16 == 0xFFFE or tag in _MISREAD_TAGS or (group and (kind == b"SQ" or length == _UNDEFINED)):
@@ -195,12 +200,17 @@ class _Walk:
             raise InputError(f"{_named(tag)} claims {length} bytes where {max(end - self.at, 0)} are left")
         if (kind == b"" and length == _MISREAD_LENGTH) or (kind == b"UL" and length % 4):
             raise InputError(f"{_named(tag)} has {length} bytes, which cannot be")
-        if length and (kind == b"SQ" or (kind in (b"UN", b"") and length >= 8 and self._starts_items(tag))):
+        if length and (kind == b"SQ" or (_may_be_sequence(tag, kind) and length >= 8 and self._starts_items(tag))):
             self._items(self.at + length, explicit and kind == b"SQ", depth, delimited=False)
         elif depth == 0 and tag in _KEPT and length <= _LONGEST_KEPT:
             self.values.setdefault(tag, self.read(length).decode("ascii", "replace").strip(" \0"))
         else:
             self.go(self.at + length)
+
+    def _is_padding(self, start: int, end: int) -> bool:
+        """Whether nothing but zeros follows, as some archives write it; with them it has no length but 0."""
+        self.go(start)
+        return end - start <= _LONGEST_PADDING and not any(self.read(end - start))
 
     def _starts_items(self, tag: int) -> bool:
         """Whether a value of no type is that of a sequence."""
@@ -239,6 +249,12 @@ class _Walk:
                 raise InputError(f"compressed pixels claim {length} bytes where {end - self.at} are left")
             self.go(self.at + length)
         raise InputError("compressed pixels without an end")
+
+
+def _may_be_sequence(tag: int, kind: bytes) -> bool:
+    """Whether GDCM may take a value for a sequence whose items have no types."""
+    private = tag >> 16 & 1
+    return kind == b"" or (kind == b"UN" and (not private or tag & 0xFFFF00FF in _ICONS))
 
 
 def _named(tag: int) -> str:
