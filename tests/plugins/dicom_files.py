@@ -18,6 +18,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
     generate_uid,
@@ -106,13 +107,31 @@ def encodings(slice_: bytes) -> tuple[bytes, ...]:
         image.compress(syntax, generate_instance_uid=False)
         made.append(_saved(image))
     image = pydicom.dcmread(io.BytesIO(slice_))
-    image.file_meta.TransferSyntaxUID, image.PixelRepresentation = JPEG2000Lossless, 0
+    image.PixelRepresentation = 0
     pixels = Image.fromarray(np.frombuffer(image.PixelData, "<u2").reshape(image.Rows, image.Columns))
-    with io.BytesIO() as file:
-        pixels.save(file, "JPEG2000", no_jp2=True, irreversible=False)
-        image.PixelData = pydicom.encaps.encapsulate([file.getvalue()])
+    for bare in (True, False):
+        with io.BytesIO() as file:
+            pixels.save(file, "JPEG2000", no_jp2=bare, irreversible=False)
+            made.append(_encapsulated(image, JPEG2000Lossless, file.getvalue()))
+    return tuple(made)
+
+
+def write_jpeg(file: Path, slice_: bytes, *, progressive: bool = False) -> None:
+    """A slice whose values, of 8 bits, are a ramp along i: a lossy JPEG."""
+    image = pydicom.dcmread(io.BytesIO(slice_))
+    image.PixelRepresentation = image.RescaleIntercept = 0
+    image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+    ramp = np.tile(np.arange(image.Columns, dtype=np.uint8) * 8, (image.Rows, 1))
+    with io.BytesIO() as packed:
+        Image.fromarray(ramp).save(packed, "JPEG", quality=100, progressive=progressive)
+        file.write_bytes(_encapsulated(image, JPEGBaseline8Bit, packed.getvalue()))
+
+
+def _encapsulated(image: pydicom.Dataset, syntax: str, frame: bytes) -> bytes:
+    image.file_meta.TransferSyntaxUID = syntax
+    image.PixelData = pydicom.encaps.encapsulate([frame])
     image["PixelData"].is_undefined_length, image["PixelData"].VR = True, "OB"
-    return (*made, _saved(image))
+    return _saved(image)
 
 
 def _saved(image: pydicom.Dataset, **encoding: bool) -> bytes:

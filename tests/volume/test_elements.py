@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import encodings, write_frames, write_series
+from dicom_files import encodings, write_frames, write_jpeg, write_series
 
 from s2vnet.types import InputError
 from s2vnet.volume.elements import MODALITY, MOST_NESTED, SERIES_UID, is_image, read_header
@@ -86,14 +87,53 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+def liars(folder: Path) -> dict[str, bytes]:
+    """Slices whose elements have the lengths that they say, and whose pixels claim more than there is."""
+    whole = slice_of(folder)
+    large = struct.pack(">HH", 30_000, 30_000)
+    *_, jpeg_ls, jpeg_2000, in_file = encodings(whole)
+    made = {}
+    for name, data in (("JPEG 2000", jpeg_2000), ("JPEG 2000 in a file", in_file)):
+        at = data.index(b"\xff\x4f\xff\x51") + 8
+        made[name] = data[:at] + struct.pack(">LL", 12_000, 12_000) + data[at + 8 :]
+        made[f"{name}, tiles"] = data[: at + 16] + struct.pack(">LL", 0, 1) + data[at + 24 :]
+    at = jpeg_ls.index(b"\xff\xf7") + 5
+    made["JPEG-LS"] = jpeg_ls[:at] + large + jpeg_ls[at + 4 :]
+    for progressive, marker in ((False, b"\xff\xc0"), (True, b"\xff\xc2")):
+        write_jpeg(folder / "jpeg", whole, progressive=progressive)
+        data = (folder / "jpeg").read_bytes()
+        at = data.index(marker + b"\0") + 5
+        made[f"JPEG, progressive: {progressive}"] = data[:at] + large + data[at + 4 :]
+    rows = struct.pack("<HH2sH", 0x28, 0x10, b"US", 2)
+    made["rows"] = whole.replace(rows + b"\x10\0", rows + b"\0\x08")
+    for name, data in (("icon", whole), ("icon of compressed pixels", jpeg_2000)):
+        image, icon = pydicom.dcmread(io.BytesIO(data)), pydicom.Dataset()
+        icon.Rows = icon.Columns = 65535
+        icon.SamplesPerPixel, icon.PhotometricInterpretation, icon.PixelRepresentation = 1, "MONOCHROME2", 0
+        icon.BitsAllocated, icon.BitsStored, icon.HighBit = 8, 8, 7
+        icon.PixelData = bytes(64)
+        icon["PixelData"].VR = "OB"
+        image.IconImageSequence = [icon]
+        image.save_as(folder / "icon")
+        made[name] = (folder / "icon").read_bytes()
+    return made
+
+
+def slice_of(folder: Path) -> bytes:
+    folder.mkdir()
+    write_series(folder, VOXELS)
+    return next(folder.iterdir()).read_bytes()
+
+
 def test_no_claim_takes_memory(tmp_path: Path) -> None:
-    for name, data in DAMAGED.items():
+    made = {name: bytes(128) + b"DICM" + CLASS + data for name, data in DAMAGED.items()} | liars(tmp_path / "liars")
+    for name, data in made.items():
         (tmp_path / name).mkdir()
-        (tmp_path / name / "a.dcm").write_bytes(bytes(128) + b"DICM" + CLASS + data)
-    folders = [str(tmp_path / name) for name in DAMAGED]
+        (tmp_path / name / "a.dcm").write_bytes(data)
+    folders = [str(tmp_path / name) for name in made]
     done = subprocess.run([sys.executable, "-c", READ_SMALL, *folders], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 200 * 1024  # KB; each of them claims 4 GB
+    assert int(done.stdout) < 200 * 1024  # KB; they claim up to 4 GB
 
 
 @pytest.mark.parametrize("name", DAMAGED)
@@ -122,6 +162,15 @@ def test_every_encoding_of_a_slice_is_read(tmp_path: Path) -> None:
             with pytest.raises(InputError, match=r"dcm: not a readable DICOM image, truncated or damaged"):
                 read_geometry(tmp_path / "slice")
     assert len(syntaxes) == 7
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_lossy_jpeg_is_read(tmp_path: Path, progressive: bool) -> None:
+    whole = slice_of(tmp_path / "slice")
+    (tmp_path / "jpeg").mkdir()
+    write_jpeg(tmp_path / "jpeg" / "a.dcm", whole, progressive=progressive)
+    expected = np.broadcast_to(8.0 * np.arange(16)[:, None], (16, 16))
+    np.testing.assert_allclose(read_image(tmp_path / "jpeg").data[0, :, :, 0], expected, atol=2)
 
 
 def test_what_archives_add_is_passed_over(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 GDCM allocates what an element's length says, up to 4 GB; and where its first reading fails it tries others, to which
 any bytes are lengths. So a file has to be what its transfer syntax says from the first element to the last, or GDCM
 never sees it. What GDCM mends by itself on the way (lengths that some scanner was known to write) is refused too.
+Of pixels, an image's and its icon's, it allocates what rows and columns say, and of compressed ones what they say.
 """
 
 from __future__ import annotations
@@ -15,17 +16,23 @@ from typing import Any, BinaryIO, NamedTuple
 
 from s2vnet.types import InputError
 from s2vnet.volume.archive import MOST_GROWTH
+from s2vnet.volume.codestream import LONGEST_HEADER, require_size, starts_frame
 from s2vnet.volume.frames import EVERY_FILE
 
 MOST_NESTED = 32
 """Sequences in sequences; each takes some of the stack of whoever reads it, which ends a process that has no more."""
 SERIES_UID, SERIES_NUMBER, MODALITY = 0x0020000E, 0x00200011, 0x00080060
+_SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS = 0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100
 _CLASS, _SYNTAX = 0x00020002, 0x00020010
-_KEPT = frozenset((SERIES_UID, SERIES_NUMBER, MODALITY, _CLASS, _SYNTAX))
+_KEPT = frozenset((SERIES_UID, SERIES_NUMBER, MODALITY, _FRAMES, _CLASS, _SYNTAX))
 _LONGEST_KEPT = 256
 _SYNTAXES = "1.2.840.10008.1.2."
 """All but Papyrus, of which GDCM thinks otherwise."""
+_RUN_LENGTHS = "1.2.840.10008.1.2.5"
 _PIXELS = 0x7FE00010
+_SIZES = frozenset((_SAMPLES, _ROWS, _COLUMNS, _BITS))
+LARGEST_ICON = 1 << 20
+"""Bytes that an image in a sequence may claim beyond those that it has; it may be compressed with no word of it."""
 _PIXEL_TAGS = frozenset((_PIXELS, 0x7FE00008, 0x7FE00009))
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _ITEMS_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -54,6 +61,8 @@ class _Syntax(NamedTuple):
     explicit: bool
     little: bool = True
     deflated: bool = False
+    runs: bool = False
+    """Compressed pixels are run lengths, which have no header with a size."""
 
 
 def read_header(file: Path) -> Header:
@@ -72,6 +81,7 @@ def read_header(file: Path) -> Header:
             inflated = _inflated(stream.read(), max(MOST_GROWTH * size, EVERY_FILE))
             walk.stream, walk.at, walk.end = io.BytesIO(inflated), 0, len(inflated)
         walk.order(syntax.little)
+        walk.runs = syntax.runs
         walk.dataset(walk.end, syntax.explicit)
     return Header(walk.values, walk.has_pixels)
 
@@ -102,7 +112,7 @@ def _before_dataset(walk: _Walk) -> _Syntax:
     name = _uid(walk.values.get(_SYNTAX, ""))
     if not (f"{name}.".startswith(_SYNTAXES) and name.is_transfer_syntax):
         raise InputError("a transfer syntax that is not known")
-    return _Syntax(not name.is_implicit_VR, name.is_little_endian, name.is_deflated)
+    return _Syntax(not name.is_implicit_VR, name.is_little_endian, name.is_deflated, name == _RUN_LENGTHS)
 
 
 def _uid(text: str) -> Any:
@@ -128,14 +138,14 @@ class _Walk:
     def __init__(self, stream: BinaryIO, end: int, at: int = 0) -> None:
         self.stream, self.end, self.at = stream, end, at
         self.values: dict[int, str] = {}
-        self.has_pixels = False
+        self.has_pixels = self.runs = False
         self.order(little=True)
 
     def order(self, little: bool) -> None:
         """Of bytes, from here on."""
         mark = "<" if little else ">"
         self._typed, self._untyped = Struct(f"{mark}HH2sH").unpack, Struct(f"{mark}HHL").unpack
-        self._length = Struct(f"{mark}L").unpack
+        self._length, self._number = Struct(f"{mark}L").unpack, Struct(f"{mark}H").unpack
 
     def read(self, count: int) -> bytes:
         """The next bytes, fewer at the end."""
@@ -153,6 +163,7 @@ class _Walk:
         Raises:
             InputError: it does not.
         """
+        sizes: dict[int, int] = {}
         while self.at + 8 <= end:
             start = self.at
             tag, kind, length = self._element(explicit)
@@ -167,7 +178,14 @@ class _Walk:
                 raise InputError(f"an element of no known type at byte {start}")
             if tag >> 16 == 0xFFFE or tag in _MISREAD_TAGS or (group and (kind == b"SQ" or length == _UNDEFINED)):
                 raise InputError(f"{_named(tag)} where no such element may be, at byte {start}")
-            self._value(tag, kind, length, end, explicit, depth)
+            if tag in _SIZES and kind != b"SQ" and 2 <= length < _UNDEFINED:
+                self._require_room(tag, length, end)
+                sizes.setdefault(tag, self._number(self.stream.read(2))[0])
+                self.go(self.at + length)
+            elif tag == _PIXELS:
+                self._pixels(kind, length, end, sizes, depth)
+            else:
+                self._value(tag, kind, length, end, explicit, depth)
         if delimited or (depth and self.at != end):
             raise InputError(f"a sequence that does not end where it should, at byte {end}")
 
@@ -189,15 +207,11 @@ class _Walk:
         if depth == 0 and tag in _PIXEL_TAGS:
             self.has_pixels = True
         if length == _UNDEFINED and kind not in _SHORT:
-            if tag == _PIXELS and kind in (b"OB", b"OW"):
-                self._fragments(end)
-            elif tag not in _PIXEL_TAGS and kind in (b"SQ", b"UN", b""):
-                self._items(end, explicit and kind == b"SQ", depth, delimited=True)
-            else:
+            if kind not in (b"SQ", b"UN", b"") or tag in _PIXEL_TAGS:
                 raise InputError(f"{_named(tag)} has no length")
+            self._items(end, explicit and kind == b"SQ", depth, delimited=True)
             return
-        if length > end - self.at:
-            raise InputError(f"{_named(tag)} claims {length} bytes where {max(end - self.at, 0)} are left")
+        self._require_room(tag, length, end)
         if (kind == b"" and length == _MISREAD_LENGTH) or (kind == b"UL" and length % 4):
             raise InputError(f"{_named(tag)} has {length} bytes, which cannot be")
         if length and (kind == b"SQ" or (_may_be_sequence(tag, kind) and length >= 8 and self._starts_items(tag))):
@@ -206,6 +220,31 @@ class _Walk:
             self.values.setdefault(tag, self.read(length).decode("ascii", "replace").strip(" \0"))
         else:
             self.go(self.at + length)
+
+    def _require_room(self, tag: int, length: int, end: int) -> None:
+        if length > end - self.at:
+            raise InputError(f"{_named(tag)} claims {length} bytes where {max(end - self.at, 0)} are left")
+
+    def _pixels(self, kind: bytes, length: int, end: int, sizes: dict[int, int], depth: int) -> None:
+        """Over the pixels of a data set, of which so many are claimed by what stands before them."""
+        rows, columns, samples = sizes.get(_ROWS, 0), sizes.get(_COLUMNS, 0), sizes.get(_SAMPLES, 1)
+        self.has_pixels |= depth == 0
+        if length == _UNDEFINED:
+            if kind not in (b"OB", b"OW"):
+                raise InputError(f"{_named(_PIXELS)} has no length")
+            self._fragments(end, rows, columns)
+            return
+        self._require_room(_PIXELS, length, end)
+        frames = self.values.get(_FRAMES) or "1" if depth == 0 else "1"
+        if not (frames.isascii() and frames.isdecimal()):
+            raise InputError("a number of frames that is none")
+        claimed = rows * columns * samples * sizes.get(_BITS, 0) * int(frames) // 8
+        if claimed > length and (claimed > LARGEST_ICON if depth else samples == 1):
+            raise InputError(f"pixels of {length} bytes where {claimed} are claimed")
+        start = self.stream.read(min(length, LONGEST_HEADER)) if depth else b""
+        if starts_frame(start):
+            require_size(start, rows, columns)
+        self.go(self.at + length)
 
     def _is_padding(self, start: int, end: int) -> bool:
         """Whether nothing but zeros follows, as some archives write it; with them it has no length but 0."""
@@ -239,15 +278,21 @@ class _Walk:
         if delimited or self.at != end:
             raise InputError(f"a sequence that does not end where it should, at byte {end}")
 
-    def _fragments(self, end: int) -> None:
-        """Over the parts of compressed pixels (PS3.5 A.4)."""
+    def _fragments(self, end: int, rows: int, columns: int) -> None:
+        """Over the parts of compressed pixels (PS3.5 A.4): the offsets of frames, then each of one or more parts."""
+        number = 0
         while self.at + 8 <= end:
             tag, _, length = self._element(explicit=False)
             if tag == _ITEMS_END:
                 return
             if tag != _ITEM or length > end - self.at:
                 raise InputError(f"compressed pixels claim {length} bytes where {end - self.at} are left")
+            if number and not self.runs:
+                start = self.stream.read(min(length, LONGEST_HEADER))
+                if number == 1 or starts_frame(start):
+                    require_size(start, rows, columns)
             self.go(self.at + length)
+            number += 1
         raise InputError("compressed pixels without an end")
 
 
