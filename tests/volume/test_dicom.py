@@ -327,7 +327,7 @@ def test_pixels_that_cannot_be_decoded(tmp_path: Path, capfd: pytest.CaptureFixt
     dataset = pydicom.dcmread(files[2])
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
     header = b"\xff\x4f\xff\x51" + struct.pack(">HH8LHBBB", 41, 0, 7, 6, 0, 0, 7, 6, 0, 0, 1, 15, 1, 1)
-    dataset.PixelData = pydicom.encaps.encapsulate([header + b"no JPEG at all"])
+    dataset.PixelData = pydicom.encaps.encapsulate([header + b"\xff\xd9 no JPEG at all"])
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(files[2])
     with pytest.raises(InputError, match="pixels cannot be read"):

@@ -97,6 +97,8 @@ def liars(folder: Path) -> dict[str, bytes]:
         at = data.index(b"\xff\x4f\xff\x51") + 8
         made[name] = data[:at] + struct.pack(">LL", 12_000, 12_000) + data[at + 8 :]
         made[f"{name}, tiles"] = data[: at + 16] + struct.pack(">LL", 0, 1) + data[at + 24 :]
+    for name, layers, precincts in (("precincts", b"\0\1", b"\x11" * 6), ("layers", b"\xff\xff", b"")):
+        made[f"JPEG 2000, {name}"] = recoded(jpeg_2000, layers, precincts)
     at = jpeg_ls.index(b"\xff\xf7") + 5
     made["JPEG-LS"] = jpeg_ls[:at] + large + jpeg_ls[at + 4 :]
     for progressive, marker in ((False, b"\xff\xc0"), (True, b"\xff\xc2")):
@@ -117,6 +119,22 @@ def liars(folder: Path) -> dict[str, bytes]:
         image.save_as(folder / "icon")
         made[name] = (folder / "icon").read_bytes()
     return made
+
+
+def recoded(slice_: bytes, layers: bytes, precincts: bytes) -> bytes:
+    """A JPEG 2000 slice whose style of coding says something else."""
+    image = pydicom.dcmread(io.BytesIO(slice_))
+    frame = next(pydicom.encaps.generate_frames(image.PixelData, number_of_frames=1))
+    at = frame.index(b"\xff\x52")
+    length = int.from_bytes(frame[at + 2 : at + 4], "big")
+    old = frame[at + 4 : at + 2 + length]
+    new = bytes([old[0] | bool(precincts)]) + old[1:2] + layers + old[4:10] + precincts
+    coding = struct.pack(">HH", 0xFF52, 2 + len(new)) + new
+    image.PixelData = pydicom.encaps.encapsulate([frame[:at] + coding + frame[at + 2 + length :]])
+    image["PixelData"].is_undefined_length = True
+    with io.BytesIO() as file:
+        image.save_as(file)
+        return file.getvalue()
 
 
 def slice_of(folder: Path) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from s2vnet.types import InputError
 from s2vnet.volume.archive import MOST_GROWTH
-from s2vnet.volume.codestream import LONGEST_HEADER, require_size, starts_frame
+from s2vnet.volume.codestream import Frame, is_compressed, require_size
 from s2vnet.volume.frames import EVERY_FILE
 
 MOST_NESTED = 32
@@ -229,21 +229,24 @@ class _Walk:
         """Over the pixels of a data set, of which so many are claimed by what stands before them."""
         rows, columns, samples = sizes.get(_ROWS, 0), sizes.get(_COLUMNS, 0), sizes.get(_SAMPLES, 1)
         self.has_pixels |= depth == 0
+        text = self.values.get(_FRAMES) or "1" if depth == 0 else "1"
+        if not (text.isascii() and text.isdecimal()):
+            raise InputError("a number of frames that is none")
+        frames = int(text)
         if length == _UNDEFINED:
             if kind not in (b"OB", b"OW"):
                 raise InputError(f"{_named(_PIXELS)} has no length")
-            self._fragments(end, rows, columns)
+            parts = self._fragments(end)
+            for group in [] if self.runs else [parts] if frames == 1 else [[part] for part in parts]:
+                require_size(Frame(self.stream, group), rows, columns)
+            self.go(self.at)
             return
         self._require_room(_PIXELS, length, end)
-        frames = self.values.get(_FRAMES) or "1" if depth == 0 else "1"
-        if not (frames.isascii() and frames.isdecimal()):
-            raise InputError("a number of frames that is none")
-        claimed = rows * columns * samples * sizes.get(_BITS, 0) * int(frames) // 8
+        claimed = rows * columns * samples * sizes.get(_BITS, 0) * frames // 8
         if claimed > length and (claimed > LARGEST_ICON if depth else samples == 1):
             raise InputError(f"pixels of {length} bytes where {claimed} are claimed")
-        start = self.stream.read(min(length, LONGEST_HEADER)) if depth else b""
-        if starts_frame(start):
-            require_size(start, rows, columns)
+        if depth and is_compressed(self.stream.read(8)):
+            require_size(Frame(self.stream, [(self.at, length)]), rows, columns)
         self.go(self.at + length)
 
     def _is_padding(self, start: int, end: int) -> bool:
@@ -278,21 +281,17 @@ class _Walk:
         if delimited or self.at != end:
             raise InputError(f"a sequence that does not end where it should, at byte {end}")
 
-    def _fragments(self, end: int, rows: int, columns: int) -> None:
-        """Over the parts of compressed pixels (PS3.5 A.4): the offsets of frames, then each of one or more parts."""
-        number = 0
+    def _fragments(self, end: int) -> list[tuple[int, int]]:
+        """Over compressed pixels (PS3.5 A.4): place and length of each part, without the first, which tells frames."""
+        parts: list[tuple[int, int]] = []
         while self.at + 8 <= end:
             tag, _, length = self._element(explicit=False)
             if tag == _ITEMS_END:
-                return
+                return parts[1:]
             if tag != _ITEM or length > end - self.at:
                 raise InputError(f"compressed pixels claim {length} bytes where {end - self.at} are left")
-            if number and not self.runs:
-                start = self.stream.read(min(length, LONGEST_HEADER))
-                if number == 1 or starts_frame(start):
-                    require_size(start, rows, columns)
+            parts.append((self.at, length))
             self.go(self.at + length)
-            number += 1
         raise InputError("compressed pixels without an end")
 
 
