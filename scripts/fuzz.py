@@ -14,6 +14,7 @@ import collections
 import contextlib
 import hashlib
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SECONDS_PER_INPUT, MEGABYTES, LONGEST = 5, 3072, 1 << 16
-SECONDS_TO_END = 30
+SECONDS_TO_END = 180
+"""Beyond the time that a process has, for its start on a busy machine."""
 ADDRESS_SPACE = 16 << 30
 """Beyond it an allocation fails at once; torch alone maps some GB that it never uses."""
 INSTRUMENTED = ["s2vnet", "nibabel", "pydicom", "highdicom", "json", "zipfile", "gzip"]
@@ -63,25 +65,32 @@ def run(name: str, seconds: int, output: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for seed in TARGETS[name].seeds(Path(folder)):
             (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
-    end, tests = time.monotonic() + seconds, 0
+    end, done = time.monotonic() + seconds, 0
     while (left := int(end - time.monotonic())) > 0:
         command = [sys.executable, __file__, name, "--child", "--seconds", str(left), "-o", str(output)]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=left + SECONDS_TO_END
-            )
-        except subprocess.TimeoutExpired:
-            sys.stderr.write(f"{name}: did not end, and was ended\n")
+        with (output / f"{name}.log").open("w") as log:
+            try:
+                code = subprocess.run(
+                    command, stdout=log, stderr=log, timeout=left + SECONDS_TO_END, check=False
+                ).returncode
+            except subprocess.TimeoutExpired:
+                sys.stderr.write(f"{name}: did not end, and was ended\n")
+                code = 0
+        told = (output / f"{name}.log").read_text(errors="replace")
+        done += _executions(told)
+        if code == 0:
             break
-        (output / f"{name}.log").write_text(done.stdout + done.stderr)
-        if done.returncode == 0:
-            break
-        sys.stderr.write("\n".join((done.stdout + done.stderr).splitlines()[-12:]) + "\n")
+        sys.stderr.write("\n".join(told.splitlines()[-12:]) + "\n")
     kept = sorted(file.name for file in findings.iterdir() if file.suffix != ".txt")
     tests = len(list(corpus.iterdir()))
-    sys.stdout.write(f"{name}: {seconds} s, corpus of {tests}, {len(kept)} findings {' '.join(kept)}\n")
+    sys.stdout.write(f"{name}: {seconds} s, {done} inputs, corpus of {tests}, {len(kept)} findings {' '.join(kept)}\n")
     sys.stdout.flush()
     return len(kept)
+
+
+def _executions(log: str) -> int:
+    """Inputs that libFuzzer tried; it tells their number now and then."""
+    return max(map(int, re.findall(r"^(?:#|stat::number_of_executed_units: +)(\d+)", log, re.MULTILINE)), default=0)
 
 
 def fuzz(name: str, seconds: int, output: Path) -> None:

@@ -152,3 +152,8 @@ def test_prompts_are_values(entry: Any) -> None:
 def test_input_errors_are_value_errors_of_this_package() -> None:
     assert issubclass(InputError, S2VNetError)
     assert issubclass(InputError, ValueError)
+
+
+@given(st.text())
+def test_an_error_is_one_line_whatever_it_names(name: str) -> None:
+    assert len(str(InputError(f"{name}: not a plan")).splitlines()) == 1

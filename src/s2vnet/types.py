@@ -22,6 +22,10 @@ Voxel = tuple[int, int, int]
 class S2VNetError(Exception):
     """Base of every error that a user can cause or mend; its text is one line saying what is wrong and what to do."""
 
+    def __str__(self) -> str:
+        """One line whatever it names: keys and files may have line ends in their names."""
+        return " ".join(super().__str__().splitlines())
+
 
 class InputError(S2VNetError, ValueError):
     """A file, option, prompt or dataset is not what it has to be."""

@@ -199,6 +199,13 @@ def test_a_plan_edited_into_nonsense_is_refused(tmp_path: Path, change: dict[str
         read_plan(tmp_path / "plan.json")
 
 
+def test_a_key_with_a_line_end_is_refused_in_a_line(tmp_path: Path) -> None:
+    content = json.loads(make_plan(fingerprint_of()).model_dump_json()) | {"me\n": 5}
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"^[^\n]*\(me : Extra inputs are not permitted\)$"):
+        read_plan(tmp_path / "plan.json")
+
+
 def test_a_plan_is_for_its_channels_and_labels() -> None:
     plan = make_plan(fingerprint_of())
     plan.require_dataset(("another MR",), {"background": 0, "organ": 1})

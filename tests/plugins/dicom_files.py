@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
+from PIL import Image
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 
 
 def write_series(
@@ -73,6 +87,57 @@ def write_frames(
     ]
     image.PixelData = np.ascontiguousarray(voxels.transpose(2, 1, 0).astype(np.int16)).tobytes()
     image.save_as(file, enforce_file_format=True)
+
+
+def encodings(slice_: bytes) -> tuple[bytes, ...]:
+    """A slice of a series with sequences of both kinds of length, in every transfer syntax that can be written here."""
+    made = []
+    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian):
+        for delimited in (False, True):
+            image = pydicom.dcmread(io.BytesIO(slice_))
+            image.file_meta.TransferSyntaxUID = syntax
+            image.ReferencedStudySequence = _group(ReferencedSeriesSequence=_group(SeriesInstanceUID="1.2.3"))
+            image["ReferencedStudySequence"].is_undefined_length = delimited
+            image.ReferencedStudySequence[0].is_undefined_length_sequence_item = delimited
+            if syntax == ExplicitVRBigEndian:
+                image.PixelData = np.frombuffer(image.PixelData, "<i2").astype(">i2").tobytes()
+            made.append(_saved(image, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian))
+    for syntax in (RLELossless, JPEGLSLossless):
+        image = pydicom.dcmread(io.BytesIO(slice_))
+        image.compress(syntax, generate_instance_uid=False)
+        made.append(_saved(image))
+    image = pydicom.dcmread(io.BytesIO(slice_))
+    image.PixelRepresentation = 0
+    pixels = Image.fromarray(np.frombuffer(image.PixelData, "<u2").reshape(image.Rows, image.Columns))
+    for bare in (True, False):
+        with io.BytesIO() as file:
+            pixels.save(file, "JPEG2000", no_jp2=bare, irreversible=False)
+            made.append(_encapsulated(image, JPEG2000Lossless, file.getvalue()))
+    return tuple(made)
+
+
+def write_jpeg(file: Path, slice_: bytes, *, progressive: bool = False) -> None:
+    """A slice whose values, of 8 bits, are a ramp along i: a lossy JPEG."""
+    image = pydicom.dcmread(io.BytesIO(slice_))
+    image.PixelRepresentation = image.RescaleIntercept = 0
+    image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+    ramp = np.tile(np.arange(image.Columns, dtype=np.uint8) * 8, (image.Rows, 1))
+    with io.BytesIO() as packed:
+        Image.fromarray(ramp).save(packed, "JPEG", quality=100, progressive=progressive)
+        file.write_bytes(_encapsulated(image, JPEGBaseline8Bit, packed.getvalue()))
+
+
+def _encapsulated(image: pydicom.Dataset, syntax: str, frame: bytes) -> bytes:
+    image.file_meta.TransferSyntaxUID = syntax
+    image.PixelData = pydicom.encaps.encapsulate([frame])
+    image["PixelData"].is_undefined_length, image["PixelData"].VR = True, "OB"
+    return _saved(image)
+
+
+def _saved(image: pydicom.Dataset, **encoding: bool) -> bytes:
+    with io.BytesIO() as file:
+        pydicom.dcmwrite(file, image, enforce_file_format=True, **encoding)
+        return file.getvalue()
 
 
 def _group(**values: object) -> list[pydicom.Dataset]:

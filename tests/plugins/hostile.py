@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from dicom_files import write_frames, write_series
+from dicom_files import encodings, write_frames, write_series
 from pydantic import TypeAdapter, ValidationError
 
 from s2vnet.config import ModelConfig, TrainConfig
@@ -139,6 +139,14 @@ def _series() -> tuple[bytes, ...]:
     with tempfile.TemporaryDirectory() as name:
         write_series(Path(name), VOXELS)
         return tuple(file.read_bytes() for file in sorted(Path(name).iterdir()))
+
+
+@cache
+def _encodings() -> tuple[bytes, ...]:
+    """A slice in every way that a file may be written."""
+    with tempfile.TemporaryDirectory() as name:
+        write_series(Path(name), np.arange(256, dtype=np.int16).reshape(16, 16, 1))
+        return encodings(next(Path(name).iterdir()).read_bytes())
 
 
 def _laid(folder: Path, *files: bytes) -> Path:
@@ -320,7 +328,7 @@ TARGETS: dict[str, Target] = {
     "nii.gz-unpacked": Target(_image_seeds(".nii"), _take_zipped),
     "nrrd": Target(_image_seeds(".nrrd"), _take_image(".nrrd")),
     "mha": Target(_image_seeds(".mha"), _take_image(".mha")),
-    "dicom": Target(lambda folder: _series()[:1], lambda data, folder: read_image(_laid(folder, data))),
+    "dicom": Target(lambda folder: _encodings(), lambda data, folder: read_image(_laid(folder, data))),
     "dicom-frames": Target(_multi_frame, lambda data, folder: read_image(_laid(folder, data))),
     "dicom-series": Target(
         lambda folder: _series()[:1], lambda data, folder: read_image(_laid(folder, data, *_series()[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -325,7 +326,8 @@ def test_pixels_that_cannot_be_decoded(tmp_path: Path, capfd: pytest.CaptureFixt
     files = write_series(tmp_path)
     dataset = pydicom.dcmread(files[2])
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
-    dataset.PixelData = pydicom.encaps.encapsulate([b"no JPEG at all"])
+    header = b"\xff\x4f\xff\x51" + struct.pack(">HH8LHBBB", 41, 0, 7, 6, 0, 0, 7, 6, 0, 0, 1, 15, 1, 1)
+    dataset.PixelData = pydicom.encaps.encapsulate([header + b"\xff\xd9 no JPEG at all"])
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(files[2])
     with pytest.raises(InputError, match="pixels cannot be read"):

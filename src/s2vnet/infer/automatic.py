@@ -27,6 +27,8 @@ from s2vnet.model.s2vnet import Network
 
 _PER_PIXEL = 1200
 """Bytes that encoding takes at most for a pixel of a batch, at a stem's stride of 1."""
+_PER_BORDER = 32
+"""Bytes that finding a slice's borders takes for a pixel of the file."""
 _AROUND = 100 << 20
 """Bytes for what the libraries hold besides."""
 
@@ -158,6 +160,9 @@ def working_nbytes(models: Sequence[Network], restore: Restore, at_once: int, wr
     pixels = height * width
     encoding = max(BATCH * pixels * _PER_PIXEL // model.config.stem_stride for model in models)
     classes = max(model.config.num_classes for model in models)
-    back = at_once * classes * 4 * 2 * restore.size[1] * restore.size[2]
-    winners = 16 * restore.depth * pixels // min(model.config.stem_stride for model in models) ** 2
+    stride = min(model.config.stem_stride for model in models)
+    between = 2 * at_once * classes * 4 * pixels // stride**2
+    bordering = classes * 4 * restore.size[1] * width // stride + _PER_BORDER * restore.size[1] * restore.size[2]
+    back = torch.get_num_threads() * (between + bordering)
+    winners = 16 * restore.depth * pixels // stride**2
     return _AROUND + max(encoding, back + writing) + winners

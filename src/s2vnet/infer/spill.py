@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import IO, NamedTuple
 from weakref import finalize
 
@@ -61,7 +62,10 @@ class _Part(NamedTuple):
 
 
 class Spill:
-    """`count` groups of tensors by number, all groups of the same shapes, each as it lay in memory."""
+    """`count` groups of tensors by number, all groups of the same shapes, each as it lay in memory.
+
+    One thread fills it; several may read.
+    """
 
     def __init__(self, room: Room, count: int) -> None:
         self._room, self._count = room, count
@@ -71,6 +75,7 @@ class Spill:
         self._size = 0
         self._file: IO[bytes] | None = None
         self._device = torch.device("cpu")
+        self._reading = Lock()
 
     def __contains__(self, number: int) -> bool:
         return number in self._kept or number in self._places
@@ -96,15 +101,9 @@ class Spill:
             return self._kept[number]
         assert self._file is not None
         record = torch.empty(self._size, dtype=torch.uint8)
-        view = record.numpy().data
         try:
-            self._file.seek(self._places[number] * self._size)
-            done = 0
-            while done < self._size:
-                count = self._file.readinto(view[done:])  # type: ignore[attr-defined]
-                if not count:
-                    raise OSError(errno.EIO, "a temporary file was cut off")
-                done += count
+            with self._reading:
+                self._read(self._file, self._places[number], record.numpy().data)
         except OSError as error:
             folder = tempfile.gettempdir()
             raise InputError(f"cannot read from {folder}: {error.strerror}; set TMPDIR to another folder") from error
@@ -112,6 +111,15 @@ class Spill:
             record[p.offset : p.offset + p.nbytes].view(p.dtype).as_strided(p.shape, p.stride).to(self._device)
             for p in self._parts
         ]
+
+    def _read(self, file: IO[bytes], place: int, view: memoryview) -> None:
+        file.seek(place * self._size)
+        done = 0
+        while done < self._size:
+            count = file.readinto(view[done:])  # type: ignore[attr-defined]
+            if not count:
+                raise OSError(errno.EIO, "a temporary file was cut off")
+            done += count
 
     def close(self) -> None:
         """Let go of everything, and of the room that it took."""

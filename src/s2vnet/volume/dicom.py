@@ -20,6 +20,7 @@ import numpy.typing as npt
 from s2vnet.memory import is_out_of_memory
 from s2vnet.types import InputError, OutOfMemory
 from s2vnet.volume.archive import is_zip, series_folder
+from s2vnet.volume.elements import MODALITY, SERIES_NUMBER, SERIES_UID, is_image, read_header
 from s2vnet.volume.frames import EVERY_FILE, require_plausible
 from s2vnet.volume.geometry import Float, Geometry, Volume
 from s2vnet.volume.itk import geometry_of, quiet
@@ -30,7 +31,7 @@ SLICE_TOLERANCE = 0.05
 _PLANE_TOLERANCE = 1e-3
 """Largest difference of direction cosines, and relative difference of pixel sizes, between slices of one series."""
 
-_MODALITY, _SERIES_NUMBER, _FRAMES = "0008|0060", "0020|0011", "0028|0008"
+_FRAMES = "0028|0008"
 _NO_SCANS = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "DOC")
 """Modalities of what lies beside images in a study and is none to segment."""
 
@@ -157,19 +158,14 @@ def _sorted_planes(folder: Path, series: str | None) -> list[Plane]:
 
 
 def _series(folder: Path, chosen: str | None) -> tuple[Path, ...]:
-    import SimpleITK as sitk
-
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    finder = sitk.ImageSeriesReader
-    with quiet():
-        try:
-            uids = finder.GetGDCMSeriesIDs(str(folder))
-        except RuntimeError as error:  # GDCM looks at the places of frames already, and ends at the first that is none
-            raise InputError(f"{folder}: a damaged DICOM image is in this folder; copy the files again") from error
-        found = {uid: finder.GetGDCMSeriesFileNames(str(folder), uid) for uid in uids}
-        _require_whole(folder, {Path(file) for files in found.values() for file in files})
-        told = {uid: (_tag(files[0], _SERIES_NUMBER), uid, _tag(files[0], _MODALITY)) for uid, files in found.items()}
+    found: dict[str, list[Path]] = {}
+    told: dict[str, tuple[str, str, str]] = {}
+    for file, values in _images(folder):
+        uid, number, modality = (values.get(tag, "") for tag in (SERIES_UID, SERIES_NUMBER, MODALITY))
+        found.setdefault(uid, []).append(file)
+        told.setdefault(uid, (number, uid, modality))
     listed = sorted((t for t in told.values() if t[2] not in _NO_SCANS), key=lambda t: (_integer(t[0]), t[1]))
     numbered = {str(n): (uid, modality) for n, (_, uid, modality) in enumerate(listed, 1)}
     names = ", ".join(f"{n} ({m or 'unknown modality'}, {len(found[uid])} files)" for n, (uid, m) in numbered.items())
@@ -180,31 +176,26 @@ def _series(folder: Path, chosen: str | None) -> tuple[Path, ...]:
     uid = next(iter(numbered.values()))[0] if chosen is None else numbered.get(chosen, (chosen, ""))[0]
     if uid not in {uid for uid, _ in numbered.values()}:
         raise InputError(f"{folder}: no DICOM series {chosen} in this folder; there is {names}")
-    return tuple(Path(file) for file in found[uid])
+    return tuple(found[uid])
+
+
+def _images(folder: Path) -> Iterator[tuple[Path, dict[int, str]]]:
+    """Files that GDCM may read, and what they state; one that ought to be an image and is none is refused by name."""
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+        try:
+            header = read_header(file)
+            if not header.has_pixels:
+                raise InputError("no pixels")
+        except InputError as error:
+            if is_image(file):
+                reason = "not a readable DICOM image, truncated or damaged"
+                raise InputError(f"{file}: {reason} ({error}); copy or export it again, or take it out") from error
+        else:
+            yield file, header.values
 
 
 def _integer(text: str) -> int:
     return int(text) if text.strip().lstrip("-").isdecimal() else 2**31
-
-
-def _require_whole(folder: Path, listed: set[Path]) -> None:
-    """GDCM passes over what it cannot read: say so when that is an image, lest the volume end a slice early."""
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file not in listed and _is_image(file):
-            raise InputError(f"{file}: not a readable DICOM image, truncated or damaged; copy it again or take it out")
-
-
-def _is_image(file: Path) -> bool:
-    """Whether the file says or its name promises that it is an image; a structure set or report does not."""
-    from pydicom.filereader import read_file_meta_info
-
-    with file.open("rb") as stream:
-        if stream.read(132)[128:] != b"DICM":
-            return file.suffix.lower() == ".dcm"
-    try:
-        return "Image Storage" in read_file_meta_info(file).MediaStorageSOPClassUID.name
-    except Exception:  # pydicom has a kind of its own for each of many faults
-        return True
 
 
 def _header(file: Path | str) -> Any:
@@ -216,15 +207,6 @@ def _header(file: Path | str) -> Any:
     reader.SetImageIO("GDCMImageIO")
     reader.ReadImageInformation()
     return reader
-
-
-def _tag(file: str, tag: str) -> str:
-    """Text of a file's attribute; empty where there is none, or no readable header."""
-    try:
-        header = _header(file)
-    except RuntimeError:
-        return ""
-    return str(header.GetMetaData(tag)).strip() if header.HasMetaDataKey(tag) else ""
 
 
 def _read_planes(file: Path) -> list[Plane]:

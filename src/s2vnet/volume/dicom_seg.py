@@ -18,6 +18,7 @@ import numpy.typing as npt
 from s2vnet.atomic import replacing
 from s2vnet.types import InputError
 from s2vnet.volume.dicom_source import SERIES_NUMBER, read_source
+from s2vnet.volume.elements import read_header
 from s2vnet.volume.geometry import LabelMap
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
     uids = [image.SOPInstanceUID for image in source.images]
     common = {"combine_segments": True, "assert_missing_frames_are_empty": True, "ignore_spatial_locations": True}
     try:
+        read_header(Path(path))
         found = seg.segread(str(path))
         if not {uid for *_, uid in found.get_source_image_uids()} <= set(uids):
             raise ValueError("it refers to others")
