@@ -43,9 +43,7 @@ def markdown(results: Path, picture: str | None = None) -> str:
 def speed(found: Found) -> str:
     """Seconds of scans, ours and others', and their growth; from speed.py."""
     text = f"## Speed and growth\n\n{_about(found)}"
-    text += (
-        f"Medians of {found['repeats']} repeats; a product of matrices ran at {found['matrix_gflops']:.0f} GFLOP/s. "
-    )
+    text += f"Repeats: {found['repeats']}, medians; a product of matrices ran at {found['matrix_gflops']:.0f} GFLOP/s. "
     text += """Ours is the shipped model from file to
 file. A network of others is untrained, and has the seconds of a patch times the patches of a scan, each half over the
 next: reading, resampling and putting together are given to it, and its memory is that of one patch.
