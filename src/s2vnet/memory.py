@@ -17,7 +17,10 @@ from s2vnet.types import OutOfMemory, S2VNetError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """glibc's mallopt(3) parameters."""
-_SAID = re.compile(r"(can.?t|cannot|could not|failed to|unable to) allocate|out of memory|bad_?alloc", re.IGNORECASE)
+_SAID = re.compile(
+    r"(can.?t|cannot|could not|failed to|unable to) alloc(ate)?\b|out of memory|bad_?alloc|create a memory object",
+    re.IGNORECASE,
+)
 """Of torch, ONNX Runtime, OpenVINO and ITK, which raise RuntimeError or an error of their own."""
 _AMOUNT = re.compile(r"(?:allocate|buffer of size) ([\d.]+) ?(bytes|[KMGT]iB)?", re.IGNORECASE)
 
@@ -65,7 +68,7 @@ def out_of_memory(error: BaseException) -> OutOfMemory:
     if isinstance(error, OutOfMemory):
         return error
     found = _AMOUNT.search(str(error))
-    amount = f" for {found[1]} {found[2] or 'bytes'} more" if found else ""
+    amount = f" for {found[1].rstrip('.')} {found[2] or 'bytes'} more" if found else ""
     return OutOfMemory(
         f"not enough memory{amount}; end other programs, take fewer workers, set --max-memory, or crop the image"
     )

@@ -108,6 +108,8 @@ def test_a_case_that_needs_more_memory_than_its_worker_gets_is_set_aside(
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), " for 2.00 GiB more"),
         (RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:224: std::bad_alloc"), ""),
         (Exception("Failed to allocate memory for requested buffer of size 4096"), " for 4096 bytes more"),
+        (RuntimeError("Exception from src/inference/src/dev/plugin.cpp:54:\ncan't alloc"), ""),
+        (MemoryError("Unable to allocate 936. KiB for an array"), " for 936 KiB more"),
         (OSError(12, "Cannot allocate memory"), ""),
     ],
 )
