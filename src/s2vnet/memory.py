@@ -61,7 +61,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return isinstance(error, OutOfMemory)
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or isinstance(error, Exception) and _SAID.search(str(error)) is not None
+    return isinstance(error, MemoryError) or (isinstance(error, Exception) and _SAID.search(str(error)) is not None)
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory:

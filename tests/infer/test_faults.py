@@ -86,7 +86,7 @@ def test_a_case_that_needs_more_memory_than_its_worker_gets_is_set_aside(
 
     monkeypatch.setattr(ProcessWorker, "run", run_in_little)
     images, target = make_images((14, 16, 9), LARGE, (14, 16, 9)), tmp_path / "out"
-    records = list(open_batch(str(images), str(target), work, 1, workers=1)[0])
+    records = list(open_batch(str(images), str(target), work, 1, workers=1, cpus=1)[0])
     assert attempts(records) == {"case00": ("done", 1), "case01": ("failed", 2), "case02": ("done", 1)}
     reason = next(record.reason for record in records if record.case == "case01")
     assert reason.startswith("not enough memory")
