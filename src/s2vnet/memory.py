@@ -17,7 +17,11 @@ from s2vnet.types import OutOfMemory, S2VNetError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """glibc's mallopt(3) parameters."""
-_SAID = re.compile(r"(can.?t|cannot|could not|failed to|unable to) allocate|out of memory|bad_?alloc", re.IGNORECASE)
+_SAID = re.compile(
+    r"(can.?t|cannot|could not|failed to|unable to) alloc(ate)?\b|out of memory|bad_?alloc|create a memory object"
+    r"|can.?t start new thread|resource temporarily unavailable",  # for its stack
+    re.IGNORECASE,
+)
 """Of torch, ONNX Runtime, OpenVINO and ITK, which raise RuntimeError or an error of their own."""
 _AMOUNT = re.compile(r"(?:allocate|buffer of size) ([\d.]+) ?(bytes|[KMGT]iB)?", re.IGNORECASE)
 
@@ -55,9 +59,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory could not be had."""
     if isinstance(error, S2VNetError):
         return isinstance(error, OutOfMemory)
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return True
-    return isinstance(error, Exception) and _SAID.search(str(error)) is not None
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (isinstance(error, Exception) and _SAID.search(str(error)) is not None)
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory:
@@ -65,7 +69,7 @@ def out_of_memory(error: BaseException) -> OutOfMemory:
     if isinstance(error, OutOfMemory):
         return error
     found = _AMOUNT.search(str(error))
-    amount = f" for {found[1]} {found[2] or 'bytes'} more" if found else ""
+    amount = f" for {found[1].rstrip('.')} {found[2] or 'bytes'} more" if found else ""
     return OutOfMemory(
         f"not enough memory{amount}; end other programs, take fewer workers, set --max-memory, or crop the image"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,15 @@ def test_a_disk_that_fills_up_or_loses_what_was_written(
     spill._file.truncate(500_000)
     with pytest.raises(InputError, match=f"^cannot read from {folder}: .* cut off; set TMPDIR"):
         spill[1]
+
+
+def test_a_spill_is_read_by_threads() -> None:
+    spill = Spill(Room(0), 64)
+    for n in range(64):
+        spill[n] = [torch.full((1, 200_000), float(n))]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda n: spill[n][0], [*range(64)] * 3)
+        assert all(bool((one == n % 64).all()) for n, one in enumerate(found))
 
 
 def test_a_spill_copies_parts_alone() -> None:

@@ -86,7 +86,7 @@ def test_a_case_that_needs_more_memory_than_its_worker_gets_is_set_aside(
 
     monkeypatch.setattr(ProcessWorker, "run", run_in_little)
     images, target = make_images((14, 16, 9), LARGE, (14, 16, 9)), tmp_path / "out"
-    records = list(open_batch(str(images), str(target), work, 1, workers=1)[0])
+    records = list(open_batch(str(images), str(target), work, 1, workers=1, cpus=1)[0])
     assert attempts(records) == {"case00": ("done", 1), "case01": ("failed", 2), "case02": ("done", 1)}
     reason = next(record.reason for record in records if record.case == "case01")
     assert reason.startswith("not enough memory")
@@ -108,6 +108,8 @@ def test_a_case_that_needs_more_memory_than_its_worker_gets_is_set_aside(
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), " for 2.00 GiB more"),
         (RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:224: std::bad_alloc"), ""),
         (Exception("Failed to allocate memory for requested buffer of size 4096"), " for 4096 bytes more"),
+        (RuntimeError("Exception from src/inference/src/dev/plugin.cpp:54:\ncan't alloc"), ""),
+        (MemoryError("Unable to allocate 936. KiB for an array"), " for 936 KiB more"),
         (OSError(12, "Cannot allocate memory"), ""),
     ],
 )
