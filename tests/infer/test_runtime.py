@@ -79,6 +79,25 @@ def test_a_row_without_prompts_does_not_depend_on_those_that_have_some(exported:
     assert not torch.equal(alone.logits[0], beside.logits[0])
 
 
+FIRST = """
+import sys, torch
+from pathlib import Path
+from s2vnet.infer.runtime import network
+from s2vnet.model.checkpoint import load_model
+torch.set_num_threads(4)
+folder = Path(sys.argv[1])
+net = network(load_model(folder), sys.argv[2], torch.device("cpu"), folder)
+print(len(net.encode_rows(torch.zeros(8, net.config.in_channels, 16, 16))))
+"""
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+def test_threads_that_compute_for_the_first_time_do_not_wait_for_each_other(exported: Path, runtime: str) -> None:
+    command = [sys.executable, "-c", FIRST, str(exported), runtime]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "8\n"
+
+
 @pytest.mark.parametrize("runtime", OTHERS)
 def test_scans_are_segmented_and_corrected_alike(
     exported: Path, runtime: str, make_phantom: Callable[..., tuple[Volume, LabelMap]]

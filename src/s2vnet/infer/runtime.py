@@ -37,6 +37,8 @@ SLICES, SWEEPS = 8, 2
 
 _Array = npt.NDArray[np.float32]
 _Graph = Callable[[Sequence[_Array]], Sequence[_Array]]
+_FIRST = Lock()
+"""Two threads that call OpenVINO for the first time at once wait for each other for ever."""
 _Job = tuple[_Graph, Sequence[_Array]]
 
 
@@ -174,20 +176,23 @@ def _openvino(runtime: Any, file: Path, at_once: int) -> _Graph:
     known: dict[tuple[tuple[int, ...], ...], Any] = {}
     lock = Lock()
 
-    def compiled(shapes: tuple[tuple[int, ...], ...]) -> list[Any]:
-        """Requests for inputs of these shapes that nobody uses, the compiled model last."""
+    def compiled(arrays: Sequence[_Array]) -> list[Any]:
+        """Requests for such inputs that nobody uses, the compiled model last."""
+        shapes = tuple(array.shape for array in arrays)
         if shapes not in known:
             while len(known) >= SHAPES_KEPT:
                 known.pop(next(iter(known)))
             model = core.read_model(file)
             model.reshape({given: list(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
             known[shapes] = [core.compile_model(model, "CPU", settings)]
+            with _FIRST:
+                known[shapes][0](list(arrays), share_inputs=True)
         found: list[Any] = known[shapes]
         return found
 
     def run(arrays: Sequence[_Array]) -> Sequence[_Array]:
         with lock:
-            idle = compiled(tuple(array.shape for array in arrays))
+            idle = compiled(arrays)
             request = idle.pop(0) if len(idle) > 1 else idle[-1].create_infer_request()
         found = request.infer(list(arrays), share_inputs=True, share_outputs=False)
         outputs = [found[n] for n in range(len(found))]
