@@ -174,10 +174,9 @@ def batch(found: Found) -> str:
     alone = found["in_this_process"]["seconds_per_scan"]
     text = f"## A batch\n\n{found['scans']} phantoms, {found['poisoned']} of them damaged, by `{found['model']}`; "
     text += f"one worker is killed. Without workers, on one thread, a scan takes {alone:.2f} s. The most workers do "
-    text += f"{found['ratio']:.2f} times what the fewest do. "
+    text += f"{found['ratio']:.2f} times what the fewest do, both with the number of threads that is best for them. "
     head = [
-        "workers",
-        "threads of each",
+        "workers x threads of each",
         "scans an hour",
         "s a scan",
         "peak MB of a worker",
@@ -187,7 +186,7 @@ def batch(found: Found) -> str:
     head += ["wrongly reported", "done twice", "tries of the killed"]
     rows = [
         [
-            *(workers, str(run["threads"]), f"{run['scans_per_hour']:.0f}", f"{run['seconds_per_scan']:.2f}"),
+            *(workers, f"{run['scans_per_hour']:.0f}", f"{run['seconds_per_scan']:.2f}"),
             *(f"{run['memory_mb']:.0f}", f"{run['right']} of {run['of']}"),
             *(f"{run['poisoned_reported']} of {found['poisoned']}", str(run["wrongly_reported"]), str(run["twice"])),
             str(run["attempts_of_the_killed"]),

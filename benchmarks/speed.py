@@ -243,7 +243,7 @@ class Timed:
 
 
 def _ours(scan: Path, model: str, runtime: str) -> dict[str, Any]:
-    """File to file, after the model has been loaded and has seen one slice."""
+    """File to file, after the model has been loaded; a runtime compiles its graphs for the scan's size meanwhile."""
     from s2vnet.infer.predict import plan_jobs, predict
     from s2vnet.infer.segmenter import Segmenter
 

@@ -129,9 +129,16 @@ def test_rows_are_decoded_as_a_batch_is(model: S2VNet, slices: Tensor, prompts: 
         Row(features.at(one), State(*(part[one] for part in state)), prompts[one])
         for one in (slice(n, n + 1) for n in range(len(slices)))
     ]
-    for found, wanted in zip(model.decode_rows(rows), together.split(), strict=True):
-        torch.testing.assert_close(found.logits, wanted.logits, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(found.state.masks, wanted.state.masks, atol=1e-4, rtol=1e-4)
+    for decode in (model.decode_rows, model._decode_together):  # on a CPU, and as on a GPU
+        for count in range(1, len(rows) + 1):
+            found = decode(rows[:count])
+            assert len(found) == count
+            for one, wanted in zip(found, together.split()[:count], strict=True):
+                torch.testing.assert_close(one.logits, wanted.logits, atol=1e-4, rtol=1e-4)
+                torch.testing.assert_close(one.state.masks, wanted.state.masks, atol=1e-4, rtol=1e-4)
+    without = [rows[0], rows[1]._replace(prompts=None)]
+    for one, alone in zip(model._decode_together(without), map(model._decode_row, without), strict=True):
+        torch.testing.assert_close(one.logits, alone.logits, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

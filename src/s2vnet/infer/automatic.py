@@ -161,8 +161,8 @@ def working_nbytes(models: Sequence[Network], restore: Restore, at_once: int, wr
     encoding = max(BATCH * pixels * _PER_PIXEL // model.config.stem_stride for model in models)
     classes = max(model.config.num_classes for model in models)
     stride = min(model.config.stem_stride for model in models)
-    between = 2 * at_once * classes * 4 * pixels // stride**2
+    between = 2 * classes * 4 * pixels // stride**2
     bordering = classes * 4 * restore.size[1] * width // stride + _PER_BORDER * restore.size[1] * restore.size[2]
-    back = torch.get_num_threads() * (between + bordering)
+    back = at_once * (between + bordering)
     winners = 16 * restore.depth * pixels // stride**2
     return _AROUND + max(encoding, back + writing) + winners

@@ -46,6 +46,8 @@ ATTEMPTS = 2
 """How often a case is tried whose worker dies, or that fails by no fault of the image."""
 STARTS = 3
 """How often in a row a worker may die before it has begun; then its place stays empty."""
+PAUSE_S = 1.0
+"""Before a worker is started again, so that memory comes back."""
 EARLIER, EXISTED = "done in an earlier run", "its labels exist"
 """Why a case is skipped."""
 SUMMARY, SETTINGS, VOLUMES, LOCK = "summary.csv", "batch.json", "volumes.csv", ".s2vnet-lock"
@@ -286,9 +288,10 @@ class _Crew:
             try:
                 worker = self._begun()
                 break
-            except WorkerDied:
+            except (WorkerDied, OutOfMemory):  # memory of one that was stopped may not be back yet
                 if not left or self._stopped:
                     raise
+                time.sleep(PAUSE_S)
         with self._lock:
             self._number += 1
             self._workers[self._number] = worker
@@ -313,7 +316,7 @@ class _Crew:
         return worker
 
     def _dismiss(self, number: int) -> None:
-        with self._lock:
+        with self._lock, suppress(Exception):  # whatever becomes of it, its case goes on
             self._workers.pop(number).stop()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, get_args
 
+import filelock
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -32,6 +33,7 @@ Runtime = Literal["torch", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 SHAPES_KEPT = 4
 """OpenVINO is a quarter faster on shapes that it knows beforehand, and is told those it meets, so many at most."""
+LOCK = ".lock"
 SLICES, SWEEPS = 8, 2
 """Slices that are encoded and decoded at the same time at most; each then has its share of the threads."""
 
@@ -143,11 +145,14 @@ def _cached(trained: Trained) -> Path:
     if not has_graphs(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(folder / LOCK).acquire()
         except OSError as error:
             raise InputError(
                 f"cannot make {folder}: {error.strerror}; export the model to a folder by hand, or set S2VNET_CACHE"
             ) from error
-        export(trained, folder)
+        with lock:  # one process makes them while others wait
+            if not has_graphs(folder):
+                export(trained, folder)
     return folder
 
 
@@ -168,12 +173,13 @@ def _onnxruntime(runtime: Any, file: Path, at_once: int) -> _Graph:
 
 def _openvino(runtime: Any, file: Path, at_once: int) -> _Graph:
     core, threads = runtime.Core(), torch.get_num_threads()
+    graph = core.read_model(file)  # once, as it was checked
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": min(threads, at_once),
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    known: dict[tuple[tuple[int, ...], ...], Any] = {}
+    known: dict[tuple[tuple[int, ...], ...], list[Any]] = {}
     lock = Lock()
 
     def compiled(arrays: Sequence[_Array]) -> list[Any]:
@@ -182,13 +188,14 @@ def _openvino(runtime: Any, file: Path, at_once: int) -> _Graph:
         if shapes not in known:
             while len(known) >= SHAPES_KEPT:
                 known.pop(next(iter(known)))
-            model = core.read_model(file)
+            model = graph.clone()
             model.reshape({given: list(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
-            known[shapes] = [core.compile_model(model, "CPU", settings)]
+            found = [core.compile_model(model, "CPU", settings)]
             with _FIRST:
-                known[shapes][0](list(arrays), share_inputs=True)
-        found: list[Any] = known[shapes]
-        return found
+                found.insert(0, found[0].create_infer_request())
+                found[0].infer(list(arrays), share_inputs=True)
+            known[shapes] = found
+        return known[shapes]
 
     def run(arrays: Sequence[_Array]) -> Sequence[_Array]:
         with lock:

@@ -34,6 +34,8 @@ SHIPPED = Path(__file__).parent.parent / "weights"
 """Models that come with the package, found by name."""
 SLICES_AT_ONCE = 4
 """Slices brought to the file's grid at a time, so that no volume of all classes is ever held."""
+FILLERS = 4
+"""Threads that do so at the same time at most."""
 
 _WRITERS = 100 << 20
 """Bytes for what those who write frames and pictures hold besides."""
@@ -79,7 +81,7 @@ class Segmentation:
             found[block] = values
 
         # borders are gathered by index, which no library does in threads of its own
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        with ThreadPoolExecutor(min(torch.get_num_threads(), FILLERS)) as pool:
             for _ in pool.map(fill, range(0, self.restore.size[0], SLICES_AT_ONCE)):
                 pass
         return LabelMap(found, self.restore.geometry)
@@ -320,7 +322,7 @@ class Segmenter:
         whole = 0 if all(scheme.kind == "ct" for scheme in self.plan.intensities) else _WHOLE * len(self.plan.channels)
         prepared = whole * restore.depth * math.prod(restore.sampled)
         writing = _WRITERS + 4 * frames * voxels if frames else 0
-        work = working_nbytes(self.models, restore, SLICES_AT_ONCE, writing)
+        work = working_nbytes(self.models, restore, SLICES_AT_ONCE * min(torch.get_num_threads(), FILLERS), writing)
         needed = held_memory() + reading + voxels + prepared + work
         if needed > most:
             raise InputError(f"{size_text(needed)} of memory are needed, --max-memory allows {size_text(most)}")

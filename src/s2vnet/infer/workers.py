@@ -182,7 +182,7 @@ def _serve(work: Work, connection: Connection) -> None:
     try:
         bench = Bench(work)
     except S2VNetError as error:
-        connection.send(("refused", str(error)))
+        connection.send(_told(error))
         return
     with suppress(EOFError, OSError):
         connection.send(("ready", None))
@@ -195,12 +195,14 @@ def _outcome(segment: Callable[[Item], Done], item: Item) -> tuple[str, object]:
     """What came of an item, in a form that another process understands; :func:`_content` is the way back."""
     try:
         return ("done", segment(item))
-    except OutOfMemory as error:
-        return ("short", str(error))
     except S2VNetError as error:
-        return ("refused", str(error))
+        return _told(error)
     except Exception as error:
         return ("failed", describe(error))
+
+
+def _told(error: S2VNetError) -> tuple[str, object]:
+    return ("short" if isinstance(error, OutOfMemory) else "refused", str(error))
 
 
 def _content(kind: str, content: Any) -> Any:
@@ -270,8 +272,7 @@ class _Actor:
             self._bench = error
 
     def ready(self) -> tuple[str, object]:
-        refused = isinstance(self._bench, S2VNetError)
-        return ("refused", str(self._bench)) if refused else ("ready", os.getpid())
+        return _told(self._bench) if isinstance(self._bench, S2VNetError) else ("ready", os.getpid())
 
     def run(self, item: Item) -> tuple[str, object]:
         return _outcome(self._segment, item)

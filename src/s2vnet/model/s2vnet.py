@@ -185,7 +185,10 @@ class S2VNet(nn.Module):
         """
         if rows[0].features.mask.device.type == "cpu":
             return [self._decode_row(row) for row in rows]
-        shown = [*rows, *rows[: 2 - len(rows)]]  # one by itself would be summed in another order than one of two
+        return self._decode_together(rows)
+
+    def _decode_together(self, rows: Sequence[Row]) -> list[Decoded]:
+        shown = [*rows, *rows] if len(rows) == 1 else rows  # by itself one would be summed in another order
         features = Features.of([torch.cat(parts) for parts in zip(*(r.features.tensors for r in shown), strict=True)])
         state = State(*(torch.cat(parts) for parts in zip(*(r.state for r in shown), strict=True)))
         some = next((r.prompts for r in shown if r.prompts is not None), None)

@@ -47,7 +47,7 @@ def series_folder(path: Path | str) -> Iterator[Path]:
         try:
             yield Path(name)
         except InputError as error:
-            raise InputError(str(error).replace(name, str(path))) from error
+            raise type(error)(str(error).replace(name, str(path))) from error
 
 
 def is_zip(path: Path | str) -> bool:

@@ -104,7 +104,7 @@ def chosen_series(path: Path | str, series: str | None) -> Iterator[Path]:
         try:
             yield target
         except InputError as error:
-            raise InputError(str(error).replace(str(target), str(path))) from error
+            raise type(error)(str(error).replace(str(target), str(path))) from error
 
 
 def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
@@ -217,6 +217,8 @@ def _read_planes(file: Path) -> list[Plane]:
         if not (header.HasMetaDataKey(_FRAMES) and _integer(header.GetMetaData(_FRAMES)) > 1):
             return [Plane(file, geometry_of(header), header.GetNumberOfComponents())]
     except (RuntimeError, InputError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{file}: no usable DICOM geometry; take the file out of the folder") from error
     return _read_frames(file, header.GetNumberOfComponents())
 
@@ -234,6 +236,8 @@ def _read_frames(file: Path, components: int) -> list[Plane]:
         ]
         frames = int(image.NumberOfFrames)
     except Exception as error:  # pydicom has a kind of its own for each of many faults
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{file}: frames without a place each; export them as single files, or as NIfTI") from error
     if len(planes) != frames:
         raise InputError(f"{file}: {frames} frames, but places of {len(planes)}; export it again")

@@ -135,7 +135,7 @@ def read_labels(path: Path | str) -> LabelMap:
     try:
         return LabelMap(_integers(data) if data.dtype.kind == "f" else data, frames.geometry)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def write_labels(path: Path | str, labels: LabelMap) -> None:
@@ -180,7 +180,7 @@ def _read_channels(path: Path, fill: float | None, many: bool) -> Stored:
     try:
         return stored.require_finite(fill)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _require_one_frame(path: Path, frames: Frames) -> None:
@@ -217,7 +217,7 @@ def _reading(path: Path) -> Iterator[str]:
     try:
         yield ending
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
     except MemoryError as error:
         raise OutOfMemory(f"{path}: not enough memory for this image; crop it") from error
 
