@@ -28,11 +28,11 @@ BODY = (0.42, 0.34)
 HELD = SIDE * SIDE * (2 + 1)
 """Bytes of a slice of the input (int16) and of the label map."""
 _RUN = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from s2vnet.infer.predict import plan_jobs, predict
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.memory import bound_memory
+from s2vnet.memory import bound_memory, peak_mb
 model, image, output, most = sys.argv[1:]
 segmenter = Segmenter.from_pretrained(model, device="cpu")
 limit = int(most)
@@ -44,7 +44,7 @@ start = time.perf_counter()
 for job, error in predict(segmenter, plan_jobs(Path(image), Path(output), 1), max_memory=limit or None):
     if error is not None:
         sys.exit(str(error))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+peak = int(peak_mb() * (1 << 20))
 found = {"seconds": round(time.perf_counter() - start, 1), "peak_bytes": peak, "max_memory_bytes": limit}
 print(json.dumps(found))
 """

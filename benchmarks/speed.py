@@ -184,9 +184,9 @@ def _whole(name: str, slices: int, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def _work(what: str, scan: Path, model: str) -> dict[str, Any]:
-    import resource
-
     import torch
+
+    from s2vnet.memory import peak_mb
 
     if what == "matrix":
         a = torch.randn(3072, 3072)
@@ -204,7 +204,7 @@ def _work(what: str, scan: Path, model: str) -> dict[str, Any]:
         found = _points(scan, model, which)
     else:
         found = _prompts(scan, model, which)
-    return {**found, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {**found, "peak_mb": peak_mb()}
 
 
 def _seconds(do: Callable[[], object], times: int) -> dict[str, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -41,6 +40,7 @@ from s2vnet.evaluate.report import nullable
 from s2vnet.infer.segmenter import Segmentation, Segmenter, find_model
 from s2vnet.infer.session import Session
 from s2vnet.infer.strays import tidied
+from s2vnet.memory import peak_mb
 from s2vnet.model.checkpoint import choose_device
 from s2vnet.model.checkpoint import load_model as load_model_folder
 from s2vnet.train.loop import QUICK_CASES, load_cases, train
@@ -325,8 +325,7 @@ def confidence(segmentation: Segmentation) -> np.ndarray:
 
 def peaks() -> dict[str, float]:
     """Peak memory of this process in MiB, and on its GPU where it used one."""
-    unit = 1024**2 if sys.platform == "darwin" else 1024
-    found = {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    found = {"peak_mb": peak_mb() or 0.0}
     return found | ({"gpu_peak_mb": torch.cuda.max_memory_allocated() / 1024**2} if torch.cuda.is_initialized() else {})
 
 

@@ -15,7 +15,6 @@ import argparse
 import datetime
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -38,6 +37,7 @@ from s2vnet.data.plan import Plan, read_plan
 from s2vnet.data.preprocess import Case, with_neighbours
 from s2vnet.evaluate.metrics import dice
 from s2vnet.infer.segmenter import Segmenter
+from s2vnet.memory import peak_mb
 from s2vnet.train.loop import learning_rate, load_cases, make_average, make_optimizer
 
 MULTIPLE = 8
@@ -127,10 +127,6 @@ def predictor(name: str, run: Path, weights: Path, plan: Plan, shapes: Sequence[
     return whole if dimensions == 3 else slices
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def _part(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train or score one network, in this process."""
     torch.set_num_threads(1)
@@ -154,7 +150,7 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
             "parameters": sum(p.numel() for p in model.parameters()),
             "steps": steps,
             "training_cpu_seconds": time.process_time() - start,
-            "training_peak_mb": _peak_mb(),
+            "training_peak_mb": (peak_mb() or 0.0),
         }
     shapes = []
     if arguments.network == "unet3d":  # one case after the other, since peak memory is measured here
@@ -162,7 +158,7 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
             shapes += [c.image.shape for c in load_cases(dataset, [name], plan, report=lambda *_: None)]
     cases = load_cases(dataset, fold["val"], plan, report=lambda *_: None)
     segment = predictor(arguments.network, arguments.run, weights, plan, shapes)
-    before, seconds, found = _peak_mb(), [], []
+    before, seconds, found = (peak_mb() or 0.0), [], []
     with torch.inference_mode():
         for case in cases:
             start = time.perf_counter()
@@ -176,8 +172,8 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
         "per_class": dict(zip(names, np.nanmean(found, 0).tolist(), strict=True)),
         "cases": len(cases),
         "seconds_per_case": float(np.median(seconds)),
-        "inference_peak_mb": _peak_mb(),
-        "inference_peak_above_loaded_mb": _peak_mb() - before,
+        "inference_peak_mb": (peak_mb() or 0.0),
+        "inference_peak_above_loaded_mb": (peak_mb() or 0.0) - before,
     }
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from s2vnet.types import OutOfMemory, S2VNetError
@@ -53,6 +55,27 @@ def bound_memory() -> None:
     mallopt = _of_libc("mallopt")
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, 1 << 20)
+
+
+def forget_peak() -> None:
+    """Let :func:`peak_mb` count from now on, on Linux."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # https://docs.kernel.org/filesystems/proc.html
+
+
+def peak_mb() -> float | None:
+    """Most memory in MiB that this process has held; None where the system does not tell.
+
+    Not by getrusage(2) on Linux, which counts what the process held that began this one.
+    """
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
+    if os.name != "posix":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from s2vnet.data.dataset import CaseFiles, find_channels
 from s2vnet.infer.manifest import Item, at_hand
 from s2vnet.infer.predict import Extras, Job, predict
 from s2vnet.infer.segmenter import Segmenter, volumes_ml
-from s2vnet.memory import bound_memory, memory_errors
+from s2vnet.memory import bound_memory, forget_peak, memory_errors, peak_mb
 from s2vnet.types import InputError, OutOfMemory, S2VNetError
 from s2vnet.volume.files import read_labels
 
@@ -97,7 +97,7 @@ class Bench:
 
     def segment(self, item: Item) -> Done:
         """Segment an item whose files are here; as :meth:`Worker.run`."""
-        _forget_peak()
+        forget_peak()
         notes: list[str] = []
         if not item.written:
             self._write(item, notes)
@@ -107,7 +107,7 @@ class Bench:
             kept = {k: n for k, n in self._segmenter.class_names.items() if classes is None or k in classes}
             with memory_errors():
                 volumes = volumes_ml(read_labels(item.output), kept)
-        return Done(_peak_mb(), volumes, tuple(notes))
+        return Done(peak_mb(), volumes, tuple(notes))
 
     def _write(self, item: Item, notes: list[str]) -> None:
         images = find_channels(Path(item.images[0])) if len(item.images) == 1 else None
@@ -309,20 +309,3 @@ def cores() -> int:
 def describe(error: Exception) -> str:
     """An unexpected error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
-
-
-def _forget_peak() -> None:
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # https://docs.kernel.org/filesystems/proc.html
-
-
-def _peak_mb() -> float | None:
-    """Most memory since :func:`_forget_peak`; since the process began where the system is not Linux."""
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
-    if os.name != "posix":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes

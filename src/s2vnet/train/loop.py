@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -34,7 +33,7 @@ from s2vnet.data.plan import Plan, save
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.evaluate.metrics import dice
 from s2vnet.infer.segmenter import Segmenter
-from s2vnet.memory import keep_memory
+from s2vnet.memory import keep_memory, peak_mb
 from s2vnet.model.checkpoint import LATER_SETTINGS, Trained, choose_device, save_model
 from s2vnet.model.clustering import strongest
 from s2vnet.model.s2vnet import S2VNet
@@ -308,12 +307,8 @@ def _leave_interrupts(worker: int = 0) -> None:
 def _cost(started: tuple[float, float]) -> dict[str, float]:
     """Seconds and CPU seconds since `started`, and this process's peak memory in MiB where the system tells."""
     found = {"seconds": time.monotonic() - started[0], "cpu_seconds": time.process_time() - started[1]}
-    if sys.platform != "win32":
-        import resource
-
-        unit = 1024**2 if sys.platform == "darwin" else 1024
-        found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return found
+    peak = peak_mb()
+    return found if peak is None else {**found, "peak_mb": peak}
 
 
 def learning_rate(step: int, done: float, config: TrainConfig) -> float:
