@@ -82,7 +82,7 @@ DAMAGED = {
     "a value without a type": IMPLICIT + PLAIN_LIE,
     "a short value": EXPLICIT + struct.pack("<HH2sH", 8, 0x60, b"CS", 0xFFFE) + b"CT",
     "file meta information": typed(0x00020102, b"OB", HUGE),
-    "pixels": EXPLICIT + typed(PIXELS, b"OW", HUGE, bytes(8)),
+    "pixels": EXPLICIT + image() + typed(PIXELS, b"OW", HUGE, bytes(8)),
     "a sequence": EXPLICIT + typed(SEQUENCE, b"SQ", HUGE, plain(ITEM, 0)),
     "an item": EXPLICIT + typed(SEQUENCE, b"SQ", NO_LENGTH, plain(ITEM, HUGE)),
     "a value in items of some length": EXPLICIT + typed(SEQUENCE, b"SQ", 24, plain(ITEM, 16, LIE)),
@@ -90,8 +90,8 @@ DAMAGED = {
     "a value in a sequence of unknown type": EXPLICIT + typed(PRIVATE, b"UN", NO_LENGTH, plain(ITEM, 12, PLAIN_LIE)),
     "a value that may be a sequence": EXPLICIT + typed(PRIVATE, b"UN", 20, plain(ITEM, 12, PLAIN_LIE)),
     "a value in a sequence without a type": IMPLICIT + plain(SEQUENCE, 20, plain(ITEM, 12, PLAIN_LIE)),
-    "compressed pixels": EXPLICIT + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0) + plain(ITEM, HUGE)),
-    "compressed pixels without an end": EXPLICIT + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0)),
+    "compressed pixels": EXPLICIT + image() + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0) + plain(ITEM, HUGE)),
+    "compressed pixels without an end": EXPLICIT + image() + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0)),
     "a value that may be an icon": EXPLICIT + typed(0x60031110, b"UN", 20, plain(ITEM, 12, PLAIN_LIE)),
     "a sequence without an end": EXPLICIT + typed(SEQUENCE, b"SQ", NO_LENGTH, plain(ITEM, 0)),
     "a sequence that ends within an item": EXPLICIT + typed(SEQUENCE, b"SQ", 10, plain(ITEM, 0) + b"12"),
@@ -116,7 +116,11 @@ DAMAGED = {
     "an overlay of some frames": EXPLICIT + image() + overlay(frames=b"-1", data=typed(0x60023000, b"OW", 2, b"12")),
     "pixels without rows": EXPLICIT + number(0x00280011, 4) + RAW,
     "rows after the pixels": EXPLICIT + number(0x00280011, 4) + RAW + number(0x00280010, 60_000),
-    "frames after the pixels": EXPLICIT + image() + RAW + text(0x00280008, b"60000 "),
+    "frames after the pixels": EXPLICIT
+    + number(0x00280010, 4)
+    + number(0x00280011, 4)
+    + RAW
+    + text(0x00280008, b"60000 "),
     "rows that come twice": EXPLICIT + number(0x00280010, 4) + number(0x00280010, 60_000) + number(0x00280011, 4) + RAW,
     "rows of an icon after its pixels": EXPLICIT
     + typed(0x00880200, b"SQ", NO_LENGTH, plain(ITEM, NO_LENGTH, typed(PIXELS, b"OB", 2, b"12")))

@@ -399,7 +399,9 @@ class _Walk:
             tag, _, length = self._element(explicit=False)
             if tag == _ITEMS_END and length == 0:
                 return parts[1:]
-            if tag != _ITEM or length > end - self.at:
+            if tag != _ITEM:
+                raise InputError(f"{_named(tag)} where compressed pixels have to be")
+            if length > end - self.at:
                 raise InputError(f"compressed pixels claim {length} bytes where {end - self.at} are left")
             if parts and length < _LEAST_FRAGMENT:
                 raise InputError(f"compressed pixels in a fragment of {length} bytes")
