@@ -128,6 +128,7 @@ DAMAGED = {
     + plain(ITEM_END, 0)
     + plain(ITEMS_END, 0),
     "rows without a type that are a sequence": IMPLICIT + plain(0x00280010, 20, plain(ITEM, 12, PLAIN_LIE)),
+    "frames that are none": EXPLICIT + image(frames=b"0 ", rows=60_000) + RAW,
     "frames of many digits": EXPLICIT + image(frames=b"60000" + b" " * 301) + RAW,
     "a sequence whose end has a length": EXPLICIT + typed(SEQUENCE, b"SQ", NO_LENGTH, plain(ITEMS_END, 8, bytes(8))),
     "fragments whose end has a length": RUNS + image() + fragments(RUN)[:-4] + struct.pack("<L", 8) + bytes(8),

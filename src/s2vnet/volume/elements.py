@@ -43,8 +43,8 @@ _ONCE = frozenset((_PIXELS, _FRAMES, *_SIZES))
 _LEAST_SIZE, _LONGEST_SIZE = 2, 7
 """Bytes; GDCM takes longer ones without a type for sequences."""
 _LEAST_FRAGMENT = 4
-_ANY_OVERLAY = 0xFF01FFFF
-"""Of a tag, what the 128 even groups of overlays have in common."""
+_OVERLAYS, _ANY_OVERLAY = 0x60, 0xFF01FFFF
+"""Of a tag: its first byte, and what the 128 even groups of overlays have in common."""
 _OVERLAY_ROWS, _OVERLAY_COLUMNS, _OVERLAY_FRAMES, _OVERLAY = 0x60000010, 0x60000011, 0x60000015, 0x60003000
 LARGEST_ICON = 1 << 20
 """Bytes that an image in a sequence may claim beyond those that it has; it may be compressed with no word of it."""
@@ -201,7 +201,7 @@ class _Walk:
                 raise InputError(f"an element of no known type at byte {start}")
             if tag >> 16 == 0xFFFE or tag in _MISREAD_TAGS or (group and (kind == b"SQ" or length == _UNDEFINED)):
                 raise InputError(f"{_named(tag)} where no such element may be, at byte {start}")
-            if depth == 0 and (tag < before or (tag == before and (tag in _ONCE or tag >> 24 == 0x60))):
+            if depth == 0 and tag <= before and (tag < before or tag in _ONCE or tag >> 24 == _OVERLAYS):
                 raise InputError(f"{_named(tag)} after {_named(before)}, at byte {start}")
             before = tag
             if tag in _SIZES and kind != b"SQ" and 0 < length < _UNDEFINED:
@@ -211,7 +211,7 @@ class _Walk:
             elif tag == _PIXELS:
                 self._pixels(kind, length, end, sizes, depth)
                 sizes[_PIXELS] = length
-            elif tag >> 24 == 0x60 and depth == 0:
+            elif tag >> 24 == _OVERLAYS and depth == 0:
                 self._overlay(tag, kind, length, end, explicit)
             else:
                 self._value(tag, kind, length, end, explicit, depth)
@@ -287,10 +287,11 @@ class _Walk:
                 raise InputError(f"an overlay of {held} bits where {rows * columns * frames} are claimed")
 
     def _frames(self, tag: int) -> int:
+        """As text says; none is one, as GDCM reads it."""
         text = self.values.get(tag) or "1"
         if not (text.isascii() and text.isdecimal()):
             raise InputError("a number of frames that is none")
-        return int(text)
+        return max(int(text), 1)
 
     def _take(self, count: int) -> None:
         """Count what takes time."""
@@ -316,8 +317,6 @@ class _Walk:
                 raise InputError(f"{_named(_PIXELS)} has no length")
             parts = self._fragments(end, min(_PER_FRAME * frames + _BESIDES, MOST_FRAGMENTS))
             groups = self._by_frame(parts, frames)
-            if frames > 1 and any(len(group) > 1 and not self._is_jpeg(group[0]) for group in groups):
-                raise InputError("frames of several fragments each, which are read of JPEG alone")
             if len(groups) != frames:
                 raise InputError(f"compressed pixels of {len(groups)} frames where {frames} are claimed")
             for group in groups:
@@ -334,7 +333,11 @@ class _Walk:
         self.go(self.at + length)
 
     def _by_frame(self, parts: list[tuple[int, int]], frames: int) -> list[list[tuple[int, int]]]:
-        """Fragments of each frame; where there are more than frames, one begins as a frame does, whatever the table."""
+        """Fragments of each frame; where there are more than frames, one begins as a frame does, whatever the table.
+
+        Raises:
+            InputError: fragments that GDCM does not put together.
+        """
         if self.runs or len(parts) == frames:
             return [parts] if frames == 1 else [[part] for part in parts]
         groups: list[list[tuple[int, int]]] = []
@@ -343,6 +346,8 @@ class _Walk:
             if not groups or begins_frame(self.stream.read(8)):
                 groups.append([])
             groups[-1].append(part)
+        if frames > 1 and any(len(group) > 1 and not self._is_jpeg(group[0]) for group in groups):
+            raise InputError("frames of several fragments each, which are read of JPEG alone")
         return groups
 
     def _is_jpeg(self, part: tuple[int, int]) -> bool:
