@@ -26,6 +26,7 @@ VOXELS = np.arange(256, dtype=np.int16).reshape(16, 16, 1)
 META = struct.pack("<HH2sH", 2, 0x10, b"UI", 20)
 EXPLICIT, IMPLICIT = META + b"1.2.840.10008.1.2.1\0", META[:-2] + b"\x12\0" + b"1.2.840.10008.1.2\0"
 RUNS = META + b"1.2.840.10008.1.2.5\0"
+JPEG_2000 = META[:-2] + b"\x16\0" + b"1.2.840.10008.1.2.4.90"
 DEFLATED = META[:-2] + b"\x16\0" + b"1.2.840.10008.1.2.1.99"
 HUGE = 0xFFFFFFF0
 NO_LENGTH = 0xFFFFFFFF
@@ -135,8 +136,7 @@ DAMAGED = {
     "fragments of nothing": RUNS + image() + fragments(RUN, b""),
     "fragments of two bytes": RUNS + image() + fragments(RUN, b"12"),
     "fragments without end": RUNS + image() + fragments(RUN, *[b"1234"] * 5000),
-    "JPEG 2000 frames of two fragments each": RUNS[:-4]
-    + b"4.90"
+    "JPEG 2000 frames of two fragments each": JPEG_2000
     + image(frames=b"2 ")
     + fragments(*[b"\xff\x4f\xff\x51", b"1234"] * 2),
     "fewer fragments than frames": RUNS + image(frames=b"3 ") + fragments(RUN, RUN),
