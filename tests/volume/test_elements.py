@@ -65,6 +65,12 @@ def overlay(*, frames: bytes = b"1 ", data: bytes = b"") -> bytes:
     return sizes + number(0x60020100, 16) + number(0x60020102, 12) + data
 
 
+def unended(data: bytes) -> bytes:
+    """Deflated, all of it, but without the mark of an end."""
+    stream = zlib.compressobj(wbits=-15)
+    return stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
+
+
 def fragments(*parts: bytes) -> bytes:
     """Compressed pixels, with an empty table of frames."""
     items = b"".join(plain(ITEM, len(part), part) for part in (b"", *parts))
@@ -102,7 +108,7 @@ DAMAGED = {
     "sequences of another byte order": IMPLICIT + plain(SEQUENCE, 8, b"\xff\xfe\xe0\x00" + bytes(4)),
     "a deflated value": DEFLATED + zlib.compressobj(wbits=-15).compress(b"") + zlib.compress(LIE)[2:-4],
     "deflated data without measure": DEFLATED + zlib.compress(bytes(1 << 25))[2:-4],
-    "deflated data without an end": DEFLATED + zlib.compress(image() + RAW)[2:-5],
+    "deflated data without an end": DEFLATED + unended(image() + RAW),
     "an overlay without data": EXPLICIT + image() + overlay() + RAW,
     "an overlay without data or pixels": EXPLICIT + overlay() + typed(0x7FE00008, b"OF", 4, b"1234"),
     "an overlay without data in compressed pixels": RUNS + image() + overlay() + fragments(RUN),
