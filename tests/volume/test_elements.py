@@ -14,8 +14,10 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import encodings, write_frames, write_jpeg, write_series
+from PIL import Image
 
 from s2vnet.types import InputError
+from s2vnet.volume import elements
 from s2vnet.volume.elements import MODALITY, MOST_NESTED, SERIES_UID, is_image, read_header
 from s2vnet.volume.files import read_geometry, read_image
 
@@ -23,6 +25,8 @@ VOXELS = np.arange(256, dtype=np.int16).reshape(16, 16, 1)
 """Encoders of pixels refuse less."""
 META = struct.pack("<HH2sH", 2, 0x10, b"UI", 20)
 EXPLICIT, IMPLICIT = META + b"1.2.840.10008.1.2.1\0", META[:-2] + b"\x12\0" + b"1.2.840.10008.1.2\0"
+RUNS = META + b"1.2.840.10008.1.2.5\0"
+JPEG_2000 = META[:-2] + b"\x16\0" + b"1.2.840.10008.1.2.4.90"
 DEFLATED = META[:-2] + b"\x16\0" + b"1.2.840.10008.1.2.1.99"
 HUGE = 0xFFFFFFF0
 NO_LENGTH = 0xFFFFFFFF
@@ -39,16 +43,53 @@ def plain(tag: int, length: int, value: bytes = b"") -> bytes:
     return struct.pack("<HHL", tag >> 16, tag & 0xFFFF, length) + value
 
 
+def number(tag: int, value: int) -> bytes:
+    """An element of a number of 16 bits."""
+    return struct.pack("<HH2sHH", tag >> 16, tag & 0xFFFF, b"US", 2, value)
+
+
+def text(tag: int, value: bytes) -> bytes:
+    """An element of digits."""
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"IS", len(value)) + value
+
+
+def image(*, frames: bytes = b"1 ", rows: int = 4) -> bytes:
+    """What is said of an image of 4 columns and 8 bits."""
+    sizes = number(0x00280010, rows) + number(0x00280011, 4) + number(0x00280100, 8)
+    return number(0x00280002, 1) + text(0x00280008, frames) + sizes
+
+
+def overlay(*, frames: bytes = b"1 ", data: bytes = b"") -> bytes:
+    """An overlay of 60 000 rows and columns."""
+    sizes = number(0x60020010, 60_000) + number(0x60020011, 60_000) + text(0x60020015, frames)
+    return sizes + number(0x60020100, 16) + number(0x60020102, 12) + data
+
+
+def unended(data: bytes) -> bytes:
+    """Deflated, all of it, but without the mark of an end."""
+    stream = zlib.compressobj(wbits=-15)
+    return stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
+
+
+def fragments(*parts: bytes) -> bytes:
+    """Compressed pixels, with an empty table of frames."""
+    items = b"".join(plain(ITEM, len(part), part) for part in (b"", *parts))
+    return typed(PIXELS, b"OB", NO_LENGTH, items + plain(ITEMS_END, 0))
+
+
 ITEM, ITEM_END, ITEMS_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 SEQUENCE, PRIVATE, PIXELS = 0x00081110, 0x00091010, 0x7FE00010
 LIE = typed(PRIVATE, b"OB", HUGE, b"1234")
 PLAIN_LIE = plain(PRIVATE, HUGE, b"1234")
+RAW = typed(PIXELS, b"OB", 16, bytes(16))
+RUN = struct.pack("<16L", 1, 64, *[0] * 14) + b"\xf1\0"
+"""16 bytes."""
 DAMAGED = {
     "a value": EXPLICIT + LIE,
     "a value without a type": IMPLICIT + PLAIN_LIE,
     "a short value": EXPLICIT + struct.pack("<HH2sH", 8, 0x60, b"CS", 0xFFFE) + b"CT",
     "file meta information": typed(0x00020102, b"OB", HUGE),
-    "pixels": EXPLICIT + typed(PIXELS, b"OW", HUGE, bytes(8)),
+    "pixels": EXPLICIT + image() + typed(PIXELS, b"OW", HUGE, bytes(8)),
     "a sequence": EXPLICIT + typed(SEQUENCE, b"SQ", HUGE, plain(ITEM, 0)),
     "an item": EXPLICIT + typed(SEQUENCE, b"SQ", NO_LENGTH, plain(ITEM, HUGE)),
     "a value in items of some length": EXPLICIT + typed(SEQUENCE, b"SQ", 24, plain(ITEM, 16, LIE)),
@@ -56,8 +97,8 @@ DAMAGED = {
     "a value in a sequence of unknown type": EXPLICIT + typed(PRIVATE, b"UN", NO_LENGTH, plain(ITEM, 12, PLAIN_LIE)),
     "a value that may be a sequence": EXPLICIT + typed(PRIVATE, b"UN", 20, plain(ITEM, 12, PLAIN_LIE)),
     "a value in a sequence without a type": IMPLICIT + plain(SEQUENCE, 20, plain(ITEM, 12, PLAIN_LIE)),
-    "compressed pixels": EXPLICIT + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0) + plain(ITEM, HUGE)),
-    "compressed pixels without an end": EXPLICIT + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0)),
+    "compressed pixels": EXPLICIT + image() + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0) + plain(ITEM, HUGE)),
+    "compressed pixels without an end": EXPLICIT + image() + typed(PIXELS, b"OB", NO_LENGTH, plain(ITEM, 0)),
     "a value that may be an icon": EXPLICIT + typed(0x60031110, b"UN", 20, plain(ITEM, 12, PLAIN_LIE)),
     "a sequence without an end": EXPLICIT + typed(SEQUENCE, b"SQ", NO_LENGTH, plain(ITEM, 0)),
     "a sequence that ends within an item": EXPLICIT + typed(SEQUENCE, b"SQ", 10, plain(ITEM, 0) + b"12"),
@@ -67,6 +108,47 @@ DAMAGED = {
     "sequences of another byte order": IMPLICIT + plain(SEQUENCE, 8, b"\xff\xfe\xe0\x00" + bytes(4)),
     "a deflated value": DEFLATED + zlib.compressobj(wbits=-15).compress(b"") + zlib.compress(LIE)[2:-4],
     "deflated data without measure": DEFLATED + zlib.compress(bytes(1 << 25))[2:-4],
+    "deflated data without an end": DEFLATED + unended(image() + RAW),
+    "an overlay without data": EXPLICIT + image() + overlay() + RAW,
+    "an overlay without data or pixels": EXPLICIT + overlay() + typed(0x7FE00008, b"OF", 4, b"1234"),
+    "an overlay without data in compressed pixels": RUNS + image() + overlay() + fragments(RUN),
+    "an overlay of little data": EXPLICIT + image() + overlay(data=typed(0x60023000, b"OW", 8, b"12345678")) + RAW,
+    "an overlay of many frames": EXPLICIT
+    + image()
+    + number(0x60000010, 8)
+    + number(0x60000011, 8)
+    + text(0x60000015, b"2000")
+    + typed(0x60003000, b"OW", 8, b"12345678")
+    + RAW,
+    "an overlay of some frames": EXPLICIT + image() + overlay(frames=b"-1", data=typed(0x60023000, b"OW", 2, b"12")),
+    "pixels without rows": EXPLICIT + number(0x00280011, 4) + RAW,
+    "rows after the pixels": EXPLICIT + number(0x00280011, 4) + RAW + number(0x00280010, 60_000),
+    "frames after the pixels": EXPLICIT
+    + number(0x00280010, 4)
+    + number(0x00280011, 4)
+    + RAW
+    + text(0x00280008, b"60000 "),
+    "rows that come twice": EXPLICIT + number(0x00280010, 4) + number(0x00280010, 60_000) + number(0x00280011, 4) + RAW,
+    "rows of an icon after its pixels": EXPLICIT
+    + typed(0x00880200, b"SQ", NO_LENGTH, plain(ITEM, NO_LENGTH, typed(PIXELS, b"OB", 2, b"12")))
+    + number(0x00280010, 60_000)
+    + plain(ITEM_END, 0)
+    + plain(ITEMS_END, 0),
+    "rows without a type that are a sequence": IMPLICIT + plain(0x00280010, 20, plain(ITEM, 12, PLAIN_LIE)),
+    "frames that are none": EXPLICIT + image(frames=b"0 ", rows=60_000) + RAW,
+    "frames of many digits": EXPLICIT + image(frames=b"60000" + b" " * 301) + RAW,
+    "a sequence whose end has a length": EXPLICIT + typed(SEQUENCE, b"SQ", NO_LENGTH, plain(ITEMS_END, 8, bytes(8))),
+    "fragments whose end has a length": RUNS + image() + fragments(RUN)[:-4] + struct.pack("<L", 8) + bytes(8),
+    "fragments of nothing": RUNS + image() + fragments(RUN, b""),
+    "fragments of two bytes": RUNS + image() + fragments(RUN, b"12"),
+    "fragments without end": RUNS + image() + fragments(RUN, *[b"1234"] * 5000),
+    "JPEG 2000 frames of two fragments each": JPEG_2000
+    + image(frames=b"2 ")
+    + fragments(*[b"\xff\x4f\xff\x51", b"1234"] * 2),
+    "fewer fragments than frames": RUNS + image(frames=b"3 ") + fragments(RUN, RUN),
+    "run lengths without a header": RUNS + image() + fragments(bytes(60)),
+    "run lengths of too many bytes": RUNS + image() + fragments(RUN[:-2] + b"\x81\0"),
+    "run lengths of too few bytes": RUNS + image() + fragments(RUN[:-2] + b"\xf2\0"),
     "sequences in one another": EXPLICIT + (typed(SEQUENCE, b"SQ", NO_LENGTH) + plain(ITEM, NO_LENGTH)) * 100_000,
 }
 READ_SMALL = """
@@ -231,6 +313,80 @@ def test_walking_a_slice_takes_little_time(tmp_path: Path) -> None:
     for _ in range(20):
         read_header(file)
     assert (time.process_time() - started) / 20 < 0.01  # 1 ms, and machines differ
+
+
+def test_compressed_frames_may_lie_in_several_parts(tmp_path: Path) -> None:
+    """PS3.5 A.4, with a table of frames or without."""
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 96, 96))  # GDCM takes no header that lies in two parts
+    write_frames(tmp_path / "a.dcm", np.zeros((96, 96, 4), np.int16), np.arange(4)[:, None] * (0, 0, 2.5))
+    image = pydicom.dcmread(tmp_path / "a.dcm")
+    image.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
+    packed = []
+    for picture in pictures:
+        with io.BytesIO() as file:
+            Image.fromarray(picture.astype(np.uint8)).save(file, "JPEG", quality=100)
+            packed.append(file.getvalue())
+    large = packed[2]
+    at = large.index(b"\xff\xc0") + 5
+    large = large[:at] + struct.pack(">HH", 30_000, 30_000) + large[at + 4 :]
+    for each in (1, 3):
+        for has_table in (True, False):
+            for frames, wrong in (
+                (packed, ""),
+                ([*packed[:2], large, packed[3]], "30000 rows"),
+                ([*packed, large], "5 frames where 4 are claimed"),
+                (packed[:3], "3 frames where 4 are claimed"),
+            ):
+                image.PixelData = pydicom.encaps.encapsulate(frames, fragments_per_frame=each, has_bot=has_table)
+                image["PixelData"].is_undefined_length, image["PixelData"].VR = True, "OB"
+                image.save_as(tmp_path / "a.dcm")
+                if wrong:
+                    with pytest.raises(InputError, match=wrong):
+                        read_header(tmp_path / "a.dcm")
+                else:
+                    read = read_image(tmp_path).data[0].transpose(2, 1, 0)
+                    np.testing.assert_allclose(read, pictures, atol=2)
+
+
+def test_overlays_are_passed_over(tmp_path: Path) -> None:
+    """Those with data, and those that old images have in bits of their pixels that they do not use."""
+    write_series(tmp_path, VOXELS)
+    (file,) = tmp_path.iterdir()
+    whole, expected = file.read_bytes(), read_image(tmp_path).data
+    pixels = whole.index(struct.pack("<HH", 0x7FE0, 0x10))
+    for rows, fits in ((16, True), (17, False)):
+        sizes = number(0x60000010, rows) + number(0x60000011, 16)
+        in_pixels = number(0x60000100, 16) + number(0x60000102, 12)
+        for made in (sizes + in_pixels, sizes + typed(0x60003000, b"OW", 32, bytes(32))):
+            file.write_bytes(whole[:pixels] + made + whole[pixels:])
+            if fits:
+                np.testing.assert_array_equal(read_image(tmp_path).data, expected)
+            else:
+                with pytest.raises(InputError, match="an overlay of 256 bits where 272 are claimed"):
+                    read_image(tmp_path)
+
+
+@pytest.mark.parametrize(("bound", "most"), [("MOST_ELEMENTS", 30), ("MOST_INFLATED", 500), ("MOST_FRAGMENTS", 1)])
+def test_a_file_is_bounded_whatever_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    write_series(tmp_path, VOXELS)
+    whole = next(tmp_path.iterdir()).read_bytes()
+    *_, deflated, runs, _, _, _ = encodings(whole)
+    jpeg = tmp_path / "jpeg"
+    write_jpeg(jpeg, whole)
+    image = pydicom.dcmread(jpeg)
+    frame = next(pydicom.encaps.generate_frames(image.PixelData, number_of_frames=1))
+    image.PixelData = pydicom.encaps.encapsulate([frame], fragments_per_frame=2)
+    image["PixelData"].is_undefined_length = True
+    image.save_as(jpeg)
+    made = {"MOST_ELEMENTS": runs, "MOST_INFLATED": deflated, "MOST_FRAGMENTS": jpeg.read_bytes()}[bound]
+    (tmp_path / "a").write_bytes(made)
+    read_header(tmp_path / "a")
+    monkeypatch.setattr(elements, bound, most)
+    with pytest.raises(InputError, match=f"(more than|beyond) {most} "):
+        read_header(tmp_path / "a")
 
 
 def test_frames_are_walked(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 GDCM allocates what an element's length says, up to 4 GB; and where its first reading fails it tries others, to which
 any bytes are lengths. So a file has to be what its transfer syntax says from the first element to the last, or GDCM
 never sees it. What GDCM mends by itself on the way (lengths that some scanner was known to write) is refused too.
-Of pixels, an image's and its icon's, it allocates what rows and columns say, and of compressed ones what they say.
+Of pixels, an image's, its icon's and its overlays', it allocates what rows and columns say, and of compressed ones
+what they say. It finds elements by their tags wherever they stand, so that those of an image have to ascend.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from typing import Any, BinaryIO, NamedTuple
 
 from s2vnet.types import InputError
 from s2vnet.volume.archive import MOST_GROWTH
-from s2vnet.volume.codestream import Frame, is_compressed, require_size
+from s2vnet.volume.codestream import Frame, begins_frame, is_compressed, require_runs, require_size
 from s2vnet.volume.frames import EVERY_FILE
 
 MOST_NESTED = 32
 """Sequences in sequences; each takes some of the stack of whoever reads it, which ends a process that has no more."""
+MOST_ELEMENTS = 2_000_000
+"""Of a file, with items, fragments and parts of compressed frames; each takes some microseconds here."""
+MOST_FRAGMENTS, _PER_FRAME, _BESIDES = 1 << 18, 16, 4096
+"""Of compressed pixels: of all frames, and so many of each and some more; each takes some memory here."""
+MOST_INFLATED = 1 << 30
+"""Bytes of a deflated file."""
 SERIES_UID, SERIES_NUMBER, MODALITY = 0x0020000E, 0x00200011, 0x00080060
 _SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS = 0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100
 _CLASS, _SYNTAX = 0x00020002, 0x00020010
@@ -31,6 +38,14 @@ _SYNTAXES = "1.2.840.10008.1.2."
 _RUN_LENGTHS = "1.2.840.10008.1.2.5"
 _PIXELS = 0x7FE00010
 _SIZES = frozenset((_SAMPLES, _ROWS, _COLUMNS, _BITS))
+_ONCE = frozenset((_PIXELS, _FRAMES, *_SIZES))
+"""Of others, real files have some twice."""
+_LEAST_SIZE, _LONGEST_SIZE = 2, 7
+"""Bytes; GDCM takes longer ones without a type for sequences."""
+_LEAST_FRAGMENT = 4
+_OVERLAYS, _ANY_OVERLAY = 0x60, 0xFF01FFFF
+"""Of a tag: its first byte, and what the 128 even groups of overlays have in common."""
+_OVERLAY_ROWS, _OVERLAY_COLUMNS, _OVERLAY_FRAMES, _OVERLAY = 0x60000010, 0x60000011, 0x60000015, 0x60003000
 LARGEST_ICON = 1 << 20
 """Bytes that an image in a sequence may claim beyond those that it has; it may be compressed with no word of it."""
 _PIXEL_TAGS = frozenset((_PIXELS, 0x7FE00008, 0x7FE00009))
@@ -68,7 +83,8 @@ class _Syntax(NamedTuple):
 def read_header(file: Path) -> Header:
     """Walk all elements of a file; those in sequences, and the fragments of compressed pixels, too.
 
-    No value is read but some of identification; a deflated file is inflated in memory.
+    No value is read but some of identification and compressed pixels that are run lengths; a deflated file is inflated
+    in memory.
 
     Raises:
         InputError: no DICOM file, or one whose elements do not lie in it as its transfer syntax says.
@@ -78,11 +94,12 @@ def read_header(file: Path) -> Header:
         walk = _Walk(stream, size)
         syntax = _before_dataset(walk)
         if syntax.deflated:
-            inflated = _inflated(stream.read(), max(MOST_GROWTH * size, EVERY_FILE))
+            inflated = _inflated(stream.read(), min(max(MOST_GROWTH * size, EVERY_FILE), MOST_INFLATED))
             walk.stream, walk.at, walk.end = io.BytesIO(inflated), 0, len(inflated)
         walk.order(syntax.little)
         walk.runs = syntax.runs
         walk.dataset(walk.end, syntax.explicit)
+        walk.require_overlays()
     return Header(walk.values, walk.has_pixels)
 
 
@@ -123,12 +140,15 @@ def _uid(text: str) -> Any:
 
 
 def _inflated(data: bytes, most: int) -> bytes:
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        made = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, most + 1)
+        made = stream.decompress(data, most + 1)
     except zlib.error as error:
         raise InputError("deflated data that cannot be inflated") from error
     if len(made) > most:
         raise InputError(f"deflated data that grow beyond {most} bytes")
+    if not stream.eof:
+        raise InputError("deflated data without an end")
     return made
 
 
@@ -139,6 +159,8 @@ class _Walk:
         self.stream, self.end, self.at = stream, end, at
         self.values: dict[int, str] = {}
         self.has_pixels = self.runs = False
+        self._count = self._room = 0
+        self._overlays: dict[int, int] = {}
         self.order(little=True)
 
     def order(self, little: bool) -> None:
@@ -164,6 +186,7 @@ class _Walk:
             InputError: it does not.
         """
         sizes: dict[int, int] = {}
+        before = -1
         while self.at + 8 <= end:
             start = self.at
             tag, kind, length = self._element(explicit)
@@ -172,18 +195,24 @@ class _Walk:
             if group and tag >> 16 != group:
                 self.go(start)
                 return
-            if explicit and kind == b"\0\0" and depth == 0 and self._is_padding(start, end):
+            if tag == depth == 0 and self._is_padding(start, end):
                 return
             if kind not in _SHORT and (kind not in _LONG if explicit else kind):
                 raise InputError(f"an element of no known type at byte {start}")
             if tag >> 16 == 0xFFFE or tag in _MISREAD_TAGS or (group and (kind == b"SQ" or length == _UNDEFINED)):
                 raise InputError(f"{_named(tag)} where no such element may be, at byte {start}")
-            if tag in _SIZES and kind != b"SQ" and 2 <= length < _UNDEFINED:
-                self._require_room(tag, length, end)
-                sizes.setdefault(tag, self._number(self.stream.read(2))[0])
-                self.go(self.at + length)
+            if depth == 0 and tag <= before and (tag < before or tag in _ONCE or tag >> 24 == _OVERLAYS):
+                raise InputError(f"{_named(tag)} after {_named(before)}, at byte {start}")
+            before = tag
+            if tag in _SIZES and kind != b"SQ" and 0 < length < _UNDEFINED:
+                if _PIXELS in sizes:
+                    raise InputError(f"{_named(tag)} after the pixels, at byte {start}")
+                sizes.setdefault(tag, self._size(tag, length, end))
             elif tag == _PIXELS:
                 self._pixels(kind, length, end, sizes, depth)
+                sizes[_PIXELS] = length
+            elif tag >> 24 == _OVERLAYS and depth == 0:
+                self._overlay(tag, kind, length, end, explicit)
             else:
                 self._value(tag, kind, length, end, explicit, depth)
         if delimited or (depth and self.at != end):
@@ -191,6 +220,7 @@ class _Walk:
 
     def _element(self, explicit: bool) -> tuple[int, bytes, int]:
         """Tag, type (empty where there is none) and length."""
+        self._take(1)
         start = self.read(8)
         if not explicit:
             group, element, length = self._untyped(start)
@@ -216,10 +246,58 @@ class _Walk:
             raise InputError(f"{_named(tag)} has {length} bytes, which cannot be")
         if length and (kind == b"SQ" or (_may_be_sequence(tag, kind) and length >= 8 and self._starts_items(tag))):
             self._items(self.at + length, explicit and kind == b"SQ", depth, delimited=False)
-        elif depth == 0 and tag in _KEPT and length <= _LONGEST_KEPT:
+        elif depth == 0 and (tag in _KEPT or tag & _ANY_OVERLAY == _OVERLAY_FRAMES):
+            if length > _LONGEST_KEPT:
+                raise InputError(f"{_named(tag)} has {length} bytes, which cannot be")
             self.values.setdefault(tag, self.read(length).decode("ascii", "replace").strip(" \0"))
         else:
+            if tag & _ANY_OVERLAY == _OVERLAY:
+                self._overlays.setdefault(tag, length)
             self.go(self.at + length)
+
+    def _size(self, tag: int, length: int, end: int) -> int:
+        """Rows or the like."""
+        if not _LEAST_SIZE <= length <= _LONGEST_SIZE:
+            raise InputError(f"{_named(tag)} has {length} bytes, which cannot be")
+        self._require_room(tag, length, end)
+        number: int = self._number(self.stream.read(2))[0]
+        self.go(self.at + length)
+        return number
+
+    def _overlay(self, tag: int, kind: bytes, length: int, end: int, explicit: bool) -> None:
+        """Over an element of an overlay, or of something private beside."""
+        is_size = tag & _ANY_OVERLAY in (_OVERLAY_ROWS, _OVERLAY_COLUMNS)
+        if is_size and kind != b"SQ" and 0 < length < _UNDEFINED:
+            self._overlays[tag] = self._size(tag, length, end)
+        else:
+            self._value(tag, kind, length, end, explicit, 0)
+
+    def require_overlays(self) -> None:
+        """Each has the bits that it claims, of its own or, in old images, among those of the pixels (PS3.3 C.9.2).
+
+        Raises:
+            InputError: one has fewer.
+        """
+        for first in {tag & 0xFFFF0000 for tag in self._overlays}:
+            wanted = (first | tag & 0xFFFF for tag in (_OVERLAY_ROWS, _OVERLAY_COLUMNS, _OVERLAY))
+            rows, columns, length = (self._overlays.get(tag, 0) for tag in wanted)
+            frames = self._frames(first | _OVERLAY_FRAMES & 0xFFFF) if length else 1
+            held = 8 * length or self._room
+            if rows * columns * frames > held:
+                raise InputError(f"an overlay of {held} bits where {rows * columns * frames} are claimed")
+
+    def _frames(self, tag: int) -> int:
+        """As text says; none is one, as GDCM reads it."""
+        text = self.values.get(tag) or "1"
+        if not (text.isascii() and text.isdecimal()):
+            raise InputError("a number of frames that is none")
+        return max(int(text), 1)
+
+    def _take(self, count: int) -> None:
+        """Count what takes time."""
+        self._count += count
+        if self._count > MOST_ELEMENTS:
+            raise InputError(f"more than {MOST_ELEMENTS} elements, items and fragments")
 
     def _require_room(self, tag: int, length: int, end: int) -> None:
         if length > end - self.at:
@@ -228,31 +306,69 @@ class _Walk:
     def _pixels(self, kind: bytes, length: int, end: int, sizes: dict[int, int], depth: int) -> None:
         """Over the pixels of a data set, of which so many are claimed by what stands before them."""
         rows, columns, samples = sizes.get(_ROWS, 0), sizes.get(_COLUMNS, 0), sizes.get(_SAMPLES, 1)
-        self.has_pixels |= depth == 0
-        text = self.values.get(_FRAMES) or "1" if depth == 0 else "1"
-        if not (text.isascii() and text.isdecimal()):
-            raise InputError("a number of frames that is none")
-        frames = int(text)
+        frames = 1 if depth else self._frames(_FRAMES)
+        claimed = rows * columns * samples * sizes.get(_BITS, 0) * frames // 8
+        if depth == 0:
+            self.has_pixels = True
+            if not rows * columns:
+                raise InputError("pixels without rows and columns before them")
         if length == _UNDEFINED:
             if kind not in (b"OB", b"OW"):
                 raise InputError(f"{_named(_PIXELS)} has no length")
-            parts = self._fragments(end)
-            for group in [] if self.runs else [parts] if frames == 1 else [[part] for part in parts]:
-                require_size(Frame(self.stream, group), rows, columns)
+            parts = self._fragments(end, min(_PER_FRAME * frames + _BESIDES, MOST_FRAGMENTS))
+            groups = self._by_frame(parts, frames)
+            if len(groups) != frames:
+                raise InputError(f"compressed pixels of {len(groups)} frames where {frames} are claimed")
+            for group in groups:
+                self._compressed(Frame(self.stream, group), rows, columns, claimed // frames, depth)
+            self._room = self._room if depth else rows * columns * frames
             self.go(self.at)
             return
         self._require_room(_PIXELS, length, end)
-        claimed = rows * columns * samples * sizes.get(_BITS, 0) * frames // 8
         if claimed > length and (claimed > LARGEST_ICON if depth else samples == 1):
             raise InputError(f"pixels of {length} bytes where {claimed} are claimed")
         if depth and is_compressed(self.stream.read(8)):
-            require_size(Frame(self.stream, [(self.at, length)]), rows, columns)
+            self._compressed(Frame(self.stream, [(self.at, length)]), rows, columns, claimed, depth)
+        self._room = self._room if depth else length // 2
         self.go(self.at + length)
 
+    def _by_frame(self, parts: list[tuple[int, int]], frames: int) -> list[list[tuple[int, int]]]:
+        """Fragments of each frame; where there are more than frames, one begins as a frame does, whatever the table.
+
+        Raises:
+            InputError: fragments that GDCM does not put together.
+        """
+        if self.runs or len(parts) == frames:
+            return [parts] if frames == 1 else [[part] for part in parts]
+        groups: list[list[tuple[int, int]]] = []
+        for part in parts:
+            self.stream.seek(part[0])
+            if not groups or begins_frame(self.stream.read(8)):
+                groups.append([])
+            groups[-1].append(part)
+        if frames > 1 and any(len(group) > 1 and not self._is_jpeg(group[0]) for group in groups):
+            raise InputError("frames of several fragments each, which are read of JPEG alone")
+        return groups
+
+    def _is_jpeg(self, part: tuple[int, int]) -> bool:
+        self.stream.seek(part[0])
+        return self.stream.read(2) == b"\xff\xd8"
+
+    def _compressed(self, frame: Frame, rows: int, columns: int, claimed: int, depth: int) -> None:
+        if self.runs and not (depth and is_compressed(frame.read(0, 8))):
+            require_runs(frame, claimed)
+        else:
+            require_size(frame, rows, columns)
+        self._take(frame.reads)
+
     def _is_padding(self, start: int, end: int) -> bool:
-        """Whether nothing but zeros follows, as some archives write it; with them it has no length but 0."""
+        """Whether nothing but zeros follows, as some archives write it."""
+        at = self.at
         self.go(start)
-        return end - start <= _LONGEST_PADDING and not any(self.read(end - start))
+        if end - start <= _LONGEST_PADDING and not any(self.read(end - start)):
+            return True
+        self.go(at)
+        return False
 
     def _starts_items(self, tag: int) -> bool:
         """Whether a value of no type is that of a sequence."""
@@ -268,7 +384,7 @@ class _Walk:
             raise InputError(f"more than {MOST_NESTED} sequences in one another")
         while self.at + 8 <= end:
             tag, _, length = self._element(explicit=False)
-            if tag == _ITEMS_END and delimited:
+            if tag == _ITEMS_END and delimited and length == 0:
                 return
             if tag != _ITEM:
                 raise InputError(f"{_named(tag)} where an item of a sequence has to be")
@@ -281,15 +397,21 @@ class _Walk:
         if delimited or self.at != end:
             raise InputError(f"a sequence that does not end where it should, at byte {end}")
 
-    def _fragments(self, end: int) -> list[tuple[int, int]]:
+    def _fragments(self, end: int, most: int) -> list[tuple[int, int]]:
         """Over compressed pixels (PS3.5 A.4): place and length of each part, without the first, which tells frames."""
         parts: list[tuple[int, int]] = []
         while self.at + 8 <= end:
             tag, _, length = self._element(explicit=False)
-            if tag == _ITEMS_END:
+            if tag == _ITEMS_END and length == 0:
                 return parts[1:]
-            if tag != _ITEM or length > end - self.at:
+            if tag != _ITEM:
+                raise InputError(f"{_named(tag)} where compressed pixels have to be")
+            if length > end - self.at:
                 raise InputError(f"compressed pixels claim {length} bytes where {end - self.at} are left")
+            if parts and length < _LEAST_FRAGMENT:
+                raise InputError(f"compressed pixels in a fragment of {length} bytes")
+            if len(parts) > most:
+                raise InputError(f"compressed pixels in more than {most} fragments")
             parts.append((self.at, length))
             self.go(self.at + length)
         raise InputError("compressed pixels without an end")
