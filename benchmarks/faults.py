@@ -47,26 +47,30 @@ def main() -> None:
         start = time.perf_counter()
         _train(dataset, folder / "peace", folder).wait(LONGEST_S)
         alone = time.perf_counter() - start
-        kills, ends, begun = 0, False, time.perf_counter()
-        while not ends:
-            running = _train(dataset, folder / "kills", folder)
+        kills, runs, begun = 0, [0], time.perf_counter()
+        while kills < arguments.kills or runs[-1]:
+            running = _train(dataset, folder / f"kills{len(runs)}", folder)
             try:
                 # a moment within the time that a start and what is left of the training take
                 wait = moments.uniform(0.25 * alone, 0.9 * alone) if kills < arguments.kills else LONGEST_S
                 if running.wait(wait):
                     _, told = running.communicate()
                     raise SystemExit(f"after {kills} kills: {told}")
-                ends = True
+                runs.append(0)  # it has ended; on with another
             except subprocess.TimeoutExpired:
                 running.kill()
                 running.wait()
                 kills += 1
-        found, wanted = (load_file(folder / run / "model.safetensors") for run in ("kills", "peace"))
-        history = [json.loads((folder / run / "history.json").read_text()) for run in ("kills", "peace")]
+                runs[-1] += 1
+        runs.pop()
+        ended = [folder / "peace", *(folder / f"kills{n}" for n in range(1, 1 + len(runs)))]
+        weights = [load_file(run / "model.safetensors") for run in ended]
+        losses = [[row["loss"] for row in json.loads((run / "history.json").read_text())] for run in ended]
     result: dict[str, Any] = {
         "kills": kills,
-        "same_weights": all(torch.equal(found[key], wanted[key]) for key in wanted),
-        "same_losses": [row["loss"] for row in history[0]] == [row["loss"] for row in history[1]],
+        "kills_of_each_training": runs,
+        "same_weights": all(torch.equal(one[key], weights[0][key]) for one in weights for key in weights[0]),
+        "same_losses": all(one == losses[0] for one in losses),
         "seconds_undisturbed": alone,
         "seconds": time.perf_counter() - begun,
         "command": command(),
