@@ -199,9 +199,15 @@ def batch(found: Found) -> str:
 def faults(found: Found) -> str:
     """From faults.py."""
     same = {True: "the same to the bit", False: "**not the same**"}
-    text = f"## Training under kills\n\nTraining killed {found['kills']} times at random, and begun again each time: "
-    text += f"weights {same[found['same_weights']]} as of one left in peace, losses {same[found['same_losses']]}; "
-    return text + f"{found['seconds']:.0f} s instead of {found['seconds_undisturbed']:.0f}. {_about(found).rstrip()}\n"
+    trainings = len(found["kills_of_each_training"])
+    text = f"## Training under kills\n\n{trainings} trainings, killed {found['kills']} times in all at random, "
+    text += "and gone on with: "
+    text += (
+        f"weights {same[found['same_weights']]} as of one left in peace, logged losses {same[found['same_losses']]} "
+    )
+    text += "(an epoch's is the mean of the steps since the last start); "
+    text += f"{found['seconds']:.0f} s in all, {found['seconds_undisturbed']:.0f} for the one in peace. "
+    return text + f"{_about(found).rstrip()}\n"
 
 
 def _optional(value: float | None, form: str) -> str:

@@ -71,10 +71,17 @@ def test_the_plot_shows_every_figure(speed: dict[str, Any]) -> None:
 
 def test_only_what_was_measured_has_a_section(tmp_path: Path) -> None:
     assert markdown(tmp_path, "images/growth.png") == ""
-    kills = {"kills": 20, "same_weights": True, "same_losses": False, "seconds_undisturbed": 60.0, "seconds": 400.0}
+    kills = {
+        "kills": 20,
+        "kills_of_each_training": [20],
+        "same_weights": True,
+        "same_losses": False,
+        "seconds_undisturbed": 60.0,
+        "seconds": 400.0,
+    }
     (tmp_path / "faults.json").write_text(json.dumps(ABOUT | kills))
     assert markdown(tmp_path).startswith("## Training under kills\n")
-    assert "weights the same to the bit as of one left in peace, losses **not the same**" in markdown(tmp_path)
+    assert "weights the same to the bit as of one left in peace, logged losses **not the same**" in markdown(tmp_path)
     runs = [{"slices": n, "seconds": n / 2, "peak_bytes": n * 10**7, "max_memory_bytes": 0} for n in (150, 400)]
     runs[1]["growth_beyond_input_and_labels_mb_per_slice"] = 0.125
     about = {"command": "c", "date": "d", "processor": "p", "model": "m", "side": 512}
