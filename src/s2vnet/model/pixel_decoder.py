@@ -28,8 +28,6 @@ class Features(NamedTuple):
 
     def at(self, index: Index) -> Features:
         """Features of a subset; `index` as for a tensor."""
-        if isinstance(index, list):  # ten times faster than torch's indexing by a list
-            return self._each(lambda x: torch.cat([x[n : n + 1] for n in index]))
         return self._each(lambda x: x[index])
 
     def detach(self) -> Features:
