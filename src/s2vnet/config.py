@@ -41,6 +41,8 @@ class ModelConfig(BaseModel):
     """Whether the centre of a prompt travels to later slices, and not only what it changed (docs/decisions/007)."""
     prompt_reach: int = Field(default=8, ge=2)
     """Slices on either side of a prompted one that are told where it is (docs/decisions/007)."""
+    auxiliary_masks: bool = False
+    """Whether the masks are what centres add to the pixel decoder's own class logits, instead of all there is."""
     through_time: bool = True
     """Whether, in training, the loss of a slice flows back into those before it (docs/decisions/005)."""
     min_area: float = 0.5

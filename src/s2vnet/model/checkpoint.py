@@ -22,7 +22,7 @@ from s2vnet.types import CheckpointError
 
 FORMAT = 3
 """Version of the pair of files; another one is refused."""
-LATER_SETTINGS: Mapping[str, Any] = {"carry_prompts": False, "prompt_reach": 2}
+LATER_SETTINGS: Mapping[str, Any] = {"carry_prompts": False, "prompt_reach": 2, "auxiliary_masks": False}
 """What networks did that were saved before these settings were there."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 

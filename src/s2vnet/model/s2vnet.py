@@ -169,7 +169,7 @@ class S2VNet(nn.Module):
         return Features(mask, tuple(keys for keys, _ in described), tuple(values for _, values in described))
 
     def auxiliary(self, features: Features) -> Tensor:
-        """Class logits (N, K, h, w) of the pixel decoder alone; supervises it, and is not used afterwards."""
+        """Class logits (N, K, h, w) of the pixel decoder alone: supervise it, and underlie the masks if configured."""
         logits: Tensor = self.pixel_decoder.auxiliary(features.mask)
         return logits
 
@@ -234,6 +234,8 @@ class S2VNet(nn.Module):
             layer_logits.append(class_logits(affinity, k))
         pixels = self._pixels(features.mask, prior, prompts)
         logits = self._masks(pixels, centres, valid)
+        if self.config.auxiliary_masks:
+            logits = logits + self.auxiliary(features)
         presence = self.presence(centres[:, :k]).squeeze(-1)
         state = self.aggregator(state, centres, fresh, presence, logits)
         return Decoded(logits, presence, tuple(layer_logits), state)

@@ -1,0 +1,316 @@
+"""Learning curves at a constant learning rate, with a short decay from each milestone.
+
+    python benchmarks/learning_curves.py s2vnet-auxiliary --fold 0 --data ../shared/data/Dataset013_BTCV \
+        -o runs/curves/s2vnet-auxiliary-f0 --milestones 1500 3000 6000
+
+A network trains at a constant rate. At each milestone (a step) its state is kept in ``snapshot-STEP.pt``, and a copy
+trains on for a fifth of the steps while the rate falls linearly to zero; the copy's averaged weights are scored on the
+held-out cases of the fold and on as many training cases (automatic mode, on the file's grid, absent organs that are
+found count 0). All networks see the same clips, augmentation, class weights, dropout of encoder channels, optimiser and
+schedule. Run the command again to resume. Rows are written to ``curve.json``: steps, CPU seconds, Dice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.networks.nets.flexible_unet import UNetDecoder
+from safetensors.torch import load_file
+from safetensors.torch import save_model as save_weights
+from torch import Tensor, nn
+
+import opponents
+from machine import processor
+from s2vnet.atomic import replacing
+from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.data.clips import ClipDataset, collate
+from s2vnet.data.dataset import Dataset, read_dataset, read_folds
+from s2vnet.data.plan import Plan
+from s2vnet.data.preprocess import Case
+from s2vnet.evaluate.metrics import dice
+from s2vnet.infer.segmenter import Segmentation, Segmenter
+from s2vnet.infer.strays import tidied
+from s2vnet.memory import keep_memory
+from s2vnet.model.checkpoint import Trained, read_description
+from s2vnet.model.efficientnet import EfficientNetLite0
+from s2vnet.model.s2vnet import S2VNet
+from s2vnet.train.initial import IMAGENET, start_encoder
+from s2vnet.train.losses import class_weights, segmentation_loss
+from s2vnet.train.loop import interruptible, load_cases, make_average, make_optimizer
+from s2vnet.train.step import ClipStep
+from s2vnet.volume.files import read_labels
+
+NETWORKS = ("s2vnet", "s2vnet-auxiliary", "unet", "nnunet2d")
+DECAY_SHARE = 0.2
+"""Steps of a decay over those of its milestone."""
+TRAINING = {
+    "batch_size": 2,
+    "clip_length": 6,
+    "learning_rate": 1e-3,
+    "anywhere_fraction": 0.3,
+    "augmentation": "strong",
+    "shift_fraction": 0.2,
+    "interactive_fraction": 0.0,
+    "checkpoint_minutes": 3.0,
+}
+"""The recipe of the shipped abdominal model, automatic mode only."""
+
+
+class UNet(nn.Module):
+    """The encoder of S2VNet with a U-Net decoder: two 3 x 3 convolutions a level, logits at stride 2, then bilinear.
+
+    Args:
+        channels: of the image, neighbouring slices included.
+        classes: with background.
+        widths: of the decoder's levels, coarsest first.
+    """
+
+    def __init__(self, channels: int, classes: int, widths: Sequence[int] = (96, 64, 48)) -> None:
+        super().__init__()
+        self.encoder = EfficientNetLite0(channels, 2)
+        norm = ("group", {"num_groups": 8})
+        act = ("relu", {"inplace": True})
+        maps = self.encoder.channels
+        options = (act, norm, 0.0, False, "nontrainable", "default", "nearest", None, False)
+        self.decoder = UNetDecoder(2, (channels, *maps), (*widths, 32), *options)
+        self.decoder.blocks = self.decoder.blocks[:3]  # the last block, to stride 1, doubles the cost of a step
+        self.head = nn.Conv2d(widths[-1], classes, 1)
+
+    def forward(self, slices: Tensor) -> Tensor:
+        """Slices (N, C, H, W) to logits (N, K, H, W)."""
+        return self.decode(self.encoder(slices), slices.shape[-2:])
+
+    def decode(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """The encoder's maps, finest first, to logits (N, K, *size)."""
+        x = maps[-1]
+        for block, skip in zip(self.decoder.blocks, maps[-2::-1], strict=True):
+            x = block(x, skip)
+        return F.interpolate(self.head(x), size=tuple(size), mode="bilinear")
+
+
+class UNetStep(ClipStep):
+    """Clips to the loss of a U-Net: the same dropout, class weights and loss as S2VNet's final masks."""
+
+    def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
+        """See :meth:`s2vnet.train.step.ClipStep.forward`."""
+        network = cast(UNet, self.model)
+        maps = self._dropped(network.encoder(slices.flatten(0, 1)), indices)
+        logits = network.decode(maps, labels.shape[-2:]).unflatten(0, labels.shape[:2])
+        return segmentation_loss(logits.transpose(1, 2), labels, self.weights)
+
+
+class NnUNetStep(ClipStep):
+    """Clips, taken apart into slices, to nnU-Net's deeply supervised loss."""
+
+    def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
+        """See :meth:`s2vnet.train.step.ClipStep.forward`."""
+        return opponents.compare(self.model(slices.flatten(0, 1)), labels.flatten(0, 1)[:, None])
+
+
+@dataclass
+class State:
+    """What changes in a training."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: nn.Module
+    step: int = 0
+    cpu_seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write everything to a file."""
+        parts = {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "average")}
+        counts = {"step": self.step, "cpu_seconds": self.cpu_seconds, "history": self.history}
+        with replacing(path) as temporary:
+            torch.save({**parts, **counts}, temporary)
+
+    def load(self, path: Path) -> None:
+        """Read everything from a file."""
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        for name in ("network", "optimizer", "average"):
+            getattr(self, name).load_state_dict(stored[name])
+        self.step, self.cpu_seconds, self.history = stored["step"], stored["cpu_seconds"], stored["history"]
+
+
+class Curve:
+    """One network on one fold."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.name, self.out, self.bf16 = arguments.network, arguments.output, arguments.bf16
+        described = read_description(Path(arguments.recipe))
+        self.plan = Plan.model_validate(described["plan"])
+        settings = dict(pair.split("=", 1) for pair in arguments.set)
+        self.config = TrainConfig.model_validate(
+            {**TRAINING, "precision": "bf16-mixed" if self.bf16 else "32-true", **settings, "seed": arguments.seed}
+        )
+        auxiliary = {"auxiliary_masks": self.name == "s2vnet-auxiliary"}
+        self.model_config = ModelConfig.model_validate({**described["config"], **auxiliary})
+        self.dataset = dataset = read_dataset(arguments.data)
+        fold = read_folds(dataset)[arguments.fold]
+        self.training, self.held_out = self._cases(dataset, fold["train"]), self._cases(dataset, fold["val"])
+        self.data = ClipDataset(self.training, self.plan.patch_size, self.plan.context_slices, self.config, 10**9)
+
+    def _cases(self, dataset: Dataset, names: Sequence[str]) -> list[Case]:
+        return load_cases(dataset, names, self.plan, report=lambda *_: None)
+
+    def _network(self) -> nn.Module:
+        torch.manual_seed(self.config.seed)
+        channels, classes = self.plan.in_channels, self.plan.num_classes
+        if self.name == "nnunet2d":
+            return opponents.build(self.name, channels, classes, self.plan.patch_size, self.plan.spacing)
+        if self.name == "unet":
+            network = UNet(channels, classes)
+            network.encoder.load_imagenet(load_file(IMAGENET))
+            return network
+        model = S2VNet(self.model_config)
+        start_encoder(model)
+        return model
+
+    def fresh(self) -> State:
+        """State of a network that has not been trained."""
+        network = self._network()
+        return State(network, make_optimizer(network, self.config), make_average(network, self.config))
+
+    def _step_of(self, network: nn.Module) -> ClipStep:
+        counts = [np.bincount(cast(Any, c.labels).ravel(), minlength=self.plan.num_classes) for c in self.training]
+        weights = class_weights(np.sum(counts, 0).tolist(), self.config.rarity_exponent)
+        kind = {"unet": UNetStep, "nnunet2d": NnUNetStep}.get(self.name, ClipStep)
+        return kind(cast(S2VNet, network), self.config, weights)
+
+    def fit(self, state: State, until: int, rate: Callable[[int], float], checkpoint: Path) -> None:
+        """Train to a step, or from a checkpoint on if there is one. Raises KeyboardInterrupt after saving."""
+        if checkpoint.exists():
+            state.load(checkpoint)
+        step_module = self._step_of(state.network).train()
+        size, saved, losses = self.config.batch_size, time.monotonic(), []
+        start = time.process_time() - state.cpu_seconds
+        with interruptible() as interrupted:
+            while state.step < until:
+                for group in state.optimizer.param_groups:
+                    group["lr"] = rate(state.step)
+                indices = [state.step * size + n for n in range(size)]
+                clip = collate([self.data[i] for i in indices])
+                state.optimizer.zero_grad()
+                with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                    loss = step_module(clip.slices, clip.labels, clip.step, torch.tensor(indices))
+                loss.backward()
+                nn.utils.clip_grad_norm_(state.network.parameters(), self.config.gradient_clip)
+                state.optimizer.step()
+                cast(Any, state.average).update_parameters(state.network)
+                state.step += 1
+                state.cpu_seconds = time.process_time() - start
+                losses.append(float(loss.detach()))
+                if state.step % 50 == 0:
+                    row = {"step": state.step, "loss": float(np.mean(losses)), "cpu_seconds": state.cpu_seconds}
+                    state.history.append(row)
+                    print(json.dumps(row), flush=True)
+                    losses = []
+                due = time.monotonic() - saved > 60 * self.config.checkpoint_minutes
+                if due or interrupted() or state.step == until:
+                    state.save(checkpoint)
+                    saved = time.monotonic()
+                if interrupted():
+                    raise KeyboardInterrupt
+
+    def run(self, milestones: Sequence[int]) -> None:
+        """Train, decay from each milestone, score, and write ``curve.json``."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        state, base = self.fresh(), self.config.learning_rate
+
+        def constant(step: int) -> float:
+            return base * min(1.0, (step + 1) / max(1, self.config.warmup_steps))
+
+        for milestone in sorted(milestones):
+            snapshot = self.out / f"snapshot-{milestone}.pt"
+            if not snapshot.exists():
+                self.fit(state, milestone, constant, self.out / "checkpoint.pt")
+                state.save(snapshot)
+            scored = self.out / f"scores-{milestone}.json"
+            if not scored.exists():
+                self._decay(milestone, snapshot, scored)
+            self._write(milestones)
+
+    def _decay(self, milestone: int, snapshot: Path, scored: Path) -> None:
+        state = self.fresh()
+        state.load(snapshot)
+        start, length = milestone, max(1, round(DECAY_SHARE * milestone))
+        base = self.config.learning_rate
+        checkpoint = self.out / f"decay-{milestone}.pt"
+        self.fit(state, start + length, lambda step: base * (1 - (step - start) / length), checkpoint)
+        averaged = cast(nn.Module, cast(Any, state.average).module).eval()
+        with replacing(self.out / f"model-{milestone}.safetensors") as temporary:
+            save_weights(averaged, str(temporary))
+        start_time = time.process_time()
+        found: dict[str, Any] = {"milestone": milestone, "steps": state.step, "cpu_seconds": state.cpu_seconds}
+        found["loss"] = state.history[-1]["loss"] if state.history else None
+        found["held_out"] = self._score(averaged, self.held_out)
+        found["training"] = self._score(averaged, self.training[: len(self.held_out)])
+        found["scoring_cpu_seconds"] = time.process_time() - start_time
+        with replacing(scored) as temporary:
+            temporary.write_text(json.dumps(found, indent=1) + "\n")
+        checkpoint.unlink()
+
+    @torch.inference_mode()
+    def _score(self, network: nn.Module, cases: Sequence[Case]) -> dict[str, Any]:
+        """Dice of each case and class on the network's slices of the file; None where a class is in neither."""
+        rows = {}
+        for case in cases:
+            predicted = self.segment(network, case).labels().data
+            truth = read_labels(cast(Path, self.dataset.case(case.name).labels)).data
+            values = [dice(predicted == k, truth == k) for k in self.plan.class_names if k]
+            rows[case.name] = [None if np.isnan(v) else round(float(v), 4) for v in values]
+        return {"mean": float(np.mean([v for row in rows.values() for v in row if v is not None])), "cases": rows}
+
+    def segment(self, network: nn.Module, case: Case) -> Segmentation:
+        """Automatic segmentation of a case."""
+        if isinstance(network, S2VNet):
+            segmenter = Segmenter([Trained(network, self.plan.model_dump(mode="json"), {}, "")], device="cpu")
+            return segmenter.segment_case(case)
+        scores = opponents.segment_slices(network, case, self.plan, (16, 16), torch.device("cpu"))
+        return Segmentation(case.restore, tidied(scores, self.plan.smallest_part), self.plan.class_names)
+
+    def _write(self, milestones: Sequence[int]) -> None:
+        scores = [self.out / f"scores-{m}.json" for m in sorted(milestones)]
+        content = {
+            "network": self.name,
+            "parameters": sum(p.numel() for p in self._network().parameters()),
+            "date": datetime.date.today().isoformat(),
+            "hardware": processor(),
+            "training": self.config.model_dump(),
+            "points": [json.loads(path.read_text()) for path in scores if path.exists()],
+        }
+        with replacing(self.out / "curve.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def main() -> None:
+    """Train, or resume."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the dataset")
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipe", default="src/s2vnet/weights/abdomen-ct", help="model whose plan and sizes are used")
+    parser.add_argument("--milestones", type=int, nargs="+", required=True, help="steps at which to decay and score")
+    parser.add_argument("--set", nargs="*", default=[], help="training settings, as learning_rate=0.002")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast; for processors with avx512_bf16 or AMX")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_memory()
+    Curve(arguments).run(arguments.milestones)
+
+
+if __name__ == "__main__":
+    main()
