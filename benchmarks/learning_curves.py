@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,8 +46,8 @@ from s2vnet.model.checkpoint import Trained, read_description
 from s2vnet.model.efficientnet import EfficientNetLite0
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.train.initial import IMAGENET, start_encoder
-from s2vnet.train.losses import class_weights, segmentation_loss
 from s2vnet.train.loop import interruptible, load_cases, make_average, make_optimizer
+from s2vnet.train.losses import class_weights, segmentation_loss
 from s2vnet.train.step import ClipStep
 from s2vnet.volume.files import read_labels
 
@@ -214,7 +215,7 @@ class Curve:
                 if state.step % 50 == 0:
                     row = {"step": state.step, "loss": float(np.mean(losses)), "cpu_seconds": state.cpu_seconds}
                     state.history.append(row)
-                    print(json.dumps(row), flush=True)
+                    sys.stderr.write(json.dumps(row) + "\n")
                     losses = []
                 due = time.monotonic() - saved > 60 * self.config.checkpoint_minutes
                 if due or interrupted() or state.step == until:
