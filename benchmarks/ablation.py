@@ -26,15 +26,15 @@ import torch
 
 from phantom import SIZE, draw
 from recipe import changed_plan
-from s2vnet.atomic import replacing
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import read_dataset, read_folds
 from s2vnet.data.fingerprint import take_fingerprint
 from s2vnet.data.plan import IntensityScheme, Plan, make_plan
 from s2vnet.data.preprocess import Case, preprocess
-from s2vnet.evaluate.metrics import dice
-from s2vnet.infer.segmenter import Segmenter
-from s2vnet.train.loop import load_cases, train
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.metrics.segmentation import dice
+from s2vnet.training.trainer import load_cases, train
+from s2vnet.utils.atomic_write import atomic_write
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "none": ({"propagation": "none"}, {}),
@@ -171,7 +171,7 @@ def main() -> None:
         content["command"] = "; ".join(content["commands"])
         content["date"] = datetime.date.today().isoformat()
         content["hardware"] = f"{platform.machine()} CPU, one thread, torch {torch.__version__}"
-        with replacing(arguments.output) as temporary:
+        with atomic_write(arguments.output) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
         print(arguments.what, variant, found, flush=True)  # noqa: T201
 

@@ -26,14 +26,15 @@ import torch
 
 from machine import command, processor
 from phantom import draw
-from s2vnet.atomic import replacing
-from s2vnet.infer.batch import run_batch
-from s2vnet.infer.manifest import Item, list_items
-from s2vnet.infer.predict import plan_jobs, predict
-from s2vnet.infer.segmenter import Segmenter
-from s2vnet.infer.workers import Done, ProcessWorker, Work, cores
-from s2vnet.volume.files import read_labels, write_image
-from s2vnet.volume.geometry import Volume
+from s2vnet.batch.cases import Item, list_items
+from s2vnet.batch.jobs import plan_jobs, predict
+from s2vnet.batch.runner import run_batch
+from s2vnet.batch.workers import Done, ProcessWorker, Work
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.io.files import read_labels, write_image
+from s2vnet.io.geometry import Volume
+from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.cpu import available_cores
 
 SEED = 0
 INTO = 0.4
@@ -73,9 +74,10 @@ def main() -> None:
         usual = reference(arguments.model, folder, names)
         bad = poison(folder / "images", names, arguments.poisoned)
         victim = next(case for case in names[len(names) // 2 :] if case not in bad)
-        few = max(1, cores() // max(arguments.workers))
+        few = max(1, available_cores() // max(arguments.workers))
         runs = {}
-        for workers, threads in sorted({(n, t) for n in arguments.workers for t in (few, max(1, cores() // n))}):
+        cores = available_cores()
+        for workers, threads in sorted({(n, t) for n in arguments.workers for t in (few, max(1, cores // n))}):
             name = f"{workers} x {threads}"
             runs[name] = measure(arguments.model, folder, (workers, threads), bad, victim, usual)
     best = {n: max(run["scans_per_hour"] for run in runs.values() if run["workers"] == n) for n in arguments.workers}
@@ -90,10 +92,10 @@ def main() -> None:
         "seed": SEED,
         "command": command(),
         "date": datetime.date.today().isoformat(),
-        "hardware": f"{cores()} cores, {processor()}, torch {torch.__version__}",
+        "hardware": f"{available_cores()} cores, {processor()}, torch {torch.__version__}",
         "load": os.getloadavg()[0],
     }
-    with replacing(arguments.output) as temporary:
+    with atomic_write(arguments.output) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))  # noqa: T201
 

@@ -18,10 +18,10 @@ from opponents import Batch, Patch, compare, padded, segment_volume
 from s2vnet.config import TrainConfig
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
-from s2vnet.evaluate.clicks import next_click
-from s2vnet.infer.segmenter import Segmentation
-from s2vnet.infer.strays import tidied
-from s2vnet.types import Point
+from s2vnet.evaluation.clicks import next_click
+from s2vnet.inference.postprocessing import remove_detached_parts
+from s2vnet.inference.segmenter import Segmentation
+from s2vnet.prompts import Point
 
 SIGMA = 2.0
 """Of a click, cells."""
@@ -84,7 +84,7 @@ class Clicked:
 
 
 class ClickSession:
-    """A case that clicks correct (:class:`s2vnet.evaluate.protocol.Interactive`); voxels are the file's."""
+    """A case that clicks correct (:class:`s2vnet.evaluation.protocol.Interactive`); voxels are the file's."""
 
     def __init__(self, network: nn.Module, case: Case, plan: Plan, patch: Patch, device: torch.device) -> None:
         self.network, self.case, self.plan, self.patch, self.device = network, case, plan, patch, device
@@ -115,6 +115,6 @@ class ClickSession:
         self._scores = segment_volume(self.network, given, self.patch, self.device)
         depth, height, width = self.case.image.shape[1:]
         named = {class_id: np.array(cells) for class_id, cells in self.named.items()}
-        scores = tidied(self._scores[:depth, :, :height, :width], self.plan.smallest_part, named)
+        scores = remove_detached_parts(self._scores[:depth, :, :height, :width], self.plan.smallest_part, named)
         self.segmentation = Segmentation(self.case.restore, scores, self.class_names)
         self._labels = self.segmentation.labels().data.astype(np.uint8)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from machine import processor
-from s2vnet.atomic import replacing
+from s2vnet.utils.atomic_write import atomic_write
 
 
 def _number(value: float | None) -> float:
@@ -71,7 +71,7 @@ def main() -> None:
         "hardware": f"{processor()}, one thread per run",
         "folds": folds,
     }
-    with replacing(arguments.output) as temporary:
+    with atomic_write(arguments.output) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
     shown = {k: v for k, v in result.items() if k != "folds"}
     print(json.dumps(shown, indent=1))  # noqa: T201

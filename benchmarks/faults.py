@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 
 from machine import command, processor
 from phantom import write_dataset
-from s2vnet.atomic import replacing
 from s2vnet.data.dataset import read_dataset
 from s2vnet.data.fingerprint import take_fingerprint
 from s2vnet.data.plan import make_plan, save
+from s2vnet.utils.atomic_write import atomic_write
 
 SETTINGS = ("epochs=6", "steps_per_epoch=25", "batch_size=2", "warmup_steps=5", "checkpoint_minutes=0.01")
 NETWORK = ("dim=32", "mask_dim=16")
@@ -77,7 +77,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "hardware": processor(),
     }
-    with replacing(arguments.output) as temporary:
+    with atomic_write(arguments.output) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))  # noqa: T201
     if not (result["same_weights"] and result["same_losses"]):

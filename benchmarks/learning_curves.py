@@ -32,24 +32,24 @@ from torch import Tensor, nn
 
 import opponents
 from machine import processor
-from s2vnet.atomic import replacing
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.clips import ClipDataset, collate
 from s2vnet.data.dataset import Dataset, read_dataset, read_folds
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
-from s2vnet.evaluate.metrics import dice
-from s2vnet.infer.segmenter import Segmentation, Segmenter
-from s2vnet.infer.strays import tidied
-from s2vnet.memory import keep_memory
+from s2vnet.inference.postprocessing import remove_detached_parts
+from s2vnet.inference.segmenter import Segmentation, Segmenter
+from s2vnet.io.files import read_labels
+from s2vnet.metrics.segmentation import dice
 from s2vnet.model.checkpoint import Trained, read_description
 from s2vnet.model.efficientnet import EfficientNetLite0
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.train.initial import IMAGENET, start_encoder
-from s2vnet.train.loop import interruptible, load_cases, make_average, make_optimizer
-from s2vnet.train.losses import class_weights, segmentation_loss
-from s2vnet.train.step import ClipStep
-from s2vnet.volume.files import read_labels
+from s2vnet.training.initialization import IMAGENET, load_imagenet_encoder
+from s2vnet.training.losses import class_weights, segmentation_loss
+from s2vnet.training.step import ClipStep
+from s2vnet.training.trainer import interruptible, load_cases, make_average, make_optimizer
+from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.memory import keep_memory
 
 NETWORKS = ("s2vnet", "s2vnet-auxiliary", "unet", "nnunet2d")
 DECAY_SHARE = 0.2
@@ -103,7 +103,7 @@ class UNetStep(ClipStep):
     """Clips to the loss of a U-Net: the same dropout, class weights and loss as S2VNet's final masks."""
 
     def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
-        """See :meth:`s2vnet.train.step.ClipStep.forward`."""
+        """See :meth:`s2vnet.training.step.ClipStep.forward`."""
         network = cast(UNet, self.model)
         maps = self._dropped(network.encoder(slices.flatten(0, 1)), indices)
         logits = network.decode(maps, labels.shape[-2:]).unflatten(0, labels.shape[:2])
@@ -114,7 +114,7 @@ class NnUNetStep(ClipStep):
     """Clips, taken apart into slices, to nnU-Net's deeply supervised loss."""
 
     def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
-        """See :meth:`s2vnet.train.step.ClipStep.forward`."""
+        """See :meth:`s2vnet.training.step.ClipStep.forward`."""
         return opponents.compare(self.model(slices.flatten(0, 1)), labels.flatten(0, 1)[:, None])
 
 
@@ -133,7 +133,7 @@ class State:
         """Write everything to a file."""
         parts = {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "average")}
         counts = {"step": self.step, "cpu_seconds": self.cpu_seconds, "history": self.history}
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save({**parts, **counts}, temporary)
 
     def load(self, path: Path) -> None:
@@ -175,7 +175,7 @@ class Curve:
             network.encoder.load_imagenet(load_file(IMAGENET))
             return network
         model = S2VNet(self.model_config)
-        start_encoder(model)
+        load_imagenet_encoder(model)
         return model
 
     def fresh(self) -> State:
@@ -250,7 +250,7 @@ class Curve:
         checkpoint = self.out / f"decay-{milestone}.pt"
         self.fit(state, start + length, lambda step: base * (1 - (step - start) / length), checkpoint)
         averaged = cast(nn.Module, cast(Any, state.average).module).eval()
-        with replacing(self.out / f"model-{milestone}.safetensors") as temporary:
+        with atomic_write(self.out / f"model-{milestone}.safetensors") as temporary:
             save_weights(averaged, str(temporary))
         start_time = time.process_time()
         found: dict[str, Any] = {"milestone": milestone, "steps": state.step, "cpu_seconds": state.cpu_seconds}
@@ -258,7 +258,7 @@ class Curve:
         found["held_out"] = self._score(averaged, self.held_out)
         found["training"] = self._score(averaged, self.training[: len(self.held_out)])
         found["scoring_cpu_seconds"] = time.process_time() - start_time
-        with replacing(scored) as temporary:
+        with atomic_write(scored) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n")
         checkpoint.unlink()
 
@@ -279,7 +279,7 @@ class Curve:
             segmenter = Segmenter([Trained(network, self.plan.model_dump(mode="json"), {}, "")], device="cpu")
             return segmenter.segment_case(case)
         scores = opponents.segment_slices(network, case, self.plan, (16, 16), torch.device("cpu"))
-        return Segmentation(case.restore, tidied(scores, self.plan.smallest_part), self.plan.class_names)
+        return Segmentation(case.restore, remove_detached_parts(scores, self.plan.smallest_part), self.plan.class_names)
 
     def _write(self, milestones: Sequence[int]) -> None:
         scores = [self.out / f"scores-{m}.json" for m in sorted(milestones)]
@@ -291,7 +291,7 @@ class Curve:
             "training": self.config.model_dump(),
             "points": [json.loads(path.read_text()) for path in scores if path.exists()],
         }
-        with replacing(self.out / "curve.json") as temporary:
+        with atomic_write(self.out / "curve.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 

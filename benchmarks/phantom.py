@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from s2vnet.atomic import replacing
-from s2vnet.volume.files import write_image, write_labels
-from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+from s2vnet.io.files import write_image, write_labels
+from s2vnet.io.geometry import Geometry, LabelMap, Volume
+from s2vnet.utils.atomic_write import atomic_write
 
 SIZE = 32
 """Voxels along the first two axes, of 1 mm."""
@@ -60,5 +60,5 @@ def write_dataset(root: Path, training: int, test: int, depth: int, seed: int = 
         "numTraining": training,
         "file_ending": ".nii.gz",
     }
-    with replacing(root / "dataset.json") as temporary:
+    with atomic_write(root / "dataset.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

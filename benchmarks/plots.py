@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from s2vnet.evaluate.report import table
+from s2vnet.evaluation.report import table
 from tables import NAMES, save_figure
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"

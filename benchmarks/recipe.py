@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import Dataset, read_folds
 from s2vnet.data.plan import LARGEST_PATCH, Plan
-from s2vnet.types import InputError
+from s2vnet.errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
 FINAL = "final"

@@ -24,22 +24,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads, see s2vnet.cli
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads, see s2vnet.cli.app
 
 import typer
 from matplotlib.figure import Figure
 
 from phantom import write_dataset
 from recipe import FINAL, OURS, Fold, Recipe, chosen, read_recipe
-from s2vnet.atomic import replacing, require_writable
-from s2vnet.console import make_folder
+from s2vnet.cli.console import make_folder
 from s2vnet.data.dataset import Dataset, read_dataset
 from s2vnet.data.fingerprint import take_fingerprint
 from s2vnet.data.plan import make_plan, read_plan, save
-from s2vnet.infer.pictures import write_overlay
+from s2vnet.errors import InputError, S2VNetError
+from s2vnet.io.files import read_labels
 from s2vnet.model.checkpoint import choose_device
-from s2vnet.types import InputError, S2VNetError
-from s2vnet.volume.files import read_labels
+from s2vnet.utils.atomic_write import atomic_write, require_writable
+from s2vnet.visualization.overlays import write_overlay
 from stages import Run, guarded, missing, predict_stage, score_stage, train_stage, write_json
 from tables import UNTRAINED, extreme_cases, gather, markdown, plots, save_figure
 
@@ -132,7 +132,7 @@ def _keep_recipe(recipe: Recipe, out: Path) -> None:
         other = [key for key in now if key not in free and before.get(key) != now[key]]
         if other:
             raise InputError(f"{out} was made by another recipe ({', '.join(other)}); choose another folder")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text)
 
 
@@ -241,7 +241,7 @@ def _report(arguments: argparse.Namespace, recipe: Recipe, runs: Sequence[Run], 
             columns = {"truth": truth, "automatic": read_labels(folder / "labels" / f"{name}.nii.gz")}
             pictures[kind] = f"{kind}.png"
             write_overlay(out / pictures[kind], volume, columns, classes, plan.axis)  # type: ignore[arg-type]
-    with replacing(out / "report.md") as temporary:
+    with atomic_write(out / "report.md") as temporary:
         temporary.write_text(markdown(report, pictures.get))
     typer.echo(f"{out / 'report.md'}")
 
@@ -290,7 +290,12 @@ CONTEXT = multiprocessing.get_context("forkserver")
 """Each stage starts from a server that has loaded the slow libraries once and done nothing with them."""
 CONTEXT.set_forkserver_preload(
     [
-        *("s2vnet.train.loop", "s2vnet.train.curves", "s2vnet.infer.session", "monai.networks.nets.dynunet"),
+        *(
+            "s2vnet.training.trainer",
+            "s2vnet.training.logging",
+            "s2vnet.interactive.session",
+            "monai.networks.nets.dynunet",
+        ),
         *("monai.networks.nets.unetr", "monai.metrics.surface_dice", "monai.metrics.hausdorff_distance"),
     ]
 )

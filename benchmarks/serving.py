@@ -30,12 +30,12 @@ from pydantic import TypeAdapter
 from websockets.sync.client import connect
 
 from machine import processor
-from s2vnet.atomic import replacing
-from s2vnet.infer.segmenter import Segmenter
-from s2vnet.infer.session import Session
-from s2vnet.serve.schemas import unpack_block
-from s2vnet.types import Entry
-from s2vnet.volume.files import read_geometry, read_image
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.interactive.session import Session
+from s2vnet.io.files import read_geometry, read_image
+from s2vnet.prompts import Entry
+from s2vnet.server.schemas import unpack_block
+from s2vnet.utils.atomic_write import atomic_write
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -114,7 +114,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "hardware": f"{os.cpu_count()} cores, {processor()}, torch {torch.__version__}",
     }
-    with replacing(arguments.output) as temporary:
+    with atomic_write(arguments.output) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))  # noqa: T201
 

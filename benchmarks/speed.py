@@ -37,7 +37,7 @@ from machine import command, energy, joules, processor
 
 if TYPE_CHECKING:
     from s2vnet.model.s2vnet import Network
-    from s2vnet.types import Point
+    from s2vnet.prompts import Point
 
 OURS = ("torch", "onnxruntime", "openvino")
 PATCHES = {
@@ -84,9 +84,9 @@ def main() -> None:
         "hardware": f"{processor()}, {arguments.threads} threads",
         "repeats": arguments.repeats,
     }
-    from s2vnet.atomic import replacing
+    from s2vnet.utils.atomic_write import atomic_write
 
-    with replacing(arguments.output) as temporary:
+    with atomic_write(arguments.output) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
 
 
@@ -135,8 +135,8 @@ def _scan(source: Path, size: int, slices: int, folder: Path) -> Path:
     """A CT of so many slices of so many pixels a side."""
     from scipy import ndimage
 
-    from s2vnet.volume.files import read_image, write_image
-    from s2vnet.volume.geometry import Geometry, Volume
+    from s2vnet.io.files import read_image, write_image
+    from s2vnet.io.geometry import Geometry, Volume
 
     volume = read_image(source)
     data = volume.geometry.canonical()[1].apply(volume.data)[0]
@@ -186,7 +186,7 @@ def _whole(name: str, slices: int, measured: dict[str, Any]) -> dict[str, Any]:
 def _work(what: str, scan: Path, model: str) -> dict[str, Any]:
     import torch
 
-    from s2vnet.memory import peak_mb
+    from s2vnet.utils.memory import peak_memory_mb
 
     if what == "matrix":
         a = torch.randn(3072, 3072)
@@ -204,7 +204,7 @@ def _work(what: str, scan: Path, model: str) -> dict[str, Any]:
         found = _points(scan, model, which)
     else:
         found = _prompts(scan, model, which)
-    return {**found, "peak_mb": peak_mb()}
+    return {**found, "peak_mb": peak_memory_mb()}
 
 
 def _seconds(do: Callable[[], object], times: int) -> dict[str, float]:
@@ -244,8 +244,8 @@ class Timed:
 
 def _ours(scan: Path, model: str, runtime: str) -> dict[str, Any]:
     """File to file, after the model has been loaded; a runtime compiles its graphs for the scan's size meanwhile."""
-    from s2vnet.infer.predict import plan_jobs, predict
-    from s2vnet.infer.segmenter import Segmenter
+    from s2vnet.batch.jobs import plan_jobs, predict
+    from s2vnet.inference.segmenter import Segmenter
 
     start = time.perf_counter()
     segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
@@ -267,7 +267,7 @@ def _classes(scan: Path, model: str, classes: int) -> dict[str, Any]:
     """As :func:`_ours`, with random weights and so many classes, which are then found everywhere and tidied up."""
     import torch
 
-    from s2vnet.infer.segmenter import find_model
+    from s2vnet.inference.segmenter import find_model
     from s2vnet.model.checkpoint import load_model, save_model
     from s2vnet.model.s2vnet import S2VNet
 
@@ -285,9 +285,9 @@ def _encoder(scan: Path, model: str, runtime: str) -> dict[str, float]:
     import torch
 
     from s2vnet.data.preprocess import preprocess, with_neighbours
-    from s2vnet.infer.engine import BATCH
-    from s2vnet.infer.segmenter import Segmenter
-    from s2vnet.volume.files import read_image
+    from s2vnet.inference.encoded_volume import BATCH
+    from s2vnet.inference.segmenter import Segmenter
+    from s2vnet.io.files import read_image
 
     segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
     case = preprocess(read_image(scan), segmenter.plan)
@@ -305,9 +305,9 @@ def _encoder(scan: Path, model: str, runtime: str) -> dict[str, float]:
 
 def _prompts(scan: Path, model: str, runtime: str) -> dict[str, Any]:
     """Seconds of an automatic pass, and of a round of prompts of one class and of every class."""
-    from s2vnet.infer.segmenter import Segmenter
-    from s2vnet.infer.session import Session
-    from s2vnet.volume.files import read_image
+    from s2vnet.inference.segmenter import Segmenter
+    from s2vnet.interactive.session import Session
+    from s2vnet.io.files import read_image
 
     segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
     volume = read_image(scan)
@@ -336,9 +336,9 @@ def _prompts(scan: Path, model: str, runtime: str) -> dict[str, Any]:
 
 def _points(scan: Path, model: str, runtime: str) -> dict[str, Any]:
     """Of a round of points given at once, by their number: one class after the other of those that are there."""
-    from s2vnet.infer.segmenter import Segmenter
-    from s2vnet.infer.session import Session
-    from s2vnet.volume.files import read_image
+    from s2vnet.inference.segmenter import Segmenter
+    from s2vnet.interactive.session import Session
+    from s2vnet.io.files import read_image
 
     segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
     session = Session(segmenter, read_image(scan))
@@ -358,7 +358,7 @@ def _points(scan: Path, model: str, runtime: str) -> dict[str, Any]:
 
 def _point(labels: npt.NDArray[np.uint8], class_id: int, rng: np.random.Generator) -> Point:
     """On one of the class's voxels, or anywhere where there is none."""
-    from s2vnet.types import Point
+    from s2vnet.prompts import Point
 
     there = np.argwhere(labels == class_id)
     i, j, d = (there[rng.integers(len(there))] if len(there) else rng.integers(labels.shape)).tolist()

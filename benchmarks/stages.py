@@ -30,23 +30,23 @@ import opponents
 from machine import processor
 from measures import calibration_bins, failures, one_at_a_time, slice_rank_correlation
 from recipe import FINAL, OURS, SHIPPED, Fold, Method, Recipe
-from s2vnet.atomic import replacing
 from s2vnet.data.dataset import Dataset, read_dataset
 from s2vnet.data.plan import Plan, read_plan
 from s2vnet.data.preprocess import Case, preprocess
-from s2vnet.evaluate.metrics import class_metrics
-from s2vnet.evaluate.protocol import Interactive, play
-from s2vnet.evaluate.report import nullable
-from s2vnet.infer.segmenter import Segmentation, Segmenter, find_model
-from s2vnet.infer.session import Session
-from s2vnet.infer.strays import tidied
-from s2vnet.memory import peak_mb
+from s2vnet.errors import CheckpointError, InputError, S2VNetError
+from s2vnet.evaluation.protocol import Interactive, play
+from s2vnet.evaluation.report import nullable
+from s2vnet.inference.postprocessing import remove_detached_parts
+from s2vnet.inference.segmenter import Segmentation, Segmenter, find_model
+from s2vnet.interactive.session import Session
+from s2vnet.io.files import read_image, read_labels, write_labels
+from s2vnet.io.geometry import Geometry, Volume
+from s2vnet.metrics.segmentation import class_metrics
 from s2vnet.model.checkpoint import choose_device
 from s2vnet.model.checkpoint import load_model as load_model_folder
-from s2vnet.train.loop import QUICK_CASES, load_cases, train
-from s2vnet.types import CheckpointError, InputError, S2VNetError
-from s2vnet.volume.files import read_image, read_labels, write_labels
-from s2vnet.volume.geometry import Geometry, Volume
+from s2vnet.training.trainer import QUICK_CASES, load_cases, train
+from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.memory import peak_memory_mb
 
 OWN = (OURS, SHIPPED)
 NEEDED = {
@@ -164,7 +164,7 @@ class Trained:
             scores = opponents.segment_slices(self.network, case, self.plan, multiple, self.device)
         else:
             scores = opponents.segment_volume(self.network, torch.from_numpy(case.image), self.patch, self.device)
-        scores = tidied(scores, self.plan.smallest_part)
+        scores = remove_detached_parts(scores, self.plan.smallest_part)
         return Segmentation(case.restore, scores, self.names), {"network": time.perf_counter() - start}
 
     def session(self, volume: Volume) -> Interactive | None:
@@ -240,7 +240,7 @@ def train_stage(run: Run) -> None:
             objective = clicknet.Clicked(batches, plan.num_classes, config, device)
         checkpoint = run.folder / "checkpoint.pt"
         averaged, history = opponents.fit(network, objective, budget, config, checkpoint, device)
-        with replacing(run.folder / "model.safetensors") as temporary:
+        with atomic_write(run.folder / "model.safetensors") as temporary:
             save_model(averaged.cpu(), str(temporary))
         parameters = sum(p.numel() for p in network.parameters())
         key = "cpu_seconds" if device.type == "cpu" else "seconds"
@@ -325,7 +325,7 @@ def confidence(segmentation: Segmentation) -> np.ndarray:
 
 def peaks() -> dict[str, float]:
     """Peak memory of this process in MiB, and on its GPU where it used one."""
-    found = {"peak_mb": peak_mb() or 0.0}
+    found = {"peak_mb": peak_memory_mb() or 0.0}
     return found | ({"gpu_peak_mb": torch.cuda.max_memory_allocated() / 1024**2} if torch.cuda.is_initialized() else {})
 
 
@@ -343,7 +343,7 @@ def hardware(device: str) -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Write whole or not at all; numbers that are not defined become null."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(nullable(value), indent=1, allow_nan=False) + "\n")
 
 

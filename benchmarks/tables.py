@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from measures import BINS, END_DISTANCES, PARTS, add, calibration_error, rates
 from recipe import OURS, SHIPPED
-from s2vnet.atomic import replacing
-from s2vnet.evaluate.metrics import ClassMetrics
-from s2vnet.evaluate.protocol import Played
-from s2vnet.evaluate.report import LOW_DICE, automatic_report, interactive_report, mean, table
+from s2vnet.evaluation.protocol import Played
+from s2vnet.evaluation.report import LOW_DICE, automatic_report, interactive_report, mean, table
+from s2vnet.metrics.segmentation import ClassMetrics
+from s2vnet.utils.atomic_write import atomic_write
 
 BOXED = "litemedsam"
 UNTRAINED = (BOXED, SHIPPED)
@@ -267,7 +267,7 @@ PICTURES = {
 
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a plot as PNG."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from s2vnet.atomic import replacing
+from s2vnet.batch.jobs import plan_jobs, predict
 from s2vnet.data.dataset import read_dataset
-from s2vnet.evaluate.clicks import next_click
-from s2vnet.infer.predict import plan_jobs, predict
-from s2vnet.infer.segmenter import Segmenter
-from s2vnet.infer.session import Session
-from s2vnet.volume.geometry import LabelMap, Volume
+from s2vnet.evaluation.clicks import next_click
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.interactive.session import Session
+from s2vnet.io.geometry import LabelMap, Volume
+from s2vnet.utils.atomic_write import atomic_write
 
 CASES = 12
 ROUNDS = 5
@@ -67,7 +67,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "hardware": f"{platform.machine()} CPU, torch {torch.__version__}",
     }
-    with replacing(arguments.output) as temporary:
+    with atomic_write(arguments.output) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))  # noqa: T201
 

@@ -29,16 +29,16 @@ from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
 from opponents import SMALL_WIDTHS, VOLUMES_PER_STEP, augmentation, compare, padded
-from s2vnet.atomic import replacing
 from s2vnet.config import TrainConfig
 from s2vnet.data.clips import ClipDataset
 from s2vnet.data.dataset import read_dataset, read_folds
 from s2vnet.data.plan import Plan, read_plan
 from s2vnet.data.preprocess import Case, with_neighbours
-from s2vnet.evaluate.metrics import dice
-from s2vnet.infer.segmenter import Segmenter
-from s2vnet.memory import peak_mb
-from s2vnet.train.loop import learning_rate, load_cases, make_average, make_optimizer
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.metrics.segmentation import dice
+from s2vnet.training.trainer import learning_rate, load_cases, make_average, make_optimizer
+from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.memory import peak_memory_mb
 
 MULTIPLE = 8
 SLICES_PER_STEP = 24
@@ -150,7 +150,7 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
             "parameters": sum(p.numel() for p in model.parameters()),
             "steps": steps,
             "training_cpu_seconds": time.process_time() - start,
-            "training_peak_mb": (peak_mb() or 0.0),
+            "training_peak_mb": (peak_memory_mb() or 0.0),
         }
     shapes = []
     if arguments.network == "unet3d":  # one case after the other, since peak memory is measured here
@@ -158,7 +158,7 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
             shapes += [c.image.shape for c in load_cases(dataset, [name], plan, report=lambda *_: None)]
     cases = load_cases(dataset, fold["val"], plan, report=lambda *_: None)
     segment = predictor(arguments.network, arguments.run, weights, plan, shapes)
-    before, seconds, found = (peak_mb() or 0.0), [], []
+    before, seconds, found = (peak_memory_mb() or 0.0), [], []
     with torch.inference_mode():
         for case in cases:
             start = time.perf_counter()
@@ -172,8 +172,8 @@ def _part(arguments: argparse.Namespace) -> dict[str, Any]:
         "per_class": dict(zip(names, np.nanmean(found, 0).tolist(), strict=True)),
         "cases": len(cases),
         "seconds_per_case": float(np.median(seconds)),
-        "inference_peak_mb": (peak_mb() or 0.0),
-        "inference_peak_above_loaded_mb": (peak_mb() or 0.0) - before,
+        "inference_peak_mb": (peak_memory_mb() or 0.0),
+        "inference_peak_above_loaded_mb": (peak_memory_mb() or 0.0) - before,
     }
 
 
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.part:
-        with replacing(arguments.output) as temporary:
+        with atomic_write(arguments.output) as temporary:
             temporary.write_text(json.dumps(_part(arguments)))
         return
     history = json.loads((arguments.run / "history.json").read_text())[-1]
@@ -223,7 +223,7 @@ def main() -> None:
         subprocess.run([*command, "--network", network, "--part", part, "-o", str(result)], check=True)
         entry |= json.loads(result.read_text())
         result.unlink()
-        with replacing(arguments.output) as temporary:
+        with atomic_write(arguments.output) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
         print(network, part, entry, flush=True)  # noqa: T201
 

@@ -14,16 +14,16 @@ import sys
 import torch
 from safetensors.torch import save
 
-from s2vnet.atomic import replacing
 from s2vnet.model.efficientnet import fold
-from s2vnet.train.initial import IMAGENET
+from s2vnet.training.initialization import IMAGENET
+from s2vnet.utils.atomic_write import atomic_write
 
 
 def main(source: str) -> None:
     """Fold, halve and write."""
     folded = fold(torch.load(source, map_location="cpu", weights_only=True))
     IMAGENET.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(IMAGENET) as temporary:
+    with atomic_write(IMAGENET) as temporary:
         temporary.write_bytes(save({name: tensor.half().contiguous() for name, tensor in folded.items()}))
 
 

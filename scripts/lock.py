@@ -26,7 +26,7 @@ HEAD = """# Written by scripts/lock.py: exact versions of all that `pip install 
 PAGE = """# Licences of what s2vnet uses
 
 Written by `python scripts/lock.py`; do not edit. s2vnet itself is under the Apache License 2.0. Wheels have NiiVue
-(BSD-2-Clause, src/s2vnet/serve/viewer/NIIVUE-LICENSE.txt) and weights (src/s2vnet/weights/*/README.md) in them; the
+(BSD-2-Clause, src/s2vnet/server/viewer/NIIVUE-LICENSE.txt) and weights (src/s2vnet/weights/*/README.md) in them; the
 rest is installed beside it and keeps its own terms. Of what `s2vnet[all,notebook]` brings:
 
 | package | licence |

@@ -12,11 +12,11 @@ from typing import Any
 import typer.main
 
 import s2vnet
-from s2vnet.cli import app
+from s2vnet.cli.app import app
 from s2vnet.config import ModelConfig, TrainConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
-SKIPPED = ("s2vnet.__main__", "s2vnet.cli", "s2vnet.napari_plugin.widget")  # the last needs napari
+SKIPPED = ("s2vnet.__main__", "s2vnet.cli.app", "s2vnet.integrations.napari.widget")  # the last needs napari
 
 
 def reference() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from s2vnet.atomic import replacing
+from s2vnet.utils.atomic_write import atomic_write
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
@@ -183,7 +183,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _save(figure: Figure, name: str) -> None:
     if "--check" not in sys.argv:
         IMAGES.mkdir(exist_ok=True)
-        with replacing(IMAGES / f"{name}.png") as temporary:
+        with atomic_write(IMAGES / f"{name}.png") as temporary:
             figure.savefig(temporary, dpi=110)
 
 
@@ -191,7 +191,7 @@ def main() -> None:
     """Write the page, or say that it is out of date."""
     text = page()
     if "--check" not in sys.argv:
-        with replacing(PAGE) as temporary:
+        with atomic_write(PAGE) as temporary:
             temporary.write_text(text)
     elif not PAGE.exists() or PAGE.read_text() != text:
         sys.exit("docs/results.md is out of date: run `make docs`")

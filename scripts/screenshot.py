@@ -15,8 +15,8 @@ from pathlib import Path
 import uvicorn
 from playwright.sync_api import sync_playwright
 
-from s2vnet.serve.app import create_app
-from s2vnet.serve.settings import Settings
+from s2vnet.server.app import create_app
+from s2vnet.server.settings import Settings
 
 TARGET = Path(__file__).parent.parent / "docs" / "images" / "viewer.png"
 BROWSER = shutil.which("chromium") or "chromium"

@@ -18,7 +18,7 @@ from pathlib import Path
 PACKAGE, VERSION = "@niivue/niivue", "0.69.0"
 SHA256 = "d6c2be4feb1ad53b2ac76b4196da8d8fd2263b662b511c55ca0fd127eb6a6532"
 """Of dist/index.js, one self-contained module."""
-TARGET = Path(__file__).parent.parent / "src" / "s2vnet" / "serve" / "viewer" / "vendor"
+TARGET = Path(__file__).parent.parent / "src" / "s2vnet" / "server" / "viewer" / "vendor"
 
 
 def main() -> None:

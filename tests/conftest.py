@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+from s2vnet.io.geometry import Geometry, LabelMap, Volume
 
 pytest_plugins = ["disks", "random_models"]
 

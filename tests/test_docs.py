@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from s2vnet import __version__
-from s2vnet.cli import app
+from s2vnet.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -5,19 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from s2vnet.infer.segmenter import Segmenter as Segmenter
-    from s2vnet.infer.session import Session as Session
-    from s2vnet.volume.files import read_image as read_image
-    from s2vnet.volume.files import write_labels as write_labels
+from s2vnet._version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from s2vnet.inference.segmenter import Segmenter as Segmenter
+    from s2vnet.interactive.session import Session as Session
+    from s2vnet.io.files import read_image as read_image
+    from s2vnet.io.files import write_labels as write_labels
 
 _WHERE = {
-    "Segmenter": "s2vnet.infer.segmenter",
-    "Session": "s2vnet.infer.session",
-    "read_image": "s2vnet.volume.files",
-    "write_labels": "s2vnet.volume.files",
+    "Segmenter": "s2vnet.inference.segmenter",
+    "Session": "s2vnet.interactive.session",
+    "read_image": "s2vnet.io.files",
+    "write_labels": "s2vnet.io.files",
 }
 __all__ = ["Segmenter", "Session", "__version__", "read_image", "write_labels"]
 

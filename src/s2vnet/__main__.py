@@ -1,5 +1,5 @@
 """``python -m s2vnet`` is the command line."""
 
-from s2vnet.cli import main
+from s2vnet.cli.app import main
 
 main()

@@ -20,8 +20,8 @@ from measures import (
     slice_rank_correlation,
     twins,
 )
-from s2vnet.evaluate.metrics import Labels
-from s2vnet.types import Point
+from s2vnet.metrics.segmentation import Labels
+from s2vnet.prompts import Point
 
 NAMES = {0: "background", 1: "left kidney", 2: "right kidney", 3: "liver"}
 

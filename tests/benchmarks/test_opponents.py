@@ -20,8 +20,8 @@ from ablation import PHANTOM_PLAN, phantom
 from s2vnet.config import TrainConfig
 from s2vnet.data.plan import IntensityScheme
 from s2vnet.data.preprocess import Case, preprocess
-from s2vnet.types import Point
-from s2vnet.volume.geometry import Geometry, Volume
+from s2vnet.io.geometry import Geometry, Volume
+from s2vnet.prompts import Point
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(batch_size=2, clip_length=2, max_correction_rounds=1, interactive_fraction=1)

@@ -12,7 +12,7 @@ from ablation import PHANTOM_PLAN
 from phantom import write_dataset
 from recipe import FINAL, OURS, RECIPES, changed_plan, chosen, read_recipe
 from s2vnet.data.dataset import read_dataset
-from s2vnet.types import InputError
+from s2vnet.errors import InputError
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.json"))
 

@@ -18,8 +18,8 @@ import torch
 from phantom import write_dataset
 from recipe import RECIPES, read_recipe
 from s2vnet.data.plan import save
-from s2vnet.infer.segmenter import Segmenter
-from s2vnet.volume.geometry import Geometry, Volume
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.io.geometry import Geometry, Volume
 from stages import Run, Trained, missing, train_stage
 
 ROOT = Path(__file__).parent.parent.parent

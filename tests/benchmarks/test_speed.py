@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import speed
-from s2vnet.volume.files import write_image
-from s2vnet.volume.geometry import Volume
+from s2vnet.io.files import write_image
+from s2vnet.io.geometry import Volume
 
 
 @pytest.mark.parametrize("what", ["scan:torch", "classes:5"])

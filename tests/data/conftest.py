@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from s2vnet.data.plan import IntensityScheme, Plan
-from s2vnet.volume.files import write_image, write_labels
-from s2vnet.volume.geometry import LabelMap, Volume
+from s2vnet.io.files import write_image, write_labels
+from s2vnet.io.geometry import LabelMap, Volume
 
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
 WriteDataset = Callable[..., Path]

@@ -15,7 +15,7 @@ from s2vnet.config import TrainConfig
 from s2vnet.data.clips import LARGEST_SHIFT, Clip, ClipDataset, collate, shifts
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, preprocess, with_neighbours
-from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+from s2vnet.io.geometry import Geometry, LabelMap, Volume
 
 MakeCase = Callable[[npt.NDArray[np.uint8]], Case]
 SIDE = 16

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from s2vnet.data.dataset import Dataset, find_channels, find_images, folds, read_dataset, read_folds
-from s2vnet.types import InputError
-from s2vnet.volume.files import read_image, read_labels, write_image, write_labels
-from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+from s2vnet.errors import InputError
+from s2vnet.io.files import read_image, read_labels, write_image, write_labels
+from s2vnet.io.geometry import Geometry, LabelMap, Volume
 
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
 WriteDataset = Callable[..., Path]

@@ -12,9 +12,9 @@ import pytest
 
 from s2vnet.data.dataset import CaseFiles, Dataset, read_dataset
 from s2vnet.data.fingerprint import take_fingerprint
-from s2vnet.types import InputError
-from s2vnet.volume.files import read_labels, write_image, write_labels
-from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+from s2vnet.errors import InputError
+from s2vnet.io.files import read_labels, write_image, write_labels
+from s2vnet.io.geometry import Geometry, LabelMap, Volume
 
 WriteDataset = Callable[..., Path]
 Array = npt.NDArray[np.float64]

@@ -15,9 +15,9 @@ import pytest
 from s2vnet.data.dataset import folds, read_dataset, read_folds
 from s2vnet.data.importers import import_release
 from s2vnet.data.releases import AMOS, BTCV, RELEASES, WORD, Release
-from s2vnet.types import InputError
-from s2vnet.volume.files import read_image, write_image, write_labels
-from s2vnet.volume.geometry import LabelMap, Volume
+from s2vnet.errors import InputError
+from s2vnet.io.files import read_image, write_image, write_labels
+from s2vnet.io.geometry import LabelMap, Volume
 
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
 Fill = Callable[..., Path]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from s2vnet.data.fingerprint import ClassExtent, Fingerprint, Intensities
 from s2vnet.data.plan import CELLS_ACROSS, LARGEST_PATCH, Plan, make_plan, read_plan, save
-from s2vnet.types import InputError
+from s2vnet.errors import InputError
 
 
 def fingerprint_of(diameter: float = 20.0, **changes: Any) -> Fingerprint:

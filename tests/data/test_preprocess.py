@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2vnet.data.plan import PLANES, IntensityScheme, Plan, Plane
-from s2vnet.data.preprocess import Case, Prepared, Restore, normalise, preprocess, with_neighbours
-from s2vnet.data.seen import Seen
-from s2vnet.types import InputError
-from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+from s2vnet.data.preprocess import Case, PreparedSlices, SliceGrid, normalise, preprocess, with_neighbours
+from s2vnet.data.training_ranges import TrainingRanges
+from s2vnet.errors import InputError
+from s2vnet.io.geometry import Geometry, LabelMap, Volume
 
 Array = npt.NDArray[np.float64]
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
@@ -60,7 +60,7 @@ def ijk_of(shape: tuple[int, ...]) -> npt.NDArray[np.intp]:
 def joining(plan: Plan, number: int, geometry: Geometry) -> Plan:
     """The plan of a training whose slices were `number` times as thick as the file's."""
     size = tuple(s * number for s in geometry.canonical()[0].spacing)
-    return plan.model_copy(update={"seen": Seen(spacing=(size, size), size=(size, size), tissue=())})
+    return plan.model_copy(update={"seen": TrainingRanges(spacing=(size, size), size=(size, size), tissue=())})
 
 
 @pytest.mark.parametrize("plane", PLANES)
@@ -90,7 +90,7 @@ def test_joined_slices_are_means_and_their_points_come_back(
 
 @given(st.integers(1, 9), st.integers(1, 4), st.data())
 def test_between_joined_slices_it_is_linear_and_no_further(depth: int, number: int, data: st.DataObject) -> None:
-    restore = Restore(
+    restore = SliceGrid(
         Geometry((1, 1, depth), np.eye(4)),
         Geometry((1, 1, depth), np.eye(4)).canonical()[1],
         2,
@@ -363,7 +363,7 @@ def test_a_mirrored_case_is_the_case_of_the_mirrored_volume_and_leads_back_to_th
     turned = Volume(np.flip(volume.data, 1 + file_axis).copy(), volume.geometry)
     for crop in (False, True):
         chosen = plan.model_copy(update={"crop_to_nonzero": crop})
-        found, wanted = Prepared(volume, chosen).mirrored(axis).case(), preprocess(turned, chosen)
+        found, wanted = PreparedSlices(volume, chosen).mirrored(axis).case(), preprocess(turned, chosen)
         np.testing.assert_allclose(found.image, wanted.image, atol=1e-4)
         assert (found.restore.start, found.restore.size) == (wanted.restore.start, wanted.restore.size)
         box = tuple(slice(a, a + n) for a, n in zip(found.restore.start, found.restore.size, strict=True))

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from s2vnet.errors import CheckpointError
 from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, choose_device, load_model, save_model
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.types import CheckpointError
 
 PLAN, INFO = {"spacing": [1.0, 2.0]}, {"fold": "0"}
 
@@ -60,7 +60,7 @@ def test_a_full_disk_leaves_the_model_that_was_there(saved: Path) -> None:
 import resource, sys
 from pathlib import Path
 from s2vnet.model.checkpoint import load_model, save_model
-from s2vnet.types import InputError
+from s2vnet.errors import InputError
 folder = Path(sys.argv[1])
 model = load_model(folder).model
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))

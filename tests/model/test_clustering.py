@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from s2vnet.model.clustering import ClusteringLayer, assign, class_logits, sine_position, strongest
+from s2vnet.model.clustering import ClusteringLayer, argmax_class, assign, class_logits, sine_position
 
 K, D = 3, 16
 
@@ -123,6 +123,6 @@ def test_keys_have_unit_length_and_describe_each_pixel_of_a_map(layer: Clusterin
 
 def test_the_strongest_row_is_the_largest_and_of_equals_the_first() -> None:
     scores = torch.tensor([[1.0, 5.0, 2.0], [3.0, 5.0, 2.0], [2.0, 4.0, 2.0]])[None]
-    assert strongest(scores).tolist() == [[1, 0, 0]]
+    assert argmax_class(scores).tolist() == [[1, 0, 0]]
     noise = torch.randn(2, 6, 5, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(strongest(noise), noise.argmax(1))
+    assert torch.equal(argmax_class(noise), noise.argmax(1))

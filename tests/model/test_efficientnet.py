@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from s2vnet.errors import InputError
 from s2vnet.model.efficientnet import BLOCKS, STEM, TAPS, EfficientNetLite0, fold
-from s2vnet.types import InputError
 
 
 def unfolded() -> dict[str, Tensor]:

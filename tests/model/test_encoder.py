@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from s2vnet.errors import InputError
 from s2vnet.model.encoder import ENCODERS, make_encoder
-from s2vnet.types import InputError
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2vnet.config import ModelConfig
+from s2vnet.errors import InputError
 from s2vnet.model.aggregation import State
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.s2vnet import Decoded, Row, S2VNet, _pyramid
-from s2vnet.types import InputError
 
 MakeModel = Callable[..., S2VNet]
 

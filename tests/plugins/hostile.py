@@ -21,15 +21,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data import dataset, plan
-from s2vnet.infer.segmenter import Segmenter
-from s2vnet.infer.session import LOG_FORMAT, read_log
+from s2vnet.errors import InputError, S2VNetError
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.interactive.session import LOG_FORMAT, read_log
+from s2vnet.io.dicom.seg import read_segmentation, write_segmentation
+from s2vnet.io.files import count_voxels, read_geometry, read_image, read_labels, write_image
+from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, save_model
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.serve import itksnap, monailabel, packed, schemas
-from s2vnet.types import InputError, Lock, Mask, Point, S2VNetError
-from s2vnet.volume.dicom_seg import read_segmentation, write_segmentation
-from s2vnet.volume.files import count_voxels, read_geometry, read_image, read_labels, write_image
-from s2vnet.volume.geometry import Geometry, LabelMap, Volume
+from s2vnet.prompts import Lock, Mask, Point
+from s2vnet.server import schemas
+from s2vnet.server.protocols import array_codec as packed
+from s2vnet.server.protocols import itksnap, monailabel
 
 TOKENS = (
     b"Infinity",
@@ -313,7 +316,7 @@ def _take_drawing(data: bytes, folder: Path) -> None:
 
 
 def _take_train_config(data: bytes, folder: Path) -> None:
-    from s2vnet.serve.training import _config
+    from s2vnet.server.training_jobs import _config
 
     _config(monailabel._json(data.decode("utf-8", "replace")))
 

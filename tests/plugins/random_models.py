@@ -13,10 +13,10 @@ from scipy import ndimage
 
 from s2vnet.config import ModelConfig
 from s2vnet.data.plan import IntensityScheme, Plan
-from s2vnet.infer.segmenter import Segmenter
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.model.checkpoint import save_model
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.volume.geometry import Geometry, Volume
 
 BORDER = 2
 """Zero voxels around the image, which the plan crops."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from multiprocessing.connection import Connection
 from typing import Any
 
-from s2vnet.serve.run import run
-from s2vnet.serve.settings import Settings
+from s2vnet.server.run import run
+from s2vnet.server.settings import Settings
 
 
 def serve(settings: Settings, tell: Connection) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from s2vnet.documents import read_json
-from s2vnet.types import InputError
-from s2vnet.volume.files import ENDINGS, read_image, read_labels
-from s2vnet.volume.geometry import LabelMap, Volume
+from s2vnet.errors import InputError
+from s2vnet.io.files import ENDINGS, read_image, read_labels
+from s2vnet.io.geometry import LabelMap, Volume
+from s2vnet.utils.json_io import read_json
 
 SPLIT_SEED = 12345
 """nnU-Net's seed for its five folds."""

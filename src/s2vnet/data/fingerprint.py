@@ -9,9 +9,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet.data.dataset import Dataset
-from s2vnet.data.seen import BRIGHT, Seen, tissue
-from s2vnet.types import InputError
-from s2vnet.volume.geometry import LabelMap, Volume
+from s2vnet.data.training_ranges import BRIGHT, TrainingRanges, tissue
+from s2vnet.errors import InputError
+from s2vnet.io.geometry import LabelMap, Volume
 
 SAMPLES_PER_CASE = 10_000
 """Foreground voxels per case and channel that intensity statistics are taken from (nnU-Net's number)."""
@@ -66,7 +66,7 @@ class Fingerprint(BaseModel):
     """Median share of the volume inside the bounding box of its nonzero voxels."""
     empty_cases: tuple[str, ...]
     """Cases whose labels show no class at all; they train background."""
-    seen: Seen | None = None
+    seen: TrainingRanges | None = None
     """Ranges over the cases; none in fingerprints of earlier versions."""
 
 
@@ -122,7 +122,7 @@ def take_fingerprint(
         extents={n: _class_extent(extents[v]) for n, v in dataset.labels.items() if v and extents[v]},
         nonzero_fraction=round(float(np.median(boxes)), 4),
         empty_cases=tuple(empty),
-        seen=Seen(
+        seen=TrainingRanges(
             spacing=(_triple(np.min(spacings, 0)), _triple(np.max(spacings, 0))),
             size=(_triple(sizes.min(0)), _triple(sizes.max(0))),
             tissue=tuple(_tissue(found, i, 50) for found, i in zip(anywhere, intensities, strict=True)),

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s2vnet.atomic import replacing
 from s2vnet.data.dataset import CaseFiles, Dataset, read_content, read_dataset, read_folds
 from s2vnet.data.releases import RELEASES, Folders, Release
-from s2vnet.documents import read_json
-from s2vnet.types import InputError
-from s2vnet.volume.files import image_ending, split_frames
+from s2vnet.errors import InputError
+from s2vnet.io.files import image_ending, split_frames
+from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.json_io import read_json
 
 _T = TypeVar("_T")
 DESCRIBED = ("msd", "nnunet")
@@ -109,7 +109,7 @@ def import_release(
         raise InputError(f"{source}: incomplete: {text}; get the rest, or import what is there by --partial")
     if not found.training:
         raise InputError(f"{source}: no case has both image and labels: {text}")
-    with replacing(target) as folder:
+    with atomic_write(target) as folder:
         _write(folder, found, copy, progress)
     notes = (*found.lacking, *found.notes)
     if not re.fullmatch(r"Dataset\d{3}_.+", target.name):

@@ -9,12 +9,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from s2vnet.atomic import replacing
 from s2vnet.data.fingerprint import Fingerprint
-from s2vnet.data.seen import Seen, differences, joined
-from s2vnet.types import InputError
-from s2vnet.volume.geometry import Volume
-from s2vnet.volume.stored import Stored
+from s2vnet.data.training_ranges import TrainingRanges, differences, joined
+from s2vnet.errors import InputError
+from s2vnet.io.geometry import Volume
+from s2vnet.io.lazy_image import LazyImage
+from s2vnet.utils.atomic_write import atomic_write
 
 PLAN_VERSION = 1
 ANISOTROPIC = 1.5
@@ -73,7 +73,7 @@ class Plan(BaseModel):
     mirrored: Literal["", "A", "S"] = ""
     """World axis in plane that the training images' headers state the wrong way round, if any. Each scan is then tried
     both ways, and taken as the network recognises more in it (docs/decisions/008). Not R: left and right look alike."""
-    seen: Seen | None = None
+    seen: TrainingRanges | None = None
     """What training had; none in plans of earlier versions."""
 
     @model_validator(mode="after")
@@ -101,7 +101,7 @@ class Plan(BaseModel):
         if dict(labels) != self.labels:
             raise InputError(f"the plan is for labels {self.labels}, the dataset has {dict(labels)}; plan anew")
 
-    def differences(self, volume: Volume | Stored) -> tuple[str, ...]:
+    def differences(self, volume: Volume | LazyImage) -> tuple[str, ...]:
         """In what a volume lies outside of what the network was trained on, a line each."""
         if self.seen is None:
             return ()
@@ -204,7 +204,7 @@ def _slicing_axis(fingerprint: Fingerprint) -> int:
 
 def save(value: BaseModel, path: Path) -> None:
     """Write a plan or fingerprint as JSON."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(value.model_dump_json(indent=2) + "\n")
 
 

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s2vnet.data.plan import IntensityScheme, Plan
-from s2vnet.types import InputError
-from s2vnet.volume.geometry import Geometry, LabelMap, Orientation, Region, Volume
-from s2vnet.volume.stored import Channel, Stored
+from s2vnet.errors import InputError
+from s2vnet.io.geometry import Geometry, LabelMap, Orientation, Region, Volume
+from s2vnet.io.lazy_image import Channel, LazyImage
 
 Float = npt.NDArray[np.float64]
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -36,7 +36,7 @@ class Scores(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Restore:
+class SliceGrid:
     """The way from slices back to the file's grid."""
 
     geometry: Geometry
@@ -163,12 +163,12 @@ class Case:
     """(C, D, H, W)."""
     labels: npt.NDArray[np.uint8] | None
     """(D, H, W), resampled and padded as the image."""
-    restore: Restore
+    restore: SliceGrid
 
 
 def outline(
     geometry: Geometry, plan: Plan, start: tuple[int, int, int] | None = None, size: tuple[int, int, int] | None = None
-) -> Restore:
+) -> SliceGrid:
     """What becomes of a grid, or of a crop (D, H, W) of its slice stack."""
     canonical, orientation = geometry.canonical()
     in_plane = [a for a in range(3) if a != plan.axis]
@@ -178,18 +178,18 @@ def outline(
     rows, columns = (max(1, round(n * s / t)) for n, s, t in zip(size[1:], spacing, plan.spacing, strict=True))
     height, width = (plan.multiple * -(-n // plan.multiple) for n in (rows, columns))
     joined = plan.joined(canonical.spacing[plan.axis])
-    return Restore(geometry, orientation, plan.axis, start, size, (rows, columns), (height, width), joined)
+    return SliceGrid(geometry, orientation, plan.axis, start, size, (rows, columns), (height, width), joined)
 
 
-class Prepared:
+class PreparedSlices:
     """A volume's slices as the network sees them, each made of its voxels when it is asked for.
 
     Where a channel is scaled by percentiles of all its values, the whole volume is prepared at once, and kept.
     """
 
-    def __init__(self, image: Volume | Stored, plan: Plan, name: str = "") -> None:
+    def __init__(self, image: Volume | LazyImage, plan: Plan, name: str = "") -> None:
         """Raises InputError for another number of channels than the plan's."""
-        stored = Stored.of(image)
+        stored = LazyImage.of(image)
         if len(stored.channels) != len(plan.channels):
             wanted = ", ".join(plan.channels)
             raise InputError(f"{name or 'image'}: {len(stored.channels)} channels where the model needs {wanted}")
@@ -212,7 +212,7 @@ class Prepared:
         found = np.stack([self._recent[d].numpy() for d in wanted], 1)
         return found[:, np.searchsorted(wanted, places)]
 
-    def mirrored(self, axis: int) -> Prepared:
+    def mirrored(self, axis: int) -> PreparedSlices:
         """The same as if the volume's header stated a canonical axis in plane the other way round."""
         turned, restore = copy(self), self.restore
         place = restore.axes.index(axis)
@@ -286,13 +286,13 @@ class Prepared:
         return [float(value) for value in lowest]
 
 
-def preprocess(volume: Volume | Stored, plan: Plan, labels: LabelMap | None = None, name: str = "") -> Case:
+def preprocess(volume: Volume | LazyImage, plan: Plan, labels: LabelMap | None = None, name: str = "") -> Case:
     """Volume (C, I, J, K) to a case.
 
     Raises:
         InputError: another number of channels than the plan's, or labels on another grid.
     """
-    prepared = Prepared(volume, plan, name)
+    prepared = PreparedSlices(volume, plan, name)
     if labels is None:
         return prepared.case(name)
     volume.geometry.require_same_grid(labels.geometry, f"{name}: image and labels")
@@ -314,12 +314,12 @@ def _floor(scheme: IntensityScheme) -> Tensor:
 
 
 def with_neighbours(
-    image: npt.NDArray[np.float32] | Prepared, slices: Sequence[int] | npt.NDArray[np.intp], context: int
+    image: npt.NDArray[np.float32] | PreparedSlices, slices: Sequence[int] | npt.NDArray[np.intp], context: int
 ) -> npt.NDArray[np.float32]:
     """Slices (T, C * (2 * context + 1), H, W) of an image (C, D, H, W), each with its neighbours as channels."""
-    depth = image.restore.depth if isinstance(image, Prepared) else image.shape[1]
+    depth = image.restore.depth if isinstance(image, PreparedSlices) else image.shape[1]
     wanted = np.clip(np.asarray(slices)[:, None] + np.arange(-context, context + 1), 0, depth - 1)
-    chosen = image[wanted] if isinstance(image, Prepared) else image[:, wanted]  # (C, T, 2n+1, H, W)
+    chosen = image[wanted] if isinstance(image, PreparedSlices) else image[:, wanted]  # (C, T, 2n+1, H, W)
     return np.ascontiguousarray(np.moveaxis(chosen, 0, 2)).reshape(len(wanted), -1, *chosen.shape[-2:])
 
 

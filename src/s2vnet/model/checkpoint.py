@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from s2vnet.atomic import replacing
 from s2vnet.config import ModelConfig
-from s2vnet.documents import read_json
+from s2vnet.errors import CheckpointError
+from s2vnet.model.bundled import verify_bundled_files
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.model.shipped import require_whole
-from s2vnet.types import CheckpointError
+from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.json_io import read_json
 
 FORMAT = 3
 """Version of the pair of files; another one is refused."""
@@ -47,7 +47,7 @@ def save_model(folder: Path, model: S2VNet, plan: Mapping[str, Any], info: Mappi
     Raises:
         InputError: the system refuses; what was there before is still whole.
     """
-    with replacing(folder / DESCRIPTION) as description:
+    with atomic_write(folder / DESCRIPTION) as description:
         weights = description.with_name(WEIGHTS)
         stored = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
         weights.write_bytes(stored)  # save_file would leave a file that only its owner can read
@@ -64,7 +64,7 @@ def read_description(folder: Path) -> dict[str, Any]:
             not as they came with the package.
     """
     path = folder / DESCRIPTION
-    require_whole(path, folder / WEIGHTS)
+    verify_bundled_files(path, folder / WEIGHTS)
     try:
         content = read_json(path)
         weights = (folder / WEIGHTS).read_bytes()

@@ -27,12 +27,12 @@ def assign(affinity: Tensor, mode: str) -> Tensor:
     """
     if mode == "soft":
         return affinity.softmax(1)
-    winner = strongest(affinity)[:, None]
+    winner = argmax_class(affinity)[:, None]
     rows = torch.arange(affinity.shape[1], device=affinity.device)[None, :, None]
     return (winner == rows).to(affinity.dtype)
 
 
-def strongest(scores: Tensor) -> Tensor:
+def argmax_class(scores: Tensor) -> Tensor:
     """Index (B, ...) of the largest entry along axis 1 of (B, R, ...); torch's argmax is ten times slower there."""
     return scores.max(1).indices
 

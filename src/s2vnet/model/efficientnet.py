@@ -15,8 +15,8 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s2vnet.model.mixed import GroupNorm, depthwise, laid_out
-from s2vnet.types import InputError
+from s2vnet.errors import InputError
+from s2vnet.model.layers import GroupNorm, depthwise, fast_layout
 
 STEM = 32
 """Channels of the first convolution."""
@@ -63,7 +63,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, slices: Tensor) -> list[Tensor]:
         """Slices (N, C, H, W) to four maps (N, channels[l], H / 2^(l + 1), W / 2^(l + 1)), finest first."""
-        x = F.relu6(self.stem(laid_out(slices)), inplace=True)
+        x = F.relu6(self.stem(fast_layout(slices)), inplace=True)
         maps: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             x = block(x)

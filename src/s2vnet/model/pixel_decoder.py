@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s2vnet.model.mixed import GroupNorm
+from s2vnet.model.layers import GroupNorm
 
 Index = int | slice | EllipsisType | list[int] | Tensor | tuple[int | slice | EllipsisType, ...]
 """What picks slices out of a batch."""

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2vnet.config import ModelConfig
+from s2vnet.errors import InputError
 from s2vnet.model.aggregation import Aggregator, State
 from s2vnet.model.clustering import INVALID, ClusteringLayer, class_logits
 from s2vnet.model.encoder import make_encoder
-from s2vnet.model.mixed import depthwise, laid_out
+from s2vnet.model.layers import depthwise, fast_layout
 from s2vnet.model.pixel_decoder import Features, PixelDecoder
-from s2vnet.types import InputError
 
 PROMPT_MAPS = 4
 """Maps per class and slice that prompts are drawn on: positive, negative, box, wide."""
@@ -55,7 +55,7 @@ class Row(NamedTuple):
     features: Features
     state: State
     prompts: Tensor | None
-    """(1, K, 4, h, w) maps of :func:`s2vnet.model.prompts.draw`, or None."""
+    """(1, K, 4, h, w) maps of :func:`s2vnet.model.prompt_encoder.draw`, or None."""
 
     @property
     def prompted(self) -> bool:
@@ -165,7 +165,7 @@ class S2VNet(nn.Module):
         pixels = [pyramid[index // self.config.layers_per_level] for index in range(len(self.layers))]
         described = [layer.describe(x) for layer, x in zip(self._clustering, pixels, strict=True)]
         # decoding goes pixel by pixel, and a depthwise convolution is ten times faster on this layout
-        mask = laid_out(mask)
+        mask = fast_layout(mask)
         return Features(mask, tuple(keys for keys, _ in described), tuple(values for _, values in described))
 
     def auxiliary(self, features: Features) -> Tensor:
@@ -209,8 +209,8 @@ class S2VNet(nn.Module):
         Args:
             features: of B slices.
             state: what the slice before left behind (:meth:`initial_state` for the first).
-            prompts: (B, K, 4, h, w) maps of :func:`s2vnet.model.prompts.draw`; zeros where nobody prompted. None says
-                the same as zeros everywhere, to the bit and in less time.
+            prompts: (B, K, 4, h, w) maps of :func:`s2vnet.model.prompt_encoder.draw`; zeros where nobody prompted.
+                None says the same as zeros everywhere, to the bit and in less time.
             carried: False says that the state carries no prompt's centre. Without prompts, prompt rows are left out
                 then, which changes nothing but roundings.
         """

@@ -1,0 +1,313 @@
+"""Many images: what a folder, a list (CSV, Parquet) or a URL holds, and how each comes here and its labels go there.
+
+URLs are those of fsspec (``s3://bucket/scans``, ``gs://``, ``sftp://``, ``memory://``); its library for a kind of store
+may have to be installed: https://filesystem-spec.readthedocs.io.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+
+from s2vnet.batch.jobs import plan_jobs
+from s2vnet.errors import InputError
+from s2vnet.inference.label_writers import is_output
+from s2vnet.io.dicom import zip_archive as archive
+from s2vnet.io.files import ENDINGS
+from s2vnet.utils.atomic_write import atomic_write
+
+LISTS = (".csv", ".parquet")
+"""Endings of lists of images."""
+IN_TWO_FILES = (".nhdr", ".mhd")
+"""Headers that point to a file of voxels, which would have to be fetched too."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of many and where its labels go."""
+
+    case: str
+    images: tuple[str, ...]
+    """Path or URL of each channel, or of one file or folder with all."""
+    output: str
+    """Path or URL of the label file."""
+    written: bool = False
+    """The labels are there; only their volumes are asked for."""
+
+
+def is_url(text: str) -> bool:
+    """Whether it names a place in a store rather than on this machine."""
+    return "://" in text
+
+
+def at_home(text: str) -> str:
+    """The path that a ``file://`` URL means; anything else as it is."""
+    return str(fsspec.core.strip_protocol(text)) if text.startswith("file://") else text
+
+
+def is_many(source: str, target: str) -> bool:
+    """Whether the source can only be segmented as a batch: a list, or a URL on either side."""
+    return is_url(source) or is_url(target) or source.lower().endswith(LISTS)
+
+
+def list_items(source: str, target: str, channels: int) -> list[Item]:
+    """What to segment: a folder as :func:`s2vnet.batch.jobs.plan_jobs` takes it, a list, or all below a URL.
+
+    A list has a column ``image`` (a path, from the list's folder on if it is relative, or a URL) and may have one
+    ``case``. Below a URL a case is named by its path from there on; ``_0000`` and so on number channels.
+
+    Raises:
+        InputError: no such source, nothing in it, a list without the column, two cases of one name, a name that leads
+            out of the target, labels that would replace an image, or as plan_jobs.
+    """
+    if is_output(Path(target)):
+        raise InputError(f"{target}: a batch needs a folder for its labels and summary, not a file")
+    if source.lower().endswith(LISTS):
+        found = _listed(source)
+    elif is_url(source):
+        if f"{target}/".startswith(f"{source.rstrip('/')}/"):
+            raise InputError(f"{target}: lies among the images; choose another place for the labels")
+        found = _below(source, channels)
+    else:
+        jobs = plan_jobs(Path(source), Path("labels" if is_url(target) else target), channels)
+        found = [(job.case.name, tuple(str(image) for image in job.case.images)) for job in jobs]
+    items = [Item(case, images, joined(target, f"{case}{_ending(images[0]) or '.nii.gz'}")) for case, images in found]
+    _require_apart(items)
+    return items
+
+
+def joined(folder: str, name: str) -> str:
+    """A place in a folder or below a URL."""
+    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(Path(folder, name))
+
+
+def existing(items: Sequence[Item], target: str) -> set[str]:
+    """Outputs that are there. Raises InputError where a store cannot be reached."""
+    if not is_url(target):
+        return {item.output for item in items if Path(item.output).exists()}
+    with _reaching(target):
+        system, path = fsspec.core.url_to_fs(target)
+        there = set(system.find(path))
+        return {item.output for item in items if fsspec.core.strip_protocol(item.output) in there}
+
+
+@contextmanager
+def at_hand(item: Item) -> Iterator[Item]:
+    """The item with images that are files here and an output beside its place, which is moved there at the end.
+
+    What was fetched is removed. Any exception removes the output too, so that labels are whole or not there; what is
+    written beside the labels is moved before them.
+
+    Raises:
+        InputError: no such object, or its place cannot be written to. What else a store's library raises may pass.
+    """
+    with ExitStack() as stack:
+        names: dict[str, str] = {}
+        images = item.images
+        if not item.written and any(map(is_url, images)):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s2vnet-")))
+            images = tuple(
+                _fetched(image, folder / str(n)) if is_url(image) else image for n, image in enumerate(images)
+            )
+            names = dict(zip(images, item.images, strict=True))
+        output = stack.enter_context(_written(item) if item.written else _placing(item.output))
+        names[str(output)] = item.output
+        try:
+            yield replace(item, images=images, output=str(output))
+        except InputError as error:
+            text = str(error)
+            for name, told in names.items():
+                text = text.replace(name, told)
+            raise type(error)(text) from error
+
+
+def put_text(url: str, text: str) -> None:
+    """Write a small file to a store."""
+    with _reaching(url):
+        system, path = fsspec.core.url_to_fs(url)
+        system.pipe_file(path, text.encode())
+
+
+def get_text(place: str) -> str | None:
+    """A small file of a folder or store; None where there is none. Raises InputError where it cannot be read."""
+    with _reaching(place):
+        try:
+            with fsspec.open(place, "r", encoding="utf-8", newline="") as stream:
+                return str(stream.read())
+        except FileNotFoundError:
+            return None
+
+
+@contextmanager
+def _placing(output: str) -> Iterator[Path]:
+    if not is_url(output):
+        path = Path(output)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make {path.parent}: {error.strerror}; choose a writable folder") from error
+        with atomic_write(path) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory(prefix="s2vnet-") as name:
+        labels = Path(name, output.rsplit("/", 1)[1])
+        yield labels
+        for file in sorted(labels.parent.iterdir(), key=lambda file: file == labels):
+            system, path = fsspec.core.url_to_fs(f"{output.rsplit('/', 1)[0]}/{file.name}")
+            system.put_file(str(file), path)
+
+
+@contextmanager
+def _written(item: Item) -> Iterator[Path]:
+    if not is_url(item.output):
+        yield Path(item.output)
+        return
+    with tempfile.TemporaryDirectory(prefix="s2vnet-") as name:
+        yield Path(_fetched(item.output, Path(name)))
+
+
+def _fetched(url: str, folder: Path) -> str:
+    if url.lower().endswith(IN_TWO_FILES):
+        raise InputError(f"{url}: an image in two files cannot be fetched; save it as .nrrd, .mha or .nii.gz")
+    system, path = fsspec.core.url_to_fs(url)
+    name = PurePosixPath(path).name
+    if name in ("", ".."):
+        raise InputError(f"{url}: names no image")
+    local = folder / name
+    folder.mkdir(exist_ok=True)
+    try:
+        if _ending(url) is None and not _is_zip(url) and system.isdir(path):
+            _fetch_folder(url, system, path.rstrip("/"), local)
+        else:
+            system.get_file(path, str(local))
+    except FileNotFoundError as error:
+        raise InputError(f"{url}: no such object") from error
+    return str(local)
+
+
+def _fetch_folder(url: str, system: Any, path: str, local: Path) -> None:
+    """All that lies below a path. A name in a store may be any text, and none may lead out of the folder."""
+    for found in system.find(path):
+        name = found[len(path) :].lstrip("/")
+        if ".." in PurePosixPath(name).parts or "\\" in name:
+            raise InputError(f"{url}: an object there is called {name!r}, which is no name for a file; rename it")
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        system.get_file(found, str(local / name))
+
+
+def _listed(source: str) -> list[tuple[str, tuple[str, ...]]]:
+    rows = _csv_rows(source) if source.lower().endswith(".csv") else _parquet_rows(source)
+    found: list[tuple[str, tuple[str, ...]]] = []
+    base = source.rsplit("/", 1)[0] if is_url(source) else str(Path(source).absolute().parent)
+    for number, (image, case) in enumerate(rows, 1):
+        if not image:
+            raise InputError(f"{source}: row {number} names no image")
+        image = at_home(image)
+        place = image if is_url(image) or Path(image).is_absolute() else joined(base, image)
+        found.append((case or _name(place), (place,)))
+    if not found:
+        raise InputError(f"{source}: lists no images")
+    return found
+
+
+def _csv_rows(source: str) -> list[tuple[str, str]]:
+    text = get_text(source)
+    if text is None:
+        raise InputError(f"{source}: no such file")
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
+    _require_column(source, reader.fieldnames or ())
+    return [(row["image"] or "", row.get("case") or "") for row in reader]
+
+
+def _parquet_rows(source: str) -> list[tuple[str, str]]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError('a list in Parquet needs pyarrow; pip install "s2vnet[parquet]", or give a .csv') from error
+    with _reaching(source), fsspec.open(source, "rb") as stream:
+        file = parquet.ParquetFile(stream)
+        columns = [name for name in ("image", "case") if name in file.schema_arrow.names]
+        _require_column(source, file.schema_arrow.names)
+        rows = file.read(columns).to_pylist()
+    return [(str(row["image"] or ""), str(row.get("case") or "")) for row in rows]
+
+
+def _require_column(source: str, columns: Iterable[str]) -> None:
+    if "image" not in columns:
+        raise InputError(f"{source}: no column 'image' but {', '.join(columns) or 'none'}; name it so in the first row")
+
+
+def _below(source: str, channels: int) -> list[tuple[str, tuple[str, ...]]]:
+    with _reaching(source):
+        system, root = fsspec.core.url_to_fs(source)
+        paths = system.find(root)
+    cases: dict[str, dict[int, str]] = {}
+    for path in sorted(paths):
+        name = path[len(root) :].lstrip("/") or PurePosixPath(path).name
+        ending = _ending(name) or (archive.ENDING if _is_zip(name) else None)
+        if ending is None or PurePosixPath(name).name.startswith("."):
+            continue
+        stem = name[: -len(ending)]
+        numbered = re.fullmatch(r"(.*[^/])_(\d{4})", stem)
+        case, channel = (numbered[1], int(numbered[2])) if numbered else (stem, 0)
+        if channel in cases.setdefault(case, {}):
+            raise InputError(f"{source}: two files are case {case}; keep one of them")
+        cases[case][channel] = system.unstrip_protocol(path)
+    if not cases:
+        raise InputError(
+            f"{source}: no images ({' '.join((*ENDINGS, archive.ENDING))}) there; DICOM folders need a list"
+        )
+    wrong = next((c for c, files in cases.items() if sorted(files) not in ([0], list(range(channels)))), None)
+    if wrong is not None:
+        raise InputError(f"{source}: case {wrong} has {len(cases[wrong])} of {channels} channels")
+    return [(case, tuple(files[c] for c in sorted(files))) for case, files in cases.items()]
+
+
+def _require_apart(items: Sequence[Item]) -> None:
+    outputs: set[str] = set()
+    for item in items:
+        parts = PurePosixPath(item.case).parts
+        if not parts or ".." in parts or item.case.startswith("/") or "\\" in item.case:
+            raise InputError(f"case {item.case!r} is no name for a file; correct the list")
+        if item.output in outputs:
+            raise InputError(f"two images are case {item.case}; give each a name of its own in a column 'case'")
+        outputs.add(item.output)
+    real = {output if is_url(output) else str(Path(output).resolve()) for output in outputs}
+    for image in (image for item in items for image in item.images):
+        if (image if is_url(image) else str(Path(image).resolve())) in real:
+            raise InputError(f"{image}: the labels would replace the image; choose another output")
+
+
+def _ending(name: str) -> str | None:
+    return next((ending for ending in ENDINGS if name.lower().endswith(ending)), None)
+
+
+def _is_zip(name: str) -> bool:
+    return name.lower().endswith(archive.ENDING)
+
+
+def _name(place: str) -> str:
+    name = place.rstrip("/").rsplit("/", 1)[-1] if is_url(place) else Path(place).name
+    ending = _ending(name) or (archive.ENDING if _is_zip(name) else "")
+    return name[: len(name) - len(ending)].removesuffix("_0000")
+
+
+@contextmanager
+def _reaching(place: str) -> Iterator[None]:
+    """Whatever a store's library raises is one line: it has no common base."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{place}: cannot be read or written ({reason})") from error

@@ -1,0 +1,208 @@
+"""Files and folders of images to files of labels. One bad case does not stop a folder."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from s2vnet.data.dataset import CaseFiles, find_images
+from s2vnet.errors import InputError, S2VNetError
+from s2vnet.inference.label_writers import (
+    is_derived,
+    is_output,
+    is_series,
+    is_structures,
+    require_format,
+    stem_of,
+    write_result,
+)
+from s2vnet.inference.segmenter import Segmenter, volumes_ml
+from s2vnet.io.dicom.seg import read_segmentation
+from s2vnet.io.dicom.zip_archive import is_zip
+from s2vnet.io.files import ENDINGS, image_ending, read_labels, read_stored, write_image
+from s2vnet.io.geometry import LabelMap
+from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.memory import memory_errors
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is written beside the label map."""
+
+    probabilities: bool = False
+    """``{case}_probabilities.nii.gz``, one frame per class."""
+    uncertainty: bool = False
+    """``{case}_uncertainty.nii.gz``, entropy 0..1."""
+    overlay: bool = False
+    """``{case}.png``."""
+    volumes: bool = False
+    """``volumes.csv``: ml per class, one row per case."""
+
+    def frames(self, classes: int) -> int:
+        """Float32 frames of the image's size that are held at once while one of these is made and written."""
+        return max((1 + classes) * self.probabilities, 2 * self.uncertainty, 3 * self.overlay)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to segment and where its labels go."""
+
+    case: CaseFiles
+    output: Path
+
+
+def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
+    """What to segment: a file, a DICOM folder, or a folder in nnU-Net's naming.
+
+    A zip archive, or a folder without image files, is taken as one DICOM series; its labels can go to a DICOM SEG file
+    (``.dcm``) or an RT structure set (``.rtstruct.dcm``). One image with `channels` channels in several files is given
+    as a folder.
+
+    Raises:
+        InputError: no such input, an output that is neither a folder nor a label file, or one that is an input.
+    """
+    jobs = _plan(source, target, channels)
+    for job in jobs:
+        if job.output.resolve() in [image.resolve() for image in job.case.images]:
+            raise InputError(f"{job.output}: the labels would replace the image; choose another output")
+        if is_derived(job.output) and job.output.resolve().parent in [image.resolve() for image in job.case.images]:
+            raise InputError(f"{job.output}: lies among the series' own images; choose another folder")
+        require_format(job.output, job.case.images[0])  # found out now, not after the work
+    return jobs
+
+
+def find_cases(source: Path, channels: int) -> tuple[CaseFiles, ...]:
+    """The images of a folder in nnU-Net's naming, or the one that a file, a DICOM folder or a zip archive holds.
+
+    Raises:
+        InputError: no such input, or a case with another number of channels.
+    """
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    if not _is_several(source):
+        stem = source.stem if is_zip(source) else source.name
+        if not is_series(source):
+            stem = stem[: -len(image_ending(source))]
+        return (CaseFiles(stem.removesuffix("_0000"), (source,)),)
+    cases = find_images(source)
+    wrong = next((c for c in cases if len(c.images) not in (1, channels)), None)
+    if wrong is not None:
+        raise InputError(f"{source}: case {wrong.name} has {len(wrong.images)} of {channels} channels")
+    return cases
+
+
+def _plan(source: Path, target: Path, channels: int) -> list[Job]:
+    cases = find_cases(source, channels)
+    if is_output(target):
+        if _is_several(source):
+            raise InputError(f"{target}: several images need a folder to go to, not a file")
+        return [Job(cases[0], target)]
+    endings = [".nii.gz" if is_series(case.images[0]) else image_ending(case.images[0]) for case in cases]
+    return [Job(case, target / f"{case.name}{ending}") for case, ending in zip(cases, endings, strict=True)]
+
+
+def _is_several(source: Path) -> bool:
+    return source.is_dir() and any(str(file).lower().endswith(ENDINGS) for file in source.iterdir())
+
+
+def predict(
+    segmenter: Segmenter,
+    jobs: Sequence[Job],
+    *,
+    extras: Extras = Extras(),
+    classes: Sequence[int] | None = None,
+    fill_nonfinite: float | None = None,
+    overwrite: bool = True,
+    max_memory: int | None = None,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    note: Callable[[str, str], None] = lambda name, text: None,
+) -> Iterator[tuple[Job, S2VNetError | None]]:
+    """Segment and write each job; yields it with its error, or None.
+
+    Args:
+        segmenter: one model or an ensemble.
+        jobs: from :func:`plan_jobs`.
+        extras: what else to write.
+        classes: label values to keep; others become background.
+        fill_nonfinite: value for NaN and infinite voxels, which are refused otherwise.
+        overwrite: False leaves existing label maps and skips their images; their volumes are still listed.
+        max_memory: bytes that the process may hold; an image that needs more is refused before it is read.
+        progress: told of (case, units done, units in all).
+        note: told of (case, in what it lies outside of what the model was trained on).
+    """
+    rows: dict[str, dict[str, float]] = {}
+    table = jobs[0].output.parent / "volumes.csv" if jobs else None
+    for job in jobs:
+        skipped = not overwrite and job.output.exists()
+        failed = None
+        try:
+            with memory_errors():
+                if not skipped:
+                    labels = _one(segmenter, job, extras, classes, fill_nonfinite, max_memory, progress, note)
+                elif extras.volumes:
+                    labels = _written(job)
+                if extras.volumes and table is not None:
+                    kept = {k: n for k, n in segmenter.class_names.items() if classes is None or k in classes}
+                    rows[job.case.name] = volumes_ml(labels, kept)
+                    _write_table(table, rows)
+        except S2VNetError as error:
+            failed = type(error)(str(error))  # without its traceback, which holds the image
+        yield job, failed
+
+
+def _one(
+    segmenter: Segmenter,
+    job: Job,
+    extras: Extras,
+    classes: Sequence[int] | None,
+    fill: float | None,
+    max_memory: int | None,
+    progress: Callable[[str, int, int], None],
+    note: Callable[[str, str], None],
+) -> LabelMap:
+    many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
+    frames = extras.frames(segmenter.plan.num_classes)
+    room = None if max_memory is None else segmenter.room(job.case.images, max_memory, frames)
+    image = read_stored(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
+    case = segmenter.prepare_slices(image)
+    for text in segmenter.unlike(image, case):
+        note(job.case.name, text)
+    found = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total), room)
+    labels = found.labels(classes)
+    folder = job.output.parent
+    stem = stem_of(job.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror}; choose a writable folder") from error
+    if extras.probabilities:
+        write_image(folder / f"{stem}_probabilities.nii.gz", found.probabilities())
+    if extras.uncertainty:
+        write_image(folder / f"{stem}_uncertainty.nii.gz", found.uncertainty())
+    if extras.overlay:
+        from s2vnet.visualization.overlays import write_overlay
+
+        names = segmenter.class_names
+        shown = replace(image, channels=image.channels[:1]).volume
+        write_overlay(folder / f"{stem}.png", shown, {"automatic": labels}, names, segmenter.plan.axis)
+    write_result(job.output, labels, segmenter.class_names, job.case.images[0])
+    return labels
+
+
+def _written(job: Job) -> LabelMap:
+    """Labels that an earlier run left."""
+    if is_structures(job.output):
+        raise InputError(f"{job.output}: volumes cannot be had of contours; leave out --skip-existing")
+    if is_derived(job.output):
+        return read_segmentation(job.output, job.case.images[0])[0]
+    return read_labels(job.output)
+
+
+def _write_table(path: Path, rows: dict[str, dict[str, float]]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as stream:
+        names = list(next(iter(rows.values())))
+        writer = csv.writer(stream)
+        writer.writerow(["case", *(f"{name} (ml)" for name in names)])
+        writer.writerows([case, *(f"{row[name]:.4f}" for name in names)] for case, row in rows.items())

@@ -1,0 +1,110 @@
+"""Finished labels to files: label maps, and what refers to a DICOM series (SEG, RTSTRUCT). The ending chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from s2vnet.errors import InputError
+from s2vnet.io.dicom import rtstruct
+from s2vnet.io.dicom import seg as dicom_seg
+from s2vnet.io.dicom.references import read_source
+from s2vnet.io.dicom.zip_archive import is_zip
+from s2vnet.io.files import ENDINGS, image_ending, write_labels
+from s2vnet.io.geometry import LabelMap
+from s2vnet.visualization.overlays import hex_colours
+
+LABEL_MAPS = ("nii.gz", "nrrd", "mha")
+DERIVED = {"dcm": dicom_seg.ENDING, "rtstruct": rtstruct.ENDING}
+"""Endings by the names of formats that belong to a DICOM series."""
+_ALL = (rtstruct.ENDING, dicom_seg.ENDING, *ENDINGS)
+
+
+def formats_of(image: Path) -> tuple[str, ...]:
+    """Formats in which labels of an image can be had here."""
+    if not is_series(image):
+        return LABEL_MAPS
+    return (*LABEL_MAPS, *(name for name in DERIVED if name != "dcm" or _has_highdicom()))
+
+
+@cache
+def _has_highdicom() -> bool:
+    return find_spec("highdicom") is not None
+
+
+def is_series(image: Path) -> bool:
+    """Whether an image is a DICOM series: a folder, or a zip archive."""
+    return image.is_dir() or is_zip(image)
+
+
+def is_output(path: Path) -> bool:
+    """Whether a path names a file that labels can go to."""
+    return path.name.lower().endswith(_ALL)
+
+
+def is_derived(path: Path) -> bool:
+    """Whether labels in a file refer to a DICOM series."""
+    return path.name.lower().endswith(dicom_seg.ENDING)
+
+
+def is_structures(path: Path) -> bool:
+    """Whether labels in a file are contours."""
+    return path.name.lower().endswith(rtstruct.ENDING)
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its ending. Raises InputError for an ending of no labels."""
+    return path.name[: -len(next((e for e in _ALL if path.name.lower().endswith(e)), None) or image_ending(path))]
+
+
+def require_kind(path: Path, image: Path) -> None:
+    """Raise InputError where a file refers to a DICOM series and the image is none, or highdicom is missing."""
+    if not is_derived(path):
+        return
+    if not is_series(image):
+        what = "an RT structure set" if is_structures(path) else "a DICOM SEG object"
+        raise InputError(f"{path.name}: {what} belongs to a DICOM series, which this image is not; write .nii.gz")
+    if not is_structures(path):
+        dicom_seg.require_highdicom()
+
+
+def require_format(path: Path, image: Path) -> None:
+    """Find out before any work whether labels of an image can go to a file.
+
+    Raises:
+        InputError: unknown ending, or as :func:`require_kind` or :func:`s2vnet.io.dicom.references.read_source`.
+    """
+    if not is_derived(path):
+        image_ending(path)
+        return
+    require_kind(path, image)
+    read_source(image)
+
+
+def write_result(
+    path: Path, labels: LabelMap, class_names: Mapping[int, str], image: Path, *, corrected: bool = False
+) -> None:
+    """Write labels in the format of the path's ending.
+
+    Args:
+        path: file to write.
+        labels: on the image's grid.
+        class_names: by label value.
+        image: file, DICOM folder or zip archive that the labels belong to.
+        corrected: whether somebody corrected them.
+
+    Raises:
+        InputError: as :func:`require_kind`, :func:`s2vnet.io.dicom.seg.write_segmentation`,
+            :func:`s2vnet.io.dicom.rtstruct.write_rtstruct` or :func:`s2vnet.io.files.write_labels`.
+    """
+    if not is_derived(path):
+        write_labels(path, labels)
+        return
+    require_kind(path, image)
+    if is_structures(path):
+        colours = dict(enumerate(hex_colours(max(class_names) + 1)))
+        rtstruct.write_rtstruct(path, labels, class_names, colours, image, corrected=corrected)
+    else:
+        dicom_seg.write_segmentation(path, labels, class_names, image, corrected=corrected)

@@ -1,0 +1,117 @@
+"""A session as a widget of a Jupyter notebook, by ipyniivue (https://niivue.github.io/ipyniivue).
+
+The whole first channel goes to the browser once, gzipped, and NiiVue sends it back unpacked; labels go anew after
+each change. Only :meth:`s2vnet.interactive.session.Session.view` imports this module, since ipyniivue is an extra.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from ipyniivue import NiiVue, ShowRender
+from ipyniivue import Volume as Layer
+from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, VBox
+
+from s2vnet.errors import InputError
+from s2vnet.io import nifti
+from s2vnet.prompts import Voxel
+from s2vnet.visualization.overlays import OPACITY, hex_colours
+
+if TYPE_CHECKING:
+    from s2vnet.interactive.session import Session
+
+LOOK = -1
+"""In place of a class: clicks move the cross only."""
+
+
+class View:
+    """Image and labels of a session beside a class to choose; a click says that its voxel is (not) of the class."""
+
+    def __init__(self, session: Session, height: int = 400) -> None:
+        """Show a session from now on.
+
+        Raises:
+            InputError: the session's image was let go of.
+        """
+        if session.volume is None:
+            raise InputError("this session let go of its image; start one with Session(segmenter, volume)")
+        self.session = session
+        self.viewer = NiiVue(height=height, multiplanar_show_render=ShowRender.NEVER)
+        """ipyniivue's widget; its volumes are the image and the labels, on the file's grid."""
+        names = session.segmenter.class_names
+        self.class_choice = Dropdown(options=[("look only", LOOK), *((name, k) for k, name in names.items())])
+        self.negative = Checkbox(description="is not", indent=False)
+        self.undo, self.redo = Button(description="undo"), Button(description="redo")
+        self.message = HTML()
+        image = nifti.to_bytes(_compact(session.volume.data[:1]), session.geometry)
+        self._image = Layer(data=image, name="image.nii.gz", colormap="gray", colorbar_visible=False)
+        self._voxel: Voxel | None = None
+        self.refresh()
+        self._say(f"{len(image) / 1e6:.3g} MB of image sent")
+        session.followers.append(self.refresh)
+        self.viewer.on_location_change(self._moved)
+        self.viewer.on_mouse_up(self._clicked)
+        self.undo.on_click(lambda _: session.undo())
+        self.redo.on_click(lambda _: session.redo())
+        row = HBox([self.class_choice, self.negative, self.undo, self.redo])
+        self._box = VBox([self.viewer, row, self.message])
+
+    def refresh(self) -> None:
+        """Send the session's labels; it calls this itself after every change."""
+        session, before = self.session, self.viewer.volumes[1:]
+        data = nifti.to_bytes(session.labels[None], session.geometry)
+        labels = Layer(data=data, name="labels.nii.gz", opacity=OPACITY, colorbar_visible=False)
+        labels.set_colormap_label(_colormap(session.segmenter.class_names))
+        self.viewer.volumes = [self._image, labels]
+        for old in before:
+            old.close()
+        self._say(f"{len(session.log)} prompts")
+
+    def close(self) -> None:
+        """Leave the session alone, and free what the widget holds here and in the browser."""
+        self.session.followers.remove(self.refresh)
+        for widget in (*self.viewer.volumes, *self._box.children[1].children, *self._box.children, self._box):
+            widget.close()
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """What a notebook shows of it."""
+        return self._box._repr_mimebundle_(**options)
+
+    def _moved(self, location: dict[str, Any]) -> None:
+        """The cross is at a place of the world, in mm; NiiVue's own voxels count along RAS axes, not the file's."""
+        i, j, k = np.rint(self.session.geometry.to_voxel([location["mm"][:3]])[0]).astype(int).tolist()
+        self._voxel = i, j, k
+
+    def _clicked(self, mouse: dict[str, Any]) -> None:
+        """A button went up; where it was the left one and in a plane, the cross is there."""
+        class_id: int = self.class_choice.value
+        place = mouse["frac_pos"]  # a typed array becomes an object in JSON
+        beside = min(place.values() if isinstance(place, dict) else place) < 0
+        if class_id == LOOK or self._voxel is None or beside or mouse["is_dragging"]:
+            return
+        try:
+            self.session.add_point(class_id, self._voxel, not self.negative.value)
+        except InputError as error:
+            self._say(str(error))
+
+    def _say(self, text: str) -> None:
+        self.message.value = html.escape(text)
+
+
+def _compact(data: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """The same values in half the bytes, where they are integers that fit."""
+    with np.errstate(invalid="ignore"):
+        whole = data.astype(np.int16)
+    return whole if np.array_equal(whole, data) else data
+
+
+def _colormap(class_names: dict[int, str]) -> dict[str, Any]:
+    """NiiVue's table of label colours; background is clear."""
+    palette = hex_colours(max(class_names) + 1)
+    colours = [bytes.fromhex(palette[k][1:]) for k in class_names]
+    red, green, blue = (list(part) for part in zip(*colours, strict=True))
+    alpha = [255 if k else 0 for k in class_names]
+    return {"R": red, "G": green, "B": blue, "A": alpha, "I": list(class_names), "labels": list(class_names.values())}

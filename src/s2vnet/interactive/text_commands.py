@@ -1,0 +1,165 @@
+"""Prompts typed as lines of text, and prompt logs as tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from s2vnet.errors import InputError
+from s2vnet.interactive.session import Session, read_log
+from s2vnet.io.files import read_labels
+from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Scribble, Voxel
+from s2vnet.utils.atomic_write import atomic_write
+
+COMMANDS = "point, not, scribble, lasso, box, mask, lock, unlock, remove, undo, redo, list, quit"
+
+
+def class_by_name(names: Mapping[int, str], text: str) -> int:
+    """Label value of a class given by value or by name (upper and lower case alike).
+
+    Raises:
+        InputError: no such class.
+    """
+    for value, name in names.items():
+        if text == str(value) or text.lower() == name.lower():
+            return value
+    known = ", ".join(f"{value} {name}" for value, name in names.items())
+    raise InputError(f"no class {text!r}; the model knows {known}")
+
+
+def run_command(session: Session, line: str) -> str | None:
+    """Run one line of text on a session; returns the answer, or None for ``quit``.
+
+    Raises:
+        InputError: an unknown command, class or place.
+    """
+    word, *rest = line.split() or [""]
+    if word != "mask":  # a file's name may hold commas
+        word, *rest = line.replace(",", " ").split() or [""]
+    if word in ("quit", "exit"):
+        return None
+    if word in ("undo", "redo"):
+        done = session.undo() if word == "undo" else session.redo()
+        return _changed(session) if done else f"nothing to {word}"
+    if word == "list":
+        return "\n".join(f"{n} {describe(entry)}" for n, entry in enumerate(session.log)) or "no prompts"
+    if word == "remove":
+        session.remove(_numbers(rest, 1)[0])
+        return _changed(session)
+    if word in ("lock", "unlock") and rest:
+        session.lock(class_by_name(session.segmenter.class_names, " ".join(rest)), word == "lock")
+        return _changed(session)
+    if word in ("point", "not") and len(rest) > 3:
+        class_id = class_by_name(session.segmenter.class_names, " ".join(rest[:-3]))
+        session.add_point(class_id, _voxel(rest[-3:]), word == "point")
+        return _changed(session)
+    if word == "box" and len(rest) > 6:
+        class_id = class_by_name(session.segmenter.class_names, " ".join(rest[:-6]))
+        session.add_box(class_id, _voxel(rest[-6:-3]), _voxel(rest[-3:]))
+        return _changed(session)
+    if word in ("scribble", "lasso") and len(rest) > 3:
+        name, voxels = _voxels(rest)
+        class_id = class_by_name(session.segmenter.class_names, name)
+        if word == "scribble":
+            session.add_scribble(class_id, voxels)
+        else:
+            session.add_lasso(class_id, _shared_axis(voxels), voxels)
+        return _changed(session)
+    if word == "mask" and len(rest) > 1:
+        *parts, file = _words(line)[1:]
+        class_id = class_by_name(session.segmenter.class_names, " ".join(parts))
+        drawn = read_labels(Path(file))
+        session.geometry.require_same_grid(drawn.geometry, f"{file}: image and mask")
+        session.add_mask(class_id, drawn.data > 0)
+        return _changed(session)
+    if not word:
+        return ""
+    raise InputError(f"cannot read {line!r}; commands are {COMMANDS}")
+
+
+def describe(entry: Entry) -> str:
+    """One entry of a log in words."""
+    if isinstance(entry, Lock):
+        return f"{'lock' if entry.locked else 'unlock'} class {entry.class_id}"
+    sign = "" if entry.positive else "not "
+    return f"{entry.kind}: {sign}class {entry.class_id} at {_place(entry)}"
+
+
+def write_table(log: Path, output: Path) -> None:
+    """Prompt log as CSV or Markdown: number, kind, class, positive, place (voxels i j k).
+
+    Raises:
+        InputError: no readable log, or another file ending.
+    """
+    head = ["number", "kind", "class", "positive", "place (i j k)"]
+    rows = []
+    for n, e in enumerate(read_log(log)["entries"]):
+        positive = e.locked if isinstance(e, Lock) else e.positive
+        rows.append([str(n), e.kind, str(e.class_id), str(positive).lower(), "" if isinstance(e, Lock) else _place(e)])
+    if output.suffix == ".csv":
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows([head, *rows])
+        text = stream.getvalue()
+    elif output.suffix == ".md":
+        text = "".join("| " + " | ".join(row) + " |\n" for row in [head, ["---"] * len(head), *rows])
+    else:
+        raise InputError(f"{output}: name a .csv or .md file")
+    with atomic_write(output) as temporary:
+        temporary.write_text(text)
+
+
+def _place(entry: Point | Scribble | Lasso | Box | Mask) -> str:
+    if isinstance(entry, Point):
+        return " ".join(map(str, entry.voxel))
+    if isinstance(entry, Box | Mask):
+        return f"{' '.join(map(str, entry.start))} to {' '.join(map(str, entry.stop))}"
+    places = entry.voxels if isinstance(entry, Scribble) else entry.vertices
+    return f"{len(places)} voxels from {' '.join(map(str, places[0]))}"
+
+
+def _changed(session: Session) -> str:
+    if session.changed_region is None:
+        return "nothing changed"
+    return "changed " + " ".join(f"{s.start}:{s.stop}" for s in session.changed_region)
+
+
+def _words(line: str) -> list[str]:
+    """Words of a line, in which quotes hold a file's name together.
+
+    Raises:
+        InputError: a quote is not closed.
+    """
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise InputError(f"cannot read {line!r} ({error})") from error
+
+
+def _numbers(words: list[str], count: int) -> list[int]:
+    if len(words) != count or not all(re.fullmatch("-?[0-9]+", word) for word in words):
+        raise InputError(f"{' '.join(words)!r}: {count} whole numbers are needed")
+    return [int(word) for word in words]
+
+
+def _voxels(words: list[str]) -> tuple[str, list[Voxel]]:
+    """A class name, and the voxels whose indices follow it."""
+    numeric = [n for n in range(1, len(words)) if all(re.fullmatch("-?[0-9]+", word) for word in words[n:])]
+    start = next((n for n in numeric if (len(words) - n) % 3 == 0), len(words))  # a name may end in a number
+    numbers = words[start:]
+    if not numbers:
+        raise InputError(f"{' '.join(words[1:])!r}: voxels are given as three whole numbers each")
+    return " ".join(words[:start]), [_voxel(numbers[n : n + 3]) for n in range(0, len(numbers), 3)]
+
+
+def _shared_axis(voxels: list[Voxel]) -> int:
+    """The axis along which all voxels have one index; the last of them, 2 where there is none."""
+    return max((axis for axis in range(3) if len({voxel[axis] for voxel in voxels}) == 1), default=2)
+
+
+def _voxel(words: list[str]) -> Voxel:
+    i, j, k = _numbers(words, 3)
+    return i, j, k

@@ -1,0 +1,213 @@
+"""Label maps of a DICOM series as DICOM SEG objects (PS3.3 A.51), written and read by highdicom.
+
+One segment per class, with its SNOMED CT code where there is one, and references to the series' images. Geometry is the
+source images' own: planes keep the positions that the files state, so a tilted gantry needs no resampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from s2vnet.errors import InputError
+from s2vnet.io.dicom.references import SERIES_NUMBER, read_source
+from s2vnet.io.dicom.validate import read_header
+from s2vnet.io.geometry import LabelMap
+from s2vnet.utils.atomic_write import atomic_write
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+
+ENDING = ".dcm"
+SCHEME = "99S2VNET"
+"""Coding scheme of classes that SNOMED CT has no code for: 99 marks a private one (PS3.16, 8.2)."""
+TERMS = {
+    "adrenal gland": "AdrenalGland",
+    "aorta": "Aorta",
+    "bladder": "Bladder",
+    "brain": "Brain",
+    "breast": "Breast",
+    "colon": "Colon",
+    "duodenum": "Duodenum",
+    "esophagus": "Esophagus",
+    "gallbladder": "Gallbladder",
+    "heart": "Heart",
+    "head of femur": "HeadOfFemur",
+    "hippocampus": "Hippocampus",
+    "inferior vena cava": "InferiorVenaCava",
+    "kidney": "Kidney",
+    "liver": "Liver",
+    "lung": "Lung",
+    "pancreas": "Pancreas",
+    "portal vein": "PortalVein",
+    "prostate": "Prostate",
+    "rectum": "Rectum",
+    "spinal cord": "SpinalCord",
+    "spleen": "Spleen",
+    "splenic vein": "SplenicVein",
+    "stomach": "Stomach",
+    "trachea": "Trachea",
+    "uterus": "Uterus",
+    "portal and splenic vein": "PortalVein",
+    "portal vein and splenic vein": "PortalVein",
+    "postcava": "InferiorVenaCava",
+    "gall bladder": "Gallbladder",
+    "oesophagus": "Esophagus",
+    "urinary bladder": "Bladder",
+    "femur head": "HeadOfFemur",
+}
+"""Anatomical structures by the names that datasets give them, as pydicom names SNOMED CT's codes."""
+
+
+def write_segmentation(
+    path: Path | str,
+    labels: LabelMap,
+    class_names: Mapping[int, str],
+    series: Path | str,
+    *,
+    corrected: bool = False,
+) -> None:
+    """Write a label map on the grid of a DICOM series as one binary DICOM SEG object.
+
+    Args:
+        path: file to write, ``.dcm``.
+        labels: (I, J, K) on the grid of :func:`s2vnet.io.dicom.series.series_geometry`; every value has a name.
+        class_names: name by label value, background (0) included or not; segment numbers are the label values.
+        series: folder of the series, or a zip archive of it.
+        corrected: whether somebody corrected the labels (SEMIAUTOMATIC, else AUTOMATIC).
+
+    Raises:
+        InputError: highdicom is missing, another grid, values without a name, with gaps between them or above 255,
+            images that a SEG object cannot refer to, or as :func:`s2vnet.io.dicom.references.read_source`.
+    """
+    seg = _highdicom()
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    names = {value: name for value, name in sorted(class_names.items()) if value}
+    source = read_source(series)
+    source.geometry.require_same_grid(labels.geometry, f"{series} and its labels")
+    planes = labels.data.transpose(2, 1, 0).astype(np.uint8)
+    if source.frames is not None:
+        planes = planes[np.argsort(source.frames)]
+    unnamed = sorted(set(np.unique(labels.data).tolist()) - {0, *names})
+    if unnamed:
+        raise InputError(f"{path}: label {unnamed[0]} has no name; a segment needs one")
+    if list(names) != list(range(1, len(names) + 1)) or len(names) > 255:
+        raise InputError(f"{path}: classes {list(names)} are not numbered 1, 2, 3, ... 255 as segments are")
+    from highdicom import UID
+
+    with atomic_write(Path(path)) as temporary:
+        try:
+            written = seg.Segmentation(
+                source_images=source.images,
+                pixel_array=np.ascontiguousarray(planes),
+                segmentation_type=seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=[_description(value, name, corrected) for value, name in names.items()],
+                series_instance_uid=UID(),
+                series_number=SERIES_NUMBER,
+                sop_instance_uid=UID(),
+                instance_number=1,
+                manufacturer="s2vnet",
+                manufacturer_model_name="s2vnet",
+                software_versions=version("s2vnet"),
+                device_serial_number="0",
+                series_description="s2vnet segmentation",
+                transfer_syntax_uid=ExplicitVRLittleEndian,
+                omit_empty_frames=bool(labels.data.any()),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{series}: these images cannot be referred to by a SEG object ({reason})") from error
+        written.save_as(temporary)
+
+
+def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, dict[int, str]]:
+    """A binary DICOM SEG object of a series, and the names of its segments.
+
+    Returns:
+        labels (I, J, K) on the series' grid, segment numbers as values, and name by value.
+
+    Raises:
+        InputError: highdicom is missing, no SEG object, of other images, segments that overlap, or as
+            :func:`s2vnet.io.dicom.references.read_source`.
+    """
+    seg = _highdicom()
+    source = read_source(series)
+    uids = [image.SOPInstanceUID for image in source.images]
+    common = {"combine_segments": True, "assert_missing_frames_are_empty": True, "ignore_spatial_locations": True}
+    try:
+        read_header(Path(path))
+        found = seg.segread(str(path))
+        if not {uid for *_, uid in found.get_source_image_uids()} <= set(uids):
+            raise ValueError("it refers to others")
+        if source.frames is None:
+            planes = found.get_pixels_by_source_instance(uids, **common)
+        else:
+            planes = found.get_pixels_by_source_frame(uids[0], [frame + 1 for frame in source.frames], **common)
+        names = {n: str(found.get_segment_description(n).SegmentLabel) for n in found.segment_numbers}
+        many = max(names) > 255
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:  # highdicom and pydicom have kinds of their own for each of many faults
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a SEG object of these images ({reason})") from error
+    data: npt.NDArray[np.uint16] = np.ascontiguousarray(planes.transpose(2, 1, 0)).astype(np.uint16)
+    return LabelMap(data if many else data.astype(np.uint8), source.geometry), names
+
+
+def require_highdicom() -> None:
+    """Raise InputError where highdicom is missing."""
+    _highdicom()
+
+
+def _highdicom() -> Any:
+    try:
+        import highdicom.seg
+    except ImportError as error:
+        raise InputError("DICOM SEG needs highdicom: pip install 's2vnet[dicom]'") from error
+    return highdicom.seg
+
+
+def _description(value: int, name: str, corrected: bool) -> SegmentDescription:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    side, code = coded(name)
+    kinds = SegmentAlgorithmTypeValues
+    described = SegmentDescription(
+        segment_number=value,
+        segment_label=name[:64],
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=code,
+        algorithm_type=kinds.SEMIAUTOMATIC if corrected else kinds.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name="S2VNet", version=version("s2vnet"), family=codes.DCM.ArtificialIntelligence
+        ),
+    )
+    if side is not None:
+        described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+    return described
+
+
+def coded(name: str) -> tuple[Any, Any]:
+    """Laterality (or None) and property type of a class as coded concepts: SNOMED CT's, else of a private scheme."""
+    from highdicom.sr import CodedConcept
+    from pydicom.sr.codedict import codes
+
+    def of(code: Any) -> CodedConcept:
+        return CodedConcept(code.value, code.scheme_designator, code.meaning)
+
+    words = name.lower().replace("_", " ").split()
+    sides = [word for word in words if word in ("left", "right")]
+    term = " ".join(word for word in words if word not in sides)
+    found = getattr(codes.SCT, TERMS[term]) if term in TERMS else None
+    if found is None or len(sides) > 1:
+        return None, CodedConcept(blake2b(name.encode(), digest_size=8).hexdigest(), SCHEME, name[:64])
+    return (of(getattr(codes.SCT, sides[0].capitalize())) if sides else None), of(found)

@@ -1,0 +1,75 @@
+"""Zip archives of DICOM files, as PACS viewers export them: unpacked into a folder that vanishes."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from s2vnet.errors import InputError
+
+ENDING = ".zip"
+MOST_FILES = 20_000
+"""Of an archive; a CT of two metres has 4000 slices."""
+MOST_BYTES = 16 * 2**30
+"""Unpacked, of all files together."""
+MOST_GROWTH = 200
+"""How many times an archive may grow; DICOM files shrink to a half, and air to a hundredth."""
+
+
+@contextmanager
+def series_folder(path: Path | str) -> Iterator[Path]:
+    """The folder itself, or one with all files of a zip archive, whatever folders they lie in, until the block ends.
+
+    Nothing of the names in the archive is used: files are numbered, so none can be written anywhere else.
+
+    Raises:
+        InputError: no archive, damaged or encrypted, or one that would grow beyond what a scan can be.
+    """
+    path = Path(path)
+    if path.is_dir() or not is_zip(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="s2vnet-") as name:
+        try:
+            _unpack(path, Path(name))
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file") from error
+        except InputError:
+            raise
+        except (OSError, EOFError, RuntimeError, ValueError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{path}: cannot be unpacked ({error}); copy it again or unpack it yourself") from error
+        try:
+            yield Path(name)
+        except InputError as error:
+            raise type(error)(str(error).replace(name, str(path))) from error
+
+
+def is_zip(path: Path | str) -> bool:
+    """Whether the name is that of a zip archive."""
+    return Path(path).name.lower().endswith(ENDING)
+
+
+def _is_passed_over(name: str) -> bool:
+    """Whether it is a folder, has no name, or was added by macOS, with an image's ending and none itself."""
+    return name == "" or name.endswith("/") or "__MACOSX" in Path(name).parts or Path(name).name.startswith("._")
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if not _is_passed_over(member.filename)]
+        limit = min(MOST_BYTES, MOST_GROWTH * path.stat().st_size)
+        if len(members) > MOST_FILES or sum(member.file_size for member in members) > limit:
+            raise InputError(
+                f"{path}: {len(members)} files, larger than a scan can be; unpack it yourself if you trust it"
+            )
+        for number, member in enumerate(members):
+            ending = "".join(c for c in Path(member.filename).suffix.lower() if c.isalnum())[:8]
+            # no more is read of a member than it says it holds
+            with archive.open(member) as packed, (folder / f"{number:05d}.{ending}").open("wb") as target:
+                shutil.copyfileobj(packed, target)

@@ -1,0 +1,261 @@
+"""Where voxels lie: the one type that owns shape, affine and orientation. Imports numpy only.
+
+Voxel indices are ``i j k`` in file axis order; the world is RAS+ in mm (NIfTI's convention,
+https://nipy.org/nibabel/coordinate_systems.html). DICOM, NRRD and MetaImage speak LPS; they enter and leave through
+:meth:`Geometry.from_lps` and :attr:`Geometry.affine_lps` only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from s2vnet.errors import InputError
+
+Shape = tuple[int, int, int]
+Float = npt.NDArray[np.float64]
+Region = tuple[slice, slice, slice]
+"""Block of voxels along i, j, k."""
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+MAX_VOXELS = 2**33
+"""Headers that claim more voxels are refused before anything is allocated (2048 cubed, or 512 x 512 x 32768)."""
+
+GRID_TOLERANCE = 1e-3
+"""Two grids are one when their corner voxels lie within this part of the smallest voxel spacing of each other."""
+
+_SINGULAR = 1e-6
+"""Smallest volume of the unit-length voxel axes: below it they lie in one plane."""
+
+_LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """Axis permutation and flips that bring file axes to the closest RAS axes; exact, no interpolation."""
+
+    axes: Shape
+    """``axes[c]`` is the file axis that becomes canonical axis ``c``."""
+    flips: tuple[bool, bool, bool]
+    """Whether canonical axis ``c`` runs against its file axis."""
+    shape: Shape
+    """Shape (I, J, K) of the file grid."""
+
+    @property
+    def codes(self) -> str:
+        """Where the file axes point, e.g. ``"LPS"``: axis i to the left, j to the back, k to the head."""
+        names = {a: "RAS"[c] if not f else "LPI"[c] for c, (a, f) in enumerate(zip(self.axes, self.flips, strict=True))}
+        return "".join(names[a] for a in range(3))
+
+    def mirrored(self, axis: int) -> Orientation:
+        """The same with canonical axis `axis` the other way round, for a grid whose header states it wrongly."""
+        flips = [flip != (c == axis) for c, flip in enumerate(self.flips)]
+        return replace(self, flips=(flips[0], flips[1], flips[2]))
+
+    def apply(self, array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
+        """A view (..., R, A, S) of ``array`` (..., I, J, K). Its strides may be negative."""
+        lead = array.ndim - 3
+        moved = array.transpose(*range(lead), *(lead + a for a in self.axes))
+        return np.flip(moved, self._flipped(lead))
+
+    def invert(self, array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
+        """A view (..., I, J, K) of ``array`` (..., R, A, S): ``invert(apply(x))`` is ``x``."""
+        lead = array.ndim - 3
+        back = (lead + self.axes.index(a) for a in range(3))
+        return np.flip(array, self._flipped(lead)).transpose(*range(lead), *back)
+
+    def apply_points(self, ijk: npt.ArrayLike) -> Float:
+        """Canonical voxel coordinates (N, 3) of file voxel coordinates (N, 3)."""
+        moved = np.asarray(ijk, np.float64)[:, list(self.axes)]
+        return np.where(self.flips, self._last() - moved, moved)
+
+    def invert_points(self, ras: npt.ArrayLike) -> Float:
+        """File voxel coordinates (N, 3) of canonical voxel coordinates (N, 3)."""
+        points = np.asarray(ras, np.float64)
+        return np.where(self.flips, self._last() - points, points)[:, [self.axes.index(a) for a in range(3)]]
+
+    def _flipped(self, lead: int) -> tuple[int, ...]:
+        return tuple(lead + c for c in range(3) if self.flips[c])
+
+    def _last(self) -> Float:
+        return np.array([self.shape[a] - 1 for a in self.axes], np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Grid of a volume. Compare with :meth:`same_grid`.
+
+    Raises:
+        InputError: no voxels, more than ``MAX_VOXELS``, or an affine that is not finite or cannot be inverted.
+    """
+
+    shape: Shape
+    """Voxels (I, J, K) along the file's axes."""
+    affine: Float
+    """(4, 4) float64, read-only copy: voxel (i, j, k, 1) -> world (x, y, z, 1), RAS+ mm."""
+    nifti_codes: tuple[int, int] = (1, 1)
+    """NIfTI's (qform_code, sform_code): which world the affine speaks of (1 scanner, 4 MNI152); kept for writing."""
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.shape)
+        affine = np.array(self.affine, np.float64)
+        if len(shape) != 3 or min(shape) < 1:
+            raise InputError(f"shape {shape} holds no voxels along three axes; export the image again")
+        if math.prod(shape) > MAX_VOXELS:
+            raise InputError(f"shape {shape} is over the limit of {MAX_VOXELS} voxels; crop it or mend its header")
+        _check_affine(affine)
+        affine.flags.writeable = False
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "affine", affine)
+
+    @classmethod
+    def from_lps(cls, shape: Shape, affine: npt.ArrayLike) -> Geometry:
+        """Geometry from an affine (4, 4) voxel -> LPS+ mm, as DICOM, NRRD and MetaImage mean it."""
+        return cls(shape, _LPS_RAS @ np.asarray(affine, np.float64))
+
+    @property
+    def affine_lps(self) -> Float:
+        """Affine (4, 4) voxel -> LPS+ mm."""
+        affine: Float = _LPS_RAS @ self.affine
+        return affine
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along i, j, k."""
+        i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return i, j, k
+
+    @property
+    def origin(self) -> Float:
+        """World position (3,) of the centre of voxel (0, 0, 0), mm."""
+        return self.affine[:3, 3].copy()
+
+    @property
+    def direction(self) -> Float:
+        """(3, 3): columns are the unit vectors of the axes i, j, k in the world."""
+        return self.affine[:3, :3] / np.array(self.spacing, np.float64)
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """Volume of a voxel in millilitres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    @property
+    def orientation(self) -> Orientation:
+        """The permutation and flips that :meth:`canonical` makes."""
+        from nibabel.orientations import io_orientation
+
+        found = io_orientation(self.affine)  # per file axis: (canonical axis, +1 or -1)
+        r, a, s = (int(np.flatnonzero(found[:, 0] == c)[0]) for c in range(3))
+        return Orientation((r, a, s), (found[r, 1] < 0, found[a, 1] < 0, found[s, 1] < 0), self.shape)
+
+    def to_world(self, ijk: npt.ArrayLike) -> Float:
+        """World positions (N, 3) in mm of voxel coordinates (N, 3)."""
+        world: Float = np.asarray(ijk, np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return world
+
+    def to_voxel(self, xyz: npt.ArrayLike) -> Float:
+        """Voxel coordinates (N, 3), not rounded, of world positions (N, 3) in mm."""
+        offsets = np.asarray(xyz, np.float64) - self.affine[:3, 3]
+        return np.asarray(np.linalg.solve(self.affine[:3, :3], offsets.T).T, np.float64)
+
+    def corner_distance(self, other: Geometry) -> float:
+        """Largest distance in mm between the places that both give to the corner voxels of this grid."""
+        corners = np.array(list(itertools.product(*((0, n - 1) for n in self.shape))), np.float64)
+        return float(np.linalg.norm(self.to_world(corners) - other.to_world(corners), axis=1).max())
+
+    def same_grid(self, other: Geometry) -> bool:
+        """Whether both have the same shape and their corner voxels agree within ``GRID_TOLERANCE``."""
+        tolerance = GRID_TOLERANCE * min(*self.spacing, *other.spacing)
+        return self.shape == other.shape and self.corner_distance(other) <= tolerance
+
+    def require_same_grid(self, other: Geometry, what: str) -> None:
+        """Raise :class:`InputError` that starts with ``what`` and names the difference, unless the grids are one."""
+        if not self.same_grid(other):
+            raise InputError(f"{what}: grids differ, {self._difference(other)}; resample one onto the other")
+
+    def canonical(self) -> tuple[Geometry, Orientation]:
+        """The same voxels along the closest RAS axes, and the way there. Voxels keep their place in the world."""
+        orientation = self.orientation
+        columns = self.affine[:3, list(orientation.axes)]
+        flips = np.array(orientation.flips)
+        shape = tuple(self.shape[a] for a in orientation.axes)
+        affine = np.eye(4)
+        affine[:3, :3] = np.where(flips, -columns, columns)
+        affine[:3, 3] = self.affine[:3, 3] + columns @ np.where(flips, np.array(shape) - 1, 0)
+        r, a, s = shape
+        return Geometry((r, a, s), affine), orientation
+
+    def _difference(self, other: Geometry) -> str:
+        codes, other_codes = self.orientation.codes, other.orientation.codes
+        if self.shape != other.shape:
+            return f"shape {self.shape} against {other.shape}"
+        if codes != other_codes:
+            return f"axes point to {codes} against {other_codes}"
+        if not np.allclose(self.spacing, other.spacing, rtol=GRID_TOLERANCE, atol=0):
+            return f"spacing {_mm(self.spacing)} against {_mm(other.spacing)}"
+        return f"corner voxels lie up to {self.corner_distance(other):.3g} mm apart"
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Image channels on one grid.
+
+    Raises:
+        InputError: ``data`` has not the grid's shape.
+    """
+
+    data: npt.NDArray[np.float32]
+    """(C, I, J, K); kept as float32, copied only when it comes in another type."""
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 4 or self.data.shape[0] < 1 or self.data.shape[1:] != self.geometry.shape:
+            raise InputError(f"image array {self.data.shape} must be (channels, *{self.geometry.shape})")
+        object.__setattr__(self, "data", self.data.astype(np.float32, copy=False))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """One class number per voxel, 0 is background.
+
+    Raises:
+        InputError: ``data`` has not the grid's shape, is not of an integer type, or leaves 0..65535.
+    """
+
+    data: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+    """(I, J, K); uint8 and uint16 are kept, other integers become uint8 where they fit, else uint16."""
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        if self.data.shape != self.geometry.shape:
+            raise InputError(f"label array {self.data.shape} must have the grid's shape {self.geometry.shape}")
+        if self.data.dtype.kind not in "biu":
+            raise InputError(f"labels must be integers, not {self.data.dtype}")
+        if self.data.dtype not in (np.uint8, np.uint16):
+            object.__setattr__(self, "data", _small_integers(self.data))
+
+
+def _small_integers(data: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    low, high = int(data.min()), int(data.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise InputError(f"label values run from {low} to {high}; they must lie in 0..65535")
+    native = data.astype(data.dtype.newbyteorder("="), copy=False)
+    return native.astype(np.uint8) if high <= np.iinfo(np.uint8).max else native.astype(np.uint16)
+
+
+def _check_affine(affine: Float) -> None:
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], (0, 0, 0, 1)):
+        raise InputError("the affine is not a finite 4x4 voxel-to-world matrix; mend the image's header")
+    norms = np.linalg.norm(affine[:3, :3], axis=0)
+    if (norms == 0).any() or abs(np.linalg.det(affine[:3, :3] / norms)) < _SINGULAR:
+        raise InputError(f"the affine cannot be inverted (voxel sizes {_mm(norms.tolist())}); mend the image's header")
+
+
+def _mm(values: tuple[float, ...] | list[float]) -> str:
+    return " x ".join(f"{value:.4g}" for value in values) + " mm"

@@ -1,0 +1,141 @@
+"""Prompts shared by every layer. No torch, no files.
+
+A prompt names a class and a place in voxel indices ``i j k`` of the image as it lies in its file; conversion to
+the network's grid happens once, in :mod:`s2vnet.interactive.voxelize`. Prompts are immutable values, so a session is a
+list of them and undo is a shorter list.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from s2vnet.errors import InputError
+
+Voxel = tuple[int, int, int]
+"""Voxel indices (i, j, k) in file axis order."""
+
+
+def _with_kind(schema: dict[str, Any]) -> None:
+    """In JSON the kind cannot be left out: it says what an entry is."""
+    schema["required"] = ["kind", *schema.get("required", [])]
+
+
+class _Prompt(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_with_kind)
+
+    class_id: int = Field(ge=0)
+    """Label value the prompt speaks about; 0 is background."""
+    positive: bool = True
+    """True: these voxels are ``class_id``. False: they are not."""
+
+
+class Point(_Prompt):
+    """One clicked voxel."""
+
+    kind: Literal["point"] = "point"
+    voxel: Voxel
+
+
+class Scribble(_Prompt):
+    """Voxels drawn with a brush."""
+
+    kind: Literal["scribble"] = "scribble"
+    voxels: tuple[Voxel, ...] = Field(min_length=1)
+
+
+class Lasso(_Prompt):
+    """Closed polygon on the slice ``voxels[axis] == index`` of the image; what it encloses belongs to the prompt."""
+
+    kind: Literal["lasso"] = "lasso"
+    axis: int = Field(ge=0, le=2)
+    vertices: tuple[Voxel, ...] = Field(min_length=3)
+
+    @model_validator(mode="after")
+    def _planar(self) -> Lasso:
+        if len({vertex[self.axis] for vertex in self.vertices}) != 1:
+            raise ValueError(f"lasso vertices must share one index along axis {self.axis}")
+        return self
+
+
+class Box(_Prompt):
+    """Half-open box ``start <= ijk < stop`` that holds all of the class on the slices that it spans.
+
+    A negative one holds nothing of the class.
+    """
+
+    kind: Literal["box"] = "box"
+    start: Voxel
+    stop: Voxel
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Box:
+        if any(b <= a for a, b in zip(self.start, self.stop, strict=True)):
+            raise ValueError(f"box stop {self.stop} must lie beyond start {self.start} along every axis")
+        return self
+
+
+class Mask(_Prompt):
+    """Voxels given as a binary mask: a bounding box and zlib-compressed, base64-coded bits (C order)."""
+
+    kind: Literal["mask"] = "mask"
+    start: Voxel
+    stop: Voxel
+    bits: str
+
+    @classmethod
+    def from_array(cls, mask: npt.NDArray[np.bool_], class_id: int, positive: bool = True) -> Mask:
+        """Pack a boolean array (I, J, K) covering the whole image.
+
+        Raises:
+            InputError: the mask is empty.
+        """
+        found = np.argwhere(mask)
+        if len(found) == 0:
+            raise InputError("a mask prompt must hold at least one voxel")
+        low, high = found.min(0), found.max(0) + 1
+        crop = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        bits = base64.b64encode(zlib.compress(np.packbits(crop).tobytes())).decode()
+        (i, j, k), (i1, j1, k1) = low.tolist(), high.tolist()
+        return cls(class_id=class_id, positive=positive, start=(i, j, k), stop=(i1, j1, k1), bits=bits)
+
+    def voxels(self) -> npt.NDArray[np.intp]:
+        """Voxel indices (N, 3) inside the mask.
+
+        Raises:
+            InputError: the bits are damaged, cut off, or not those of the box.
+        """
+        shape = tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+        count = int(np.prod(shape))
+        size = -(-count // 8)
+        stream = zlib.decompressobj()
+        try:
+            # one byte more than is due, so that bits for a larger box are noticed and never unpacked further
+            raw = stream.decompress(base64.b64decode(self.bits, validate=True), size + 1)
+            if len(raw) != size or not stream.eof:
+                raise ValueError(f"it does not hold the {count} voxels of its box")
+            crop = np.unpackbits(np.frombuffer(raw, np.uint8), count=count).reshape(shape)
+        except (OverflowError, ValueError, zlib.error) as error:
+            raise InputError(f"mask prompt is damaged ({error}); export the prompt log again") from error
+        found: npt.NDArray[np.intp] = np.argwhere(crop) + np.array(self.start)
+        return found
+
+
+class Lock(BaseModel):
+    """From here on, no later prompt changes where ``class_id`` is (or may change it again, ``locked=False``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_with_kind)
+
+    kind: Literal["lock"] = "lock"
+    class_id: int = Field(ge=0)
+    locked: bool = True
+
+
+Prompt = Point | Scribble | Lasso | Box | Mask
+Entry = Annotated[Point | Scribble | Lasso | Box | Mask | Lock, Field(discriminator="kind")]
+"""One entry of a prompt log."""

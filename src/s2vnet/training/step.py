@@ -1,0 +1,123 @@
+"""One training step as a module, so that data-parallel wrappers see a single forward pass."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from s2vnet.config import TrainConfig
+from s2vnet.model.aggregation import State
+from s2vnet.model.clustering import argmax_class
+from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.propagation import propagate
+from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, S2VNet
+from s2vnet.training.losses import clip_loss, shrink
+from s2vnet.training.simulated_prompts import simulate_prompts
+
+
+class ClipStep(nn.Module):
+    """Clips to loss: encode, let simulated users prompt, propagate with gradient, compare."""
+
+    weights: Tensor | None
+
+    def __init__(self, model: S2VNet, config: TrainConfig, weights: Tensor | None = None) -> None:
+        """Args: network, settings, and weights (K,) of classes (:func:`s2vnet.training.losses.class_weights`)."""
+        super().__init__()
+        self.register_buffer("weights", weights, persistent=False)
+        self.model = model
+        self.config = config
+        self.helpers: Executor | None = None
+        """Processes for what simulated users do on the CPU; beside a GPU that would otherwise wait for it."""
+
+    def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
+        """Mean loss over clips.
+
+        Args:
+            slices: (B, T, C, H, W).
+            labels: (B, T, H, W).
+            steps: (B,) signed slice step.
+            indices: (B,) clip numbers; all randomness of a clip's user comes from its number.
+        """
+        batch, length = slices.shape[:2]
+        encoded = self.model.describe(self._dropped(self.model.encoder(slices.flatten(0, 1)), indices))
+        features = encoded.unflatten(batch)
+        rngs = [np.random.default_rng((self.config.seed, int(i), 1)) for i in indices]
+        prompted = self._prompted(rngs, indices)
+        prompts, asked = self._prompts(features.detach(), labels, steps, rngs, prompted)
+        forget = self._forget(rngs, length, slices.device)
+        decoded = self._propagate(features, prompts, steps, forget)
+        auxiliary = self.model.auxiliary(encoded).unflatten(0, (batch, length))
+        return clip_loss(decoded, auxiliary, labels, self.config, self.weights, asked)
+
+    def _dropped(self, maps: Sequence[Tensor], indices: Tensor) -> list[Tensor]:
+        """The encoder's maps (B * T, c, h, w) less some channels of each slice; those kept make up for the loss.
+
+        Drawn from the clip's number, not from torch's generator, so that a resumed run and several processes agree.
+        """
+        chance = self.config.feature_dropout
+        channels = [x.shape[1] for x in maps]
+        shape = (len(maps[0]) // len(indices), sum(channels))
+        drawn = np.stack([np.random.default_rng((self.config.seed, int(i), 2)).random(shape) for i in indices])
+        keep = torch.from_numpy((drawn >= chance).reshape(-1, shape[1]) / (1 - chance)).to(maps[0])
+        return [x * k[..., None, None] for x, k in zip(maps, keep.split(channels, 1), strict=True)]
+
+    def _prompted(self, rngs: Sequence[np.random.Generator], indices: Tensor) -> list[int]:
+        """Clips with a user; the others are trained in automatic mode."""
+        config = self.config
+        first = config.interactive_start * config.epochs * config.steps_per_epoch * config.batch_size
+        chance = [config.interactive_fraction * (int(i) >= first) for i in indices]
+        return [b for b, rng in enumerate(rngs) if rng.random() < chance[b]]
+
+    def _prompts(
+        self,
+        features: Features,
+        labels: Tensor,
+        steps: Tensor,
+        rngs: list[np.random.Generator],
+        chosen: list[int],
+    ) -> tuple[Tensor, Tensor]:
+        """Prompt maps (B, T, K, 4, h, w), and what they are to mend (B, T, h, w); zeros but for the chosen clips."""
+        batch, length = labels.shape[:2]
+        size = features.mask.shape[-2:]
+        k = self.model.config.num_classes
+        maps = torch.zeros(batch, length, k, PROMPT_MAPS, *size, device=labels.device)
+        asked = maps.new_zeros(batch, length, *size)
+        if not chosen:
+            return maps, asked
+        some, truth, strides = features.at(chosen), shrink(labels[chosen], size), steps[chosen]
+
+        @torch.no_grad()
+        def predict(prompts: Tensor, clips: list[int]) -> Tensor:
+            decoded = self._propagate(some.at(clips), prompts, strides[clips], None)
+            return torch.stack([argmax_class(d.logits) for d in decoded], 1)
+
+        users = [rngs[b] for b in chosen]
+        maps[chosen], asked[chosen] = simulate_prompts(
+            predict, truth, strides, self.model.config, self.config, users, self.helpers
+        )
+        return maps, asked
+
+    def _forget(self, rngs: list[np.random.Generator], length: int, device: torch.device) -> Tensor:
+        """(T, B, K) 1 where a carried centre is dropped, so that a class can start anywhere."""
+        config, k = self.config, self.model.config.num_classes
+        drawn = np.stack([rng.random((length, k)) < config.state_drop for rng in rngs], 1)
+        return torch.from_numpy(drawn).float().to(device)
+
+    def _propagate(self, features: Features, prompts: Tensor, steps: Tensor, forget: Tensor | None) -> list[Decoded]:
+        """Decode clips (B, T, ...) slice by slice."""
+
+        number = itertools.count()
+
+        def decode(slices: Features, state: State, maps: Tensor | None) -> Decoded:
+            if forget is not None:
+                state = state.forget(forget[next(number)])
+            return self.model.decode(slices, state, maps)
+
+        sequence = list(zip(features.unbind(), prompts.unbind(1), strict=True))
+        state = self.model.initial_state(sequence[0][0], steps.sign().to(prompts.dtype))
+        return list(propagate(decode, sequence, state))

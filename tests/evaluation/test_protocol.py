@@ -1,0 +1,124 @@
+"""Rounds of simulated clicks with sessions whose answers are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from s2vnet.errors import InputError
+from s2vnet.evaluation.protocol import auc, clicks_to_reach, play
+from s2vnet.io.geometry import LabelMap, Volume
+from s2vnet.metrics.segmentation import class_metrics
+from s2vnet.prompts import Point
+
+Labels = npt.NDArray[np.uint8]
+
+
+class Brush:
+    """Session that paints a cube of 5 voxels around each click, in the image's own array."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels: Labels = labels.copy()
+        self.rounds: list[list[Point]] = []
+
+    def add_round(self, points: Sequence[Point]) -> None:
+        self.rounds.append(list(points))
+        for point in points:
+            value = point.class_id if point.positive else 0
+            self.labels[tuple(slice(max(v - 2, 0), v + 3) for v in point.voxel)] = value
+
+
+class Oracle(Brush):
+    """Session that knows the truth after one round."""
+
+    def __init__(self, labels: Labels, truth: Labels) -> None:
+        super().__init__(labels)
+        self._truth = truth
+
+    def add_round(self, points: Sequence[Point]) -> None:
+        super().add_round(points)
+        self.labels = self._truth
+
+
+def test_round_zero_is_automatic_and_clicks_help(phantom: tuple[Volume, LabelMap]) -> None:
+    truth, spacing = phantom[1].data, phantom[1].geometry.spacing
+    start = np.where(truth == 1, 1, 0).astype(np.uint8)
+    session = Brush(start)
+    played = play(session, truth, [1, 2], spacing)
+    expected = class_metrics(start, truth, [1, 2], spacing)
+    assert played.dice[0] == {c: expected[c].dice for c in (1, 2)} == {1: 1.0, 2: 0.0}
+    assert played.nsd[0] == {c: expected[c].nsd for c in (1, 2)}
+    last = class_metrics(session.labels, truth, [1, 2], spacing)
+    assert played.dice[5] == {c: last[c].dice for c in (1, 2)}
+    assert min(d[2] for d in played.dice[1:]) > 0.5
+    assert played.clicks == [[], *session.rounds]
+    assert [len(x) for x in (played.dice, played.nsd, played.clicks, played.seconds_per_round)] == [6, 6, 6, 5]
+    assert all(s >= 0 for s in played.seconds_per_round)
+
+
+def test_one_click_per_class_from_one_result(phantom: tuple[Volume, LabelMap]) -> None:
+    truth = phantom[1].data
+    session = Brush(np.zeros_like(truth, np.uint8))
+    play(session, truth, [0, 1, 2, 7], (1.0, 1.0, 1.0), rounds=1)
+    (clicks,) = session.rounds
+    assert [click.class_id for click in clicks] == [1, 2]
+    assert all(truth[click.voxel] == click.class_id for click in clicks)
+
+
+def test_rounds_without_error_repeat_the_result(phantom: tuple[Volume, LabelMap]) -> None:
+    truth = phantom[1].data.astype(np.uint8)
+    session = Oracle(np.zeros_like(truth), truth)
+    played = play(session, truth, [1, 2], (1.0, 1.0, 1.0), rounds=3)
+    assert [d[1] for d in played.dice] == [0, 1, 1, 1] == [n[1] for n in played.nsd]
+    assert len(session.rounds) == len(played.seconds_per_round) == 1
+    assert played.clicks[2:] == [[], []]
+
+
+def test_only_shown_classes_are_scored() -> None:
+    truth = np.zeros((6, 6, 6), np.uint8)
+    session = Brush(np.ones_like(truth))
+    played = play(session, truth, [1], (1.0, 1.0, 1.0), rounds=2)
+    assert played.dice == [{}, {}, {}]
+    assert session.rounds == []
+
+
+def test_shared_click_is_handed_over_once() -> None:
+    """Where class 1 lies in place of 2, both classes ask for the same voxel to be 2."""
+    truth = np.zeros((9, 9, 9), np.uint8)
+    truth[2:7, 2:7, 2:7], truth[8, 8, 8] = 2, 1
+    start = np.where(truth == 2, 1, truth)
+    session = Brush(start)
+    play(session, truth, [1, 2], (1.0, 1.0, 1.0), rounds=1)
+    assert session.rounds == [[Point(class_id=2, voxel=(4, 4, 4))]]
+    challenge = Brush(start)
+    play(challenge, truth, [1, 2], (1.0, 1.0, 1.0), rounds=1, over="negative")
+    assert [(p.class_id, p.positive) for p in challenge.rounds[0]] == [(1, False), (2, True)]
+
+
+def test_same_seed_same_clicks(phantom: tuple[Volume, LabelMap]) -> None:
+    truth = phantom[1].data
+    runs = []
+    for seed in (1, 1, 2):
+        session = Brush(np.zeros_like(truth, np.uint8))
+        runs.append(play(session, truth, [1, 2], (0.8, 1.1, 2.5), jitter_mm=2.0, seed=seed).clicks)
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(InputError, match="one grid"):
+        play(Brush(np.zeros((4, 4, 4), np.uint8)), np.zeros((4, 4, 5), np.uint8), [1], (1.0, 1.0, 1.0))
+
+
+def test_auc_is_unnormalised_and_leaves_round_zero_out() -> None:
+    assert auc([0, 1, 1, 1, 1, 1]) == 4
+    assert auc([1, 0, 0.5, 1, 1, 1]) == pytest.approx(0.25 + 0.75 + 1 + 1)
+    assert math.isnan(auc([math.nan] * 6))
+
+
+def test_clicks_to_reach() -> None:
+    curve = [0.5, 0.8, 0.9, 0.85]
+    assert [clicks_to_reach(curve, t) for t in (0.4, 0.5, 0.8, 0.81, 0.95)] == [0, 0, 1, 2, None]

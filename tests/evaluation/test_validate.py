@@ -1,0 +1,50 @@
+"""Both modes scored from one session per case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2vnet.errors import InputError
+from s2vnet.evaluation.validate import validate
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.io.geometry import Geometry, LabelMap, Volume
+from s2vnet.metrics.segmentation import dice
+
+Phantom = tuple[Volume, LabelMap]
+
+
+def test_both_modes_start_from_the_automatic_labels(segmenter: Segmenter, phantom: Phantom) -> None:
+    names: list[str] = []
+    report = validate(segmenter, [("a", *phantom), ("b", *phantom)], rounds=2, done=names.append)
+    labels = segmenter.segment(phantom[0]).labels().data
+    expected = np.mean([dice(labels == k, phantom[1].data == k) for k in (1, 2)])
+    assert names == ["a", "b"]
+    assert report["automatic"]["dice"] == pytest.approx(expected)
+    assert report["automatic"]["seconds_per_case"] > 0
+    assert report["interactive"]["dice_per_round"][0] == pytest.approx(expected)
+    assert len(report["interactive"]["dice_per_round"]) == 3
+
+
+def test_without_rounds_only_automatic_mode_is_scored(segmenter: Segmenter, phantom: Phantom) -> None:
+    assert list(validate(segmenter, [("a", *phantom)], rounds=0)) == ["automatic"]
+
+
+def test_labels_on_another_grid_are_refused(segmenter: Segmenter, phantom: Phantom) -> None:
+    moved = LabelMap(phantom[1].data, Geometry(phantom[1].geometry.shape, np.diag([2.0, 1, 1, 1])))
+    with pytest.raises(InputError, match="a: image and labels: grids differ"):
+        validate(segmenter, [("a", phantom[0], moved)])
+
+
+def test_an_ensemble_is_refused(model_folder: Path, phantom: Phantom) -> None:
+    with pytest.raises(InputError, match="not an ensemble"):
+        validate(Segmenter.from_pretrained(model_folder, model_folder), [("a", *phantom)])
+
+
+def test_label_values_that_the_model_does_not_know_are_named(segmenter: Segmenter, phantom: Phantom) -> None:
+    labels = phantom[1].data.copy()
+    labels[0, 0, 0] = 7
+    with pytest.raises(InputError, match=r"a: the model does not know label values \[7\]"):
+        validate(segmenter, [("a", phantom[0], LabelMap(labels, phantom[1].geometry))])

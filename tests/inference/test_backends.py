@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from s2vnet.config import ModelConfig
+from s2vnet.errors import CheckpointError, InputError
+from s2vnet.inference.backends import RUNTIMES, network
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.interactive.session import Session
+from s2vnet.io.files import write_image
+from s2vnet.io.geometry import LabelMap, Volume
+from s2vnet.model.aggregation import State
+from s2vnet.model.checkpoint import Trained, load_model
+from s2vnet.model.onnx_export import FORMAT, GRAPHS, MANIFEST
+from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, Network, Row, S2VNet
+
+OTHERS = RUNTIMES[1:]
+CPU = torch.device("cpu")
+
+
+def encode(net: Network, slices: Tensor) -> Features:
+    """Slices as a batch."""
+    rows = net.encode_rows(slices)
+    return Features.collect(((range(n, n + 1), row) for n, row in enumerate(rows)), len(rows))
+
+
+def decode(net: Network, features: Features, state: State, prompts: Tensor | None) -> Decoded:
+    """Slices of a batch, each by itself."""
+    rows = [
+        Row(features.at(one), State(*(part[one] for part in state)), None if prompts is None else prompts[one])
+        for one in (slice(n, n + 1) for n in range(len(features.mask)))
+    ]
+    return Decoded.join(net.decode_rows(rows))
+
+
+def _run(net: Network, slices: Tensor) -> list[Tensor]:
+    """All that a network gives of two slices: before a prompt for one of them, with it, and after it."""
+    with torch.inference_mode():
+        features = encode(net, slices)
+        state = net.initial_state(features, torch.tensor([1.0, -1.0]))
+        first = decode(net, features, state, None)
+        prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
+        prompts[0, 1, 0, 3:5, 3:5] = 1
+        second = decode(net, features, first.state, prompts)
+        third = decode(net, features, second.state, None)
+    return [*features.tensors, *(x for d in (first, second, third) for x in (d.logits, d.presence, *d.state))]
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+@pytest.mark.parametrize("cells", [(1, 1), (5, 8), (7, 3)])
+def test_graphs_give_what_the_network_gives(exported: Path, runtime: str, cells: tuple[int, int]) -> None:
+    trained = load_model(exported)
+    sides = [n * trained.model.stride for n in cells]
+    slices = torch.randn(2, trained.model.config.in_channels, *sides, generator=torch.Generator().manual_seed(0))
+    wanted = _run(trained.model, slices)
+    for found, expected in zip(_run(network(trained, runtime, CPU, exported), slices), wanted, strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+def test_a_row_without_prompts_does_not_depend_on_those_that_have_some(exported: Path, runtime: str) -> None:
+    net = network(load_model(exported), runtime, CPU, exported)
+    features = encode(net, torch.randn(2, net.config.in_channels, 40, 48))
+    state = net.initial_state(features)
+    prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
+    prompts[0, 1, 0, 3:5, 3:5] = 1
+    alone, beside = decode(net, features, state, None), decode(net, features, state, prompts)
+    assert torch.equal(alone.logits[1], beside.logits[1])
+    assert not torch.equal(alone.logits[0], beside.logits[0])
+
+
+FIRST = """
+import sys, torch
+from pathlib import Path
+from s2vnet.inference.backends import network
+from s2vnet.model.checkpoint import load_model
+torch.set_num_threads(4)
+folder = Path(sys.argv[1])
+net = network(load_model(folder), sys.argv[2], torch.device("cpu"), folder)
+print(len(net.encode_rows(torch.zeros(8, net.config.in_channels, 16, 16))))
+"""
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+def test_threads_that_compute_for_the_first_time_do_not_wait_for_each_other(exported: Path, runtime: str) -> None:
+    command = [sys.executable, "-c", FIRST, str(exported), runtime]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "8\n"
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+def test_scans_are_segmented_and_corrected_alike(
+    exported: Path, runtime: str, make_phantom: Callable[..., tuple[Volume, LabelMap]]
+) -> None:
+    volume, _ = make_phantom(seed=0)
+    sessions = [
+        Session(Segmenter.from_pretrained(exported, device="cpu", runtime=each), volume) for each in ("torch", runtime)
+    ]
+    for _ in range(2):
+        a, b = (session.labels for session in sessions)
+        assert np.mean(a != b) < 1e-3  # where two classes tie
+        for session in sessions:
+            session.add_point(1, (8, 8, 4))
+    assert sessions[1].labels[8, 8, 4] == 1
+
+
+def test_graphs_of_other_weights_or_damaged_ones_are_refused(exported: Path, tmp_path: Path) -> None:
+    trained = load_model(exported)
+    other = Trained(trained.model, trained.plan, trained.info, "0" * 64)
+    with pytest.raises(CheckpointError, match="other weights"):
+        network(other, OTHERS[0], CPU, exported)
+    for file in exported.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    graph = tmp_path / f"{GRAPHS[1]}.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="not the graph"):
+        network(trained, OTHERS[0], CPU, tmp_path)
+    (tmp_path / MANIFEST).write_text(json.dumps({"format": 99}))
+    with pytest.raises(CheckpointError, match="another version"):
+        network(trained, OTHERS[0], CPU, tmp_path)
+
+
+def test_what_cannot_run_is_refused(exported: Path) -> None:
+    trained = load_model(exported)
+    with pytest.raises(InputError, match="choose one of torch, onnxruntime, openvino"):
+        network(trained, "abacus", CPU, exported)
+    with pytest.raises(CheckpointError, match="computes on the CPU"):
+        network(trained, OTHERS[0], torch.device("cuda"), exported)
+    unnamed = Trained(S2VNet(ModelConfig(in_channels=1, num_classes=2)), {}, {}, "")
+    with pytest.raises(InputError, match="without a name"):
+        network(unnamed, OTHERS[0], CPU)
+
+
+def test_graphs_are_made_once_and_kept(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2VNET_CACHE", str(tmp_path))
+    trained = load_model(exported)
+    for older in (trained.sha256, f"{trained.sha256}-{FORMAT - 1}"):  # do not stand in the way
+        (tmp_path / "graphs" / older).mkdir(parents=True)
+        (tmp_path / "graphs" / older / MANIFEST).write_text(json.dumps({"format": FORMAT - 1}))
+    kept = tmp_path / "graphs" / f"{trained.sha256}-{FORMAT}"
+    kept.mkdir()
+    for file in (*(f"{name}.onnx" for name in GRAPHS), MANIFEST):
+        (kept / file).write_bytes((exported / file).read_bytes())
+    before = {file.name: file.stat().st_mtime_ns for file in kept.iterdir()}
+    network(trained, OTHERS[0], CPU)
+    assert {file.name: file.stat().st_mtime_ns for file in kept.iterdir()} == before
+
+
+LIMITED = """
+import resource, sys
+import torch
+from pathlib import Path
+from s2vnet.cli.app import main
+from s2vnet.batch.jobs import predict  # it has its place before the limit is set
+torch.set_num_threads(1)
+torch.nn.functional.conv2d(torch.ones(1, 1, 9, 9), torch.ones(1, 1, 3, 3))
+if sys.argv[1] != "torch":
+    __import__(sys.argv[1])
+lines = Path("/proc/self/status").read_text().splitlines()
+held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+resource.setrlimit(resource.RLIMIT_DATA, (held + (int(sys.argv[2]) << 20),) * 2)
+sys.argv = ["s2vnet", "predict", "--device", "cpu", "--runtime", sys.argv[1], *sys.argv[3:]]
+main()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_image_that_needs_more_memory_than_there_is_is_one_line(
+    exported: Path, make_phantom: Callable[..., tuple[Volume, LabelMap]], tmp_path: Path, runtime: str
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, shape in (("a", (40, 40, 9)), ("b", (512, 512, 9))):
+        write_image(images / f"{name}_0000.nii.gz", make_phantom(shape)[0])
+    told = [f"-m{exported}", f"-i{images}", f"-o{tmp_path / 'out'}"]
+    room = "500" if runtime == "openvino" else "250"  # it compiles for each shape
+    command = [sys.executable, "-c", LIMITED, runtime, room, *told]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    *notes, line, total = ended.stderr.splitlines()
+    assert all(note.startswith("note: ") for note in notes)
+    assert line.startswith("error: b: not enough memory")
+    assert total.startswith("error: 1 of 2 images failed")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]

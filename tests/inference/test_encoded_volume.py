@@ -1,0 +1,200 @@
+"""Sweeps: prompted ones start from the automatic ones, stop early without harm, and say what they may have changed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from s2vnet.inference.encoded_volume import EncodedVolume, Sweep, combine
+from s2vnet.model.s2vnet import PROMPT_MAPS, S2VNet
+
+DEPTH, SIZE = 24, 16
+
+
+def slices_of(depth: int, channels: int = 3) -> Tensor:
+    return torch.randn(depth, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def click(class_id: int = 1, place: tuple[int, int] = (5, 9)) -> Tensor:
+    """Prompt maps (K, 3, h, w) of one clicked cell."""
+    maps = torch.zeros(3, PROMPT_MAPS, SIZE, SIZE)
+    maps[class_id, 0, place[0] - 1 : place[0] + 2, place[1] - 1 : place[1] + 2] = 0.5
+    maps[class_id, 0, place[0], place[1]] = 1
+    return maps
+
+
+def masks(sweep: Sweep, start: int = 0, stop: int = DEPTH) -> Tensor:
+    return torch.cat([sweep[d].masks for d in range(start, stop)])
+
+
+@pytest.fixture(params=["aggregated", "previous", "none"])
+def engine(request: pytest.FixtureRequest, make_model: Callable[..., S2VNet]) -> EncodedVolume:
+    """24 slices of noise, encoded, per kind of propagation; weights under which a prompt's reach ends."""
+    return EncodedVolume.encode(make_model(reach=0.02, assignment="soft", propagation=request.param), slices_of(DEPTH))
+
+
+def test_no_prompts_are_the_automatic_result(engine: EncodedVolume) -> None:
+    assert engine.prompted({}) is engine.automatic
+    assert engine.size == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("d", [0, 11, DEPTH - 1])
+def test_a_prompted_sweep_starts_from_the_automatic_one(engine: EncodedVolume, d: int) -> None:
+    empty = engine.prompted({d: torch.zeros(3, PROMPT_MAPS, SIZE, SIZE)})
+    for found, automatic in zip(empty, engine.automatic, strict=True):
+        assert torch.equal(masks(found), masks(automatic))
+        assert found.changed == range(d, d + 1)
+
+
+@torch.inference_mode()
+def test_a_prompted_sweep_is_the_decoder_along_the_slices_until_it_agrees_again(engine: EncodedVolume) -> None:
+    prompts = {11: click(), 12: click(2, (9, 4))}
+    rising, falling = engine.prompted(prompts)
+    for sweep, base, step in zip((rising, falling), engine.automatic, (1, -1), strict=True):
+        first = 11 if step == 1 else 12
+        order = sorted(sweep.slices)[::step]
+        assert order == list(range(first, first + step * len(order), step))
+        state = base[first - step].leaving
+        carried = engine.model.config.propagation != "none"
+        state = state._replace(masks=base[first - step].masks.float() * carried)
+        for d in order:
+            maps = prompts.get(d, torch.zeros(3, PROMPT_MAPS, SIZE, SIZE))[None]
+            decoded = engine.model.decode(engine.features.at(slice(d, d + 1)), state, maps)
+            torch.testing.assert_close(decoded.logits.softmax(1), sweep[d].masks.float(), atol=2e-3, rtol=0)
+            state = decoded.state
+            agrees = torch.equal(sweep[d].masks.argmax(1), base[d].masks.argmax(1))
+            assert agrees == (d == order[-1]) or d in prompts or d in (0, engine.depth - 1)
+        assert len(order) < DEPTH
+
+
+def test_changed_ranges_cover_every_difference(engine: EncodedVolume) -> None:
+    for prompted, automatic in zip(engine.prompted({5: click(), 17: click(2)}), engine.automatic, strict=True):
+        different = (masks(prompted) != masks(automatic)).any(-1).any(-1).any(-1).nonzero()[:, 0].tolist()
+        assert different
+        assert set(different) <= set(prompted.changed)
+
+
+def test_a_prompted_result_does_not_depend_on_earlier_ones(engine: EncodedVolume) -> None:
+    first = engine.prompted({5: click()})
+    engine.prompted({6: click(2)})
+    engine.prompted({5: click(), 6: click(2)})
+    for again in (engine.prompted({5: click()}), engine.prompted({5: click()})):
+        assert all(torch.equal(masks(a), masks(b)) for a, b in zip(first, again, strict=True))
+
+
+def test_prompts_far_apart_add_up(make_model: Callable[..., S2VNet]) -> None:
+    engine = EncodedVolume.encode(make_model(propagation="none"), slices_of(DEPTH))
+    one, other, both = (engine.prompted(p) for p in ({3: click()}, {20: click(2)}, {3: click(), 20: click(2)}))
+    for a, b, c in zip(one, other, both, strict=True):
+        assert torch.equal(masks(c, 0, 12), masks(a, 0, 12))
+        assert torch.equal(masks(c, 12), masks(b, 12))
+
+
+@pytest.mark.parametrize("d", [0, 11, DEPTH - 1])
+def test_a_glance_is_the_slice_of_sweeps_that_are_prompted_on_it_alone(engine: EncodedVolume, d: int) -> None:
+    assert torch.equal(engine.glance(d, click()), combine(engine.prompted({d: click()}), d, d + 1))
+
+
+def test_a_glance_knows_of_prompts_before(engine: EncodedVolume) -> None:
+    before = engine.prompted({5: click(2, (9, 4))})
+    same = torch.equal(engine.glance(6, click()), engine.glance(6, click(), before))
+    assert same == (engine.model.config.propagation == "none")
+
+
+def test_slices_encoded_at_once_change_nothing(make_model: Callable[..., S2VNet]) -> None:
+    one, many = (EncodedVolume.encode(make_model(), slices_of(7), batch=n) for n in (1, 16))
+    torch.testing.assert_close(one.features.mask, many.features.mask)
+    scores = [combine(engine.automatic, 0, 7) for engine in (one, many)]
+    torch.testing.assert_close(*scores, atol=2e-3, rtol=0)
+
+
+def test_every_slice_is_previewed_once_as_it_is_by_itself_the_middle_one_with_the_first(
+    make_model: Callable[..., S2VNet],
+) -> None:
+    told: list[tuple[range, Tensor]] = []
+    model = make_model(propagation="none")
+    engine = EncodedVolume.encode(model, slices_of(DEPTH), batch=5, preview=lambda *slices: told.append(slices))
+    assert DEPTH // 2 in told[0][0]
+    assert sorted(d for places, _ in told for d in places) == list(range(DEPTH))
+    for places, scores in told:
+        each = torch.cat([combine(engine.automatic, d, d + 1) for d in places])
+        torch.testing.assert_close(scores, each, atol=2e-3, rtol=0)
+
+
+def test_a_single_slice_works(make_model: Callable[..., S2VNet]) -> None:
+    engine = EncodedVolume.encode(make_model(), slices_of(1))
+    assert combine(engine.automatic, 0, 1).shape == (1, 3, SIZE, SIZE)
+    assert [sweep.changed for sweep in engine.prompted({0: click()})] == [range(1), range(1)]
+
+
+def test_progress_counts_up_to_all_units(make_model: Callable[..., S2VNet]) -> None:
+    told: list[tuple[int, int]] = []
+    engine = EncodedVolume.encode(
+        make_model(), slices_of(5), batch=2, progress=lambda done, total: told.append((done, total))
+    )
+    assert told == [(n, 10) for n in (1, 3, 5, *range(6, 11))]
+    engine.prompted({0: click()})
+    assert len(told) == 8
+
+
+class Ended(Exception):
+    """By whoever watches."""
+
+
+def test_what_is_told_to_be_passed_stays(engine: EncodedVolume) -> None:
+    told: list[tuple[range, Tensor, Tensor]] = []
+
+    def watch(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
+        told.append((passed, *(masks(sweep, passed.start, passed.stop) for sweep in sweeps)))
+
+    whole = engine.prompted({11: click()}, watch)
+    assert told[0][0] == range(11, 12)
+    for (before, *_), (after, *_) in itertools.pairwise(told):
+        assert after.start <= before.start < before.stop <= after.stop
+    for passed, *found in told:
+        for one, sweep in zip(found, whole, strict=True):
+            assert torch.equal(one, masks(sweep, passed.start, passed.stop))
+
+
+def test_the_newest_prompt_is_answered_in_the_first_step(engine: EncodedVolume) -> None:
+    prompts = {4: click(), 17: click(2)}
+    engine.prompted(prompts)
+    told: list[range] = []
+    engine.prompted(prompts | {12: click()}, lambda sweeps, passed: told.append(passed))
+    assert 12 in told[0]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_ended_early_it_changes_nothing_and_loses_nothing(engine: EncodedVolume, steps: int) -> None:
+    expected, prompts = engine.prompted({5: click()}), {5: click(), 9: click(2)}
+    whole = engine.prompted(prompts)
+    told: list[range] = []
+
+    def end(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
+        told.append(passed)
+        if len(told) == steps:
+            raise Ended
+
+    engine.prompted({5: click()})
+    with pytest.raises(Ended):
+        engine.prompted(prompts, end)
+    decoded: list[range] = []
+    again = engine.prompted(prompts, lambda sweeps, passed: decoded.append(passed))
+    assert all(torch.equal(masks(a), masks(b)) for a, b in zip(again, whole, strict=True))
+    assert all(torch.equal(masks(a), masks(b)) for a, b in zip(engine.prompted({5: click()}), expected, strict=True))
+    fresh: list[range] = []
+    engine.prompted({5: click()})
+    engine.prompted(prompts, lambda sweeps, passed: fresh.append(passed))
+    assert len(decoded) == len(fresh) - steps
+
+
+def test_packed_and_unpacked_it_answers_the_same(engine: EncodedVolume) -> None:
+    again = EncodedVolume.unpack(engine.model, engine.pack())
+    assert again.nbytes == pytest.approx(engine.nbytes, rel=0.05)  # what a view is part of is kept with it
+    for prompts in ({}, {5: click(), 17: click(2)}):
+        for a, b in zip(engine.prompted(prompts), again.prompted(prompts), strict=True):
+            assert torch.equal(masks(a), masks(b))

@@ -1,0 +1,335 @@
+"""DICOM folders: one evenly spaced series becomes a volume at the places that its files state."""
+
+from __future__ import annotations
+
+import copy
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from s2vnet.errors import InputError
+from s2vnet.io.dicom.series import chosen_series, read_series, series_files
+from s2vnet.io.files import read_image, read_labels, write_labels
+from s2vnet.io.geometry import LabelMap
+
+Array = npt.NDArray[np.int16]
+WriteFrames = Callable[..., None]
+
+VOXELS: Array = np.random.default_rng(0).integers(-1000, 1000, (7, 6, 5)).astype(np.int16)
+"""(I, J, K) stored values; the rescale intercept is added to them."""
+
+SPACING = (0.7, 0.9)
+ROWS, COLUMNS = np.array([0.96, 0.28, 0.0]), np.array([-0.28, 0.96, 0.0])
+STEP = np.array([0.0, 0.0, 2.5])
+ORIGIN = np.array([-30.0, 12.5, 100.0])
+"""LPS mm; an oblique axial stack."""
+
+
+def write_slice(
+    file: Path,
+    pixels: Array,
+    position: npt.NDArray[np.float64],
+    *,
+    uid: str = "1.2.826.0.1.1",
+    intercept: int = -1024,
+    spacing: tuple[float, float] = SPACING,
+    modality: str = "CT",
+) -> None:
+    """One file with ``pixels`` (I, J) whose first pixel lies at ``position`` (LPS mm)."""
+    image = sitk.GetImageFromArray(pixels.T[None] + np.int16(intercept))
+    image.SetSpacing((*spacing, 2.5))
+    image.SetOrigin(position.tolist())
+    image.SetDirection(np.column_stack([ROWS, COLUMNS, np.cross(ROWS, COLUMNS)]).ravel().tolist())
+    tags = {
+        "0008|0060": modality,
+        "0020|000e": uid,
+        "0020|0013": str(int(position[2])),
+        "0020|0032": "\\".join(f"{v:.6f}" for v in position),
+        "0020|0037": "\\".join(f"{v:.6f}" for v in (*ROWS, *COLUMNS)),
+        "0028|1052": str(intercept),
+        "0028|1053": "1",
+    }
+    for tag, value in tags.items():
+        image.SetMetaData(tag, value)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(file))
+    writer.Execute(image)
+
+
+def write_series(folder: Path, step: npt.NDArray[np.float64] = STEP, uid: str = "1.2.826.0.1.1") -> list[Path]:
+    """The stack, its files named against the order of the slices, so that names cannot sort them."""
+    files = [folder / f"{uid}-{9 - k}.dcm" for k in range(VOXELS.shape[2])]
+    for k, file in enumerate(files):
+        write_slice(file, VOXELS[:, :, k], ORIGIN + k * step, uid=uid)
+    return files
+
+
+def test_a_series_is_a_volume_at_the_places_its_files_state(tmp_path: Path) -> None:
+    files = write_series(tmp_path)
+    (tmp_path / "notes.txt").write_text("not DICOM")
+
+    volume = read_series(tmp_path)
+
+    np.testing.assert_array_equal(volume.data[0], VOXELS - 1024)
+    lps = volume.geometry.to_world([(0, 0, 0), (3, 0, 0), (0, 2, 0), (0, 0, 4)]) * (-1, -1, 1)
+    expected = [ORIGIN, ORIGIN + 3 * 0.7 * ROWS, ORIGIN + 2 * 0.9 * COLUMNS, ORIGIN + 4 * STEP]
+    np.testing.assert_allclose(lps, expected, atol=1e-5)
+    assert series_files(tmp_path) == tuple(files)
+
+
+def test_a_folder_is_an_image_and_its_labels_go_to_nifti(tmp_path: Path) -> None:
+    folder = tmp_path / "series"
+    folder.mkdir()
+    write_series(folder)
+    volume = read_image(folder)
+    write_labels(tmp_path / "a.nii.gz", LabelMap((volume.data[0] > 0).astype(np.uint8), volume.geometry))
+    read_labels(tmp_path / "a.nii.gz").geometry.require_same_grid(volume.geometry, "labels of a series")
+    assert read_image([folder, folder]).data.shape == (2, 7, 6, 5)
+
+
+def test_a_tilted_gantry_gives_a_sheared_grid(tmp_path: Path) -> None:
+    tilted = np.array([0.0, 0.4, 2.4])
+    write_series(tmp_path, tilted)
+    geometry = read_series(tmp_path).geometry
+    np.testing.assert_allclose(geometry.affine_lps[:3, 2], tilted, atol=1e-6)
+
+
+def test_each_slice_has_its_own_intercept(tmp_path: Path) -> None:
+    for k in range(3):
+        write_slice(tmp_path / f"{k}.dcm", VOXELS[:, :, k], ORIGIN + k * STEP, intercept=-10 * k)
+    np.testing.assert_array_equal(read_series(tmp_path).data[0], VOXELS[:, :, :3] - np.array([0, 10, 20]))
+
+
+def test_a_single_slice_works(tmp_path: Path) -> None:
+    write_slice(tmp_path / "a.dcm", VOXELS[:, :, 0], ORIGIN)
+    volume = read_series(tmp_path)
+    np.testing.assert_array_equal(volume.data[0, :, :, 0], VOXELS[:, :, 0] - 1024)
+    assert volume.geometry.shape == (7, 6, 1)
+
+
+def test_several_series_are_named_and_one_can_be_picked(tmp_path: Path) -> None:
+    write_series(tmp_path, uid="1.2.1")
+    files = write_series(tmp_path, -STEP, uid="1.2.2")
+    with pytest.raises(InputError, match=r"2 DICOM series: 1 \(CT, 5 files\), 2 \(CT, 5 files\); choose with --series"):
+        read_image(tmp_path)
+    assert series_files(tmp_path, series="1.2.2") == tuple(files[::-1])
+    np.testing.assert_array_equal(read_series(tmp_path, series="1.2.2").data[0], VOXELS[:, :, ::-1] - 1024)
+    with pytest.raises(InputError, match=r"no DICOM series 1\.2\.3 in this folder"):
+        read_series(tmp_path, series="1.2.3")
+
+
+def test_a_chosen_series_is_a_folder_of_its_own(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    write_series(study, uid="1.2.1")
+    write_series(study, -STEP, uid="1.2.2")
+    for number, uid in (("1", "1.2.1"), ("2", "1.2.2")):
+        for chosen in (number, uid):
+            with chosen_series(study, chosen) as folder:
+                found, expected = read_image(folder), read_series(study, series=uid)
+                assert np.array_equal(found.data, expected.data)
+                found.geometry.require_same_grid(expected.geometry, "chosen")
+            assert not folder.exists()
+    with chosen_series(study, None) as same:
+        assert same == study
+    with pytest.raises(InputError, match=r"no DICOM series 3 in this folder; there is 1 \(CT, 5 files\), 2"):
+        chosen_series(study, "3").__enter__()
+    with pytest.raises(InputError, match="chooses from a DICOM folder"):
+        chosen_series(study / "x.nii.gz", "1").__enter__()
+
+
+def test_refusals_hold_nothing_of_the_patient(tmp_path: Path) -> None:
+    write_series(tmp_path, uid="1.2.1")
+    for file in write_series(tmp_path, uid="1.2.2"):
+        image = pydicom.dcmread(file)
+        image.PatientName, image.PatientID, image.SeriesDescription = "Doe^John", "4711", "Doe follow-up"
+        image.save_as(file)
+    with pytest.raises(InputError) as refused:
+        read_image(tmp_path)
+    assert not any(word in str(refused.value) for word in ("Doe", "John", "4711", "follow", "1.2.2"))
+
+
+FRAMES = ORIGIN + np.arange(5)[:, None] * STEP
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (0, 2, 1, 4, 3)])
+def test_frames_lie_where_each_says(tmp_path: Path, write_frames: WriteFrames, order: tuple[int, ...]) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS[:, :, order], FRAMES[list(order)])
+    volume = read_series(tmp_path)
+    np.testing.assert_array_equal(volume.data[0], VOXELS)
+    lps = volume.geometry.to_world([(0, 0, 0), (3, 0, 0), (0, 2, 0), (0, 0, 4)]) * (-1, -1, 1)
+    np.testing.assert_allclose(
+        lps, [ORIGIN, ORIGIN + 3 * 0.7 * ROWS, ORIGIN + 2 * 0.9 * COLUMNS, ORIGIN + 4 * STEP], atol=1e-5
+    )
+
+
+def test_frames_have_slopes_and_a_tilt_of_their_own(tmp_path: Path, write_frames: WriteFrames) -> None:
+    slopes, tilted = (1, 2, 0.5, 3, 4), np.array([0.0, 0.6, 2.5])
+    write_frames(tmp_path / "a.dcm", VOXELS, ORIGIN + np.arange(5)[:, None] * tilted, slopes)
+    volume = read_series(tmp_path)
+    np.testing.assert_allclose(volume.data[0], VOXELS * slopes, rtol=1e-6)
+    np.testing.assert_allclose(volume.geometry.affine_lps[:3, 2], tilted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ((0, 1, 2, 4, 5), "2.5 to 5 mm apart, widest after frame 3; a slice is missing"),
+        ((0, 1, 2, 3, 3), "frame 4 and frame 5 lie at the same position; keep one"),
+        ((0, 1, 2, 0, 1), r"lie at the same position \(so do 2 pairs: several phases, echoes"),
+    ],
+)
+def test_frames_that_are_no_stack(
+    tmp_path: Path, write_frames: WriteFrames, places: tuple[int, ...], message: str
+) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, ORIGIN + np.array(places)[:, None] * STEP)
+    with pytest.raises(InputError, match=message):
+        read_series(tmp_path)
+
+
+def test_frames_without_places_or_in_several_files(tmp_path: Path, write_frames: WriteFrames) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES)
+    image = pydicom.dcmread(tmp_path / "a.dcm")
+    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = "1.2.9.2"
+    image.save_as(tmp_path / "b.dcm")
+    with pytest.raises(InputError, match="2 files of a series, some with many frames; keep one"):
+        read_series(tmp_path)
+    (tmp_path / "b.dcm").unlink()
+    del image.PerFrameFunctionalGroupsSequence
+    image.save_as(tmp_path / "a.dcm")
+    with pytest.raises(InputError, match=r"a\.dcm: frames without a place each; export them as single files"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("places", [4, 6])
+def test_more_or_fewer_places_than_frames_are_refused(tmp_path: Path, write_frames: WriteFrames, places: int) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES)
+    image = pydicom.dcmread(tmp_path / "a.dcm")
+    groups = list(image.PerFrameFunctionalGroupsSequence)
+    another = copy.deepcopy(groups[-1])
+    another.PlanePositionSequence[0].ImagePositionPatient = (ORIGIN + 5 * STEP).tolist()
+    image.PerFrameFunctionalGroupsSequence = [*groups, another][:places]
+    image.save_as(tmp_path / "a.dcm")
+    with pytest.raises(InputError, match=rf"a\.dcm: 5 frames, but places of {places}; export it again"):
+        read_series(tmp_path)
+
+
+def test_a_slope_of_0_is_a_frame_of_one_value_but_none_of_the_first(tmp_path: Path, write_frames: WriteFrames) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES, (1, 1, 0, 1, 1))
+    np.testing.assert_array_equal(read_series(tmp_path).data[0], VOXELS * (1, 1, 0, 1, 1))
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES, (0, 1, 1, 1, 1))
+    with pytest.raises(InputError, match=r"a\.dcm: "):
+        read_series(tmp_path)
+
+
+def test_frames_without_a_preamble_are_read(tmp_path: Path, write_frames: WriteFrames) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES)
+    content = (tmp_path / "a.dcm").read_bytes()
+    assert content[128:132] == b"DICM"
+    (tmp_path / "a.dcm").write_bytes(content[132:])
+    np.testing.assert_array_equal(read_series(tmp_path).data[0], VOXELS)
+
+
+@pytest.mark.parametrize("modality", ["SEG", "RTDOSE"])
+def test_what_was_made_of_a_scan_is_passed_over(tmp_path: Path, modality: str) -> None:
+    write_series(tmp_path)
+    write_slice(tmp_path / "other.dcm", VOXELS[:, :, 0], ORIGIN, uid="1.2.7")
+    image = pydicom.dcmread(tmp_path / "other.dcm")
+    image.Modality = modality
+    image.save_as(tmp_path / "other.dcm")
+    assert read_series(tmp_path).data.shape == (1, 7, 6, 5)
+
+
+def test_a_series_without_images_is_passed_over(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    report = pydicom.Dataset()
+    report.SOPClassUID, report.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.9.1"
+    report.SeriesInstanceUID, report.Modality = "1.2.9", "RTSTRUCT"
+    report.file_meta = pydicom.dataset.FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    report.save_as(tmp_path / "structures.dcm", enforce_file_format=True)
+    assert read_series(tmp_path).data.shape == (1, 7, 6, 5)
+
+
+def test_folders_without_a_series(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        read_series(tmp_path / "none")
+    (tmp_path / "notes.txt").write_bytes(b"hello")
+    with pytest.raises(InputError, match=f"^{tmp_path}: no DICOM images in this folder"):
+        read_image(tmp_path)
+    (tmp_path / "a.dcm").write_bytes(b"hello")
+    with pytest.raises(InputError, match=r"a\.dcm: not a readable DICOM image"):
+        read_image(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_missing_slice(tmp_path: Path) -> None:
+    files = write_series(tmp_path)
+    files[2].unlink()
+    with pytest.raises(InputError, match=f"2.5 to 5 mm apart, widest after {files[1].name}; a slice is missing"):
+        read_series(tmp_path)
+
+
+def test_rounded_positions_are_even(tmp_path: Path) -> None:
+    for k, noise in enumerate((0.0, 0.05, -0.05, 0.0)):
+        write_slice(tmp_path / f"{k}.dcm", VOXELS[:, :, k], ORIGIN + (k * 2.5 + noise) * np.array([0, 0, 1]))
+    assert read_series(tmp_path).geometry.spacing[2] == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_slice_given_twice(tmp_path: Path, count: int) -> None:
+    for k in range(count - 1):
+        write_slice(tmp_path / f"{k}.dcm", VOXELS[:, :, k], ORIGIN + k * STEP)
+    write_slice(tmp_path / "again.dcm", VOXELS[:, :, 0], ORIGIN)
+    with pytest.raises(InputError, match=r"(0.dcm and again.dcm|again.dcm and 0.dcm) lie at the same position"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["size", "spacing"])
+def test_slices_that_do_not_match(tmp_path: Path, kind: str) -> None:
+    files = write_series(tmp_path)
+    pixels = VOXELS[:5, :, 4] if kind == "size" else VOXELS[:, :, 4]
+    write_slice(files[4], pixels, ORIGIN + 4 * STEP, spacing=SPACING if kind == "size" else (0.7, 0.8))
+    with pytest.raises(InputError, match=f"and {files[4].name}: slices differ in size, pixel size or plane"):
+        read_series(tmp_path)
+
+
+def test_colour_is_refused(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(np.zeros((1, 6, 7, 3), np.uint8), isVector=True)
+    sitk.WriteImage(image, str(tmp_path / "a.dcm"))
+    with pytest.raises(InputError, match="colour images"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 140, 0.3, 0.5, -10])
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_a_truncated_file_at_the_end_of_the_stack_too(
+    tmp_path: Path, index: int, keep: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = write_series(tmp_path)
+    whole = files[index].read_bytes()
+    files[index].write_bytes(whole[: int(len(whole) * keep) if 0 < keep < 1 else int(keep)])
+    for read in (read_series, series_files):
+        with pytest.raises(InputError, match=f"^{files[index]}: not a readable DICOM image"):
+            read(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
+def test_pixels_that_cannot_be_decoded(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    files = write_series(tmp_path)
+    dataset = pydicom.dcmread(files[2])
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+    header = b"\xff\x4f\xff\x51" + struct.pack(">HH8LHBBB", 41, 0, 7, 6, 0, 0, 7, 6, 0, 0, 1, 15, 1, 1)
+    dataset.PixelData = pydicom.encaps.encapsulate([header + b"\xff\xd9 no JPEG at all"])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(files[2])
+    with pytest.raises(InputError, match="pixels cannot be read"):
+        read_series(tmp_path)
+    assert capfd.readouterr().err == ""

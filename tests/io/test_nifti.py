@@ -1,0 +1,167 @@
+"""NIfTI's own matters: slope and intercept, qform and sform."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+import SimpleITK as sitk
+
+from s2vnet.errors import InputError
+from s2vnet.io import nifti
+from s2vnet.io.files import is_plain, read_image, read_labels, write_labels
+from s2vnet.io.geometry import Geometry, LabelMap
+
+SHAPE = (3, 4, 5)
+
+Array = npt.NDArray[np.float64]
+LabelsOn = Callable[..., LabelMap]
+
+
+@pytest.mark.parametrize("stored", [np.uint8, np.int16])
+def test_slope_and_intercept_are_applied_and_not_passed_on(tmp_path: Path, stored: Any) -> None:
+    raw = np.arange(60).reshape(SHAPE).astype(stored)
+    image = nib.Nifti1Image(raw, np.eye(4))
+    image.header.set_slope_inter(0.5, -10)
+    path = tmp_path / "scaled.nii.gz"
+    image.to_filename(path)
+    written = gzip.decompress(path.read_bytes())
+    # what nibabel does with the slope on saving is its own affair: put raw integers and slope into the file
+    path.write_bytes(gzip.compress(written[:112] + struct.pack("<ff", 0.5, -10) + written[120:352] + raw.tobytes("F")))
+
+    volume = read_image(path)
+    np.testing.assert_allclose(volume.data[0], raw * 0.5 - 10, atol=1e-5)
+    write_labels(tmp_path / "labels.nii.gz", LabelMap(raw.astype(np.uint8), volume.geometry))
+    header = gzip.decompress((tmp_path / "labels.nii.gz").read_bytes())
+    assert struct.unpack("<ff", header[112:120]) == (1, 0)
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.nii.gz").data, raw)
+
+
+def test_labels_stored_as_floats_or_scaled_integers_are_labels(tmp_path: Path) -> None:
+    values = np.arange(60, dtype=np.uint8).reshape(SHAPE)
+    nib.Nifti1Image(values.astype(np.float64), np.eye(4)).to_filename(tmp_path / "float.nii.gz")
+    sitk.WriteImage(sitk.GetImageFromArray(values.astype(np.float32).transpose(2, 1, 0)), str(tmp_path / "float.mha"))
+    nib.Nifti1Image(values * 100, np.eye(4)).to_filename(tmp_path / "scaled.nii")
+    data = bytearray((tmp_path / "scaled.nii").read_bytes())
+    data[112:120] = struct.pack("<ff", 0.01, 0)
+    data[352:] = values.tobytes("F")
+    (tmp_path / "scaled.nii").write_bytes(data)
+    np.testing.assert_array_equal(read_labels(tmp_path / "float.nii.gz").data, values)
+    np.testing.assert_array_equal(read_labels(tmp_path / "float.mha").data, values)
+    with pytest.raises(InputError, match=r"label 0.01 at voxel \(0, 0, 1\) is no integer"):
+        read_labels(tmp_path / "scaled.nii")
+    data[112:120] = struct.pack("<ff", 1.0000001, 0)
+    (tmp_path / "scaled.nii").write_bytes(data)
+    np.testing.assert_array_equal(read_labels(tmp_path / "scaled.nii").data, values)
+
+
+@pytest.mark.parametrize(("qform", "sform"), [(1, 1), (1, 0), (0, 4), (2, 3), (0, 0)])
+def test_the_codes_of_qform_and_sform_stay(tmp_path: Path, grid: tuple[str, Array], qform: int, sform: int) -> None:
+    name, affine = grid
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), affine)
+    image.set_qform(affine, qform)
+    image.set_sform(affine, sform)
+    image.to_filename(tmp_path / "image.nii.gz")
+    volume = read_image(tmp_path / "image.nii.gz")
+    write_labels(tmp_path / "labels.nii.gz", LabelMap(np.ones(SHAPE, np.uint8), volume.geometry))
+    labels = nib.Nifti1Image.from_filename(tmp_path / "labels.nii.gz")
+    volume.geometry.require_same_grid(Geometry(SHAPE, labels.affine), name)
+    original = nib.Nifti1Image.from_filename(tmp_path / "image.nii.gz")
+    np.testing.assert_allclose(labels.affine, original.affine, atol=1e-4)
+    # no quaternion holds a shear: the sform alone speaks then
+    codes = (0 if name == "sheared" and sform else qform), sform
+    assert (int(labels.header["qform_code"]), int(labels.header["sform_code"])) == codes
+
+
+def test_a_qform_of_another_world_is_not_passed_on(tmp_path: Path, oblique: Array) -> None:
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.eye(4))
+    image.set_qform(np.eye(4), 1)
+    image.set_sform(oblique, 4)
+    image.to_filename(tmp_path / "image.nii")
+    geometry = read_image(tmp_path / "image.nii").geometry
+    assert geometry.nifti_codes == (0, 4)
+    np.testing.assert_allclose(geometry.affine, oblique, rtol=1e-6)
+
+
+def test_a_grid_that_the_codes_cannot_tell_gets_an_sform(tmp_path: Path, oblique: Array) -> None:
+    geometry = Geometry(SHAPE, oblique, nifti_codes=(0, 0))
+    write_labels(tmp_path / "a.nii", LabelMap(np.ones(SHAPE, np.uint8), geometry))
+    back = read_labels(tmp_path / "a.nii").geometry
+    geometry.require_same_grid(back, "no form")
+    assert back.nifti_codes == (0, 1)
+
+
+def test_long_axes_go_to_nifti_2(tmp_path: Path) -> None:
+    labels = LabelMap(np.ones((40000, 1, 1), np.uint8), Geometry((40000, 1, 1), np.eye(4)))
+    write_labels(tmp_path / "a.nii.gz", labels)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.nii.gz").data, labels.data)
+
+
+def test_the_same_labels_give_the_same_bytes(tmp_path: Path, labels_on: LabelsOn, oblique: Array) -> None:
+    for ending in (".nii.gz", ".nrrd", ".mha"):
+        written = []
+        for _ in range(2):
+            write_labels(tmp_path / f"a{ending}", labels_on(oblique))
+            written.append((tmp_path / f"a{ending}").read_bytes())
+        assert written[0] == written[1]
+
+
+def test_bytes_are_the_file(tmp_path: Path, labels_on: LabelsOn) -> None:
+    labels = labels_on(np.diag([-0.7, 1.0, 2.5, 1.0]))
+    write_labels(tmp_path / "labels.nii.gz", labels)
+    packed = nifti.to_bytes(labels.data[None], labels.geometry)
+    assert gzip.decompress(packed) == gzip.decompress((tmp_path / "labels.nii.gz").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "plain"),
+    [
+        ({}, True),
+        ({"dtype": np.uint8}, True),
+        ({"dtype": np.dtype(">i2")}, True),
+        ({"qform": np.diag([1.0, 1.0, 2.0, 1.0])}, False),
+        ({"codes": (0, 0)}, False),
+        ({"codes": (1, 0)}, True),
+        ({"dtype": np.float32}, False),
+        ({"shape": (3, 4, 5, 1)}, False),
+        ({"shape": (3, 4)}, False),
+        ({"name": "a.nii"}, False),
+        ({"kind": nib.Nifti2Image}, False),
+        ({"extension": nib.nifti1.Nifti1Extension("comment", b"Doe^John")}, False),
+    ],
+)
+def test_what_every_reader_reads_alike_is_plain(tmp_path: Path, change: dict[str, Any], plain: bool) -> None:
+    affine = np.diag([-1.0, 1.0, 3.0, 1.0])
+    image = change.get("kind", nib.Nifti1Image)(
+        np.ones(change.get("shape", SHAPE), change.get("dtype", np.int16)), affine
+    )
+    qform, sform = change.get("codes", (1, 1))
+    image.set_qform(change.get("qform", affine), qform)
+    image.set_sform(affine, sform)
+    image.header.extensions.extend([change["extension"]] if "extension" in change else [])
+    path = tmp_path / change.get("name", "a.nii.gz")
+    image.to_filename(path)
+    assert is_plain(path) is plain
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("scaling", [(1, 0), (0.1, -1024), (1e-3, 0.5), (1, 7)])
+def test_parts_as_stored_are_scaled_as_the_whole_is(
+    tmp_path: Path, kind: type[np.generic], scaling: tuple[float, float]
+) -> None:
+    values = np.random.default_rng(0).integers(0, 200, (5, 4, 3)).astype(kind) * np.array(1).astype(kind)
+    image = nib.Nifti1Image(values, np.eye(4), dtype=kind)
+    image.header.set_slope_inter(*scaling)
+    nib.save(image, tmp_path / "a.nii.gz")
+    frames, expected = nifti.read_stored(tmp_path / "a.nii.gz"), nifti.read(tmp_path / "a.nii.gz", np.dtype(np.float32))
+    assert frames.data.dtype == kind
+    assert frames.data.nbytes == nifti.stored_nbytes(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(frames.scale(frames.data), expected.data)
+    np.testing.assert_array_equal(frames.scale(frames.data[:, ::-1, :, 1:]), expected.data[:, ::-1, :, 1:])

@@ -1,0 +1,217 @@
+"""nnInteractive's real client drives a whole click loop and gets what a session of one's own gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.interactive.session import Session
+from s2vnet.io.geometry import Geometry, Volume
+from s2vnet.prompts import Box, Mask, Point, Scribble
+from s2vnet.server.app import create_app
+from s2vnet.server.protocols.array_codec import pack
+from s2vnet.server.settings import Settings
+
+remote = pytest.importorskip("nnInteractive.inference.remote.remote_session")
+SPACING = (2.5, 1.1, 0.8)
+Client = Any
+
+
+@pytest.fixture
+def address(settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[str]:
+    """A server that listens."""
+    import threading
+    import time
+
+    config = uvicorn.Config(create_app(settings(), segmenter), port=0, log_level="error", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/nninteractive"
+    server.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture
+def image(bordered: Volume) -> npt.NDArray[np.float32]:
+    """The bordered image as SimpleITK's arrays are: slices, rows, columns."""
+    return np.ascontiguousarray(bordered.data.transpose(0, 3, 2, 1))
+
+
+@pytest.fixture
+def own(segmenter: Segmenter, image: npt.NDArray[np.float32]) -> Session:
+    """The same, without a server."""
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = SPACING[0], -SPACING[1], -SPACING[2], 1
+    return Session(segmenter, Volume(image, Geometry(image.shape[1:], affine)))  # type: ignore[arg-type]
+
+
+def connect(address: str, image: npt.NDArray[np.float32]) -> tuple[Client, npt.NDArray[np.uint8]]:
+    client = remote.nnInteractiveRemoteInferenceSession(address)
+    client.set_image(image, {"spacing": SPACING})
+    buffer = np.zeros(image.shape[1:], np.uint8)
+    client.set_target_buffer(buffer)
+    return client, buffer
+
+
+def test_a_whole_click_loop(address: str, image: npt.NDArray[np.float32], own: Session) -> None:
+    client, buffer = connect(address + "/right", image)
+    point = (4, 9, 5)
+    client.add_point_interaction(point, True)
+    own.add_point(2, point)
+    np.testing.assert_array_equal(buffer, own.labels == 2)
+    away = tuple(int(n) for n in np.argwhere(own.labels == 2)[7])
+    client.add_point_interaction(away, False)
+    own.add(Point(class_id=2, voxel=away, positive=False))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(buffer, own.labels == 2)
+    drawn = np.zeros(buffer.shape, np.uint8)
+    drawn[6, 8:10, 4] = 1
+    client.add_scribble_interaction(
+        drawn[6:7], True, interaction_bbox=[[6, 7], [0, drawn.shape[1]], [0, drawn.shape[2]]]
+    )
+    own.add(Scribble(class_id=2, voxels=((6, 8, 4), (6, 9, 4))))
+    np.testing.assert_array_equal(buffer, own.labels == 2)
+    drawn[7, 5:9, 3:8] = 1
+    client.add_lasso_interaction(drawn, False)
+    own.add(Mask.from_array(drawn > 0, 2, positive=False))
+    np.testing.assert_array_equal(buffer, own.labels == 2)
+    client.add_bbox_interaction([[3, 9], [4, 15], [3, 14]], True)
+    own.add(Box(class_id=2, start=(3, 4, 3), stop=(9, 15, 14)))
+    np.testing.assert_array_equal(buffer, own.labels == 2)
+    while client.undo():
+        own.undo()
+        np.testing.assert_array_equal(buffer, (own.labels == 2) * bool(own.log))
+    assert own.log == ()
+    client.close()
+
+
+def test_prompts_without_prediction_are_taken_together(
+    address: str, image: npt.NDArray[np.float32], own: Session
+) -> None:
+    client, buffer = connect(address + "/2", image)
+    for point in ((4, 9, 5), (6, 7, 8)):
+        client.add_point_interaction(point, True, run_prediction=False)
+        own.add_point(2, point)
+    assert not buffer.any()
+    client._predict()
+    np.testing.assert_array_equal(buffer, own.labels == 2)
+    client.close()
+
+
+def test_the_first_prompt_says_which_class_and_a_reset_asks_again(
+    address: str, image: npt.NDArray[np.float32], own: Session
+) -> None:
+    client, buffer = connect(address, image)
+    for class_id in (1, 2, 1):
+        point = tuple(int(n) for n in np.argwhere(own.labels == class_id)[3])
+        client.add_point_interaction(point, True)
+        own.add_point(class_id, point)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(buffer, own.labels == class_id)
+        client.reset_interactions()
+        own.reset()
+        assert not buffer.any()
+    client.close()
+
+
+def test_clients_do_not_mix(address: str, image: npt.NDArray[np.float32], own: Session) -> None:
+    first, one = connect(address + "/2", image)
+    second, other = connect(address + "/1", np.ascontiguousarray(image[:, ::-1]))
+    assert first._lease_token != second._lease_token
+    first.add_point_interaction((4, 9, 5), True)
+    second.add_point_interaction((3, 9, 9), True)
+    own.add_point(2, (4, 9, 5))
+    np.testing.assert_array_equal(one, own.labels == 2)
+    assert (other != one).any()
+    first.close()
+    second.close()
+
+
+def test_what_is_wrong_is_said(serve: Callable[..., TestClient]) -> None:
+    client = serve(max_sessions=1)
+    for path, message in (
+        ("/spleen", "no such class 'spleen'"),
+        ("/2/RAX", "no such axes"),
+        ("/2/RRS", "no such axes"),
+    ):
+        answer = client.post(f"/nninteractive{path}/claim")
+        assert answer.status_code in (404, 422)
+        assert message in answer.json()["detail"]
+    token = client.post("/nninteractive/any/claim").json()["lease_token"]
+    assert client.post("/nninteractive/claim").status_code == 503
+    lease = {"x-lease-token": token}
+    point = {"coordinates": [1, 1, 1], "include_interaction": True}
+    refused = client.post("/nninteractive/add_point_interaction", json=point, headers=lease)
+    assert "set_image comes first" in refused.json()["detail"]
+    assert client.post("/nninteractive/set_image", content=b"x", headers=lease).status_code == 422
+    assert client.post("/nninteractive/add_point_interaction", json=point).status_code == 410
+    assert client.get("/nninteractive/lease_status", headers=lease).json()["remaining_seconds"] > 0
+    assert client.post("/nninteractive/release", headers=lease).json() == {"released": True}
+    assert client.post("/nninteractive/heartbeat", headers=lease).status_code == 410
+
+
+def test_a_session_that_the_store_let_go_comes_back(
+    serve: Callable[..., TestClient], image: npt.NDArray[np.float32], own: Session
+) -> None:
+    client = serve()
+    lease = {"x-lease-token": client.post("/nninteractive/2/claim").json()["lease_token"]}
+    properties = {"x-meta": json.dumps({"image_properties": {"spacing": SPACING}})}
+    sent = client.post("/nninteractive/set_image", content=pack(image), headers=lease | properties)
+    assert sent.status_code == 200
+    seen = []
+    for point in ((4, 9, 5), (6, 7, 8)):
+        client.app.state.store.tend(lambda: float("inf"))  # type: ignore[attr-defined]
+        assert client.app.state.store.count == 0  # type: ignore[attr-defined]
+        asked = {"coordinates": point, "include_interaction": True}
+        seen.append(client.post("/nninteractive/add_point_interaction", json=asked, headers=lease))
+        own.add_point(2, point)
+    assert [answer.status_code for answer in seen] == [200, 200]
+    token = lease["x-lease-token"]
+    shown = client.app.state.nninteractive.get(token).shown  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(shown, own.labels == 2)
+    path = client.app.state.nninteractive.get(token).image  # type: ignore[attr-defined]
+    client.post("/nninteractive/release", headers=lease)
+    assert not path.exists()
+
+
+def test_a_prompt_that_was_left_out_is_none_to_undo(
+    serve: Callable[..., TestClient], image: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve()
+    token = client.post("/nninteractive/2/claim").json()["lease_token"]
+    lease = client.app.state.nninteractive.get(token)  # type: ignore[attr-defined]
+    headers = {"x-lease-token": token}
+    client.post("/nninteractive/set_image", content=pack(image), headers=headers)
+
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    def click(voxel: tuple[int, int, int]) -> int:
+        asked = {"coordinates": voxel, "include_interaction": True}
+        return client.post("/nninteractive/add_point_interaction", json=asked, headers=headers).status_code
+
+    assert (click((4, 9, 5)), lease.taken) == (200, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_result", short)
+        assert (click((6, 7, 8)), lease.taken) == (422, 1)
+    assert client.post("/nninteractive/undo", headers=headers).status_code == 200
+    assert (lease.taken, lease.held().state().entries) == (0, ())
+
+
+def test_a_dead_client_s_place_is_free_again(serve: Callable[..., TestClient]) -> None:
+    client = serve(max_sessions=1)
+    token = client.post("/nninteractive/claim").json()["lease_token"]
+    leases = client.app.state.nninteractive  # type: ignore[attr-defined]
+    leases.get(token).seen -= 61
+    assert client.post("/nninteractive/claim").status_code == 200
+    assert client.post("/nninteractive/heartbeat", headers={"x-lease-token": token}).status_code == 410

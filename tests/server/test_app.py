@@ -1,0 +1,502 @@
+"""The API: what is asked for is shown, to everyone who looks, and is what a session of one's own would give."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+from anyio import to_thread
+from fastapi.testclient import TestClient
+
+from s2vnet.inference.label_writers import DERIVED, LABEL_MAPS
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.interactive.session import Session
+from s2vnet.io.files import read_image, read_labels
+from s2vnet.io.geometry import Volume
+from s2vnet.prompts import Entry, Lock, Mask, Point
+from s2vnet.server.api import FORMATS
+from s2vnet.server.scheduler import CLICK as URGENT
+from s2vnet.server.schemas import unpack_block
+from s2vnet.server.session_worker import RECORD
+
+Labels = npt.NDArray[np.uint8]
+CLICK = Point(class_id=2, voxel=(5, 9, 4))
+OTHER = Point(class_id=1, voxel=(11, 9, 9))
+LEFT_OUT = "some prompts lay outside of the scan and were left out"
+
+
+def opened(client: TestClient, scan: str = "one.nii.gz") -> str:
+    answer = client.post("/api/sessions", json={"image": scan})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["session"])
+
+
+def labels_of(client: TestClient, session: str, tmp_path: Path, ending: str = "nii.gz") -> Labels:
+    answer = client.get(f"/api/sessions/{session}/labels", params={"format": ending})
+    assert answer.status_code == 200, answer.text
+    (tmp_path / f"labels.{ending}").write_bytes(answer.content)
+    return read_labels(tmp_path / f"labels.{ending}").data
+
+
+def ask(client: TestClient, session: str, *entries: Entry) -> dict[str, Any]:
+    asked = {"entries": [entry.model_dump(mode="json") for entry in entries]}
+    answer = client.post(f"/api/sessions/{session}/prompts", json=asked)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def live(client: TestClient, session: str) -> Any:
+    """A viewer's connection."""
+    return client.websocket_connect(f"ws://127.0.0.1:1537/api/sessions/{session}/live")
+
+
+class Screen:
+    """What a viewer shows: states and blocks as they come."""
+
+    def __init__(self, socket: Any) -> None:
+        self.socket, self.state, self.problems = socket, {}, []
+        self.labels: Labels | None = None
+        self.finals = self.parts = 0
+
+    def until(self, done: Callable[[Screen], bool]) -> Screen:
+        while not done(self):
+            message = self.socket.receive()
+            if message.get("text") is not None:
+                found = json.loads(message["text"])
+                if found["type"] == "state":
+                    self.state = found
+                else:
+                    self.problems.append(found["detail"])
+                if self.labels is None and self.state.get("shape"):
+                    self.labels = np.zeros(self.state["shape"], np.uint8)
+            else:
+                head, labels = unpack_block(message["bytes"])
+                assert self.labels is not None
+                self.labels[tuple(slice(a, a + n) for a, n in zip(head.start, head.shape, strict=True))] = labels
+                self.finals, self.parts = self.finals + head.final, self.parts + (not head.final)
+        return self
+
+    def ask(self, **operation: Any) -> None:
+        self.socket.send_text(json.dumps(operation))
+
+
+def ready(screen: Screen) -> bool:
+    return bool(screen.state.get("status") == "ready")
+
+
+@pytest.fixture
+def own(segmenter: Segmenter, bordered: Volume) -> Session:
+    """The same, without a server."""
+    return Session(segmenter, bordered)
+
+
+def test_it_says_what_it_is(client: TestClient, segmenter: Segmenter) -> None:
+    info = client.get("/api/info").json()
+    assert [c["name"] for c in info["classes"]] == ["background", "left part", "right"]
+    assert info["model_sha256"] == segmenter.sha256
+    assert not info["token_needed"]
+    assert client.get("/healthz").json()["status"] == "ok"
+
+
+def test_scans_of_the_data_folder_are_listed(client: TestClient) -> None:
+    assert [scan["id"] for scan in client.get("/api/scans").json()] == ["more/two.nii.gz", "one.nii.gz"]
+
+
+def test_a_session_is_the_session(client: TestClient, own: Session, tmp_path: Path) -> None:
+    name = opened(client)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    ask(client, name, CLICK)
+    own.add(CLICK)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path, "nrrd"), own.labels)
+    ask(client, name, Lock(class_id=2), OTHER)
+    own.add(Lock(class_id=2), OTHER)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path, "mha"), own.labels)
+    for op in ("undo", "undo", "redo", "reset", "undo"):
+        client.post(f"/api/sessions/{name}/steps", json={"op": op})
+        getattr(own, op)()
+        np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    client.delete(f"/api/sessions/{name}/prompts/0")
+    own.remove(0)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    state = client.get(f"/api/sessions/{name}").json()
+    assert (state["status"], state["entries"], state["can_undo"]) == ("ready", [], True)
+    assert client.get(f"/api/sessions/{name}/suggestion").json()["axis"] == own.plane
+
+
+def test_the_image_comes_back(client: TestClient, bordered: Volume, tmp_path: Path) -> None:
+    answer = client.get(f"/api/sessions/{opened(client)}/image")
+    (tmp_path / "image.nii.gz").write_bytes(answer.content)
+    found = read_image(tmp_path / "image.nii.gz")
+    np.testing.assert_array_equal(found.data, bordered.data)
+    assert found.geometry.same_grid(bordered.geometry)
+
+
+def test_a_plain_file_comes_back_as_it_is(client: TestClient, data: Path, tmp_path: Path) -> None:
+    voxels = (100 * read_image(data / "one.nii.gz").data[0]).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-2.0, -2.0, 3.0, 1.0])), tmp_path / "plain.nii.gz")
+    content = (tmp_path / "plain.nii.gz").read_bytes()
+    name = opened(client, client.post("/api/scans", files={"file": ("a.nii.gz", content)}).json()["id"])
+    labels_of(client, name, tmp_path)
+    assert client.get(f"/api/sessions/{name}/image").content == content
+
+
+def test_a_log_saved_here_replays_elsewhere(client: TestClient, own: Session, tmp_path: Path) -> None:
+    name = opened(client)
+    ask(client, name, CLICK, OTHER)
+    (tmp_path / "log.json").write_bytes(client.get(f"/api/sessions/{name}/log").content)
+    own.replay(tmp_path / "log.json")
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    entries = json.loads((tmp_path / "log.json").read_text())["entries"]
+    again = opened(client)
+    client.put(f"/api/sessions/{again}/prompts", json={"op": "replace", "entries": entries})
+    np.testing.assert_array_equal(labels_of(client, again, tmp_path), own.labels)
+
+
+def test_a_scan_that_is_sent_is_segmented(client: TestClient, data: Path, own: Session, tmp_path: Path) -> None:
+    answer = client.post("/api/scans", files={"file": ("Doe^John.nii.gz", (data / "one.nii.gz").read_bytes())})
+    assert answer.status_code == 201
+    assert "Doe" not in answer.text
+    name = opened(client, answer.json()["id"])
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+
+
+def test_what_is_done_is_told_slice_by_slice(client: TestClient, own: Session) -> None:
+    name = opened(client)
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        np.testing.assert_array_equal(screen.labels, own.labels)
+        parts = screen.parts
+        screen.ask(op="add", entries=[CLICK.model_dump(mode="json")])
+        screen.until(lambda s: ready(s) and s.state["shown"] == 1)
+        own.add(CLICK)
+        np.testing.assert_array_equal(screen.labels, own.labels)
+        assert screen.parts > parts
+        screen.ask(op="undo")
+        screen.until(lambda s: ready(s) and s.state["shown"] == 2)
+        own.undo()
+        np.testing.assert_array_equal(screen.labels, own.labels)
+
+
+def test_everyone_who_looks_sees_the_same(client: TestClient) -> None:
+    name = opened(client)
+    with (
+        live(client, name) as first,
+        live(client, name) as second,
+    ):
+        screens = [Screen(first).until(ready), Screen(second).until(ready)]
+        screens[0].ask(op="add", entries=[CLICK.model_dump(mode="json")])
+        for screen in screens:
+            screen.until(lambda s: ready(s) and s.state["shown"] == 1)
+        np.testing.assert_array_equal(screens[0].labels, screens[1].labels)
+
+
+def test_many_prompts_at_once_end_as_they_would_one_by_one(client: TestClient, own: Session) -> None:
+    name = opened(client)
+    points = [Point(class_id=n % 3, voxel=(5 + n, 9, 3 + n % 7)) for n in range(8)]
+    with live(client, name) as socket:
+        screen = Screen(socket)
+        for point in points:  # the first before the scan is open
+            screen.ask(op="add", entries=[point.model_dump(mode="json")])
+            own.add(point)
+        screen.until(lambda s: ready(s) and s.state["shown"] == len(points))
+        np.testing.assert_array_equal(screen.labels, own.labels)
+        screen.ask(op="undo")
+        screen.until(lambda s: ready(s) and s.state["shown"] == len(points) + 1)
+        own.undo()
+        np.testing.assert_array_equal(screen.labels, own.labels)
+
+
+def test_sessions_do_not_mix(client: TestClient, segmenter: Segmenter, data: Path, tmp_path: Path) -> None:
+    scans = {"one.nii.gz": CLICK, "more/two.nii.gz": OTHER}
+    names = {scan: opened(client, scan) for scan in scans}
+    for scan, click in scans.items():
+        ask(client, names[scan], click)
+    for scan, click in scans.items():
+        own = Session(segmenter, read_image(data / scan))
+        own.add(click)
+        np.testing.assert_array_equal(labels_of(client, names[scan], tmp_path), own.labels)
+
+
+def test_sessions_survive_a_restart(serve: Callable[..., TestClient], own: Session, tmp_path: Path) -> None:
+    first = serve()
+    name = opened(first)
+    ask(first, name, CLICK)
+    ask(first, name, OTHER)
+    first.post(f"/api/sessions/{name}/steps", json={"op": "undo"})
+    second = serve()
+    own.add(CLICK)
+    np.testing.assert_array_equal(labels_of(second, name, tmp_path), own.labels)
+    second.post(f"/api/sessions/{name}/steps", json={"op": "redo"})
+    own.add(OTHER)
+    np.testing.assert_array_equal(labels_of(second, name, tmp_path), own.labels)
+
+
+def test_a_closed_session_is_gone(client: TestClient) -> None:
+    name = opened(client)
+    assert client.delete(f"/api/sessions/{name}").status_code == 204
+    assert client.get(f"/api/sessions/{name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (Point(class_id=9, voxel=(1, 1, 1)), "no class 9"),
+        (Point(class_id=1, voxel=(99, 1, 1)), "reaches outside the volume of 18 x 20 x 13"),
+        (Mask(class_id=1, start=(0, 0, 0), stop=(2, 2, 2), bits="AAAA"), "mask prompt is damaged"),
+    ],
+)
+def test_a_wrong_prompt_is_refused_and_changes_nothing(client: TestClient, entry: Entry, message: str) -> None:
+    name = opened(client)
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        screen.ask(op="add", entries=[entry.model_dump(mode="json")])
+        assert message in screen.until(lambda s: bool(s.problems)).problems[0]
+    answer = client.post(f"/api/sessions/{name}/prompts", json={"entries": [entry.model_dump(mode="json")]})
+    assert answer.status_code == 422
+    assert message in answer.json()["detail"]
+    assert client.get(f"/api/sessions/{name}").json()["entries"] == []
+
+
+def test_what_is_no_operation_is_refused(client: TestClient) -> None:
+    name = opened(client)
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        for text in ("{}", "no JSON", json.dumps({"op": "add", "entries": []})):
+            socket.send_text(text)
+        assert len(screen.until(lambda s: len(s.problems) == 3).problems) == 3
+
+
+def test_a_scan_that_cannot_be_read_is_said(client: TestClient) -> None:
+    sent = client.post("/api/scans", files={"file": ("x.nii.gz", b"no image")}).json()
+    name = opened(client, sent["id"])
+    with live(client, name) as socket:
+        screen = Screen(socket).until(lambda s: s.state.get("status") == "failed")
+    assert "not a readable NIfTI" in screen.state["error"]
+    assert client.get(f"/api/sessions/{name}/labels").status_code == 422
+
+
+def test_a_wrong_prompt_before_the_scan_is_open_is_left_out(client: TestClient, own: Session, tmp_path: Path) -> None:
+    name = opened(client)
+    ask(client, name, CLICK)
+    ask(client, name, Point(class_id=1, voxel=(99, 1, 1)))
+    own.add(CLICK)
+    refused = client.get(f"/api/sessions/{name}/labels")
+    assert (refused.status_code, refused.json()["detail"]) == (422, LEFT_OUT)
+    assert client.get(f"/api/sessions/{name}").json()["notes"][-1] == LEFT_OUT
+    record = json.loads((tmp_path / "state" / "sessions" / name / RECORD).read_text())
+    assert [entry["voxel"] for entry in record["entries"]] == [list(CLICK.voxel)]
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    assert LEFT_OUT not in ask(client, name, OTHER)["notes"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_prompt_that_cannot_be_worked_out_is_left_out(
+    serve: Callable[..., TestClient], own: Session, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve()
+    name = opened(client)
+    ask(client, name, CLICK)
+    own.add(CLICK)
+    before = labels_of(client, name, tmp_path)
+
+    def short(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_result", short)
+        ask(client, name, OTHER)
+        refused = client.get(f"/api/sessions/{name}/labels")
+    assert (refused.status_code, "memory" in refused.json()["detail"]) == (422, True)
+    assert "memory" in client.get(f"/api/sessions/{name}").json()["notes"][-1]
+    for running in (client, serve()):
+        np.testing.assert_array_equal(labels_of(running, name, tmp_path), before)
+    np.testing.assert_array_equal(before, own.labels)
+
+
+def test_undone_while_opening_can_be_redone(client: TestClient, own: Session, tmp_path: Path) -> None:
+    name = opened(client)
+    ask(client, name, CLICK)
+    for op in ("undo", "redo"):
+        client.post(f"/api/sessions/{name}/steps", json={"op": op})
+    own.add(CLICK)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    state = client.get(f"/api/sessions/{name}").json()
+    assert (state["shown"], state["status"]) == (state["revision"], "ready")
+
+
+def test_a_closed_session_takes_nothing_and_stays_gone(client: TestClient, tmp_path: Path) -> None:
+    name = opened(client)
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        client.delete(f"/api/sessions/{name}")
+        screen.ask(op="add", entries=[CLICK.model_dump(mode="json")])
+        assert "no such session" in screen.until(lambda s: len(s.problems) == 2).problems[1]
+    assert list((tmp_path / "state" / "sessions").iterdir()) == []
+
+
+def test_prompts_of_too_many_voxels_are_refused(client: TestClient) -> None:
+    name = opened(client)
+    box = {"kind": "box", "class_id": 1, "positive": False, "start": [0, 0, 0], "stop": [2**20, 2**20, 2**20]}
+    answer = client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]})
+    assert answer.status_code == 422
+    assert "draw smaller ones" in answer.json()["detail"]
+    for stop, positive, status in (([2, 2**24, 1], False, 200), ([1, 1, 1], False, 422), ([2**20] * 3, True, 422)):
+        box |= {"positive": positive, "stop": stop}
+        assert client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]}).status_code == status
+    client.post(f"/api/sessions/{name}/steps", json={"op": "undo"})
+    assert client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]}).status_code == 200
+
+
+def test_what_cannot_be_read_is_one_line(client: TestClient) -> None:
+    answer = client.post("/api/sessions", json={"scan": "one.nii.gz"})
+    assert answer.status_code == 422
+    assert answer.json() == {"type": "problem", "detail": "body.image: Field required"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"image": "\ud800"}',
+        r'{"image": "one.nii.gz", "\ud800": 1}',
+        r'{"image": "a\u0000.nii.gz"}',
+        '{"image": NaN}',
+        '{"image": ' + "9" * 5000 + "}",
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_odd_json_is_refused(client: TestClient, text: str) -> None:
+    head = {"content-type": "application/json"}
+    answer = client.post("/api/sessions", content=text.encode("latin-1"), headers=head)
+    assert answer.status_code in (400, 404, 422)
+    assert answer.json()["type"] == "problem"
+    name = opened(client)
+    wrong = r'{"kind": "point", "class_id": 1, "voxel": [1, 1, 1], "\ud800": 1}'
+    for entry in (
+        wrong,
+        wrong.replace(r"\ud800", "x"),
+        wrong.replace("[1,", "[" + "9" * 400 + ",").replace(r', "\ud800": 1', ""),
+    ):
+        answer = client.post(f"/api/sessions/{name}/prompts", content=f'{{"entries": [{entry}]}}', headers=head)
+        assert answer.status_code == 422 or answer.json()["status"] == "opening"
+    with live(client, name) as socket:
+        screen = Screen(socket).until(ready)
+        socket.send_text(text)
+        screen.until(lambda s: bool(s.problems))
+
+
+def test_an_operation_over_the_limit_is_not_read(client: TestClient) -> None:
+    answer = client.post("/api/sessions", content=b" " * (33 << 20), headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+
+
+def test_an_archive_of_a_series_is_a_scan(
+    client: TestClient, segmenter: Segmenter, sent_series: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    series, packed = sent_series
+    sent = client.post("/api/scans", files={"file": ("x.zip", packed)}).json()
+    own = Session(segmenter, read_image(series))
+    np.testing.assert_array_equal(labels_of(client, opened(client, sent["id"]), tmp_path), own.labels)
+
+
+def test_labels_of_a_series_come_as_seg_and_contours_that_refer_to_it(
+    client: TestClient, segmenter: Segmenter, sent_series: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+    from s2vnet.io.dicom.seg import read_segmentation
+
+    series, packed = sent_series
+    sent = client.post("/api/scans", files={"file": ("x.zip", packed)}).json()
+    name = opened(client, sent["id"])
+    assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
+    for kind in ("AUTOMATIC", "SEMIAUTOMATIC"):
+        labels, files = labels_of(client, name, tmp_path), {}
+        for chosen in ("dcm", "rtstruct"):
+            answer = client.get(f"/api/sessions/{name}/labels", params={"format": chosen})
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "application/dicom")
+            (tmp_path / chosen).write_bytes(answer.content)
+            files[chosen] = pydicom.dcmread(tmp_path / chosen)
+        found, names = read_segmentation(tmp_path / "dcm", series)
+        np.testing.assert_array_equal(found.data, labels)
+        assert names == {k: name for k, name in segmenter.class_names.items() if k}
+        assert {s.SegmentAlgorithmType for s in files["dcm"].SegmentSequence} == {kind}
+        assert {r.ROIGenerationAlgorithm for r in files["rtstruct"].StructureSetROISequence} == {kind}
+        regions = files["rtstruct"].ROIContourSequence
+        assert {r.ReferencedROINumber for r in regions if "ContourSequence" in r} == set(np.unique(labels)) - {0}
+        ask(client, name, Point(class_id=2, voxel=(5, 9, 4)))
+
+
+def test_labels_of_other_scans_refer_to_no_series(client: TestClient, data: Path) -> None:
+    name = opened(client)
+    assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha"]
+    for chosen, message in (("dcm", "SEG object belongs to a DICOM"), ("rtstruct", "structure set belongs to a DICOM")):
+        answer = client.get(f"/api/sessions/{name}/labels", params={"format": chosen})
+        assert answer.status_code == 422
+        assert message in answer.json()["detail"]
+        assert str(data) not in answer.text
+
+
+def test_a_series_that_cannot_be_referred_to_is_said_without_where_it_lies(
+    serve: Callable[..., TestClient], write_series: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "scans" / "one").mkdir(parents=True)
+    write_series(tmp_path / "scans" / "one", np.zeros((18, 20, 6), np.int16))
+    for file in (tmp_path / "scans" / "one").iterdir():
+        image = pydicom.dcmread(file)
+        del image.FrameOfReferenceUID
+        image.save_as(file)
+    client = serve(data=tmp_path / "scans")
+    answer = client.get(f"/api/sessions/{opened(client, 'one')}/labels", params={"format": "rtstruct"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("one: images without FrameOfReferenceUID")
+
+
+def test_formats_of_the_schema_are_those_that_labels_come_in(client: TestClient) -> None:
+    parameters = client.get("/openapi.json").json()["paths"]["/api/sessions/{name}/labels"]["get"]["parameters"]
+    (asked,) = (one["schema"] for one in parameters if one["name"] == "format")
+    assert tuple(asked["enum"]) == tuple(FORMATS) == (*LABEL_MAPS, *DERIVED)
+
+
+def test_those_who_wait_keep_nobody_else_waiting(client: TestClient, bordered: Volume) -> None:
+    name, few = opened(client), 4
+    app: Any = client.app
+    assert client.portal is not None
+    client.portal.call(lambda: setattr(to_thread.current_default_thread_limiter(), "total_tokens", few))
+    held, shape = app.state.store.get(name), (18, 20, 13)
+    claimed = client.post("/nninteractive/claim").json()["lease_token"]
+    lease = app.state.nninteractive.get(claimed)
+    lease.begin(name, held.path, shape)
+    lease.class_id, lease.taken = 1, 1
+    clicking, sending = (client.get("/start_session").json()["session_id"] for _ in range(2))
+    snap = app.state.itksnap.get(clicking)
+    snap.session, snap.shape, snap.class_id = name, shape, 1
+    packed = gzip.compress(bordered.data[0].astype("<f4").tobytes(order="F"))
+    body = {"files": {"file": ("image.gz", packed), "metadata": (None, json.dumps({"dimensions": shape}))}}
+    asked = [lambda what=what: client.get(f"/api/sessions/{name}/{what}") for what in ("labels", "log", "suggestion")]
+    asked.append(lambda: client.post("/monailabel/infer/automatic?image=more/two.nii.gz&output=json"))
+    asked.append(lambda: client.delete("/monailabel/train/"))
+    asked.append(lambda: client.post("/nninteractive/predict", headers={"x-lease-token": claimed}))
+    point = "point=5&point=9&point=4&foreground=true"
+    asked.append(lambda: client.get(f"/v2/process_point_interaction/{clicking}?{point}"))
+    asked.append(lambda: client.post(f"/upload_raw/{sending}", **body))
+    waiting = (few + 1) * asked  # of each, more than the server's common threads
+    with ThreadPoolExecutor(len(waiting) + 1) as threads:
+        # nothing can be opened meanwhile, and no training be stopped
+        with app.state.store.turns.turn(URGENT), app.state.monailabel.trainer._lock:
+            answers = [threads.submit(ask) for ask in waiting]
+            time.sleep(0.5)
+            for path in ("/healthz", "/api/info", "/api/scans", f"/api/sessions/{name}"):
+                assert threads.submit(client.get, path).result(timeout=2).status_code == 200
+            assert not any(answer.done() for answer in answers)
+        assert {answer.result(60).status_code for answer in answers} == {200}

@@ -1,0 +1,142 @@
+"""Nothing outside the data folder is ever opened, whatever a client calls it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+
+from s2vnet.errors import InputError
+from s2vnet.server import scan_library as scans_module
+from s2vnet.server.scan_library import Scans
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Scans inside and outside of `data`, and links that lead out."""
+    for name in ("data/a.nii.gz", "data/deep/b.nrrd", "data/.hidden.nii", "data/notes.txt", "outside.nii.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for series in ("data/series", "elsewhere"):
+        (tmp_path / series).mkdir()
+        (tmp_path / series / "1.dcm").write_bytes(b"")
+    (tmp_path / "data" / "link.nii.gz").symlink_to(tmp_path / "outside.nii.gz")
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data" / "loop")
+    return tmp_path
+
+
+def test_what_is_inside_is_listed(folder: Path) -> None:
+    listed = Scans(folder / "data", folder / "sent").listed()
+    assert [scan.id for scan in listed] == ["a.nii.gz", "deep/b.nrrd", "series"]
+    assert [Scans(folder / "data", folder / "sent").find(scan.id).exists() for scan in listed] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "../outside.nii.gz",
+            "deep/../../outside.nii.gz",
+            "link.nii.gz",
+            "linked",
+            "loop",
+            "notes.txt",
+            "",
+            ".",
+            "..",
+            "deep",
+        ),
+        *("missing.nii.gz", "a.nii.gz\0", "upload:../a.nii.gz", "upload:" + "0" * 32, "upload:*", "~", "x" * 5000),
+    ],
+)
+def test_what_is_not_is_no_scan(folder: Path, name: str) -> None:
+    scans = Scans(folder / "data", folder / "sent")
+    for given in (name, str(folder / "outside.nii.gz")):
+        with pytest.raises(InputError, match="no such scan"):
+            scans.find(given)
+
+
+def test_nothing_outside_is_looked_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, looked = (folder / "data").resolve(), []
+    served = Scans(data, folder / "sent")
+    is_dir = Path.is_dir
+
+    def spied(path: Path) -> bool:
+        looked.append(path)
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", spied)
+    for name in ("../elsewhere", str(folder / "elsewhere"), "linked", "series"):
+        with contextlib.suppress(InputError):
+            served.find(name)
+    assert set(looked) == {data / "series"}
+
+
+@pytest.mark.parametrize(
+    "name", [r"\\host\share\a.nii.gz", "//host/share/a.nii.gz", "C:/a.nii.gz", "C:a.nii.gz", r"a\b.nii"]
+)
+def test_on_windows_names_that_lead_elsewhere_are_not_resolved(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, resolved = Scans(folder / "data", folder / "sent"), []
+    monkeypatch.setattr(scans_module, "_WINDOWS", True)
+    monkeypatch.setattr(Scans, "_inside", lambda self, path: resolved.append(path))
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find(name)
+    assert resolved == []
+
+
+def test_a_series_with_one_file_from_outside_is_no_scan(folder: Path) -> None:
+    series, scans = folder / "data" / "series", Scans(folder / "data", folder / "sent")
+    (series / "2.dcm").symlink_to(series / "1.dcm")
+    assert scans.find("series") == folder / "data" / "series"
+    (series / "3.dcm").symlink_to(folder / "elsewhere" / "1.dcm")
+    assert "series" not in [scan.id for scan in scans.listed()]
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find("series")
+
+
+def test_files_of_a_series_are_resolved_where_they_are_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        (folder / "data" / "series" / f"{number}.dcm").write_bytes(b"")
+    scans, resolve, resolved = Scans(folder / "data", folder / "sent"), Path.resolve, []
+
+    def counted(path: Path, strict: bool = False) -> Path:
+        resolved.append(path)
+        return resolve(path, strict)
+
+    monkeypatch.setattr(Path, "resolve", counted)
+    scans.find("series")
+    assert {path.name for path in resolved} == {"series"}
+
+
+def test_one_scan_is_served_alone(folder: Path) -> None:
+    scans = Scans(folder / "data" / "a.nii.gz", folder / "sent")
+    assert [scan.id for scan in scans.listed()] == ["a.nii.gz"]
+    assert scans.find("a.nii.gz") == folder / "data" / "a.nii.gz"
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find("deep/b.nrrd")
+
+
+def test_without_a_folder_there_is_what_was_sent(folder: Path) -> None:
+    scans = Scans(None, folder / "sent")
+    assert scans.listed() == []
+    sent = scans.receive("MUELLER^HANS.nii.gz", io.BytesIO(b"voxels"))
+    assert scans.find(sent.id).read_bytes() == b"voxels"
+    assert "MUELLER" not in sent.id + sent.name + scans.find(sent.id).name
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find("a.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["scan", "scan.exe", "a.nii.gz.py", "a.mhd", "..", ""])
+def test_what_is_no_image_is_not_kept(folder: Path, name: str) -> None:
+    with pytest.raises(InputError, match="has to be sent as one file"):
+        Scans(None, folder / "sent").receive(name, io.BytesIO(b""))
+
+
+def test_no_folder(folder: Path) -> None:
+    with pytest.raises(InputError, match="no folder and no scan"):
+        Scans(folder / "missing", folder / "sent")

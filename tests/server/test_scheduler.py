@@ -1,0 +1,132 @@
+"""One at a time, the urgent first, nobody forgotten."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from s2vnet.server.scheduler import CLICK, ENCODING, Scheduler
+
+
+def start(*calls: object) -> list[threading.Thread]:
+    threads = []
+    for call in calls:
+        threads.append(threading.Thread(target=call, daemon=True))  # type: ignore[arg-type]
+        threads[-1].start()
+        time.sleep(0.05)  # so that they wait in this order
+    return threads
+
+
+def test_the_urgent_first_and_others_in_turn() -> None:
+    turns, order = Scheduler(), []
+
+    def waiting(name: str, patience: float) -> object:
+        def call() -> None:
+            with turns.turn(patience):
+                order.append(name)
+
+        return call
+
+    with turns.turn(ENCODING):
+        threads = start(
+            waiting("encoding 1", ENCODING), waiting("click 1", CLICK), waiting("encoding 2", ENCODING),
+            waiting("click 2", CLICK),
+        )  # fmt: skip
+        assert order == []
+    for thread in threads:
+        thread.join(10)
+    assert order == ["click 1", "click 2", "encoding 1", "encoding 2"]
+
+
+def test_an_offer_is_taken_by_the_urgent_and_by_equals_once() -> None:
+    turns, order, busy = Scheduler(), [], threading.Event()
+
+    def encoding() -> None:
+        with turns.turn(ENCODING):
+            busy.wait(10)
+            for n in range(3):
+                order.append(f"slice {n}")
+                turns.offer(ENCODING)
+
+    def click() -> None:
+        with turns.turn(CLICK):
+            order.append("click")
+
+    threads = start(encoding, click, encoding)
+    busy.set()
+    for thread in threads:
+        thread.join(10)
+    assert order[:2] == ["slice 0", "click"]
+    assert order[2:] == ["slice 0", "slice 1", "slice 1", "slice 2", "slice 2"]
+
+
+def test_a_click_does_not_wait_for_encoding() -> None:
+    turns, order = Scheduler(), []
+
+    def encoding() -> None:
+        with turns.turn(ENCODING):
+            order.append("encoding")
+
+    with turns.turn(CLICK):
+        threads = start(encoding)
+        turns.offer(CLICK)  # nobody so urgent waits
+        time.sleep(0.05)
+        order.append("click")
+    threads[0].join(10)
+    assert order == ["click", "encoding"]
+
+
+def test_an_error_gives_the_turn_back() -> None:
+    turns = Scheduler()
+    try:
+        with turns.turn(CLICK):
+            raise ValueError
+    except ValueError:
+        pass
+    with turns.turn(ENCODING):
+        pass
+
+
+def test_nobody_waits_for_ever() -> None:
+    turns, over = Scheduler(), threading.Event()
+
+    def clicking() -> None:
+        while not over.is_set():
+            with turns.turn(CLICK):
+                time.sleep(0.01)
+
+    def encoding() -> None:
+        with turns.turn(0.3):
+            over.set()
+
+    threads = start(clicking, clicking, clicking)
+    began = time.monotonic()
+    start(encoding)[0].join(10)
+    assert over.is_set()
+    assert time.monotonic() - began >= 0.25  # the clicks went first for a while
+    for thread in threads:
+        thread.join(10)
+
+
+def test_scans_give_way_to_clicks_but_not_to_each_other() -> None:
+    turns, order, busy = Scheduler(), [], threading.Event()
+
+    def encoding(name: str) -> object:
+        def call() -> None:
+            with turns.turn(0.01):  # its patience is over at once
+                busy.wait(10)
+                for n in range(3):
+                    order.append(f"{name} {n}")
+                    turns.offer(CLICK)
+
+        return call
+
+    def click() -> None:
+        with turns.turn(CLICK):
+            order.append("click")
+
+    threads = start(encoding("a"), encoding("b"), click)
+    busy.set()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["a 0", "click", "a 1", "a 2", "b 0", "b 1", "b 2"]

@@ -1,0 +1,82 @@
+"""The API does what its OpenAPI schema says, whatever a client sends that fits the schema, or does not."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+import uvicorn
+from fastapi import FastAPI
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.server.api import router
+from s2vnet.server.app import create_app
+from s2vnet.server.settings import Settings
+
+MOST = int(os.environ.get("S2VNET_EXAMPLES", "20"))
+"""Examples an operation."""
+
+
+@pytest.fixture(scope="module")
+def address(
+    data: Any, model_folder: Any, segmenter: Segmenter, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A server that listens."""
+    settings = Settings(
+        model=str(model_folder),
+        data=data,
+        state=tmp_path_factory.mktemp("state"),
+        max_sessions=10**6,
+        requests_per_minute=10**6,
+    )
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, segmenter), port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def session(address: str) -> str:
+    """One that is open."""
+    name = str(requests.post(f"{address}/api/sessions", json={"image": "one.nii.gz"}).json()["session"])
+    assert requests.get(f"{address}/api/sessions/{name}/labels").status_code == 200
+    return name
+
+
+described = FastAPI()
+described.include_router(router)
+schema = schemathesis.openapi.from_dict(described.openapi())
+
+
+@schema.given(known=st.booleans())
+@schema.parametrize()
+@examples(max_examples=MOST, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def test_it_does_what_its_schema_says(case: Any, known: bool, session: str, address: str) -> None:
+    if known and "name" in (case.path_parameters or {}) and case.method != "DELETE":
+        case.path_parameters["name"] = session
+    fits = case.meta.generation.mode.is_positive
+    if known and fits and case.path == "/api/sessions":
+        case.body["image"] = "one.nii.gz"
+    answer = case.call_and_validate(base_url=address, excluded_checks=[positive_data_acceptance])
+    if fits and answer.status_code == 422:  # for what it means, such as a place outside of the scan, not for its form
+        detail = answer.json()["detail"]
+        assert "Value error" in detail or not detail.startswith(("body", "path", "query")), detail
+
+
+def test_the_server_tells_this_schema(address: str) -> None:
+    assert requests.get(f"{address}/openapi.json").json()["paths"] == described.openapi()["paths"]

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s2vnet.config import TrainConfig
+from s2vnet.model.aggregation import State
+from s2vnet.model.s2vnet import Decoded
+from s2vnet.training.losses import LARGEST_WEIGHT, class_weights, clip_loss, segmentation_loss, shrink
+
+K, SHARP = 3, 30.0
+CONFIG = TrainConfig()
+_EMPTY = State(*(torch.empty(0) for _ in State._fields))
+
+
+@pytest.fixture
+def labels() -> Tensor:
+    """Two clips of three slices of 8 x 8 pixels; class 2 is on the second slice of the first clip alone."""
+    found = torch.zeros(2, 3, 8, 8, dtype=torch.long)
+    found[:, :, :4, :4] = 1
+    found[0, 1, 4:, 4:] = 2
+    return found
+
+
+def _logits(labels: Tensor, size: int) -> Tensor:
+    """Logits (B, K, T, size, size) that are sure of the labels."""
+    return SHARP * (2 * F.one_hot(shrink(labels, (size, size)), K).movedim(-1, 1).float() - 1)
+
+
+def _decoded(labels: Tensor, size: int = 8) -> tuple[list[Decoded], Tensor]:
+    """What a network that is sure of the labels gives, and its auxiliary logits."""
+    shown = SHARP * (2 * F.one_hot(labels, K).amax((2, 3)).float() - 1)
+    levels = [_logits(labels, n) for n in (2, 4)]
+    steps = [
+        Decoded(_logits(labels, size)[:, :, t], shown[:, t], tuple(level[:, :, t] for level in levels), _EMPTY)
+        for t in range(labels.shape[1])
+    ]
+    return steps, _logits(labels, size).transpose(1, 2)
+
+
+def test_a_perfect_clip_costs_nothing(labels: Tensor) -> None:
+    assert clip_loss(*_decoded(labels), labels, CONFIG) < 1e-3
+
+
+def test_an_absent_class_costs_nothing() -> None:
+    empty = torch.zeros(1, 2, 8, 8, dtype=torch.long)
+    assert clip_loss(*_decoded(empty), empty, CONFIG) < 1e-3
+
+
+@pytest.mark.parametrize("part", ["logits", "presence", "layer_logits", "auxiliary"])
+def test_every_part_that_is_wrong_costs_something(labels: Tensor, part: str) -> None:
+    right, auxiliary = _decoded(labels)
+    wrong, wrong_auxiliary = _decoded(labels.flip(-1))
+    if part == "presence":  # the mirrored clip shows the same classes
+        mixed = [d._replace(presence=-d.presence) for d in right]
+    elif part == "auxiliary":
+        mixed, auxiliary = right, wrong_auxiliary
+    else:
+        mixed = [d._replace(**{part: getattr(w, part)}) for d, w in zip(right, wrong, strict=True)]
+    assert clip_loss(mixed, auxiliary, labels, CONFIG) > clip_loss(*_decoded(labels), labels, CONFIG) + 0.1
+
+
+def test_masks_of_a_stride_are_compared_at_full_size(labels: Tensor) -> None:
+    coarse = clip_loss(*_decoded(labels, size=4), labels, CONFIG)
+    assert coarse < clip_loss(*_decoded(labels.flip(-1), size=4), labels, CONFIG)
+    assert coarse.isfinite()
+
+
+@pytest.mark.parametrize("size", [8, 4])
+def test_the_loss_of_a_batch_is_the_mean_over_its_clips(labels: Tensor, size: int) -> None:
+    def noisy(part: Tensor) -> Tensor:
+        return part + 0.5 * torch.randn(part.shape, generator=generator)
+
+    generator = torch.Generator().manual_seed(0)
+    steps, auxiliary = _decoded(labels, size)
+    steps = [Decoded(noisy(d.logits), noisy(d.presence), tuple(map(noisy, d.layer_logits)), _EMPTY) for d in steps]
+    auxiliary = 0.1 * noisy(auxiliary)
+
+    def of(clips: slice) -> Tensor:
+        some = [
+            Decoded(d.logits[clips], d.presence[clips], tuple(x[clips] for x in d.layer_logits), _EMPTY) for d in steps
+        ]
+        return clip_loss(some, auxiliary[clips], labels[clips], CONFIG)
+
+    torch.testing.assert_close(of(slice(2)), (of(slice(1)) + of(slice(1, 2))) / 2)
+
+
+def test_background_has_no_dice(labels: Tensor) -> None:
+    logits = torch.zeros(2, K, 3, 8, 8, requires_grad=True)
+    (segmentation_loss(logits, labels) - F.cross_entropy(logits, labels)).backward()
+    assert logits.grad is not None  # background's logit only matters through the softmax of the others
+    torch.testing.assert_close(logits.grad.sum(1), torch.zeros(2, 3, 8, 8), atol=1e-6, rtol=0)
+
+
+def test_shrinking_takes_the_nearest_pixel_and_keeps_blocks() -> None:
+    small = torch.tensor([[[[0, 1], [2, 7]]]])
+    assert torch.equal(shrink(small.repeat_interleave(4, 2).repeat_interleave(4, 3), (2, 2)), small)
+    assert shrink(small, (2, 2)) is small
+    assert shrink(torch.zeros(2, 3, 16, 24, dtype=torch.long), torch.Size((4, 6))).shape == (2, 3, 4, 6)
+
+
+def test_weights_are_powers_of_rarity_within_bounds() -> None:
+    counts = [10**6, 400, 100, 0, 1]
+    assert class_weights(counts, 0).tolist() == [1] * 5
+    assert class_weights(counts, 0.5).tolist() == [1, 1, 2, 1, LARGEST_WEIGHT]
+    assert class_weights(counts, 1).tolist() == [1, 1, 4, 1, LARGEST_WEIGHT]
+    assert class_weights([5, 0, 0], 0.5).tolist() == [1, 1, 1]
+
+
+def test_a_weight_multiplies_the_cross_entropy_of_its_pixels(labels: Tensor) -> None:
+    logits = torch.randn(2, K, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = segmentation_loss(logits, labels)
+    assert segmentation_loss(logits, labels, torch.ones(K)) == plain
+    entropy = F.cross_entropy(logits, labels, reduction="none")
+    heavier = segmentation_loss(logits, labels, torch.tensor([1.0, 1, 4]))
+    torch.testing.assert_close(heavier - plain, 3 * (entropy * (labels == 2)).mean())
+
+
+def test_errors_that_were_asked_for_count_more_in_the_final_masks_alone(labels: Tensor) -> None:
+    config = CONFIG.model_copy(update={"mending_weight": 3.0})
+    decoded, auxiliary = _decoded(labels)
+    wrong = [d._replace(logits=-d.logits) for d in decoded]
+    asked = torch.zeros(labels.shape)
+    plain = clip_loss(wrong, auxiliary, labels, config)
+    torch.testing.assert_close(clip_loss(wrong, auxiliary, labels, config, None, asked), plain)
+    asked[:, 1, 0, 0] = 1
+    pixel = F.cross_entropy(wrong[1].logits[:, :, 0, 0], labels[:, 1, 0, 0])
+    more = clip_loss(wrong, auxiliary, labels, config, None, asked)
+    torch.testing.assert_close(more - plain, 3 * pixel / labels[0].numel(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(clip_loss(wrong, auxiliary, labels, CONFIG, None, asked), plain)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.data.clips import Clip, ClipDataset, collate
+from s2vnet.data.plan import Plan
+from s2vnet.data.preprocess import Case
+from s2vnet.model.s2vnet import S2VNet
+from s2vnet.training.losses import shrink
+from s2vnet.training.step import ClipStep
+
+INDICES = torch.tensor([0, 1])
+
+
+def _step(model_config: ModelConfig, config: TrainConfig, **changes: object) -> ClipStep:
+    torch.manual_seed(0)
+    return ClipStep(S2VNet(model_config), config.model_copy(update=changes))
+
+
+@pytest.fixture
+def clip(cases: list[Case], plan: Plan, config: TrainConfig) -> Clip:
+    """A batch of two clips."""
+    data = ClipDataset(cases, plan.patch_size, plan.context_slices, config, 2)
+    return collate([data[0], data[1]])
+
+
+def test_the_loss_is_finite_and_has_gradients(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
+    step = _step(model_config, config, interactive_fraction=1.0)
+    loss = step(*clip, INDICES)
+    loss.backward()
+    assert loss.isfinite()
+    assert loss.ndim == 0
+    gradients = [p.grad for p in step.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+
+
+def test_the_same_seed_gives_the_same_loss(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
+    first, second = (_step(model_config, config)(*clip, INDICES) for _ in range(2))
+    assert torch.equal(first, second)
+    other = _step(model_config, config, seed=1, interactive_fraction=1.0, state_drop=0.5)(*clip, INDICES)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_loss_of_a_batch_is_the_mean_over_its_clips(
+    clip: Clip, model_config: ModelConfig, config: TrainConfig, training: bool
+) -> None:
+    step = _step(model_config, config, interactive_fraction=0.0).train(training)
+    with torch.no_grad():
+        parts = [step(*(x[n : n + 1] for x in clip), INDICES[n : n + 1]) for n in range(2)]
+        torch.testing.assert_close(step(*clip, INDICES), sum(parts) / 2, atol=1e-4, rtol=1e-4)
+
+
+def _prompts(step: ClipStep, clip: Clip) -> Tensor:
+    with torch.no_grad():
+        features = step.model.encode(clip.slices.flatten(0, 1)).unflatten(len(clip.labels))
+        rngs = [np.random.default_rng((step.config.seed, int(i), 1)) for i in INDICES]
+        prompted = step._prompted(rngs, INDICES)
+        return step._prompts(features, clip.labels, clip.step, rngs, prompted)[0]
+
+
+def test_prompts_are_drawn_for_interactive_clips_alone(
+    clip: Clip, model_config: ModelConfig, config: TrainConfig
+) -> None:
+    assert not _prompts(_step(model_config, config, interactive_fraction=0.0), clip).any()
+    maps = _prompts(_step(model_config, config, interactive_fraction=1.0, correction_fraction=1.0), clip)
+    assert maps.flatten(1).any(1).all()
+    truth = shrink(clip.labels, maps.shape[-2:])
+    for k in range(model_config.num_classes):
+        assert (truth[maps[:, :, k, 0] == 1] == k).all()
+
+
+def test_no_user_comes_before_the_start_of_the_interactive_part(model_config: ModelConfig, config: TrainConfig) -> None:
+    step = _step(model_config, config, interactive_fraction=1.0, interactive_start=0.5)
+    clips = config.epochs * config.steps_per_epoch * config.batch_size
+    rngs = [np.random.default_rng(i) for i in range(clips)]
+    assert step._prompted(rngs, torch.arange(clips)) == list(range(clips // 2, clips))
+
+
+def test_a_clips_user_does_not_change_whether_others_prompt(
+    clip: Clip, model_config: ModelConfig, config: TrainConfig
+) -> None:
+    """Between all and none, each clip decides for itself."""
+    drawn = [np.random.default_rng((0, n, 1)).random() for n in range(2)]
+    between = sum(drawn) / 2
+    some = _prompts(_step(model_config, config, interactive_fraction=between), clip)
+    assert some.flatten(1).any(1).tolist() == [value < between for value in drawn]
+
+
+def test_without_prompts_and_forgetting_steps_are_plain_propagation(
+    clip: Clip, model_config: ModelConfig, config: TrainConfig
+) -> None:
+    losses = [
+        _step(model_config, config, interactive_fraction=0.0, state_drop=0.0, feature_dropout=0.0, seed=seed)(
+            *clip, INDICES
+        )
+        for seed in range(2)
+    ]
+    assert torch.equal(*losses)
+
+
+def test_dropped_features_are_a_matter_of_the_clip_and_right_on_average(
+    model_config: ModelConfig, config: TrainConfig
+) -> None:
+    maps = [torch.ones(600, 8, 2, 2), torch.ones(600, 16, 1, 1)]
+    indices = torch.arange(100)
+    whole = _step(model_config, config, feature_dropout=0.0)._dropped(maps, indices)
+    assert all(torch.equal(a, b) for a, b in zip(whole, maps, strict=True))
+    step = _step(model_config, config, feature_dropout=0.25)
+    found = step._dropped(maps, indices)
+    for before, after in zip(maps, found, strict=True):
+        assert after.unique().tolist() == pytest.approx([0, 4 / 3])
+        assert float(after.mean()) == pytest.approx(1, abs=0.05)
+        assert torch.equal(after, after[..., :1, :1].expand_as(before))
+    alone = step._dropped([x[6:12] for x in maps], indices[1:2])
+    assert all(torch.equal(a, b[6:12]) for a, b in zip(alone, found, strict=True))
+
+
+def test_forgetting_everything_is_a_network_that_carries_nothing(
+    clip: Clip, model_config: ModelConfig, config: TrainConfig
+) -> None:
+    forgetful = _step(model_config, config, interactive_fraction=0.0, state_drop=1.0)
+    separate = _step(model_config.model_copy(update={"propagation": "none"}), config, interactive_fraction=0.0)
+    torch.testing.assert_close(forgetful(*clip, INDICES), separate(*clip, INDICES))
