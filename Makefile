@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+JOBS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test check docs lock wheel sbom audit lint-ci fuzz clean
@@ -9,8 +10,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: $(VENV)/.installed
 	$(BIN)/s2vnet demo -o demo
 
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -n $(JOBS) --dist worksteal --cov --cov-report=term
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check && $(BIN)/python scripts/results.py --check && $(BIN)/python scripts/lock.py --check

@@ -23,7 +23,7 @@ from disks import lock
 from s2vnet.batch.cases import Item, at_hand, list_items
 from s2vnet.batch.jobs import Extras, plan_jobs, predict
 from s2vnet.batch.runner import EARLIER, EXISTED, open_batch, run_batch
-from s2vnet.batch.workers import Done, ProcessWorker, RayWorker, Work, Worker, WorkerLost
+from s2vnet.batch.workers import Bench, Done, ProcessWorker, RayWorker, Work, Worker, WorkerLost
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.inference.segmenter import Segmenter, plan_of
 from s2vnet.io.files import read_geometry, read_labels, write_image
@@ -83,20 +83,53 @@ def labels_in(target: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(target.iterdir()) if file.name.endswith(".nii.gz")}
 
 
-@pytest.fixture
-def killed_when_first(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """``killed_when_first(case, times)``: kills workers in the middle of a case, and lists their ids."""
+class WorkerHere:
+    """A worker in this process."""
 
-    def arrange(case: str, times: int, kind: type[Worker] = ProcessWorker) -> list[int]:
-        killed: list[int] = []
+    def __init__(self, work: Work) -> None:
+        self._work, self._stopped = work, False
+
+    def ready(self) -> None:
+        self._bench = Bench(self._work)
+
+    def run(self, item: Item) -> Done:
+        if self._stopped:
+            raise WorkerLost("its worker was stopped")
+        with at_hand(item) as local:
+            return self._bench.segment(local)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers in this process: starting one takes seconds, and most of what a batch does is the same."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("s2vnet.batch.runner.ProcessWorker", WorkerHere)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def killed_when_first(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[int, str]]:
+    """``killed_when_first(case)``: kills a worker in the middle of a case; its id, and what is said of its end."""
+
+    def arrange(case: str, kind: type[Worker] = ProcessWorker) -> dict[int, str]:
+        killed: dict[int, str] = {}
         run = kind.run
 
         def run_and_kill(self: Any, item: Item) -> Done:
-            if item.case == case and len(killed) < times:
-                killed.append(self.pid)
-                os.kill(self.pid, signal.SIGSTOP)  # so that it cannot be done before
-                threading.Timer(0.2, os.kill, (self.pid, signal.SIGKILL)).start()
-            return run(self, item)
+            if item.case != case or killed:
+                return run(self, item)
+            killed[self.pid] = ""
+            os.kill(self.pid, signal.SIGSTOP)  # so that it cannot be done before
+            threading.Timer(0.2, os.kill, (self.pid, signal.SIGKILL)).start()
+            try:
+                return run(self, item)
+            except WorkerLost as error:
+                killed[self.pid] = str(error)
+                raise
 
         monkeypatch.setattr(kind, "run", run_and_kill)
         return killed
@@ -130,12 +163,12 @@ def test_two_workers_write_what_none_writes_and_report_what_is_poisoned(
 
 
 def test_a_killed_worker_loses_nothing(
-    segmenter: Segmenter, work: Work, images: Path, tmp_path: Path, killed_when_first: Callable[..., list[int]]
+    segmenter: Segmenter, work: Work, images: Path, tmp_path: Path, killed_when_first: Callable[..., dict[int, str]]
 ) -> None:
     expected = expect(segmenter, images, tmp_path / "expected")
-    killed = killed_when_first("case01", 1)
+    killed = killed_when_first("case01")
     records = list(open_batch(str(images), str(tmp_path / "out"), work, 1, workers=1)[0])
-    assert len(killed) == 1
+    assert ["signal 9" in said for said in killed.values()] == [True]
     assert {record.case: (record.state, record.attempts) for record in records} == {
         "case00": ("done", 1),
         "case01": ("done", 2),
@@ -146,16 +179,25 @@ def test_a_killed_worker_loses_nothing(
     assert labels_in(tmp_path / "out") == expected
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_case_that_kills_its_workers_is_set_aside_and_tried_by_the_next_run(
-    work: Work, images: Path, tmp_path: Path, killed_when_first: Callable[..., list[int]]
+    work: Work, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed = killed_when_first("case01", 3)
-    target = tmp_path / "out"
+    killed: list[WorkerHere] = []
+    run, target = WorkerHere.run, tmp_path / "out"
+
+    def run_or_die(self: WorkerHere, item: Item) -> Done:
+        if item.case == "case01" and len(killed) < 3:
+            killed.append(self)
+            raise WorkerLost("its worker was killed")
+        return run(self, item)
+
+    monkeypatch.setattr(WorkerHere, "run", run_or_die)
     records = list(open_batch(str(images), str(target), work, 1, workers=1, attempts=3)[0])
-    assert len(set(killed)) == 3
+    assert len(set(map(id, killed))) == 3
     (failed,) = [record for record in records if record.state == "failed"]
     assert (failed.case, failed.attempts) == ("case01", 3)
-    assert "signal 9" in failed.reason
+    assert failed.reason == "its worker was killed, in attempt 3 of 3"
     assert sum(record.state == "done" for record in records) == 3
     assert not (target / "case01.nii.gz").exists()
     assert not [file for file in target.iterdir() if file.is_dir()]
@@ -164,6 +206,7 @@ def test_a_case_that_kills_its_workers_is_set_aside_and_tried_by_the_next_run(
     assert {(record.state, record.reason) for record in again.values()} == {("skipped", EARLIER)}
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_batch_begun_anew_does_what_is_left(work: Work, images: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     asked = Work(work.models, "cpu", Extras(overlay=True, volumes=True))
@@ -187,6 +230,7 @@ def test_a_batch_begun_anew_does_what_is_left(work: Work, images: Path, tmp_path
     assert len(rows_of(target)) == 4
 
 
+@pytest.mark.usefixtures("in_process")
 def test_volumes_are_those_of_the_path_without_workers(
     segmenter: Segmenter, work: Work, images: Path, tmp_path: Path
 ) -> None:
@@ -200,6 +244,7 @@ def test_volumes_are_those_of_the_path_without_workers(
         assert (target / "volumes.csv").read_bytes() == (tmp_path / "one" / "volumes.csv").read_bytes()
 
 
+@pytest.mark.usefixtures("in_process")
 def test_other_settings_are_another_batch_unless_existing_labels_are_kept(
     work: Work, images: Path, tmp_path: Path
 ) -> None:
@@ -212,6 +257,7 @@ def test_other_settings_are_another_batch_unless_existing_labels_are_kept(
     assert set(np.unique(read_labels(tmp_path / "out" / "case00.nii.gz").data)) <= {0, 2}
 
 
+@pytest.mark.usefixtures("in_process")
 def test_two_batches_do_not_write_to_one_folder(work: Work, images: Path, tmp_path: Path) -> None:
     first, _ = open_batch(str(images), str(tmp_path / "out"), work, 1)
     next(first)
@@ -220,6 +266,7 @@ def test_two_batches_do_not_write_to_one_folder(work: Work, images: Path, tmp_pa
     assert [record.state for record in first] == ["done"] * 3
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_list_names_images_and_cases(segmenter: Segmenter, work: Work, images: Path, tmp_path: Path) -> None:
     expected = expect(segmenter, images, tmp_path / "expected")
     listed = tmp_path / "list.csv"
@@ -236,6 +283,7 @@ def test_a_list_names_images_and_cases(segmenter: Segmenter, work: Work, images:
     assert (tmp_path / "out" / "case01.nii.gz").read_bytes() == expected["case01.nii.gz"]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_list_and_a_summary_in_parquet(work: Work, images: Path, tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow (the extra parquet) is not installed")
     from pyarrow import parquet
@@ -274,6 +322,7 @@ def test_lists_that_are_refused(tmp_path: Path, text: str, message: str | None) 
         list_items(str(tmp_path / "list.csv"), str(tmp_path / "out"), 1)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_images_and_labels_in_a_store(
     segmenter: Segmenter, work: Work, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,7 +398,7 @@ def test_a_batch_needs_no_network_where_it_is_begun(
 def test_workers_that_cannot_start_fail_their_cases_and_end_the_batch(work: Work, images: Path, tmp_path: Path) -> None:
     items = list_items(str(images), str(tmp_path / "out"), 1)
     absent = Work(work.models, "tpu")
-    records = list(run_batch(items, str(tmp_path / "out"), absent, partial(ProcessWorker, absent), workers=2))
+    records = list(run_batch(items, str(tmp_path / "out"), absent, partial(ProcessWorker, absent), workers=1))
     assert [record.state for record in records] == ["failed"] * 4
     assert all("device tpu is not available" in record.reason for record in records)
 
@@ -373,14 +422,14 @@ def test_actors_of_ray_do_the_same(
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    killed_when_first: Callable[..., list[int]],
+    killed_when_first: Callable[..., dict[int, str]],
 ) -> None:
     ray = pytest.importorskip("ray", reason="ray (the extra ray) is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_worker_niceness", "0")
     expected = expect(segmenter, images, tmp_path / "expected")
     (images / "damaged.nii.gz").write_text("no image")
-    killed = killed_when_first("case01", 1, RayWorker)
+    killed = killed_when_first("case01", RayWorker)
     try:
         records = list(open_batch(str(images), str(tmp_path / "out"), work, 1, engine="ray", workers=1)[0])
     finally:

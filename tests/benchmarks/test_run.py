@@ -35,7 +35,16 @@ def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_training_that_is_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
+def _main(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command in this process, where only what it finds or says counts."""
+    import run
+
+    monkeypatch.setattr(sys, "argv", ["run.py", *options])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    run.main()
+
+
+def test_a_training_that_is_interrupted_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.loads((RECIPES / "phantom.json").read_text()) | {
         "phantom": {"training": 5, "test": 1, "depth": 4},
         "training": {"epochs": 10, "steps_per_epoch": 4, "max_correction_rounds": 1},
@@ -55,15 +64,17 @@ def test_a_training_that_is_interrupted_goes_on_where_it_was(tmp_path: Path) -> 
     assert not (folder / "trained.json").exists()
     stored = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert 4 <= stored["step"] < 40
-    finished = _run(*call)
-    assert finished.returncode == 0, finished.stderr
+    monkeypatch.setattr("run._apart", lambda stage, one: stage(one))
+    _main(call, monkeypatch)
     trained = json.loads((folder / "trained.json").read_text())
     assert trained["history"][: len(stored["history"])] == stored["history"]  # to the second: not trained again
     assert trained["steps"] == 40
     assert not (folder / "checkpoint.pt").exists()
 
 
-def test_quick_run_has_every_table_and_is_done_once(tmp_path: Path) -> None:
+def test_quick_run_has_every_table_and_is_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     first = out / "fold-0-seed-0" / "s2vnet"
     finished = _run(*QUICK, "-o", out)
@@ -96,21 +107,20 @@ def test_quick_run_has_every_table_and_is_done_once(tmp_path: Path) -> None:
         assert f"]({name}.png)" in text
 
     files = {path: path.stat().st_mtime_ns for path in first.parent.rglob("*")}
-    again = _run(*QUICK, "-o", out)
-    assert again.returncode == 0
-    assert ": train" not in again.stderr + again.stdout
+    _main([*QUICK, "-o", str(out)], monkeypatch)
+    assert ": train" not in "".join(capsys.readouterr())
     assert {path: path.stat().st_mtime_ns for path in first.parent.rglob("*")} == files
 
     noted = json.loads(next((first / "predicted").iterdir()).read_text())
     assert (noted["device"], noted["hardware"]) == ("cpu", report["hardware"])
 
-    assert _run(*QUICK[:-3], NETWORK, "-o", out).returncode == 0
+    _main([*QUICK[:-3], NETWORK, "-o", str(out)], monkeypatch)
     assert (out / "rounds.png").exists()
     assert "rounds.png" not in (out / "report.md").read_text()  # nor any other picture of an earlier report
 
-    other = _run(*[a for a in QUICK if a != "--quick"], "-o", out)
-    assert other.returncode == 1
-    assert "was made by another recipe (training, rounds, most_cases)" in other.stderr
+    with pytest.raises(SystemExit, match="1"):
+        _main([*(a for a in QUICK if a != "--quick"), "-o", str(out)], monkeypatch)
+    assert "was made by another recipe (training, rounds, most_cases)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -180,20 +190,14 @@ def test_a_fold_that_is_named_twice_is_run_once(
     monkeypatch.setattr(run, "_apart", lambda stage, one: told.append((stage.__name__, one.fold)))
     monkeypatch.setattr(run, "_report", lambda *_: None)
     options = ["phantom", "--quick", "--folds", "0", "00", "--methods", "s2vnet", "-o", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["run.py", *options])
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    run.main()
+    _main(options, monkeypatch)
     assert told == [("train_stage", 0), ("predict_stage", 0), ("score_stage", 0)]
 
 
 def _refused(options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """The line that a call into the folder `out` ends with."""
-    import run
-
-    monkeypatch.setattr(sys, "argv", ["run.py", *options, "-o", "out"])
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as stopped:
-        run.main()
+        _main([*options, "-o", "out"], monkeypatch)
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -281,14 +281,20 @@ def test_every_source_is_named_licensed_and_hashed() -> None:
         assert (source.manager != "apt") == (source.archive_sha256 is not None)
 
 
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cache of the real files, so that an archive is fetched once."""
+    return tmp_path_factory.mktemp("fetched")
+
+
 @pytest.mark.network
 @pytest.mark.parametrize("name", SOURCES)
-def test_the_real_file_can_be_had(name: str, tmp_path: Path) -> None:
+def test_the_real_file_can_be_had(name: str, fetched: Path) -> None:
     from s2vnet.io.files import read_image, read_labels
 
     source = SOURCES[name]
     try:
-        path = fetch(source, tmp_path)
+        path = fetch(source, fetched)
     except InputError as error:
         if "sha256" in str(error):
             raise

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from s2vnet.inference.backends import RUNTIMES
 from s2vnet.inference.segmenter import SHIPPED
 from s2vnet.model.checkpoint import load_model, save_model
-from s2vnet.model.onnx_export import export
+from s2vnet.model.onnx_export import export, has_graphs
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped hippocampus model with its graphs; nobody writes there."""
+    """The shipped hippocampus model with its graphs, made by one of the test processes; nobody writes there."""
     for name in ("onnxscript", *RUNTIMES[1:]):
         pytest.importorskip(name)
-    trained = load_model(SHIPPED / "hippocampus-mr")
-    folder = tmp_path_factory.mktemp("exported")
-    save_model(folder, trained.model, trained.plan, trained.info)
-    export(load_model(folder), folder)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    with FileLock(f"{folder}.lock"):
+        if not has_graphs(folder):
+            trained = load_model(SHIPPED / "hippocampus-mr")
+            folder.mkdir(exist_ok=True)
+            save_model(folder, trained.model, trained.plan, trained.info)
+            export(load_model(folder), folder)
     return folder

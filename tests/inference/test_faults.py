@@ -27,7 +27,8 @@ from s2vnet.io.files import write_image
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.utils.memory import is_out_of_memory, out_of_memory
 
-KILLS = int(os.environ.get("S2VNET_KILLS", "5"))
+KILLS = int(os.environ.get("S2VNET_KILLS", "1"))
+"""Of the batch; more for a longer check."""
 LARGE = (320, 320, 12)
 """Encoding it takes some hundred MB."""
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -61,6 +62,11 @@ def status(pid: int | str, key: str) -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:"))
 
 
+def score(pid: int | str) -> int:
+    """By how much rather than others the system kills a process where memory runs out."""
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
 def labels_in(target: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(target.glob("*.nii.gz"))}
 
@@ -77,20 +83,22 @@ def test_a_case_that_needs_more_memory_than_its_worker_gets_is_set_aside(
     import resource
 
     run, limited = ProcessWorker.run, list[int]()
+    own = score("self")
 
     def run_in_little(self: ProcessWorker, item: Item) -> Done:
         if self.pid not in limited:
             limited.append(self.pid)
+            assert score(self.pid) == min(1000, own + 500)  # the system rather takes it than the batch
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (status(self.pid, "VmData") + (100 << 20),) * 2)
         return run(self, item)
 
     monkeypatch.setattr(ProcessWorker, "run", run_in_little)
     images, target = make_images((14, 16, 9), LARGE, (14, 16, 9)), tmp_path / "out"
-    records = list(open_batch(str(images), str(target), work, 1, workers=1, cpus=1)[0])
-    assert attempts(records) == {"case00": ("done", 1), "case01": ("failed", 2), "case02": ("done", 1)}
+    records = list(open_batch(str(images), str(target), work, 1, workers=1, cpus=1, attempts=1)[0])
+    assert attempts(records) == {"case00": ("done", 1), "case01": ("failed", 1), "case02": ("done", 1)}
     reason = next(record.reason for record in records if record.case == "case01")
     assert reason.startswith("not enough memory")
-    assert reason.endswith("in attempt 2 of 2")
+    assert reason.endswith("in attempt 1 of 1")
     assert len(limited) == 2  # nobody goes on with a worker that was at its limit
     assert sorted(path.name for path in target.iterdir() if path.is_dir()) == []
     assert sorted(labels_in(target)) == ["case00.nii.gz", "case02.nii.gz"]
@@ -147,18 +155,22 @@ def done_in(target: Path) -> dict[str, int]:
 
 
 @linux
-def test_a_batch_killed_at_any_moment_goes_on(work: Work, make_images: MakeImages, tmp_path: Path) -> None:
-    images, target = make_images(*[(40, 40, 30)] * 6), tmp_path / "out"
-    start = time.monotonic()
-    assert begin(work, images, tmp_path / "peace").wait(600) == 0
-    alone, expected = time.monotonic() - start, labels_in(tmp_path / "peace")
+def test_a_batch_killed_at_any_moment_goes_on(
+    segmenter: Segmenter, work: Work, make_images: MakeImages, tmp_path: Path
+) -> None:
+    images, target = make_images(*[(30, 30, 20)] * 6), tmp_path / "out"
+    assert not [error for _, error in predict(segmenter, plan_jobs(images, tmp_path / "peace", 1)) if error]
+    expected = labels_in(tmp_path / "peace")
     assert len(expected) == 6
     moments = random.Random(int(os.environ.get("S2VNET_SEED", "0")))
     done: dict[str, int] = {}
     for _ in range(KILLS):
         running = begin(work, images, target)
-        with suppress(subprocess.TimeoutExpired):
-            running.wait(moments.uniform(0.4, 1.0) * alone)
+        least, until = len(done) + moments.randint(0, 2), time.monotonic() + 60
+        while len(done_in(target)) < min(least, 6) and running.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
         workers = children(running.pid)
         running.kill()
         running.wait()
@@ -175,17 +187,6 @@ def test_a_batch_killed_at_any_moment_goes_on(work: Work, make_images: MakeImage
     assert done.items() <= done_in(target).items()
     assert len(done_in(target)) == 6
     assert not [path for path in target.iterdir() if path.is_dir()]
-
-
-@linux
-def test_where_memory_runs_out_the_system_takes_a_worker(work: Work) -> None:
-    worker = ProcessWorker(work)
-    try:
-        worker.ready()
-        own, its = (int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in ("self", worker.pid))
-        assert its == min(1000, own + 500)
-    finally:
-        worker.stop()
 
 
 @linux

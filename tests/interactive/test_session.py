@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from random_models import ORIENTATIONS
 
 from s2vnet.data.plan import Plan
 from s2vnet.data.training_ranges import TrainingRanges
@@ -47,7 +48,19 @@ PROMPTS: dict[str, Entry] = {
 }
 
 
-@pytest.fixture(scope="module", params=["each slice", "slices joined", "small parts left out", "tried both ways"])
+VARIANTS = ("each slice", "slices joined", "small parts left out", "tried both ways")
+plain_only = pytest.mark.parametrize("segmenter", VARIANTS[:1], indirect=True)
+"""For what does not depend on the model."""
+
+
+def varied(name: str, values: Iterable[Any], *, indirect: bool = False) -> pytest.MarkDecorator:
+    """Every value with the model as it is, the last one with its variants too."""
+    values = list(values)
+    cases = [(VARIANTS[0], value) for value in values] + [(variant, values[-1]) for variant in VARIANTS[1:]]
+    return pytest.mark.parametrize(("segmenter", name), cases, indirect=["segmenter", *[name] * indirect])
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
 def segmenter(request: pytest.FixtureRequest, model_folder: Path) -> Segmenter:
     """The random model, as it is, as if it had seen slices of 5 mm only, two of the image's, and less small parts."""
     found = Segmenter.from_pretrained(model_folder, device="cpu")
@@ -95,7 +108,7 @@ def test_without_prompts_it_is_the_automatic_result(session: Session, segmenter:
     assert session.changed_region is None
 
 
-@pytest.mark.parametrize("name", PROMPTS)
+@varied("name", ["point", "not", "scribble", "lasso", "not mask", "lock", "box", "mask"])
 def test_undo_is_never_clicked_and_redo_is_clicked(session: Session, name: str) -> None:
     session.add(PROMPTS["scribble"])
     before, log = session.labels.copy(), session.log
@@ -120,7 +133,7 @@ def test_undo_and_redo_end(session: Session) -> None:
     assert not session.redo()
 
 
-@pytest.mark.parametrize("index", [0, 3, len(PROMPTS) - 1])
+@varied("index", [len(PROMPTS) - 1, 3, 0])
 def test_a_removed_entry_was_never_there(session: Session, labels_of: Callable[..., Labels], index: int) -> None:
     entries = list(PROMPTS.values())
     session.add(*entries)
@@ -131,6 +144,7 @@ def test_a_removed_entry_was_never_there(session: Session, labels_of: Callable[.
     assert session.log == tuple(entries)
 
 
+@plain_only
 @pytest.mark.parametrize("index", [-1, 1])
 def test_what_is_not_in_the_log_cannot_be_removed(session: Session, index: int) -> None:
     session.add(PROMPTS["point"])
@@ -352,7 +366,7 @@ def test_a_round_of_clicks(session: Session, labels_of: Callable[..., Labels]) -
     assert session.log == ()
 
 
-@pytest.mark.parametrize("class_id", [0, 1, 2])
+@varied("class_id", [0, 1, 2])
 def test_prompted_voxels_keep_their_class(session: Session, class_id: int) -> None:
     mask = mask_of((9, 12), (6, 9), (7, 10))
     session.add_point(class_id, (5, 9, 4))
@@ -365,7 +379,7 @@ def test_prompted_voxels_keep_their_class(session: Session, class_id: int) -> No
     assert (session.labels[mask] == class_id).all()
 
 
-@pytest.mark.parametrize("class_id", [0, 1, 2])
+@varied("class_id", [0, 1, 2])
 def test_negative_prompts_keep_their_class_away(session: Session, class_id: int) -> None:
     mask = session.labels == class_id
     mask[:, :9] = False
@@ -380,7 +394,7 @@ def test_negative_prompts_keep_their_class_away(session: Session, class_id: int)
         assert not (session.labels[tuple(prompt_voxels(entry).T)] == class_id).any()
 
 
-@pytest.mark.parametrize("classes", list(itertools.permutations(range(3), 2)))
+@varied("classes", itertools.permutations(range(3), 2))
 def test_negative_prompts_of_two_classes_leave_the_third(session: Session, classes: tuple[int, int]) -> None:
     mask = mask_of((0, 18), (3, 5), (0, 10))
     for class_id in classes:
@@ -458,7 +472,7 @@ def test_prompts_that_agree_are_not_noted(session: Session) -> None:
     assert session.notes == ["prompt 4 overrules prompt 1 where they overlap"]
 
 
-@pytest.mark.parametrize("locks", [(0,), (1,), (2,), (0, 1), (2, 1), (0, 2), (0, 1, 2)])
+@varied("locks", [(0,), (1,), (2,), (0, 1), (0, 2), (0, 1, 2), (2, 1)])
 def test_locked_classes_stay_exactly(session: Session, locks: tuple[int, ...]) -> None:
     session.add(PROMPTS["point"])
     before = session.labels.copy()
@@ -507,7 +521,7 @@ def test_locking_again_or_unlocking_what_is_free_changes_nothing(
     ]
 
 
-@pytest.mark.parametrize("name", PROMPTS)
+@varied("name", ["point", "not", "scribble", "lasso", "not mask", "lock", "box", "mask"])
 def test_changed_region_is_the_bounding_box_of_what_changed(session: Session, name: str) -> None:
     before = session.labels.copy()
     session.add(PROMPTS[name])
@@ -524,6 +538,7 @@ def test_changed_region_is_the_bounding_box_of_what_changed(session: Session, na
         before = session.labels.copy()
 
 
+@plain_only
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -556,6 +571,7 @@ def test_a_round_with_one_wrong_prompt_changes_nothing(session: Session, entry: 
     assert not session.undo()
 
 
+@plain_only
 def test_prompts_that_are_none_are_refused_in_one_line(session: Session) -> None:
     wrong: list[tuple[Callable[[], Any], str]] = [
         (lambda: session.add_box(1, (3, 3, 3), (3, 9, 9)), "box prompt: .*must lie beyond start"),
@@ -587,6 +603,7 @@ def test_prompts_encode_nothing(session: Session) -> None:
     handle.remove()
 
 
+@varied("oriented", ORIENTATIONS, indirect=True)
 def test_axes_of_the_file_change_nothing(
     start: Callable[[Volume], Session], oriented: tuple[Volume, Volume, str]
 ) -> None:
@@ -644,6 +661,7 @@ def test_a_log_replays_to_the_same_labels(
     assert other.log == (PROMPTS["box"],)
 
 
+@plain_only
 @pytest.mark.parametrize(
     ("change", "message"),
     [
