@@ -84,7 +84,7 @@ class Clicked:
 
 
 class ClickSession:
-    """A case that clicks correct (:class:`s2vnet.evaluation.protocol.Interactive`); voxels are the file's."""
+    """A case that clicks correct (:class:`s2vnet.evaluation.protocol.InteractiveSession`); voxels are the file's."""
 
     def __init__(self, network: nn.Module, case: Case, plan: Plan, patch: Patch, device: torch.device) -> None:
         self.network, self.case, self.plan, self.patch, self.device = network, case, plan, patch, device

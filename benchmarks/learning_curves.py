@@ -41,13 +41,13 @@ from s2vnet.inference.postprocessing import remove_detached_parts
 from s2vnet.inference.segmenter import Segmentation, Segmenter
 from s2vnet.io.files import read_labels
 from s2vnet.metrics.segmentation import dice
-from s2vnet.model.checkpoint import Trained, read_description
+from s2vnet.model.checkpoint import TrainedModel, read_description
 from s2vnet.model.efficientnet import EfficientNetLite0
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.initialization import IMAGENET, load_imagenet_encoder
 from s2vnet.training.losses import class_weights, segmentation_loss
 from s2vnet.training.step import ClipStep
-from s2vnet.training.trainer import interruptible, load_cases, make_average, make_optimizer
+from s2vnet.training.trainer import deferred_interrupts, load_cases, make_average, make_optimizer
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.memory import keep_memory
 
@@ -196,7 +196,7 @@ class Curve:
         step_module = self._step_of(state.network).train()
         size, saved, losses = self.config.batch_size, time.monotonic(), []
         start = time.process_time() - state.cpu_seconds
-        with interruptible() as interrupted:
+        with deferred_interrupts() as interrupted:
             while state.step < until:
                 for group in state.optimizer.param_groups:
                     group["lr"] = rate(state.step)
@@ -276,7 +276,7 @@ class Curve:
     def segment(self, network: nn.Module, case: Case) -> Segmentation:
         """Automatic segmentation of a case."""
         if isinstance(network, S2VNet):
-            segmenter = Segmenter([Trained(network, self.plan.model_dump(mode="json"), {}, "")], device="cpu")
+            segmenter = Segmenter([TrainedModel(network, self.plan.model_dump(mode="json"), {}, "")], device="cpu")
             return segmenter.segment_case(case)
         scores = opponents.segment_slices(network, case, self.plan, (16, 16), torch.device("cpu"))
         return Segmentation(case.restore, remove_detached_parts(scores, self.plan.smallest_part), self.plan.class_names)

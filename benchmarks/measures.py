@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage, stats
 
 from s2vnet.evaluation.clicks import next_click
-from s2vnet.evaluation.protocol import Interactive
+from s2vnet.evaluation.protocol import InteractiveSession
 from s2vnet.metrics.segmentation import Labels, Spacing, dice
 
 BINS = 15
@@ -63,7 +63,7 @@ def slice_rank_correlation(uncertainty: Floats, predicted: Labels, truth: Labels
 
 
 def one_at_a_time(
-    session: Interactive, truth: Labels, class_ids: Iterable[int], spacing: Spacing
+    session: InteractiveSession, truth: Labels, class_ids: Iterable[int], spacing: Spacing
 ) -> list[dict[str, float]]:
     """Click once for one organ after the other; what each click did to its organ and to the others, in Dice.
 

@@ -27,7 +27,7 @@ from s2vnet.data.augment import intensities, placing
 from s2vnet.data.clips import ClipDataset
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, with_neighbours
-from s2vnet.training.trainer import interruptible, learning_rate, make_average, make_optimizer
+from s2vnet.training.trainer import deferred_interrupts, learning_rate, make_average, make_optimizer
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
 from s2vnet.utils.memory import keep_memory
 
@@ -251,7 +251,7 @@ def fit(
     clock = time.process_time if device.type == "cpu" else time.monotonic
     start, saved = clock() - state["seconds"], time.monotonic()
     losses: list[float] = []
-    with interruptible() as interrupted:
+    with deferred_interrupts() as interrupted:
         while (seconds := clock() - start) < budget:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, seconds / budget, config)

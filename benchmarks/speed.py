@@ -222,7 +222,7 @@ def _seconds(do: Callable[[], object], times: int) -> dict[str, float]:
 class Timed:
     """A network whose calls are timed."""
 
-    calls: ClassVar[Mapping[str, str]] = {"encode_rows": "encoding", "decode_rows": "decoding"}
+    calls: ClassVar[Mapping[str, str]] = {"encode_slices": "encoding", "decode_slices": "decoding"}
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -298,7 +298,7 @@ def _encoder(scan: Path, model: str, runtime: str) -> dict[str, float]:
             places = range(n, min(n + BATCH, depth))
             slices = torch.from_numpy(with_neighbours(case.image, places, segmenter.plan.context_slices))
             start, began = time.perf_counter(), time.process_time()
-            net.encode_rows(slices)
+            net.encode_slices(slices)
             wall, cpu = wall + time.perf_counter() - start, cpu + time.process_time() - began
     return {"seconds": wall, "cpu_seconds": cpu}
 

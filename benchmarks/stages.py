@@ -34,7 +34,7 @@ from s2vnet.data.dataset import Dataset, read_dataset
 from s2vnet.data.plan import Plan, read_plan
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.errors import CheckpointError, InputError, S2VNetError
-from s2vnet.evaluation.protocol import Interactive, play
+from s2vnet.evaluation.protocol import InteractiveSession, run_click_rounds
 from s2vnet.evaluation.report import nullable
 from s2vnet.inference.postprocessing import remove_detached_parts
 from s2vnet.inference.segmenter import Segmentation, Segmenter, find_model
@@ -167,7 +167,7 @@ class Trained:
         scores = remove_detached_parts(scores, self.plan.smallest_part)
         return Segmentation(case.restore, scores, self.names), {"network": time.perf_counter() - start}
 
-    def session(self, volume: Volume) -> Interactive | None:
+    def session(self, volume: Volume) -> InteractiveSession | None:
         """A fresh session; None for a method that takes no clicks."""
         if self.method in OWN:
             return Session(self.segmenter, volume)
@@ -300,7 +300,7 @@ def score_stage(run: Run) -> None:
             found["spearman"] = slice_rank_correlation(uncertainty, said, true)
         session = trained.session(volume)
         if session is not None:
-            played = play(
+            played = run_click_rounds(
                 session, truth.data, classes, spacing, run.recipe.rounds, tolerance_mm=run.recipe.tolerance_mm
             )
             found["played"] = {key: value for key, value in asdict(played).items() if key != "clicks"}

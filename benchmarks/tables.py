@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from measures import BINS, END_DISTANCES, PARTS, add, calibration_error, rates
 from recipe import OURS, SHIPPED
-from s2vnet.evaluation.protocol import Played
+from s2vnet.evaluation.protocol import InteractiveScores
 from s2vnet.evaluation.report import LOW_DICE, automatic_report, interactive_report, mean, table
 from s2vnet.metrics.segmentation import ClassMetrics
 from s2vnet.utils.atomic_write import atomic_write
@@ -286,11 +286,11 @@ def _averaged(several: Sequence[Mapping[str, Mapping[str, float | None]]]) -> di
     return {int(k): ClassMetrics(*(mean([_number(one[k][s]) for one in several]) for s in scores)) for k in several[0]}
 
 
-def _played(content: Found) -> Played:
+def _played(content: Found) -> InteractiveScores:
     def scores(key: str) -> list[dict[int, float]]:
         return [{int(k): _number(value) for k, value in found.items()} for found in content[key]]
 
-    return Played(scores("dice"), scores("nsd"), [], content["seconds_per_round"])
+    return InteractiveScores(scores("dice"), scores("nsd"), [], content["seconds_per_round"])
 
 
 def _spoilt(cases: Sequence[Sequence[Mapping[str, float]]], class_names: Mapping[int, str]) -> Found:

@@ -18,7 +18,7 @@ from s2vnet.errors import InputError, S2VNetError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_image, read_labels, write_image
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
-from s2vnet.model.checkpoint import Trained
+from s2vnet.model.checkpoint import TrainedModel
 
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
 
@@ -77,7 +77,7 @@ def test_what_is_unlike_the_training_data_is_said_and_segmented(
     edges = tuple(float(n * s) for n, s in zip(size.canonical()[0].shape, size.canonical()[0].spacing, strict=True))
     other = TrainingRanges(spacing=((0.1, 0.1, 0.1), (0.1, 0.1, 0.1)), size=(edges, edges), tissue=((0, 1),))  # type: ignore[arg-type]
     plan = segmenter.plan.model_copy(update={"seen": other})
-    trained = [Trained(model, plan.model_dump(mode="json"), {}, "") for model in segmenter.models]
+    trained = [TrainedModel(model, plan.model_dump(mode="json"), {}, "") for model in segmenter.models]
     told: list[tuple[str, str]] = []
     jobs = plan_jobs(images, tmp_path / "out", 1)
     found = predict(Segmenter(trained, "cpu"), jobs, note=lambda name, text: told.append((name, text)))

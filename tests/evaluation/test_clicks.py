@@ -34,7 +34,7 @@ def test_perfect_result_has_no_click() -> None:
 
 def test_missed_voxels_get_a_positive_click_in_the_middle_of_the_largest_part() -> None:
     assert next_click(empty(), two_errors(), 2) == Point(class_id=2, voxel=(8, 7, 6))
-    assert next_click(empty(), two_errors(), 2, rng=np.random.default_rng(0), over="negative") == Point(
+    assert next_click(empty(), two_errors(), 2, rng=np.random.default_rng(0), false_positive_click="negative") == Point(
         class_id=2, voxel=(8, 7, 6)
     )
 
@@ -44,7 +44,9 @@ def test_too_much_is_named_as_what_is_there_or_refused() -> None:
     assert next_click(two_errors(), truth, 2) == Point(class_id=0, voxel=(8, 7, 6))
     truth[8] = 3
     assert next_click(two_errors(), truth, 2) == Point(class_id=3, voxel=(8, 7, 6))
-    assert next_click(two_errors(), truth, 2, over="negative") == Point(class_id=2, positive=False, voxel=(8, 7, 6))
+    assert next_click(two_errors(), truth, 2, false_positive_click="negative") == Point(
+        class_id=2, positive=False, voxel=(8, 7, 6)
+    )
 
 
 def test_errors_of_other_classes_do_not_count() -> None:

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from s2vnet.data.dataset import CaseFiles
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.evaluation.int8_calibration import LEAST, calibrate
+from s2vnet.evaluation.int8_calibration import MIN_DICE, calibrate_int8
 from s2vnet.inference.backends import network
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.model.checkpoint import load_model
-from s2vnet.model.quantization import INT8, discard, find_int8
+from s2vnet.model.quantization import INT8, find_int8_graph, remove_int8_graph
 
 CPU = torch.device("cpu")
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
@@ -40,18 +40,18 @@ def calibrated(
     folder = tmp_path_factory.mktemp("calibrated")
     shutil.copytree(exported, folder, dirs_exist_ok=True)
     notes: list[str] = []
-    return folder, calibrate(folder, scans, note=lambda name, text: notes.append(text)), notes
+    return folder, calibrate_int8(folder, scans, note=lambda name, text: notes.append(text)), notes
 
 
 def _features(folder: Path, runtime: str) -> list[Tensor]:
     net = network(load_model(folder), runtime, CPU, folder)
     slices = torch.randn(2, net.config.in_channels, 40, 48, generator=torch.Generator().manual_seed(0))
-    return [tensor for row in net.encode_rows(slices) for tensor in row.tensors]
+    return [tensor for row in net.encode_slices(slices) for tensor in row.tensors]
 
 
 def test_int8_is_near_to_float32_and_less_than_half_its_size(calibrated: tuple[Path, float, list[str]]) -> None:
     folder, dice, _ = calibrated
-    assert LEAST <= dice < 1
+    assert MIN_DICE <= dice < 1
     assert (folder / f"{INT8}.onnx").stat().st_size < (folder / "encode.onnx").stat().st_size / 2
     for found, wanted in zip(_features(folder, "openvino"), _features(folder, "onnxruntime"), strict=True):
         assert not torch.equal(found, wanted)
@@ -83,9 +83,9 @@ def test_a_damaged_graph_is_refused_and_one_that_was_discarded_not_missed(
         network(load_model(tmp_path), "openvino", CPU, tmp_path)
     graph.unlink()
     with pytest.raises(CheckpointError, match="not the graph"):
-        find_int8(tmp_path)
-    discard(tmp_path)
-    assert find_int8(tmp_path) is None
+        find_int8_graph(tmp_path)
+    remove_int8_graph(tmp_path)
+    assert find_int8_graph(tmp_path) is None
     torch.testing.assert_close(_features(tmp_path, "openvino"), _features(tmp_path, "onnxruntime"), atol=2e-3, rtol=0)
 
 
@@ -97,6 +97,6 @@ def test_images_without_anything_to_segment_are_refused(
     geometry = phantom[0].geometry
     write_image(empty, Volume(np.zeros((1, *geometry.shape), np.float32), geometry))
     with pytest.raises(InputError, match="calibrate on images that show"):
-        calibrate(tmp_path, [CaseFiles("empty", (empty,))])
-    assert find_int8(tmp_path) is None
+        calibrate_int8(tmp_path, [CaseFiles("empty", (empty,))])
+    assert find_int8_graph(tmp_path) is None
     assert not (tmp_path / f"{INT8}.onnx").exists()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.evaluation.protocol import auc, clicks_to_reach, play
+from s2vnet.evaluation.protocol import auc, clicks_to_reach, run_click_rounds
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.metrics.segmentation import class_metrics
 from s2vnet.prompts import Point
@@ -48,7 +48,7 @@ def test_round_zero_is_automatic_and_clicks_help(phantom: tuple[Volume, LabelMap
     truth, spacing = phantom[1].data, phantom[1].geometry.spacing
     start = np.where(truth == 1, 1, 0).astype(np.uint8)
     session = Brush(start)
-    played = play(session, truth, [1, 2], spacing)
+    played = run_click_rounds(session, truth, [1, 2], spacing)
     expected = class_metrics(start, truth, [1, 2], spacing)
     assert played.dice[0] == {c: expected[c].dice for c in (1, 2)} == {1: 1.0, 2: 0.0}
     assert played.nsd[0] == {c: expected[c].nsd for c in (1, 2)}
@@ -63,7 +63,7 @@ def test_round_zero_is_automatic_and_clicks_help(phantom: tuple[Volume, LabelMap
 def test_one_click_per_class_from_one_result(phantom: tuple[Volume, LabelMap]) -> None:
     truth = phantom[1].data
     session = Brush(np.zeros_like(truth, np.uint8))
-    play(session, truth, [0, 1, 2, 7], (1.0, 1.0, 1.0), rounds=1)
+    run_click_rounds(session, truth, [0, 1, 2, 7], (1.0, 1.0, 1.0), rounds=1)
     (clicks,) = session.rounds
     assert [click.class_id for click in clicks] == [1, 2]
     assert all(truth[click.voxel] == click.class_id for click in clicks)
@@ -72,7 +72,7 @@ def test_one_click_per_class_from_one_result(phantom: tuple[Volume, LabelMap]) -
 def test_rounds_without_error_repeat_the_result(phantom: tuple[Volume, LabelMap]) -> None:
     truth = phantom[1].data.astype(np.uint8)
     session = Oracle(np.zeros_like(truth), truth)
-    played = play(session, truth, [1, 2], (1.0, 1.0, 1.0), rounds=3)
+    played = run_click_rounds(session, truth, [1, 2], (1.0, 1.0, 1.0), rounds=3)
     assert [d[1] for d in played.dice] == [0, 1, 1, 1] == [n[1] for n in played.nsd]
     assert len(session.rounds) == len(played.seconds_per_round) == 1
     assert played.clicks[2:] == [[], []]
@@ -81,7 +81,7 @@ def test_rounds_without_error_repeat_the_result(phantom: tuple[Volume, LabelMap]
 def test_only_shown_classes_are_scored() -> None:
     truth = np.zeros((6, 6, 6), np.uint8)
     session = Brush(np.ones_like(truth))
-    played = play(session, truth, [1], (1.0, 1.0, 1.0), rounds=2)
+    played = run_click_rounds(session, truth, [1], (1.0, 1.0, 1.0), rounds=2)
     assert played.dice == [{}, {}, {}]
     assert session.rounds == []
 
@@ -92,10 +92,10 @@ def test_shared_click_is_handed_over_once() -> None:
     truth[2:7, 2:7, 2:7], truth[8, 8, 8] = 2, 1
     start = np.where(truth == 2, 1, truth)
     session = Brush(start)
-    play(session, truth, [1, 2], (1.0, 1.0, 1.0), rounds=1)
+    run_click_rounds(session, truth, [1, 2], (1.0, 1.0, 1.0), rounds=1)
     assert session.rounds == [[Point(class_id=2, voxel=(4, 4, 4))]]
     challenge = Brush(start)
-    play(challenge, truth, [1, 2], (1.0, 1.0, 1.0), rounds=1, over="negative")
+    run_click_rounds(challenge, truth, [1, 2], (1.0, 1.0, 1.0), rounds=1, false_positive_click="negative")
     assert [(p.class_id, p.positive) for p in challenge.rounds[0]] == [(1, False), (2, True)]
 
 
@@ -104,13 +104,13 @@ def test_same_seed_same_clicks(phantom: tuple[Volume, LabelMap]) -> None:
     runs = []
     for seed in (1, 1, 2):
         session = Brush(np.zeros_like(truth, np.uint8))
-        runs.append(play(session, truth, [1, 2], (0.8, 1.1, 2.5), jitter_mm=2.0, seed=seed).clicks)
+        runs.append(run_click_rounds(session, truth, [1, 2], (0.8, 1.1, 2.5), jitter_mm=2.0, seed=seed).clicks)
     assert runs[0] == runs[1] != runs[2]
 
 
 def test_shapes_must_agree() -> None:
     with pytest.raises(InputError, match="one grid"):
-        play(Brush(np.zeros((4, 4, 4), np.uint8)), np.zeros((4, 4, 5), np.uint8), [1], (1.0, 1.0, 1.0))
+        run_click_rounds(Brush(np.zeros((4, 4, 4), np.uint8)), np.zeros((4, 4, 5), np.uint8), [1], (1.0, 1.0, 1.0))
 
 
 def test_auc_is_unnormalised_and_leaves_round_zero_out() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.evaluation.protocol import Played
+from s2vnet.evaluation.protocol import InteractiveScores
 from s2vnet.evaluation.report import automatic_report, interactive_report, markdown, write_report
 from s2vnet.metrics.segmentation import ClassMetrics
 from s2vnet.prompts import Point
@@ -24,9 +24,9 @@ CASES = {
 }
 
 
-def played(dice: list[dict[int, float]], nsd: list[dict[int, float]] | None = None) -> Played:
+def played(dice: list[dict[int, float]], nsd: list[dict[int, float]] | None = None) -> InteractiveScores:
     clicks: list[list[Point]] = [[] for _ in dice]
-    return Played(dice, nsd or dice, clicks, [0.5, 1.5])
+    return InteractiveScores(dice, nsd or dice, clicks, [0.5, 1.5])
 
 
 PLAYED = {
@@ -88,7 +88,7 @@ def test_number_of_rounds_must_agree() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    empty = {"e": Played([{}, {}, {}], [{}, {}, {}], [[], [], []], [])}
+    empty = {"e": InteractiveScores([{}, {}, {}], [{}, {}, {}], [[], [], []], [])}
     report = automatic_report(CASES, NAMES) | interactive_report(PLAYED | empty, NAMES, rounds=2)
     path = tmp_path / "report.json"
     write_report(path, report)

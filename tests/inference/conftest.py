@@ -11,7 +11,7 @@ from filelock import FileLock
 from s2vnet.inference.backends import RUNTIMES
 from s2vnet.inference.segmenter import SHIPPED
 from s2vnet.model.checkpoint import load_model, save_model
-from s2vnet.model.onnx_export import export, has_graphs
+from s2vnet.model.onnx_export import export_onnx, has_graphs
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +26,5 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
             trained = load_model(SHIPPED / "hippocampus-mr")
             folder.mkdir(exist_ok=True)
             save_model(folder, trained.model, trained.plan, trained.info)
-            export(load_model(folder), folder)
+            export_onnx(load_model(folder), folder)
     return folder

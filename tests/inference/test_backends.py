@@ -18,11 +18,11 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import LabelMap, Volume
-from s2vnet.model.aggregation import State
-from s2vnet.model.checkpoint import Trained, load_model
+from s2vnet.model.aggregation import PropagationState
+from s2vnet.model.checkpoint import TrainedModel, load_model
 from s2vnet.model.onnx_export import FORMAT, GRAPHS, MANIFEST
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, Network, Row, S2VNet
+from s2vnet.model.s2vnet import PROMPT_MAPS, DecoderOutput, Network, S2VNet, SliceInput
 
 OTHERS = RUNTIMES[1:]
 CPU = torch.device("cpu")
@@ -30,17 +30,21 @@ CPU = torch.device("cpu")
 
 def encode(net: Network, slices: Tensor) -> Features:
     """Slices as a batch."""
-    rows = net.encode_rows(slices)
-    return Features.collect(((range(n, n + 1), row) for n, row in enumerate(rows)), len(rows))
+    rows = net.encode_slices(slices)
+    return Features.assemble(((range(n, n + 1), row) for n, row in enumerate(rows)), len(rows))
 
 
-def decode(net: Network, features: Features, state: State, prompts: Tensor | None) -> Decoded:
+def decode(net: Network, features: Features, state: PropagationState, prompts: Tensor | None) -> DecoderOutput:
     """Slices of a batch, each by itself."""
     rows = [
-        Row(features.at(one), State(*(part[one] for part in state)), None if prompts is None else prompts[one])
+        SliceInput(
+            features.select(one),
+            PropagationState(*(part[one] for part in state)),
+            None if prompts is None else prompts[one],
+        )
         for one in (slice(n, n + 1) for n in range(len(features.mask)))
     ]
-    return Decoded.join(net.decode_rows(rows))
+    return DecoderOutput.concatenate(net.decode_slices(rows))
 
 
 def _run(net: Network, slices: Tensor) -> list[Tensor]:
@@ -87,7 +91,7 @@ from s2vnet.model.checkpoint import load_model
 torch.set_num_threads(4)
 folder = Path(sys.argv[1])
 net = network(load_model(folder), sys.argv[2], torch.device("cpu"), folder)
-print(len(net.encode_rows(torch.zeros(8, net.config.in_channels, 16, 16))))
+print(len(net.encode_slices(torch.zeros(8, net.config.in_channels, 16, 16))))
 """
 
 
@@ -116,7 +120,7 @@ def test_scans_are_segmented_and_corrected_alike(
 
 def test_graphs_of_other_weights_or_damaged_ones_are_refused(exported: Path, tmp_path: Path) -> None:
     trained = load_model(exported)
-    other = Trained(trained.model, trained.plan, trained.info, "0" * 64)
+    other = TrainedModel(trained.model, trained.plan, trained.info, "0" * 64)
     with pytest.raises(CheckpointError, match="other weights"):
         network(other, OTHERS[0], CPU, exported)
     for file in exported.iterdir():
@@ -136,7 +140,7 @@ def test_what_cannot_run_is_refused(exported: Path) -> None:
         network(trained, "abacus", CPU, exported)
     with pytest.raises(CheckpointError, match="computes on the CPU"):
         network(trained, OTHERS[0], torch.device("cuda"), exported)
-    unnamed = Trained(S2VNet(ModelConfig(in_channels=1, num_classes=2)), {}, {}, "")
+    unnamed = TrainedModel(S2VNet(ModelConfig(in_channels=1, num_classes=2)), {}, {}, "")
     with pytest.raises(InputError, match="without a name"):
         network(unnamed, OTHERS[0], CPU)
 

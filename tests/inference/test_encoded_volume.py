@@ -63,7 +63,7 @@ def test_a_prompted_sweep_is_the_decoder_along_the_slices_until_it_agrees_again(
         state = state._replace(masks=base[first - step].masks.float() * carried)
         for d in order:
             maps = prompts.get(d, torch.zeros(3, PROMPT_MAPS, SIZE, SIZE))[None]
-            decoded = engine.model.decode(engine.features.at(slice(d, d + 1)), state, maps)
+            decoded = engine.model.decode(engine.features.select(slice(d, d + 1)), state, maps)
             torch.testing.assert_close(decoded.logits.softmax(1), sweep[d].masks.float(), atol=2e-3, rtol=0)
             state = decoded.state
             agrees = torch.equal(sweep[d].masks.argmax(1), base[d].masks.argmax(1))

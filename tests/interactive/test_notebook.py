@@ -24,7 +24,7 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.prompts import Point
-from s2vnet.visualization.overlays import as_png, hex_colours, planes
+from s2vnet.visualization.overlays import figure_to_png, hex_palette, orthogonal_planes
 
 NAMES = {0: "background", 1: "left part", 2: "right"}
 CHROMIUM = shutil.which("chromium")
@@ -94,8 +94,8 @@ def test_planes_show_each_class_where_it_is(phantom: tuple[Volume, LabelMap], na
     shown = LabelMap(labels.data[0].astype(np.uint8), volume.geometry)
     orientation = volume.geometry.orientation
     i, j, k = orientation.invert_points([[4, 8, 4]])[0].astype(int).tolist()  # in the middle of class 1
-    figure = planes(volume, shown, NAMES, (i, j, k))
-    picture = matplotlib.image.imread(io.BytesIO(as_png(figure)))
+    figure = orthogonal_planes(volume, shown, NAMES, (i, j, k))
+    picture = matplotlib.image.imread(io.BytesIO(figure_to_png(figure)))
     canonical = phantom[1].data
     found = set()
     for panel, plane in enumerate((canonical[4], canonical[:, 8], canonical[:, :, 4])):
@@ -107,7 +107,7 @@ def test_planes_show_each_class_where_it_is(phantom: tuple[Volume, LabelMap], na
             elif all((part == class_id).all() for part in beside):
                 assert np.ptp(seen) > 0.1
             else:
-                np.testing.assert_allclose(seen, to_rgb(hex_colours(3)[class_id]), atol=1 / 255)
+                np.testing.assert_allclose(seen, to_rgb(hex_palette(3)[class_id]), atol=1 / 255)
                 found.add((panel, int(class_id)))
     assert found == {(0, 1), (1, 1), (1, 2), (2, 1), (2, 2)}
     titles = [axes.get_title() for axes in figure.axes]
@@ -118,7 +118,7 @@ def test_planes_show_each_class_where_it_is(phantom: tuple[Volume, LabelMap], na
 def test_a_click_lies_on_the_planes_that_hold_it(phantom: tuple[Volume, LabelMap]) -> None:
     volume, labels = phantom
     clicks = [Point(class_id=2, voxel=(4, 8, 5), positive=False)]
-    plain, clicked = (planes(volume, labels, NAMES, (4, 8, 4), given) for given in ((), clicks))
+    plain, clicked = (orthogonal_planes(volume, labels, NAMES, (4, 8, 4), given) for given in ((), clicks))
     marks = [len(b.lines) - len(a.lines) for a, b in zip(plain.axes, clicked.axes, strict=True)]
     assert marks == [2, 2, 0]
 
@@ -126,7 +126,9 @@ def test_a_click_lies_on_the_planes_that_hold_it(phantom: tuple[Volume, LabelMap
 def test_the_picture_goes_through_the_newest_prompt_or_where_it_is_unsure(session: Session) -> None:
     axis, index = session.next_to_check() or (0, -1)
     assert session.voxel_to_check()[axis] == index
-    expected = as_png(planes(session.volume, session.result, session.segmenter.class_names, session.voxel_to_check()))
+    expected = figure_to_png(
+        orthogonal_planes(session.volume, session.result, session.segmenter.class_names, session.voxel_to_check())
+    )
     assert session._repr_png_() == expected
     session.add_point(1, (6, 7, 8))
     session.lock(2)
@@ -179,7 +181,7 @@ def test_the_widget_carries_the_image_and_the_labels_on_their_grid(view: Any) ->
         np.testing.assert_allclose(affine, session.geometry.affine, atol=1e-5)
     assert labels.colormap_label.labels == list(session.segmenter.class_names.values())
     colours = np.reshape(labels.colormap_label.lut, (-1, 4))
-    np.testing.assert_allclose(colours[1:, :3] / 255, [to_rgb(colour) for colour in hex_colours(3)[1:]])
+    np.testing.assert_allclose(colours[1:, :3] / 255, [to_rgb(colour) for colour in hex_palette(3)[1:]])
     assert colours[:, 3].tolist() == [0, 255, 255]
     assert view._repr_mimebundle_()["application/vnd.jupyter.widget-view+json"]["model_id"]
 
@@ -218,7 +220,7 @@ def test_a_click_says_what_is_chosen(view: Any) -> None:
     assert session.log == ()  # at first clicks only look
     view.class_choice.value = 2
     click(view, (6, 7, 8), dragging=True)  # the right button, for contrast
-    click(view, (6, 7, 8), place=[-1, -1, -1])  # between the planes
+    click(view, (6, 7, 8), place=[-1, -1, -1])  # between the orthogonal_planes
     assert session.log == ()
     click(view, (6, 7, 8), place={"0": 0.4, "1": 0.5, "2": 0.6})  # a Float32Array in JSON
     view.negative.value = True

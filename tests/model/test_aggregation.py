@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from s2vnet.config import ModelConfig, Propagation
-from s2vnet.model.aggregation import Aggregator, State
+from s2vnet.model.aggregation import Aggregator, PropagationState
 
 B, K, D = 2, 3, 8
 
 
-def _state(known: float) -> State:
-    return State(
+def _state(known: float) -> PropagationState:
+    return PropagationState(
         centres=torch.randn(B, K, D),
         known=torch.full((B, K), known),
         missed=torch.zeros(B, K),
@@ -107,7 +107,7 @@ def test_a_class_without_area_is_absent_whatever_its_presence() -> None:
 
 def test_forgetting_drops_what_was_carried_of_those_classes_alone() -> None:
     state = _state(1)._replace(prompted=torch.ones(B, K))
-    left = state.forget(torch.tensor([[0.0, 1, 0], [0, 0, 0]]))
+    left = state.reset(torch.tensor([[0.0, 1, 0], [0, 0, 0]]))
     for carried in (left.known, left.prompted):
         assert torch.equal(carried, torch.tensor([[1.0, 0, 1], [1, 1, 1]]))
     assert left.masks[0, 1].abs().sum() == 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from s2vnet.model.clustering import ClusteringLayer, argmax_class, assign, class_logits, sine_position
+from s2vnet.model.clustering import ClusteringLayer, argmax_class, assign, class_logits, sine_position_encoding
 
 K, D = 3, 16
 
@@ -64,8 +64,8 @@ def test_class_logits_are_the_log_sum_of_a_classs_rows() -> None:
 
 
 def test_positions_are_measured_from_the_centre() -> None:
-    small = sine_position(4, 6, D, torch.device("cpu")).reshape(4, 6, D)
-    large = sine_position(10, 8, D, torch.device("cpu")).reshape(10, 8, D)
+    small = sine_position_encoding(4, 6, D, torch.device("cpu")).reshape(4, 6, D)
+    large = sine_position_encoding(10, 8, D, torch.device("cpu")).reshape(10, 8, D)
     torch.testing.assert_close(large[3:7, 1:7], small)
     assert len(small.flatten(0, 1).unique(dim=0)) == 24
 
@@ -99,7 +99,7 @@ def test_a_prior_draws_pixels_to_its_class(layer: ClusteringLayer, inputs: dict[
 def test_centres_without_pixels_stay_finite(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
     prior = torch.zeros(2, K, 4, 5)
     prior[:, 0] = 1e6
-    centres, affinity = layer(**dict(inputs, prior=prior, features=layer.describe(torch.randn(2, 8, 4, 5))))
+    centres, affinity = layer(**dict(inputs, prior=prior, features=layer.keys_and_values(torch.randn(2, 8, 4, 5))))
     (centres.sum() + affinity.mean()).backward()
     assert centres.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
@@ -111,12 +111,12 @@ def test_the_mean_does_not_depend_on_how_often_pixels_repeat(inputs: dict[str, A
     pixels, found = torch.randn(2, 8, 4, 5), []
     for n in (20, 40):
         maps = {name: inputs[name].repeat(1, 1, n, n) for name in ("prior", "force")}
-        found.append(layer(**(inputs | maps | {"features": layer.describe(pixels.repeat(1, 1, n, n))}))[0])
+        found.append(layer(**(inputs | maps | {"features": layer.keys_and_values(pixels.repeat(1, 1, n, n))}))[0])
     torch.testing.assert_close(*found, atol=1e-2, rtol=0)
 
 
 def test_keys_have_unit_length_and_describe_each_pixel_of_a_map(layer: ClusteringLayer) -> None:
-    keys, values = layer.describe(torch.randn(2, 8, 4, 5))
+    keys, values = layer.keys_and_values(torch.randn(2, 8, 4, 5))
     assert keys.shape == values.shape == (2, D, 4, 5)
     torch.testing.assert_close(keys.norm(dim=1), torch.ones(2, 4, 5))
 

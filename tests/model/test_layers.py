@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from s2vnet.model.layers import GroupNorm, depthwise
+from s2vnet.model.layers import GroupNorm, depthwise_conv
 
 
 def test_under_autocast_they_compute_in_float32_and_without_it_as_they_are() -> None:
@@ -12,8 +12,8 @@ def test_under_autocast_they_compute_in_float32_and_without_it_as_they_are() -> 
     with torch.autocast("cpu", torch.bfloat16):
         assert convolution(x).dtype == torch.bfloat16  # what this module keeps from happening
         half = x.bfloat16()
-        under = depthwise(convolution, half), norm(half)
+        under = depthwise_conv(convolution, half), norm(half)
         assert all(found.dtype == torch.float32 for found in under)
     torch.testing.assert_close(under[0], convolution(half.float()), atol=0, rtol=0)
-    assert torch.equal(depthwise(convolution, x), convolution(x))
+    assert torch.equal(depthwise_conv(convolution, x), convolution(x))
     assert torch.equal(norm(x), nn.GroupNorm.forward(norm, x))

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from s2vnet.model.prompt_encoder import REACH_SLICES, SIGMA_SLICES, Drawing, Stroke, draw, touched
+from s2vnet.model.prompt_encoder import (
+    REACH_SLICES,
+    SIGMA_SLICES,
+    GridPrompt,
+    PromptMaps,
+    affected_slices,
+    rasterize_prompts,
+)
 from s2vnet.model.s2vnet import PROMPT_MAPS
 
 K, SIZE, DEPTH = 4, (9, 11), 12
@@ -11,17 +18,17 @@ SLICES = torch.arange(DEPTH).float()
 POSITIVE, NEGATIVE, BOX, WIDE = range(PROMPT_MAPS)
 
 
-def _point(class_id: int, d: float, y: int, x: int, positive: bool = True) -> Stroke:
-    return Stroke(class_id, positive, torch.tensor([[d, y, x]], dtype=torch.float32))
+def _point(class_id: int, d: float, y: int, x: int, positive: bool = True) -> GridPrompt:
+    return GridPrompt(class_id, positive, torch.tensor([[d, y, x]], dtype=torch.float32))
 
 
 def test_no_prompts_draw_nothing() -> None:
-    assert not draw([], SLICES, K, SIZE).any()
-    assert touched([], DEPTH) == []
+    assert not rasterize_prompts([], SLICES, K, SIZE).any()
+    assert affected_slices([], DEPTH) == []
 
 
 def test_a_prompted_cell_has_exactly_one_and_its_class_alone() -> None:
-    maps = draw([_point(2, 5, 3, 4)], SLICES, K, SIZE)
+    maps = rasterize_prompts([_point(2, 5, 3, 4)], SLICES, K, SIZE)
     assert maps.shape == (DEPTH, K, PROMPT_MAPS, *SIZE)
     assert maps[5, 2, POSITIVE, 3, 4] == 1
     assert maps[:, [0, 1, 3], POSITIVE].abs().sum() == 0
@@ -31,51 +38,54 @@ def test_a_prompted_cell_has_exactly_one_and_its_class_alone() -> None:
 
 
 def test_one_classs_prompt_is_a_negative_for_all_others() -> None:
-    maps = draw([_point(2, 5, 3, 4)], SLICES, K, SIZE)
+    maps = rasterize_prompts([_point(2, 5, 3, 4)], SLICES, K, SIZE)
     for rival in (0, 1, 3):
         assert torch.equal(maps[:, rival, NEGATIVE], maps[:, 2, POSITIVE])
     assert maps[:, 2, NEGATIVE].abs().sum() == 0
 
 
 def test_falloff_reaches_neighbouring_slices_and_stops() -> None:
-    found = draw([_point(1, 6, 4, 5)], SLICES, K, SIZE)[:, 1, POSITIVE, 4, 5]
+    found = rasterize_prompts([_point(1, 6, 4, 5)], SLICES, K, SIZE)[:, 1, POSITIVE, 4, 5]
     near = (SLICES - 6).abs() <= REACH_SLICES
     torch.testing.assert_close(found[near], torch.exp(-((SLICES[near] - 6) ** 2) / (2 * SIGMA_SLICES**2)))
     assert not found[~near].any()
 
 
 def test_slices_out_of_reach_stay_empty() -> None:
-    assert not draw([_point(1, 6, 4, 5)], SLICES[:3], K, SIZE).any()
+    assert not rasterize_prompts([_point(1, 6, 4, 5)], SLICES[:3], K, SIZE).any()
 
 
 def test_a_map_depends_on_the_slices_position_not_on_which_others_are_drawn() -> None:
     strokes = [_point(1, 6, 4, 5), _point(3, 2, 1, 1, positive=False)]
     few = torch.tensor([7.0, 2.0])
-    assert torch.equal(draw(strokes, few, K, SIZE), draw(strokes, SLICES, K, SIZE)[[7, 2]])
+    assert torch.equal(rasterize_prompts(strokes, few, K, SIZE), rasterize_prompts(strokes, SLICES, K, SIZE)[[7, 2]])
 
 
 def test_many_cells_are_the_maximum_of_each() -> None:
     cells = torch.cartesian_prod(torch.tensor([2.0, 3.0]), torch.arange(9.0), torch.arange(3.0, 5.0))
-    together = draw([Stroke(1, True, cells, "region")], SLICES, K, SIZE)
-    alone = [draw([Stroke(1, True, cell[None], "region")], SLICES, K, SIZE)[:, 1, POSITIVE] for cell in cells]
+    together = rasterize_prompts([GridPrompt(1, True, cells, "region")], SLICES, K, SIZE)
+    alone = [
+        rasterize_prompts([GridPrompt(1, True, cell[None], "region")], SLICES, K, SIZE)[:, 1, POSITIVE]
+        for cell in cells
+    ]
     torch.testing.assert_close(together[:, 1, POSITIVE], torch.stack(alone).amax(0))
 
 
 def test_a_later_prompt_wins_over_an_earlier_class() -> None:
-    maps = draw([_point(1, 5, 3, 4), _point(2, 5, 3, 4)], SLICES, K, SIZE)
+    maps = rasterize_prompts([_point(1, 5, 3, 4), _point(2, 5, 3, 4)], SLICES, K, SIZE)
     assert maps[5, :, POSITIVE, 3, 4].tolist() == [0, 0, 1, 0]
     assert maps[5, :, NEGATIVE, 3, 4].tolist() == [1, 1, 0, 1]
 
 
 @pytest.mark.parametrize("last", [True, False])
 def test_a_later_prompt_wins_over_its_own_contradiction(last: bool) -> None:
-    maps = draw([_point(1, 5, 3, 4, not last), _point(1, 5, 3, 4, last)], SLICES, K, SIZE)
+    maps = rasterize_prompts([_point(1, 5, 3, 4, not last), _point(1, 5, 3, 4, last)], SLICES, K, SIZE)
     assert maps[5, 1, POSITIVE, 3, 4] == float(last)
     assert maps[5, 1, NEGATIVE, 3, 4] == float(not last)
 
 
 def test_a_negative_prompt_speaks_of_its_class_alone() -> None:
-    maps = draw([_point(1, 5, 3, 4, positive=False)], SLICES, K, SIZE)
+    maps = rasterize_prompts([_point(1, 5, 3, 4, positive=False)], SLICES, K, SIZE)
     assert maps[5, 1, NEGATIVE, 3, 4] == 1
     assert maps[5, 1, WIDE, 3, 4] == -1
     maps[:, 1, [NEGATIVE, WIDE]] = 0
@@ -83,7 +93,7 @@ def test_a_negative_prompt_speaks_of_its_class_alone() -> None:
 
 
 def test_wide_maps_say_how_near_a_prompt_is_beyond_the_cells_it_names() -> None:
-    maps = draw([_point(1, 5, 4, 5)], SLICES, K, SIZE)
+    maps = rasterize_prompts([_point(1, 5, 4, 5)], SLICES, K, SIZE)
     assert maps[5, 1, WIDE, 4, 5] == 1
     assert (maps[5, 1, WIDE] >= maps[5, 1, POSITIVE]).all()
     assert maps[5, 1, WIDE, 4, 10] > 0.6 > 0.1 > maps[5, 1, POSITIVE, 4, 10]
@@ -92,24 +102,26 @@ def test_wide_maps_say_how_near_a_prompt_is_beyond_the_cells_it_names() -> None:
 
 def test_wide_maps_alone_reach_further_along_the_slices() -> None:
     strokes = [_point(1, 6, 4, 5), _point(2, 6, 0, 0, positive=False)]
-    near, far = draw(strokes, SLICES, K, SIZE), draw(strokes, SLICES, K, SIZE, 5)
+    near, far = rasterize_prompts(strokes, SLICES, K, SIZE), rasterize_prompts(strokes, SLICES, K, SIZE, 5)
     others = [POSITIVE, NEGATIVE, BOX]
     assert torch.equal(near[:, :, others], far[:, :, others])
     assert far[:, 1, WIDE, 4, 5].nonzero().flatten().tolist() == list(range(1, 12))
     assert (far[:, 1, WIDE, 4, 5] >= near[:, 1, WIDE, 4, 5]).all()
     assert (far[1:6, 1, WIDE, 4, 5].diff() > 0).all()
-    assert torch.equal(draw(strokes, SLICES, K, SIZE, 2), near)
+    assert torch.equal(rasterize_prompts(strokes, SLICES, K, SIZE, 2), near)
 
 
 def test_prompts_of_equal_weight_are_negative_for_each_other() -> None:
-    maps = draw([_point(1, 5, 0, 0), _point(2, 5, 8, 10)], SLICES, K, SIZE)
+    maps = rasterize_prompts([_point(1, 5, 0, 0), _point(2, 5, 8, 10)], SLICES, K, SIZE)
     assert float(maps[5, 1, NEGATIVE, 8, 10]) == pytest.approx(1)
     assert float(maps[5, 2, NEGATIVE, 0, 0]) == pytest.approx(1)
 
 
 def test_a_box_fills_what_lies_between_its_corners() -> None:
     corners = torch.tensor([[2.0, 1.5, 2.0], [6.0, 4.0, 7.5]])
-    maps = draw([Stroke(3, True, corners, "box"), Stroke(3, True, corners + 1, "box")], SLICES, K, SIZE)
+    maps = rasterize_prompts(
+        [GridPrompt(3, True, corners, "box"), GridPrompt(3, True, corners + 1, "box")], SLICES, K, SIZE
+    )
     wanted = torch.zeros(DEPTH, *SIZE)
     wanted[2:7, 2:5, 2:8] = 1
     wanted[3:8, 3:6, 3:9] = 1
@@ -124,38 +136,38 @@ def test_a_box_fills_what_lies_between_its_corners() -> None:
         [_point(1, 0, 0, 0)],
         [_point(1, 11, 8, 10, positive=False)],
         [_point(2, 3, 4, 4), _point(0, 9, 4, 4)],
-        [Stroke(1, True, torch.tensor([[1.0, 2, 2], [7, 3, 3]]), "region")],
-        [Stroke(1, True, torch.tensor([[2.0, 1, 1], [8, 4, 4]]), "box")],
-        [Stroke(1, True, torch.tensor([[2.4, 1, 1], [8.6, 4, 4]]), "box")],
-        [Stroke(1, True, torch.tensor([[-2.0, 1, 1], [20, 4, 4]]), "box")],
+        [GridPrompt(1, True, torch.tensor([[1.0, 2, 2], [7, 3, 3]]), "region")],
+        [GridPrompt(1, True, torch.tensor([[2.0, 1, 1], [8, 4, 4]]), "box")],
+        [GridPrompt(1, True, torch.tensor([[2.4, 1, 1], [8.6, 4, 4]]), "box")],
+        [GridPrompt(1, True, torch.tensor([[-2.0, 1, 1], [20, 4, 4]]), "box")],
     ],
 )
 @pytest.mark.parametrize("reach", [2, 4])
-def test_touched_lists_exactly_the_slices_that_draw_marks(strokes: list[Stroke], reach: int) -> None:
-    marked = draw(strokes, SLICES, K, SIZE, reach).flatten(1).any(1)
-    assert touched(strokes, DEPTH, reach) == marked.nonzero().flatten().tolist()
+def test_touched_lists_exactly_the_slices_that_draw_marks(strokes: list[GridPrompt], reach: int) -> None:
+    marked = rasterize_prompts(strokes, SLICES, K, SIZE, reach).flatten(1).any(1)
+    assert affected_slices(strokes, DEPTH, reach) == marked.nonzero().flatten().tolist()
 
 
 def test_touched_misses_no_slice_of_a_point_between_slices() -> None:
     for place in torch.arange(0, 11, 0.25).tolist():
-        marked = draw([_point(1, place, 4, 4)], SLICES, K, SIZE).flatten(1).any(1)
-        assert set(marked.nonzero().flatten().tolist()) <= set(touched([_point(1, place, 4, 4)], DEPTH))
+        marked = rasterize_prompts([_point(1, place, 4, 4)], SLICES, K, SIZE).flatten(1).any(1)
+        assert set(marked.nonzero().flatten().tolist()) <= set(affected_slices([_point(1, place, 4, 4)], DEPTH))
 
 
 def test_two_classes_are_enough() -> None:
-    maps = draw([_point(1, 0, 2, 2)], SLICES, 2, SIZE)
+    maps = rasterize_prompts([_point(1, 0, 2, 2)], SLICES, 2, SIZE)
     assert torch.equal(maps[:, 0, NEGATIVE], maps[:, 1, POSITIVE])
 
 
 def test_a_region_ends_where_it_was_drawn_to_end() -> None:
     cells = torch.tensor([[5.0, y, x] for y in (2, 3, 4) for x in (3, 4, 5)])
-    maps = draw([Stroke(2, True, cells, "region")], SLICES, K, SIZE)
+    maps = rasterize_prompts([GridPrompt(2, True, cells, "region")], SLICES, K, SIZE)
     inside = torch.zeros(DEPTH, *SIZE, dtype=torch.bool)
     inside[5, 2:5, 3:6] = True
     assert (maps[:, 2, POSITIVE][inside] == 1).all()
     assert (maps[:, 2, POSITIVE][~inside] < 0.2).all()
     assert not maps[[4, 6]].any()
-    assert touched([Stroke(2, True, cells, "region")], DEPTH) == [5]
+    assert affected_slices([GridPrompt(2, True, cells, "region")], DEPTH) == [5]
 
 
 def test_a_drawing_holds_the_maps_of_the_slices_that_strokes_touch_and_no_others() -> None:
@@ -163,19 +175,19 @@ def test_a_drawing_holds_the_maps_of_the_slices_that_strokes_touch_and_no_others
     strokes = [
         _point(2, 5, 3, 4),
         _point(0, 6, 3, 4, positive=False),
-        Stroke(3, True, corners, "box"),
+        GridPrompt(3, True, corners, "box"),
         _point(2, 6, 1, 4),
     ]
     for some in (strokes[:1], strokes):
-        drawing = Drawing(some, DEPTH, 5, SIZE, 3)
-        assert list(drawing) == touched(some, DEPTH, 3)
+        drawing = PromptMaps(some, DEPTH, 5, SIZE, 3)
+        assert list(drawing) == affected_slices(some, DEPTH, 3)
         for d, maps in drawing.items():
-            assert torch.equal(maps, draw(some, torch.tensor([float(d)]), 5, SIZE, 3)[0])
+            assert torch.equal(maps, rasterize_prompts(some, torch.tensor([float(d)]), 5, SIZE, 3)[0])
 
 
 def test_a_drawings_signatures_tell_maps_apart() -> None:
-    def signature(*strokes: Stroke) -> bytes:
-        return Drawing(strokes, DEPTH, K, SIZE).signature(5)
+    def signature(*strokes: GridPrompt) -> bytes:
+        return PromptMaps(strokes, DEPTH, K, SIZE).signature(5)
 
     points = [_point(1, 5, 3, 4), _point(2, 5, 3, 4), _point(1, 5, 4, 4), _point(1, 5, 3, 4, positive=False)]
     assert len({signature(point) for point in points}) == len(points)

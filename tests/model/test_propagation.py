@@ -12,7 +12,7 @@ def test_each_step_starts_from_the_state_that_the_one_before_left(model: S2VNet)
     prompts[1, 0, 2, 0, 3, 3] = 1
     with torch.no_grad():
         features = model.encode(torch.randn(3, 1, 8, 8))
-        sequence = [(features.at(slice(t, t + 1)), prompts[t]) for t in range(3)]
+        sequence = [(features.select(slice(t, t + 1)), prompts[t]) for t in range(3)]
         state = model.initial_state(sequence[0][0])
         found = list(propagate(model.decode, sequence, state))
         for (slices, maps), decoded in zip(sequence, found, strict=True):
@@ -24,8 +24,8 @@ def test_each_step_starts_from_the_state_that_the_one_before_left(model: S2VNet)
 
 def test_a_slice_is_decoded_only_when_asked_for(model: S2VNet) -> None:
     features = model.encode(torch.randn(2, 1, 8, 8))
-    sequence = ((features.at(slice(t, t + 1)), torch.zeros(1, 3, 4, 8, 8)) for t in range(2))
-    steps = propagate(model.decode, sequence, model.initial_state(features.at(slice(1))))
+    sequence = ((features.select(slice(t, t + 1)), torch.zeros(1, 3, 4, 8, 8)) for t in range(2))
+    steps = propagate(model.decode, sequence, model.initial_state(features.select(slice(1))))
     next(steps)
     assert len(list(sequence)) == 1
 

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from s2vnet.config import ModelConfig
 from s2vnet.errors import InputError
-from s2vnet.model.aggregation import State
+from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import Decoded, Row, S2VNet, _pyramid
+from s2vnet.model.s2vnet import DecoderOutput, S2VNet, SliceInput, _pyramid
 
 MakeModel = Callable[..., S2VNet]
 
 
-def _carried(model: S2VNet, features: Features) -> State:
+def _carried(model: S2VNet, features: Features) -> PropagationState:
     """A state in which every class has been seen."""
     generator = torch.Generator().manual_seed(3)
     state = model.initial_state(features, torch.tensor([1.0, -1.0]))
@@ -27,7 +27,7 @@ def _carried(model: S2VNet, features: Features) -> State:
     )
 
 
-def _close(found: Decoded, wanted: Decoded) -> None:
+def _close(found: DecoderOutput, wanted: DecoderOutput) -> None:
     torch.testing.assert_close(found.logits, wanted.logits, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.presence, wanted.presence, atol=1e-4, rtol=1e-4)
     for a, b in zip((*found.layer_logits, *found.state), (*wanted.layer_logits, *wanted.state), strict=True):
@@ -51,14 +51,14 @@ def test_slices_are_independent_of_their_batch(model: S2VNet, slices: Tensor, pr
     features = model.encode(slices)
     for n in range(2):
         alone = model.encode(slices[n : n + 1])
-        same = features.at(slice(n, n + 1))
+        same = features.select(slice(n, n + 1))
         for a, b in zip((alone.mask, *alone.keys, *alone.values), (same.mask, *same.keys, *same.values), strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
     together = model.decode(features, _carried(model, features), prompts)
     state = _carried(model, features)
-    one = State(*(part[1:] for part in state))
+    one = PropagationState(*(part[1:] for part in state))
     torch.testing.assert_close(
-        model.decode(features.at(slice(1, 2)), one, prompts[1:]).logits, together.logits[1:], atol=1e-4, rtol=1e-4
+        model.decode(features.select(slice(1, 2)), one, prompts[1:]).logits, together.logits[1:], atol=1e-4, rtol=1e-4
     )
 
 
@@ -72,12 +72,12 @@ def test_permuting_the_classes_permutes_the_result(make_model: MakeModel, slices
     features = model.encode(slices)
     for start in (model.initial_state(features), _carried(model, features)):
         wanted = model.decode(features, start, prompts)
-        moved = State(*(part[:, order] for part in start[:6]), *start[6:])
+        moved = PropagationState(*(part[:, order] for part in start[:6]), *start[6:])
         found = permuted.decode(features, moved, prompts[:, order])
         back = [order.index(k) for k in range(4)]
-        state = State(*(part[:, back] for part in found.state[:6]), *found.state[6:])
+        state = PropagationState(*(part[:, back] for part in found.state[:6]), *found.state[6:])
         levels = tuple(level[:, back] for level in found.layer_logits)
-        _close(Decoded(found.logits[:, back], found.presence[:, back], levels, state), wanted)
+        _close(DecoderOutput(found.logits[:, back], found.presence[:, back], levels, state), wanted)
     torch.testing.assert_close(permuted.auxiliary(features), model.auxiliary(features)[:, order])
 
 
@@ -116,7 +116,9 @@ def test_without_prompts_here_or_before_prompt_rows_can_be_left_out(model: S2VNe
     with_rows, without = (model.decode(features, state, None, carried=carried) for carried in (True, False))
     for a, b in zip((with_rows.logits, with_rows.presence), (without.logits, without.presence), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
-    for name in set(State._fields) - {"prompt_centres"}:  # nobody reads centres of prompts that there are not
+    for name in set(PropagationState._fields) - {
+        "prompt_centres"
+    }:  # nobody reads centres of prompts that there are not
         torch.testing.assert_close(getattr(with_rows.state, name), getattr(without.state, name), atol=1e-4, rtol=1e-4)
 
 
@@ -126,10 +128,10 @@ def test_rows_are_decoded_as_a_batch_is(model: S2VNet, slices: Tensor, prompts: 
     state = _carried(model, features)
     together = model.decode(features, state, prompts)
     rows = [
-        Row(features.at(one), State(*(part[one] for part in state)), prompts[one])
+        SliceInput(features.select(one), PropagationState(*(part[one] for part in state)), prompts[one])
         for one in (slice(n, n + 1) for n in range(len(slices)))
     ]
-    for decode in (model.decode_rows, model._decode_together):  # on a CPU, and as on a GPU
+    for decode in (model.decode_slices, model._decode_together):  # on a CPU, and as on a GPU
         for count in range(1, len(rows) + 1):
             found = decode(rows[:count])
             assert len(found) == count
@@ -225,11 +227,11 @@ def test_gradients_reach_every_parameter_that_an_option_does_not_switch_off(
 ) -> None:
     model = make_model(**settings)
     encoded = model.encode(torch.randn(3, 1, 16, 24))
-    state = model.initial_state(encoded.at(slice(1)), torch.ones(1))
+    state = model.initial_state(encoded.select(slice(1)), torch.ones(1))
     nn.init.constant_(model.presence.bias, 2.0)  # so that classes are seen and centres carried
     parts = [model.auxiliary(encoded).square().mean()]
     for t in range(3):
-        decoded = model.decode(encoded.at(slice(t, t + 1)), state, prompts[:1])
+        decoded = model.decode(encoded.select(slice(t, t + 1)), state, prompts[:1])
         state = decoded.state
         affinities = [level.log_softmax(1)[:, 0].mean() for level in decoded.layer_logits]
         parts += [decoded.logits.log_softmax(1)[:, 1].mean(), decoded.presence.sum(), *affinities]
@@ -246,7 +248,7 @@ class _Decode(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, features: Features, state: State, prompts: Tensor) -> Decoded:
+    def forward(self, features: Features, state: PropagationState, prompts: Tensor) -> DecoderOutput:
         return self.model.decode(features, state, prompts)
 
 
@@ -254,9 +256,9 @@ class _Decode(nn.Module):
 def test_decode_can_be_exported(model: S2VNet, slices: Tensor, prompts: Tensor) -> None:
     features = model.encode(slices)
     exported = torch.export.export(_Decode(model), (features, model.initial_state(features), prompts)).module()
-    others: Sequence[tuple[Features, State, Tensor]] = [
+    others: Sequence[tuple[Features, PropagationState, Tensor]] = [
         (features, _carried(model, features), torch.zeros_like(prompts)),
-        (features.at([1, 0]), _carried(model, features), prompts.flip(0)),
+        (features.select([1, 0]), _carried(model, features), prompts.flip(0)),
     ]
     for arguments in others:
         _close(exported(*arguments), model.decode(*arguments))

@@ -13,15 +13,15 @@ from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.model.checkpoint import Trained, load_model
+from s2vnet.model.checkpoint import TrainedModel, load_model
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.initialization import IMAGENET, load_imagenet_encoder, load_initial_weights
 from s2vnet.training.trainer import train
 
 
-def _trained(config: ModelConfig, labels: dict[str, int]) -> Trained:
+def _trained(config: ModelConfig, labels: dict[str, int]) -> TrainedModel:
     torch.manual_seed(7)
-    return Trained(S2VNet(config), {"labels": labels}, {}, "")
+    return TrainedModel(S2VNet(config), {"labels": labels}, {}, "")
 
 
 def test_the_same_classes_take_over_everything(model_config: ModelConfig, plan: Plan) -> None:

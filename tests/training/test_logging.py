@@ -8,7 +8,7 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from s2vnet.data.preprocess import Case
-from s2vnet.training.logging import Writer, write_sample
+from s2vnet.training.logging import TrainingLogger, write_sample
 
 ROWS: list[dict[str, float]] = [
     {"step": 50 * n, "loss": 1 / n, "learning_rate": 0.1} | ({"dice": 0.2 * n} if n % 2 == 0 else {})
@@ -23,7 +23,7 @@ def _scalars(folder: Path, name: str) -> list[tuple[int, float]]:
 
 
 def _write(folder: Path, rows: list[dict[str, float]], before: list[dict[str, float]]) -> None:
-    writer = Writer(folder, before)
+    writer = TrainingLogger(folder, before)
     for n in range(len(before), len(rows)):
         writer.write(rows[: n + 1])
     writer.board.close()

@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s2vnet.config import TrainConfig
-from s2vnet.model.aggregation import State
-from s2vnet.model.s2vnet import Decoded
-from s2vnet.training.losses import LARGEST_WEIGHT, class_weights, clip_loss, segmentation_loss, shrink
+from s2vnet.model.aggregation import PropagationState
+from s2vnet.model.s2vnet import DecoderOutput
+from s2vnet.training.losses import LARGEST_WEIGHT, class_weights, clip_loss, downsample_labels, segmentation_loss
 
 K, SHARP = 3, 30.0
 CONFIG = TrainConfig()
-_EMPTY = State(*(torch.empty(0) for _ in State._fields))
+_EMPTY = PropagationState(*(torch.empty(0) for _ in PropagationState._fields))
 
 
 @pytest.fixture
@@ -26,15 +26,15 @@ def labels() -> Tensor:
 
 def _logits(labels: Tensor, size: int) -> Tensor:
     """Logits (B, K, T, size, size) that are sure of the labels."""
-    return SHARP * (2 * F.one_hot(shrink(labels, (size, size)), K).movedim(-1, 1).float() - 1)
+    return SHARP * (2 * F.one_hot(downsample_labels(labels, (size, size)), K).movedim(-1, 1).float() - 1)
 
 
-def _decoded(labels: Tensor, size: int = 8) -> tuple[list[Decoded], Tensor]:
+def _decoded(labels: Tensor, size: int = 8) -> tuple[list[DecoderOutput], Tensor]:
     """What a network that is sure of the labels gives, and its auxiliary logits."""
     shown = SHARP * (2 * F.one_hot(labels, K).amax((2, 3)).float() - 1)
     levels = [_logits(labels, n) for n in (2, 4)]
     steps = [
-        Decoded(_logits(labels, size)[:, :, t], shown[:, t], tuple(level[:, :, t] for level in levels), _EMPTY)
+        DecoderOutput(_logits(labels, size)[:, :, t], shown[:, t], tuple(level[:, :, t] for level in levels), _EMPTY)
         for t in range(labels.shape[1])
     ]
     return steps, _logits(labels, size).transpose(1, 2)
@@ -75,12 +75,15 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_clips(labels: Tensor, size: in
 
     generator = torch.Generator().manual_seed(0)
     steps, auxiliary = _decoded(labels, size)
-    steps = [Decoded(noisy(d.logits), noisy(d.presence), tuple(map(noisy, d.layer_logits)), _EMPTY) for d in steps]
+    steps = [
+        DecoderOutput(noisy(d.logits), noisy(d.presence), tuple(map(noisy, d.layer_logits)), _EMPTY) for d in steps
+    ]
     auxiliary = 0.1 * noisy(auxiliary)
 
     def of(clips: slice) -> Tensor:
         some = [
-            Decoded(d.logits[clips], d.presence[clips], tuple(x[clips] for x in d.layer_logits), _EMPTY) for d in steps
+            DecoderOutput(d.logits[clips], d.presence[clips], tuple(x[clips] for x in d.layer_logits), _EMPTY)
+            for d in steps
         ]
         return clip_loss(some, auxiliary[clips], labels[clips], CONFIG)
 
@@ -96,9 +99,9 @@ def test_background_has_no_dice(labels: Tensor) -> None:
 
 def test_shrinking_takes_the_nearest_pixel_and_keeps_blocks() -> None:
     small = torch.tensor([[[[0, 1], [2, 7]]]])
-    assert torch.equal(shrink(small.repeat_interleave(4, 2).repeat_interleave(4, 3), (2, 2)), small)
-    assert shrink(small, (2, 2)) is small
-    assert shrink(torch.zeros(2, 3, 16, 24, dtype=torch.long), torch.Size((4, 6))).shape == (2, 3, 4, 6)
+    assert torch.equal(downsample_labels(small.repeat_interleave(4, 2).repeat_interleave(4, 3), (2, 2)), small)
+    assert downsample_labels(small, (2, 2)) is small
+    assert downsample_labels(torch.zeros(2, 3, 16, 24, dtype=torch.long), torch.Size((4, 6))).shape == (2, 3, 4, 6)
 
 
 def test_weights_are_powers_of_rarity_within_bounds() -> None:

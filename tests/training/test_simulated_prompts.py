@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from s2vnet.config import ModelConfig, TrainConfig
-from s2vnet.model.prompt_encoder import Stroke
+from s2vnet.model.prompt_encoder import GridPrompt
 from s2vnet.model.s2vnet import PROMPT_MAPS
 from s2vnet.training import simulated_prompts as simulate
 from s2vnet.training.simulated_prompts import simulate_prompts
@@ -49,7 +49,7 @@ def _both(
     )
 
 
-def _corrections(predicted: Tensor, truth: Tensor, seed: int) -> list[Stroke]:
+def _corrections(predicted: Tensor, truth: Tensor, seed: int) -> list[GridPrompt]:
     rng = np.random.default_rng(seed)
     return simulate._corrections(predicted[0].numpy(), truth[0].numpy(), T, K, 0.85, rng)[0]
 

@@ -10,7 +10,7 @@ from s2vnet.data.clips import Clip, ClipDataset, collate
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.training.losses import shrink
+from s2vnet.training.losses import downsample_labels
 from s2vnet.training.step import ClipStep
 
 INDICES = torch.tensor([0, 1])
@@ -69,7 +69,7 @@ def test_prompts_are_drawn_for_interactive_clips_alone(
     assert not _prompts(_step(model_config, config, interactive_fraction=0.0), clip).any()
     maps = _prompts(_step(model_config, config, interactive_fraction=1.0, correction_fraction=1.0), clip)
     assert maps.flatten(1).any(1).all()
-    truth = shrink(clip.labels, maps.shape[-2:])
+    truth = downsample_labels(clip.labels, maps.shape[-2:])
     for k in range(model_config.num_classes):
         assert (truth[maps[:, :, k, 0] == 1] == k).all()
 

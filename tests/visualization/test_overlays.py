@@ -11,7 +11,7 @@ import pytest
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.prompts import Point
-from s2vnet.visualization.overlays import colours, write_overlay
+from s2vnet.visualization.overlays import rgba_palette, write_overlay
 
 NAMES = {0: "background", 1: "left part", 2: "right"}
 Phantom = tuple[Volume, LabelMap]
@@ -23,7 +23,7 @@ def picture(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [3, 10, 11, 60])
 def test_background_is_clear_and_classes_differ(count: int) -> None:
-    palette = colours(count)
+    palette = rgba_palette(count)
     assert palette.shape == (count, 4)
     assert palette[0, 3] == 0
     assert (palette[1:, 3] > 0).all()
@@ -41,7 +41,7 @@ def test_every_plane_and_clicks(phantom: Phantom, tmp_path: Path, plane: int) ->
     a, b = picture(plain), picture(clicked)
     assert a.shape == b.shape
     third = a.shape[1] // 3
-    on_slice = plane == 2  # the clicks share k = 4, and i and j are far from 4 in the other planes
+    on_slice = plane == 2  # the clicks share k = 4, and i and j are far from 4 in the other orthogonal_planes
     assert np.array_equal(a[:, : 2 * third - 9], b[:, : 2 * third - 9])
     assert np.array_equal(a, b) != on_slice or plane == 0
 

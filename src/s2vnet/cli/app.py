@@ -336,7 +336,7 @@ def evaluate(
                 _labelled(pairs, fill_nan, len(segmenter.plan.channels) > 1),
                 rounds=rounds,
                 jitter_mm=jitter,
-                over="negative" if negative_clicks else "true-class",
+                false_positive_click="negative" if negative_clicks else "true-class",
                 done=counter(report, "evaluating", len(pairs)),
             )
     else:

@@ -39,11 +39,11 @@ def export(
     import shutil
 
     from s2vnet.batch.jobs import find_cases
-    from s2vnet.evaluation.int8_calibration import calibrate
+    from s2vnet.evaluation.int8_calibration import calibrate_int8
     from s2vnet.inference.segmenter import find_model
     from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, load_model
-    from s2vnet.model.onnx_export import export as write
-    from s2vnet.model.quantization import discard
+    from s2vnet.model.onnx_export import export_onnx as write
+    from s2vnet.model.quantization import remove_int8_graph
     from s2vnet.utils.atomic_write import atomic_write, require_writable
 
     source = find_model(model)
@@ -59,9 +59,9 @@ def export(
                 shutil.copyfile(source / name, temporary)
     with progress() as report:
         write(trained, output, lambda done, total: report("exporting", done, total))
-        discard(output)  # of an earlier export
+        remove_int8_graph(output)  # of an earlier export
         if cases is not None:
-            found = calibrate(
+            found = calibrate_int8(
                 output,
                 cases,
                 progress=lambda done, total: report("calibrating", done, total),

@@ -15,7 +15,7 @@ from s2vnet.metrics.segmentation import Bools, Labels, Spacing, require_same_sha
 from s2vnet.prompts import Point
 from s2vnet.utils.components import CONNECTIVITY_26, bounding_box
 
-Over = Literal["true-class", "negative"]
+FalsePositiveClick = Literal["true-class", "negative"]
 """What a click on too much of a class says: which class is there, or only that it is not this one."""
 
 JITTER_TRIES = 10
@@ -30,7 +30,7 @@ def next_click(
     spacing: Spacing | None = None,
     rng: np.random.Generator | None = None,
     jitter_mm: float = 0.0,
-    over: Over = "true-class",
+    false_positive_click: FalsePositiveClick = "true-class",
 ) -> Point | None:
     """The click that a user makes for one class, or None where the class has no error.
 
@@ -46,7 +46,7 @@ def next_click(
         spacing: voxel size in mm along i, j, k; needed for jitter only.
         rng: draws among voxels of equal distance; without it the first in C order is taken.
         jitter_mm: standard deviation in mm of a Gaussian shift along each axis; the click stays in the component.
-        over: ``"negative"`` answers too much of a class with "not ``class_id``", as the challenge does.
+        false_positive_click: ``"negative"`` answers too much of a class with "not ``class_id``", as the challenge does.
 
     Raises:
         InputError: the shapes differ or are not three-dimensional.
@@ -64,7 +64,7 @@ def next_click(
         centre = _jittered(component, centre, np.asarray(spacing) / jitter_mm, rng)
     i, j, k = (int(v) for v in centre + offset)
     there = int(truth[i, j, k])
-    if there != class_id and over == "negative":
+    if there != class_id and false_positive_click == "negative":
         return Point(class_id=class_id, positive=False, voxel=(i, j, k))
     return Point(class_id=there, voxel=(i, j, k))
 

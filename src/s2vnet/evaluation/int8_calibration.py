@@ -19,16 +19,16 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_stored
 from s2vnet.metrics.segmentation import dice
 from s2vnet.model.checkpoint import load_model
-from s2vnet.model.quantization import discard, quantize
+from s2vnet.model.quantization import quantize_encoder, remove_int8_graph
 from s2vnet.model.s2vnet import Network
 
-IMAGES = 8
-"""Images that are used at most, evenly taken; of each some slices from end to end to calibrate, and some to compare."""
-LEAST = 0.9
+MAX_CASES = 8
+"""Images to read at most, evenly spaced in the list; of each, some slices calibrate and others are compared."""
+MIN_DICE = 0.9
 """Dice of int8 with float32 that is refused below; both label slices without knowing those beside them."""
 
 
-def calibrate(
+def calibrate_int8(
     folder: Path,
     cases: Sequence[CaseFiles],
     *,
@@ -38,7 +38,7 @@ def calibrate(
     """Add the int8 graph to a folder with a model and its graphs.
 
     Args:
-        folder: of :func:`s2vnet.model.onnx_export.export`, with the model.
+        folder: of :func:`s2vnet.model.onnx_export.export_onnx`, with the model.
         cases: images like those to be segmented; labels are not needed.
         progress: told of images read.
         note: told of (case, in what it lies outside of what the model was trained on).
@@ -47,31 +47,31 @@ def calibrate(
         Mean Dice over classes of the labels with int8 against those with float32.
 
     Raises:
-        InputError: the Dice is below :data:`LEAST` or no class is found, and the graph is not kept; a library is
+        InputError: the Dice is below :data:`MIN_DICE` or no class is found, and the graph is not kept; a library is
             missing; or an image cannot be read.
     """
     trained = load_model(folder)
     segmenter = Segmenter([trained], "cpu")
     cpu = torch.device("cpu")
     plain = network(trained, "openvino", cpu, folder)  # before the other one is there
-    some = [cases[n] for n in np.unique(np.linspace(0, len(cases) - 1, IMAGES).round().astype(int))]
+    some = [cases[n] for n in np.unique(np.linspace(0, len(cases) - 1, MAX_CASES).round().astype(int))]
     shown: list[tuple[Tensor, Tensor]] = []
     for done, case in enumerate(some):
         progress(done, len(some))
         shown.append(_slices(segmenter, case, note))
     try:
-        quantize(folder, [one for slices, _ in shown for one in np.split(slices.numpy(), len(slices))])
+        quantize_encoder(folder, [one for slices, _ in shown for one in np.split(slices.numpy(), len(slices))])
         small = network(trained, "openvino", cpu, folder)
         found, wanted = (np.concatenate([_labels(net, other).ravel() for _, other in shown]) for net in (small, plain))
         each = [dice(found == k, wanted == k) for k in np.union1d(found, wanted) if k]
         mean = float(np.mean(each)) if each else 0.0
-        if mean < LEAST:
+        if mean < MIN_DICE:
             raise InputError(
                 f"int8 and float32 agree by a Dice of {mean:.2f} only, so int8 is not kept; "
                 "calibrate on images that show what the model segments"
             )
     except BaseException:  # what was not compared is not used
-        discard(folder)
+        remove_int8_graph(folder)
         raise
     progress(len(some), len(some))
     return mean

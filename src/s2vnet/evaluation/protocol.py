@@ -12,12 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from s2vnet.evaluation.clicks import Over, next_click
+from s2vnet.evaluation.clicks import FalsePositiveClick, next_click
 from s2vnet.metrics.segmentation import NSD_TOLERANCE_MM, Labels, Spacing, dice, require_same_shape, surface_dice
 from s2vnet.prompts import Point
 
 
-class Interactive(Protocol):
+class InteractiveSession(Protocol):
     """What is played with: a result that clicks change."""
 
     @property
@@ -29,7 +29,7 @@ class Interactive(Protocol):
 
 
 @dataclass(frozen=True)
-class Played:
+class InteractiveScores:
     """One case, round by round; index 0 is the automatic result."""
 
     dice: list[dict[int, float]]
@@ -42,17 +42,17 @@ class Played:
     """Time to take in the clicks and give the new labels, for each round that had clicks."""
 
 
-def play(
-    session: Interactive,
+def run_click_rounds(
+    session: InteractiveSession,
     truth: Labels,
     class_ids: Iterable[int],
     spacing: Spacing,
     rounds: int = 5,
     jitter_mm: float = 0.0,
     seed: int = 42,
-    over: Over = "true-class",
+    false_positive_click: FalsePositiveClick = "true-class",
     tolerance_mm: float = NSD_TOLERANCE_MM,
-) -> Played:
+) -> InteractiveScores:
     """Score the automatic result, then correct it for some rounds.
 
     In each round the user clicks once for every class, all from the same result, and hands the clicks over together;
@@ -67,7 +67,7 @@ def play(
         rounds: rounds of clicks after the automatic result.
         jitter_mm: see :func:`s2vnet.evaluation.clicks.next_click`.
         seed: of the draws among equally good clicks and of the jitter.
-        over: see :func:`s2vnet.evaluation.clicks.next_click`.
+        false_positive_click: see :func:`s2vnet.evaluation.clicks.next_click`.
         tolerance_mm: of the normalised surface Dice.
 
     Raises:
@@ -78,10 +78,10 @@ def play(
     require_same_shape(labels, truth)
     shown = set(np.unique(truth).tolist())
     classes = [c for c in class_ids if c != 0 and c in shown]
-    played = Played([], [], [[]], [])
+    played = InteractiveScores([], [], [[]], [])
     _score(played, labels, truth, classes, spacing, tolerance_mm)
     for _ in range(rounds):
-        found = (next_click(labels, truth, c, spacing, rng, jitter_mm, over) for c in classes)
+        found = (next_click(labels, truth, c, spacing, rng, jitter_mm, false_positive_click) for c in classes)
         clicks = list(dict.fromkeys(click for click in found if click is not None))
         played.clicks.append(clicks)
         if not clicks:
@@ -114,7 +114,12 @@ def clicks_to_reach(dice_per_round: Sequence[float], target: float) -> int | Non
 
 
 def _score(
-    played: Played, labels: Labels, truth: Labels, classes: Sequence[int], spacing: Spacing, tolerance_mm: float
+    played: InteractiveScores,
+    labels: Labels,
+    truth: Labels,
+    classes: Sequence[int],
+    spacing: Spacing,
+    tolerance_mm: float,
 ) -> None:
     played.dice.append({c: dice(labels == c, truth == c) for c in classes})
     played.nsd.append({c: surface_dice(labels == c, truth == c, spacing, tolerance_mm) for c in classes})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from s2vnet.errors import InputError
-from s2vnet.evaluation.protocol import Played, auc, clicks_to_reach
+from s2vnet.evaluation.protocol import InteractiveScores, auc, clicks_to_reach
 from s2vnet.metrics.segmentation import ClassMetrics, bootstrap_mean
 from s2vnet.utils.atomic_write import atomic_write
 
@@ -39,7 +39,9 @@ def automatic_report(cases: Mapping[str, Mapping[int, ClassMetrics]], class_name
     return {"automatic": {**_summary(rows), "per_class": per_class, "cases": rows}}
 
 
-def interactive_report(played: Mapping[str, Played], class_names: Mapping[int, str], rounds: int = 5) -> Report:
+def interactive_report(
+    played: Mapping[str, InteractiveScores], class_names: Mapping[int, str], rounds: int = 5
+) -> Report:
     """Scores of interactive segmentation under the key ``interactive``.
 
     Per round, a case has the mean over its classes and the report the mean over cases. By the challenge's rule the
@@ -116,7 +118,7 @@ def _summary(rows: Sequence[Mapping[str, Any]], count: bool = False) -> Report:
     return summary
 
 
-def _interactive_case(name: str, played: Played, class_names: Mapping[int, str]) -> Report:
+def _interactive_case(name: str, played: InteractiveScores, class_names: Mapping[int, str]) -> Report:
     dice = [mean(scores.values()) for scores in played.dice]
     nsd = [mean(scores.values()) for scores in played.nsd]
     return {

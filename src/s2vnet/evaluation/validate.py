@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from s2vnet.errors import InputError
-from s2vnet.evaluation.clicks import Over
-from s2vnet.evaluation.protocol import Played, play
+from s2vnet.evaluation.clicks import FalsePositiveClick
+from s2vnet.evaluation.protocol import InteractiveScores, run_click_rounds
 from s2vnet.evaluation.report import automatic_report, interactive_report
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
@@ -26,7 +26,7 @@ def validate(
     *,
     rounds: int = 5,
     jitter_mm: float = 0.0,
-    over: Over = "true-class",
+    false_positive_click: FalsePositiveClick = "true-class",
     seed: int = 42,
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def validate(
         spacing = truth.geometry.spacing
         scores[name] = class_metrics(session.labels, truth.data, classes, spacing)
         if rounds:
-            played[name] = _play(session, truth, list(classes), rounds, jitter_mm, seed, over)
+            played[name] = _play(session, truth, list(classes), rounds, jitter_mm, seed, false_positive_click)
         done(name)
     report = automatic_report(scores, classes)
     report["automatic"]["seconds_per_case"] = sum(first) / max(1, len(first))
@@ -59,6 +59,14 @@ def validate(
 
 
 def _play(
-    session: Session, truth: LabelMap, classes: list[int], rounds: int, jitter_mm: float, seed: int, over: Over
-) -> Played:
-    return play(session, truth.data, classes, truth.geometry.spacing, rounds, jitter_mm, seed, over)
+    session: Session,
+    truth: LabelMap,
+    classes: list[int],
+    rounds: int,
+    jitter_mm: float,
+    seed: int,
+    false_positive_click: FalsePositiveClick,
+) -> InteractiveScores:
+    return run_click_rounds(
+        session, truth.data, classes, truth.geometry.spacing, rounds, jitter_mm, seed, false_positive_click
+    )

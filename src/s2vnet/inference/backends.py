@@ -22,12 +22,12 @@ from torch import Tensor
 
 from s2vnet.config import ModelConfig
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.model.aggregation import State
-from s2vnet.model.checkpoint import Trained
-from s2vnet.model.onnx_export import FORMAT, GRAPHS, check_graphs, export, has_graphs
+from s2vnet.model.aggregation import PropagationState
+from s2vnet.model.checkpoint import TrainedModel
+from s2vnet.model.onnx_export import FORMAT, GRAPHS, check_graphs, export_onnx, has_graphs
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.quantization import find_int8
-from s2vnet.model.s2vnet import Decoded, Network, Row, initial_state
+from s2vnet.model.quantization import find_int8_graph
+from s2vnet.model.s2vnet import DecoderOutput, Network, SliceInput, initial_state
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
@@ -44,7 +44,7 @@ _FIRST = Lock()
 _Job = tuple[_Graph, Sequence[_Array]]
 
 
-def network(trained: Trained, runtime: str, device: torch.device, folder: Path | None = None) -> Network:
+def network(trained: TrainedModel, runtime: str, device: torch.device, folder: Path | None = None) -> Network:
     """A trained network in a runtime.
 
     Args:
@@ -73,7 +73,7 @@ def network(trained: Trained, runtime: str, device: torch.device, folder: Path |
     found = folder if folder is not None and has_graphs(folder) else _cached(trained)
     files = list(check_graphs(found, trained))
     if runtime == "openvino":  # the other one is no faster with bytes
-        files[0] = find_int8(found) or files[0]
+        files[0] = find_int8_graph(found) or files[0]
     graphs = [
         load(module, file, SLICES if name == "encode" else SWEEPS) for name, file in zip(GRAPHS, files, strict=True)
     ]
@@ -100,20 +100,20 @@ class Exported:
         """Slices must be a multiple of this in height and width."""
         return self._config.stem_stride * 8
 
-    def encode_rows(self, slices: Tensor) -> Sequence[Features]:
+    def encode_slices(self, slices: Tensor) -> Sequence[Features]:
         """Slice by slice, since what one needs stays in the processor's cache; some at the same time."""
         each = self._at_once([(self._encode, [one]) for one in np.split(_array(slices), len(slices))])
-        return [Features.of([torch.from_numpy(part).permute(0, 3, 1, 2) for part in parts]) for parts in each]
+        return [Features.from_tensors([torch.from_numpy(part).permute(0, 3, 1, 2) for part in parts]) for parts in each]
 
-    def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
+    def initial_state(self, features: Features, direction: Tensor | None = None) -> PropagationState:
         """See :func:`s2vnet.model.s2vnet.initial_state`."""
         return initial_state(self._config, features, direction)
 
-    def decode_rows(self, rows: Sequence[Row]) -> list[Decoded]:
+    def decode_slices(self, rows: Sequence[SliceInput]) -> list[DecoderOutput]:
         """Each by the graph that knows no more than it needs, at the same time."""
         return [_decoded(found) for found in self._at_once([self._job(row) for row in rows])]
 
-    def _job(self, row: Row) -> _Job:
+    def _job(self, row: SliceInput) -> _Job:
         features = [tensor.permute(0, 2, 3, 1) for tensor in row.features.tensors]
         given = [_array(part) for part in (*features, *row.state)]
         if row.prompts is not None and row.prompted:
@@ -126,9 +126,9 @@ class Exported:
         return list(self._pool.map(lambda job: job[0](job[1]), jobs))
 
 
-def _decoded(outputs: Sequence[_Array]) -> Decoded:
+def _decoded(outputs: Sequence[_Array]) -> DecoderOutput:
     logits, presence, *state = (torch.from_numpy(output) for output in outputs)
-    return Decoded(logits, presence, (), State(*state))
+    return DecoderOutput(logits, presence, (), PropagationState(*state))
 
 
 def _array(tensor: Tensor) -> _Array:
@@ -136,7 +136,7 @@ def _array(tensor: Tensor) -> _Array:
     return array
 
 
-def _cached(trained: Trained) -> Path:
+def _cached(trained: TrainedModel) -> Path:
     """Folder of this version's graphs in the user's cache; made on first use, which takes a minute."""
     if not trained.sha256:
         raise InputError("a network without a name has no place in the cache; save it, and export it to its folder")
@@ -152,7 +152,7 @@ def _cached(trained: Trained) -> Path:
             ) from error
         with lock:  # one process makes them while others wait
             if not has_graphs(folder):
-                export(trained, folder)
+                export_onnx(trained, folder)
     return folder
 
 

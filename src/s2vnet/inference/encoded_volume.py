@@ -18,12 +18,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from s2vnet.model.aggregation import State
+from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.clustering import argmax_class
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.prompt_encoder import Drawing
+from s2vnet.model.prompt_encoder import PromptMaps
 from s2vnet.model.propagation import propagate
-from s2vnet.model.s2vnet import Decoded, Network, Row
+from s2vnet.model.s2vnet import DecoderOutput, Network, SliceInput
 
 STORE = torch.float16
 """Carried maps pass through this type between slices, so that resuming a sweep from storage changes nothing."""
@@ -40,7 +40,7 @@ class DecodedSlice(NamedTuple):
 
     masks: Tensor
     """(1, K, h, w) class probabilities, STORE type."""
-    leaving: State
+    leaving: PropagationState
     """State leaving the slice; without its masks, which are those above."""
     agrees: bool
     """Whether every cell has the class that it has in the automatic sweep."""
@@ -71,7 +71,7 @@ class Sweep:
 _NONE = torch.empty(0)
 _CHANNELS_LAST = " channels last"
 _SWEEPS = ("rising", "falling")
-_LEAVING = tuple(part for part in State._fields if part != "masks")
+_LEAVING = tuple(part for part in PropagationState._fields if part != "masks")
 
 Preview = Callable[[range, Tensor], None]
 """Told of slices, and their class probabilities (n, K, h, w) as each gives them by itself, before it is swept."""
@@ -89,16 +89,16 @@ class FirstSlices(NamedTuple):
     places: range
     features: Sequence[Features]
     """Of each."""
-    decoded: Decoded
+    decoded: DecoderOutput
     """Of all."""
 
     @classmethod
     def by(cls, model: Network, places: range, slices: Tensor) -> FirstSlices:
         """What a network makes of slices (n, C, H, W) that have these places in their volume."""
-        features = model.encode_rows(slices)
+        features = model.encode_slices(slices)
         start = model.initial_state(features[0])
-        rows = [Row(each, start, None) for each in features]
-        return cls(places, features, Decoded.join(model.decode_rows(rows)))
+        rows = [SliceInput(each, start, None) for each in features]
+        return cls(places, features, DecoderOutput.concatenate(model.decode_slices(rows)))
 
 
 class EncodedVolume:
@@ -152,14 +152,14 @@ class EncodedVolume:
                     seen = first if first is not None and first.places == places else None
                     if seen is None and preview is not None:
                         seen = FirstSlices.by(model, places, part)
-                    rows = model.encode_rows(part) if seen is None else seen.features
+                    rows = model.encode_slices(part) if seen is None else seen.features
                     yield from ((range(d, d + 1), each) for d, each in zip(places, rows, strict=True))
                     if seen is not None and preview is not None:
                         preview(places, seen.decoded.logits.softmax(1))
                     done += len(places)
                     progress(done, 2 * depth)
 
-            features = Features.collect(parts(), depth)
+            features = Features.assemble(parts(), depth)
         steps = itertools.count(depth + 1)
 
         def told(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
@@ -203,12 +203,12 @@ class EncodedVolume:
         for n in range(sum(name.startswith("features.") for name in packed)):
             last = packed.get(f"features.{n}{_CHANNELS_LAST}")
             tensors.append(packed[f"features.{n}"] if last is None else last.permute(0, 3, 1, 2))
-        features = Features.of(tensors)
+        features = Features.from_tensors(tensors)
         sweeps = []
         for name in _SWEEPS:
             parts = {part: packed[f"{name}.{part}"].split(1) for part in _LEAVING}
             masks = packed[f"{name}.masks"].split(1)
-            leaving = [State(masks=_NONE, **{p: parts[p][d] for p in _LEAVING}) for d in range(len(masks))]
+            leaving = [PropagationState(masks=_NONE, **{p: parts[p][d] for p in _LEAVING}) for d in range(len(masks))]
             sweeps.append(Sweep({d: DecodedSlice(masks[d], leaving[d], True) for d in range(len(masks))}))
         return cls(model, features, (sweeps[0], sweeps[1]))
 
@@ -230,7 +230,7 @@ class EncodedVolume:
     ) -> tuple[Sweep, Sweep]:
         """Rising and falling sweep, a slice of each at a time.
 
-        What one gives does not depend, not by a rounding, on what the other one needs (:meth:`Network.decode_rows`).
+        What one gives does not depend, not by a rounding, on what the other one needs (:meth:`Network.decode_slices`).
         What an earlier round decoded from the same states and prompts is taken from there; this saves time and changes
         nothing.
         """
@@ -249,11 +249,13 @@ class EncodedVolume:
                 while any(course.going for course in courses):
                     slices = [course.slice if course.going else None for course in courses]
                     yield (
-                        [None if d is None else self.features.at(slice(d, d + 1)) for d in slices],
+                        [None if d is None else self.features.select(slice(d, d + 1)) for d in slices],
                         [None if d is None else self._maps(prompts.get(d)) for d in slices],
                     )
 
-            def decode(features: list[Features | None], states: list[State], maps: list[Tensor | None]) -> Step:
+            def decode(
+                features: list[Features | None], states: list[PropagationState], maps: list[Tensor | None]
+            ) -> Step:
                 entering = [c.entering or state for c, state in zip(courses, states, strict=True)]
                 return decode_stored(self.model, features, entering, maps)
 
@@ -284,14 +286,14 @@ class EncodedVolume:
                 before = sweep[order[position - 1]] if position else None
                 start = self._start(order.step)
                 entering.append(_carried(self.model, before.leaving, before.masks) if before else start)
-            here = self.features.at(slice(d, d + 1))
+            here = self.features.select(slice(d, d + 1))
             step = decode_stored(self.model, [here, here], entering, [self._maps(maps)] * 2)
         return mean_of(step.masks)
 
-    def _start(self, direction: int) -> State:
+    def _start(self, direction: int) -> PropagationState:
         """State in which a sweep begins, +1 rising or -1 falling."""
         return self.model.initial_state(
-            self.features.at(slice(0, 1)), torch.tensor([float(direction)], device=self._device)
+            self.features.select(slice(0, 1)), torch.tensor([float(direction)], device=self._device)
         )
 
     def _maps(self, maps: Tensor | None) -> Tensor | None:
@@ -308,14 +310,14 @@ class _Course:
         signatures: Mapping[int, bytes],
         base: Sweep | None,
         model: Network,
-        first: State,
+        first: PropagationState,
         known: Mapping[_Key, DecodedSlice],
         kept: dict[_Key, DecodedSlice],
     ) -> None:
         self.sweep = Sweep({}, base)
         self.going = True
         """Whether there is a slice to decode."""
-        self.entering: State | None = first
+        self.entering: PropagationState | None = first
         """State that the slice is entered with when it does not follow on the one decoded before."""
         self._key = b""  # equal keys mean equal entering states and equal prompts
         self._order, self._signatures, self._base, self._model = order, signatures, base, model
@@ -334,7 +336,7 @@ class _Course:
         """Slices, from where the sweep starts, of which it is known what it gives."""
         return self._position
 
-    def take(self, masks: Tensor, leaving: State) -> None:
+    def take(self, masks: Tensor, leaving: PropagationState) -> None:
         """Keep the slice as decoded, and go on to the next that has to be."""
         if self.going:
             agrees = self._base is None or self._base.agrees(self.slice, masks)
@@ -366,7 +368,7 @@ class _Course:
         if self.going:
             self._key = _digest(self._key + self._signatures.get(self.slice, b""))
 
-    def _departing(self) -> State:
+    def _departing(self) -> PropagationState:
         """State in which the base sweep enters the slice."""
         if self._base is None or self._position == 0:
             return self._first
@@ -391,25 +393,28 @@ class Step(NamedTuple):
 
     masks: list[Tensor | None]
     """(1, K, h, w) class probabilities, STORE type; None for a sequence that has no slice here."""
-    state: list[State]
+    state: list[PropagationState]
     """What each sequence's next slice receives."""
 
 
 def decode_stored(
-    model: Network, features: Sequence[Features | None], states: Sequence[State], maps: Sequence[Tensor | None]
+    model: Network,
+    features: Sequence[Features | None],
+    states: Sequence[PropagationState],
+    maps: Sequence[Tensor | None],
 ) -> Step:
     """Decode a slice of each sequence that has one here; probabilities rounded to STORE, also in the states."""
     given = zip(features, states, maps, strict=True)
-    rows = {n: Row(slices, state, shown) for n, (slices, state, shown) in enumerate(given) if slices is not None}
+    rows = {n: SliceInput(slices, state, shown) for n, (slices, state, shown) in enumerate(given) if slices is not None}
     step = Step([None] * len(states), list(states))
-    for n, decoded in zip(rows, model.decode_rows(list(rows.values())), strict=True):
+    for n, decoded in zip(rows, model.decode_slices(list(rows.values())), strict=True):
         carried = model.config.propagation != "none"
         stored = (decoded.state.masks if carried else decoded.logits.softmax(1)).to(STORE)
         step.masks[n], step.state[n] = stored, _carried(model, decoded.state, stored)
     return step
 
 
-def _carried(model: Network, state: State, masks: Tensor) -> State:
+def _carried(model: Network, state: PropagationState, masks: Tensor) -> PropagationState:
     """State whose maps are the stored ones; none are carried without propagation."""
     carried = masks.float() if model.config.propagation != "none" else torch.zeros_like(masks).float()
     return state._replace(masks=carried)
@@ -429,7 +434,7 @@ def _stored(tensors: Iterable[Tensor]) -> int:
 
 def _content(prompts: Mapping[int, Tensor], d: int) -> bytes:
     """What a slice's prompt maps are told apart by."""
-    return prompts.signature(d) if isinstance(prompts, Drawing) else prompts[d].cpu().numpy().tobytes()
+    return prompts.signature(d) if isinstance(prompts, PromptMaps) else prompts[d].cpu().numpy().tobytes()
 
 
 def _digest(content: bytes) -> _Key:

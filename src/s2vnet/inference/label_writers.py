@@ -14,7 +14,7 @@ from s2vnet.io.dicom.references import read_source
 from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import ENDINGS, image_ending, write_labels
 from s2vnet.io.geometry import LabelMap
-from s2vnet.visualization.overlays import hex_colours
+from s2vnet.visualization.overlays import hex_palette
 
 LABEL_MAPS = ("nii.gz", "nrrd", "mha")
 DERIVED = {"dcm": dicom_seg.ENDING, "rtstruct": rtstruct.ENDING}
@@ -104,7 +104,7 @@ def write_result(
         return
     require_kind(path, image)
     if is_structures(path):
-        colours = dict(enumerate(hex_colours(max(class_names) + 1)))
+        colours = dict(enumerate(hex_palette(max(class_names) + 1)))
         rtstruct.write_rtstruct(path, labels, class_names, colours, image, corrected=corrected)
     else:
         dicom_seg.write_segmentation(path, labels, class_names, image, corrected=corrected)

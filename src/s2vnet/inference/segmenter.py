@@ -27,8 +27,8 @@ from s2vnet.inference.upsampling import winners
 from s2vnet.io.files import read_geometry, reading_nbytes
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.io.lazy_image import LazyImage
-from s2vnet.model.checkpoint import Trained, choose_device, load_model, read_description
-from s2vnet.model.s2vnet import Decoded, Network, S2VNet
+from s2vnet.model.checkpoint import TrainedModel, choose_device, load_model, read_description
+from s2vnet.model.s2vnet import DecoderOutput, Network, S2VNet
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 """Models that come with the package, found by name."""
@@ -121,7 +121,7 @@ class Segmentation:
             yield self.restore.to_source(self.restore.between(self.kept, n, min(n + SLICES_AT_ONCE, stop)))
 
 
-def _recognised(decoded: Decoded) -> float:
+def _recognised(decoded: DecoderOutput) -> float:
     """How much of the classes is recognised on slices that were decoded each by itself.
 
     For every class the slice that shows most of it counts: how present the class is there, times its extent.
@@ -168,7 +168,7 @@ class Segmenter:
 
     def __init__(
         self,
-        trained: Sequence[Trained],
+        trained: Sequence[TrainedModel],
         device: str = "auto",
         runtime: str = "torch",
         folders: Sequence[Path | None] | None = None,

@@ -126,7 +126,7 @@ def _encoded(
             slices = with_neighbours(image, places, context) if waiting is None else waiting.result()
             if n + 1 < len(batches):
                 waiting = reader.submit(with_neighbours, image, batches[n + 1], context)
-            yield places, model.encode_rows(torch.from_numpy(slices).to(device))
+            yield places, model.encode_slices(torch.from_numpy(slices).to(device))
 
 
 def _swept(
@@ -136,9 +136,9 @@ def _swept(
 
     def steps() -> Iterator[tuple[list[Features], list[None]]]:
         for step in range(depth):
-            yield [Features.of(features[d]) for d in (step, depth - 1 - step)], [None, None]
+            yield [Features.from_tensors(features[d]) for d in (step, depth - 1 - step)], [None, None]
 
-    both = Features.of(features[0])
+    both = Features.from_tensors(features[0])
     start = [model.initial_state(both, torch.tensor([way], device=both.mask.device)) for way in (1.0, -1.0)]
     for step, found in enumerate(propagate(partial(decode_stored, model), steps(), start)):
         for d, masks in zip((step, depth - 1 - step), found.masks, strict=True):

@@ -21,7 +21,7 @@ from s2vnet.inference.postprocessing import Cells, find_detached_parts, most_pro
 from s2vnet.inference.segmenter import Segmentation, Segmenter
 from s2vnet.interactive.live_updates import LiveUpdates, Watch
 from s2vnet.interactive.voxelize import is_box, prompt_cells, prompt_voxels
-from s2vnet.model.prompt_encoder import Drawing, Stroke
+from s2vnet.model.prompt_encoder import GridPrompt, PromptMaps
 from s2vnet.prompts import Box, Point, Prompt, Scribble
 
 Labels = npt.NDArray[np.uint8]
@@ -171,7 +171,7 @@ class PromptApplier:
             flat[where[here]] = scores.argmax(0)
 
     def _segmentation(
-        self, strokes: Sequence[Stroke], drawing: Drawing, watch: SweepWatch | None = None
+        self, strokes: Sequence[GridPrompt], drawing: PromptMaps, watch: SweepWatch | None = None
     ) -> tuple[Segmentation, tuple[int, int], tuple[Sweep, Sweep]]:
         """The network's answer to prompts, which of its slices may differ from the automatic ones, and its sweeps."""
         sweeps = self.engine.prompted(drawing, watch)
@@ -194,10 +194,12 @@ class PromptApplier:
         assert self._winner is not None
         assert self._strays is not None
         other = winner != self._winner
-        touched = set(np.unique(winner[other]).tolist()) | set(np.unique(self._winner[other]).tolist()) | set(named)
+        affected_slices = (
+            set(np.unique(winner[other]).tolist()) | set(np.unique(self._winner[other]).tolist()) | set(named)
+        )
         known = np.arange(256, dtype=np.uint8)
-        known[list(touched)] = 0
-        strays = find_detached_parts(winner, self.segmenter.plan.smallest_part, named, touched)
+        known[list(affected_slices)] = 0
+        strays = find_detached_parts(winner, self.segmenter.plan.smallest_part, named, affected_slices)
         return np.maximum(strays, known[self._strays])
 
     def _reached(self, strays: npt.NDArray[np.uint8], start: int, stop: int) -> tuple[int, int]:
@@ -209,12 +211,12 @@ class PromptApplier:
         ends = [*others[:1], *others[-1:], *([start, stop - 1] if stop > start else [])]
         return (min(ends), max(ends) + 1) if ends else (0, 0)
 
-    def _drawing(self, strokes: Sequence[Stroke]) -> Drawing:
+    def _drawing(self, strokes: Sequence[GridPrompt]) -> PromptMaps:
         engine = self.engine
         reach = engine.model.config.prompt_reach
-        return Drawing(strokes, engine.depth, len(self.segmenter.class_names), engine.size, reach)
+        return PromptMaps(strokes, engine.depth, len(self.segmenter.class_names), engine.size, reach)
 
-    def _stroke(self, prompt: Prompt) -> Stroke | None:
+    def _stroke(self, prompt: Prompt) -> GridPrompt | None:
         """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
         stride = self.segmenter.plan.stem_stride
         cells = prompt_cells(self._restore, prompt)
@@ -237,7 +239,7 @@ class PromptApplier:
             cells = np.stack(np.unravel_index(flat, grid), 1)
         kind = "box" if is_box(prompt) else "point" if isinstance(prompt, Point | Scribble) else "region"
         tensor = torch.from_numpy(cells).float()
-        return Stroke(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]
+        return GridPrompt(prompt.class_id, prompt.positive, tensor, kind)  # type: ignore[arg-type]
 
 
 class _Patched:
@@ -270,7 +272,7 @@ def _paused(watch: SweepWatch | None, pause: Pause | None) -> SweepWatch | None:
     return see
 
 
-def _named(strokes: Sequence[Stroke]) -> dict[int, Cells]:
+def _named(strokes: Sequence[GridPrompt]) -> dict[int, Cells]:
     """Cells of the mask grid that belong to a class because a user says so; a box's corners do not."""
     named: dict[int, list[Cells]] = {}
     for s in strokes:

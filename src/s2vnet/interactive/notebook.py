@@ -18,7 +18,7 @@ from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, VBox
 from s2vnet.errors import InputError
 from s2vnet.io import nifti
 from s2vnet.prompts import Voxel
-from s2vnet.visualization.overlays import OPACITY, hex_colours
+from s2vnet.visualization.overlays import OPACITY, hex_palette
 
 if TYPE_CHECKING:
     from s2vnet.interactive.session import Session
@@ -110,7 +110,7 @@ def _compact(data: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
 
 def _colormap(class_names: dict[int, str]) -> dict[str, Any]:
     """NiiVue's table of label colours; background is clear."""
-    palette = hex_colours(max(class_names) + 1)
+    palette = hex_palette(max(class_names) + 1)
     colours = [bytes.fromhex(palette[k][1:]) for k in class_names]
     red, green, blue = (list(part) for part in zip(*colours, strict=True))
     alpha = [255 if k else 0 for k in class_names]

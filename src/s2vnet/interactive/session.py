@@ -153,7 +153,7 @@ class Session:
         self.show(self._history.add(*entries))
 
     def add_round(self, points: Sequence[Point]) -> None:
-        """One round of clicks (:class:`s2vnet.evaluation.protocol.Interactive`)."""
+        """One round of clicks (:class:`s2vnet.evaluation.protocol.InteractiveSession`)."""
         self.add(*points)
 
     def remove(self, index: int) -> None:
@@ -334,11 +334,13 @@ class Session:
         """
         if self.volume is None:
             return None
-        from s2vnet.visualization.overlays import as_png, planes
+        from s2vnet.visualization.overlays import figure_to_png, orthogonal_planes
 
         clicks = [entry for entry in self.log if isinstance(entry, Point)]
         labels = LabelMap(self.labels, self.geometry)
-        return as_png(planes(self.volume, labels, self.segmenter.class_names, self.voxel_to_check(), clicks))
+        return figure_to_png(
+            orthogonal_planes(self.volume, labels, self.segmenter.class_names, self.voxel_to_check(), clicks)
+        )
 
     def save_log(self, path: Path | str) -> None:
         """Write the prompt log as JSON. Raises InputError when the system refuses to."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from s2vnet.config import ModelConfig
 
 
-class State(NamedTuple):
+class PropagationState(NamedTuple):
     """What slice t hands to slice t+1, per sequence (B) and class (K)."""
 
     centres: Tensor
@@ -33,7 +33,7 @@ class State(NamedTuple):
     direction: Tensor
     """(B,) +1, -1 or 0: order in which slices come."""
 
-    def forget(self, classes: Tensor) -> State:
+    def reset(self, classes: Tensor) -> PropagationState:
         """State without what was carried of some classes; `classes` (B, K) is 1 where to forget."""
         keep = 1 - classes
         masks = self.masks * keep[..., None, None]
@@ -49,7 +49,9 @@ class Aggregator(nn.Module):
         self.gate = nn.Linear(2 * config.dim + 1, 1)
         nn.init.constant_(self.gate.bias, 1.0)
 
-    def forward(self, state: State, centres: Tensor, fresh: Tensor, presence: Tensor, logits: Tensor) -> State:
+    def forward(
+        self, state: PropagationState, centres: Tensor, fresh: Tensor, presence: Tensor, logits: Tensor
+    ) -> PropagationState:
         """Next state.
 
         Trained through time, what a slice leaves learns from later slices. Otherwise a slice learns from its own
@@ -82,7 +84,7 @@ class Aggregator(nn.Module):
         update = update * present[..., None]
         # a prompt outlasts one slice even if the network does not see its class there
         lasting = state.prompted * (present + (1 - present) * (1 - state.missed))
-        return State(
+        return PropagationState(
             centres=(1 - update) * before + update * centres,
             known=present + (1 - present) * state.known * (1 - state.missed),
             missed=1 - present,

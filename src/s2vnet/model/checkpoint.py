@@ -22,13 +22,13 @@ from s2vnet.utils.json_io import read_json
 
 FORMAT = 3
 """Version of the pair of files; another one is refused."""
-LATER_SETTINGS: Mapping[str, Any] = {"carry_prompts": False, "prompt_reach": 2, "auxiliary_masks": False}
+LEGACY_MODEL_DEFAULTS: Mapping[str, Any] = {"carry_prompts": False, "prompt_reach": 2, "auxiliary_masks": False}
 """What networks did that were saved before these settings were there."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A network with what is needed to use it."""
 
     model: S2VNet
@@ -85,11 +85,11 @@ def read_description(folder: Path) -> dict[str, Any]:
     return described
 
 
-def load_model(folder: Path) -> Trained:
+def load_model(folder: Path) -> TrainedModel:
     """Read both files. Raises CheckpointError as :func:`read_description`, or where they do not fit."""
     content = read_description(folder)
     try:
-        config = ModelConfig.model_validate({**LATER_SETTINGS, **content["config"]})
+        config = ModelConfig.model_validate({**LEGACY_MODEL_DEFAULTS, **content["config"]})
         stored = load_file(folder / WEIGHTS)
         with torch.device("meta"):  # a size that only the description claims is never allocated
             sizes = {name: tensor.shape for name, tensor in S2VNet(config).state_dict().items()}
@@ -102,7 +102,7 @@ def load_model(folder: Path) -> Trained:
         raise CheckpointError(
             f"{folder}: weights and description do not fit ({reason}); train or download the model again"
         ) from error
-    return Trained(model.eval(), content.get("plan", {}), content.get("info", {}), content["sha256"])
+    return TrainedModel(model.eval(), content.get("plan", {}), content.get("info", {}), content["sha256"])
 
 
 def choose_device(name: str) -> torch.device:

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FORCE = 20.0
+PROMPT_AFFINITY = 20.0
 """Added to the affinity of a prompted pixel to its class's prompt row: a click decides its own assignment."""
-INVALID = -1e4
+INVALID_AFFINITY = -1e4
 """Affinity of a row that stands for no prompt; finite, so that softmax and export stay exact."""
 
 
@@ -47,7 +47,7 @@ def class_logits(rows: Tensor, num_classes: int) -> Tensor:
     return torch.logaddexp(rows[:, :num_classes], rows[:, num_classes:])
 
 
-def sine_position(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+def sine_position_encoding(height: int, width: int, dim: int, device: torch.device) -> Tensor:
     """2D sine position encoding (height*width, dim), measured from the map's centre in units of 64 cells."""
     frequencies = 2.0 ** torch.linspace(0, 4, dim // 4, device=device) * math.pi
     y = (torch.arange(height, device=device) + 0.5 - height / 2) / 64
@@ -77,11 +77,11 @@ class ClusteringLayer(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(math.log(10.0)))
         self.prior_weight = nn.Parameter(torch.tensor(1.0))
 
-    def describe(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_and_values(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (N, d, h, w) of a feature map (N, c, h, w); independent of centres, so computed once."""
         height, width = pixels.shape[-2:]
         x = pixels.flatten(2).transpose(1, 2)
-        place = self.place(sine_position(height, width, self.place.in_features, x.device).to(x.dtype))
+        place = self.place(sine_position_encoding(height, width, self.place.in_features, x.device).to(x.dtype))
         keys = F.normalize(self.key(x) + place, dim=-1)
         # values hold appearance and place, so a centre knows where its class is as well as what it looks like
         values = self.value(x) + place
@@ -103,7 +103,7 @@ class ClusteringLayer(nn.Module):
             centres: (B, R, d) rows, R = 2K, or K where there are none of prompts.
             identity: (R, d) class identity of each row.
             valid: (B, R) 1 where a row takes part; None where all do.
-            features: keys and values (B, d, h, w) of :meth:`describe`.
+            features: keys and values (B, d, h, w) of :meth:`keys_and_values`.
             prior: (B, K, h, w) previous slice's soft masks, zero when nothing was carried.
             force: (B, K, h, w) positive prompt maps; None as zeros.
 
@@ -115,11 +115,11 @@ class ClusteringLayer(nn.Module):
         queries = F.normalize(self.query(centres + identity), dim=-1) * self.temperature.exp()
         affinity = queries @ keys.mT
         if valid is not None:
-            affinity = affinity + (1 - valid)[..., None] * INVALID
+            affinity = affinity + (1 - valid)[..., None] * INVALID_AFFINITY
         classes = prior.shape[1]
         affinity[:, :classes] += self.prior_weight * prior.flatten(2)
         if force is not None:
-            affinity[:, classes:] += FORCE * force.flatten(2)
+            affinity[:, classes:] += PROMPT_AFFINITY * force.flatten(2)
         chosen = assign(affinity, self.assignment)
         mean = (chosen @ values) / (1 + chosen.sum(-1, keepdim=True))
         centres = self.norms[0](centres + self.update(mean))
@@ -133,7 +133,7 @@ class ClusteringLayer(nn.Module):
             return heads
 
         query, key = self.qk(centres + identity).chunk(2, -1)
-        mask = None if valid is None else ((1 - valid) * INVALID)[:, None, None, :]
+        mask = None if valid is None else ((1 - valid) * INVALID_AFFINITY)[:, None, None, :]
         mixed = F.scaled_dot_product_attention(split(query), split(key), split(self.v(centres)), attn_mask=mask)
         out: Tensor = self.mix(mixed.transpose(1, 2).flatten(2))
         return out

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2vnet.errors import InputError
-from s2vnet.model.layers import GroupNorm, depthwise, fast_layout
+from s2vnet.model.layers import GroupNorm, depthwise_conv, to_fast_memory_format
 
 STEM = 32
 """Channels of the first convolution."""
@@ -63,7 +63,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, slices: Tensor) -> list[Tensor]:
         """Slices (N, C, H, W) to four maps (N, channels[l], H / 2^(l + 1), W / 2^(l + 1)), finest first."""
-        x = F.relu6(self.stem(fast_layout(slices)), inplace=True)
+        x = F.relu6(self.stem(to_fast_memory_format(slices)), inplace=True)
         maps: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             x = block(x)
@@ -114,7 +114,7 @@ class _Convolution(nn.Conv2d):
         if self.stride[0] == 2:
             kernel = self.kernel_size[0]
             x = F.pad(x, ((kernel - 2) // 2, (kernel - 1) // 2) * 2)
-        return depthwise(super().forward, x) if self.groups > 1 else super().forward(x)
+        return depthwise_conv(super().forward, x) if self.groups > 1 else super().forward(x)
 
 
 class _Block(nn.Module):

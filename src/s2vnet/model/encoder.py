@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from s2vnet.errors import InputError
 from s2vnet.model.efficientnet import EfficientNetLite0
-from s2vnet.model.layers import GroupNorm, fast_layout
+from s2vnet.model.layers import GroupNorm, to_fast_memory_format
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ResidualEncoder(nn.Module):
 
     def forward(self, slices: Tensor) -> list[Tensor]:
         """Slices (N, C, H, W) to four maps (N, channels[l], H/(s 2^l), W/(s 2^l)), finest first."""
-        x = self.stem(fast_layout(slices))
+        x = self.stem(to_fast_memory_format(slices))
         maps = []
         for stage in self.stages:
             x = stage(x)

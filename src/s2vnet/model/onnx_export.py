@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from s2vnet.config import ModelConfig
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.model.aggregation import State
-from s2vnet.model.checkpoint import DESCRIPTION, Trained
+from s2vnet.model.aggregation import PropagationState
+from s2vnet.model.checkpoint import DESCRIPTION, TrainedModel
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.s2vnet import PROMPT_MAPS, S2VNet, initial_state
 from s2vnet.utils.atomic_write import atomic_write
@@ -53,8 +53,8 @@ class _Decode(nn.Module):
         self.model, self.carried = model, carried
 
     def forward(self, features: list[Tensor], state: list[Tensor], prompts: Tensor | None = None) -> tuple[Tensor, ...]:
-        slices = Features.of([tensor.permute(0, 3, 1, 2) for tensor in features])
-        found = self.model.decode(slices, State(*state), prompts, carried=self.carried)
+        slices = Features.from_tensors([tensor.permute(0, 3, 1, 2) for tensor in features])
+        found = self.model.decode(slices, PropagationState(*state), prompts, carried=self.carried)
         return found.logits, found.presence, *found.state
 
 
@@ -66,10 +66,12 @@ def feature_names(config: ModelConfig) -> tuple[str, ...]:
 
 def state_names(prefix: str) -> tuple[str, ...]:
     """Names of the carried state, entering or leaving."""
-    return tuple(f"{prefix}_{part}" for part in State._fields)
+    return tuple(f"{prefix}_{part}" for part in PropagationState._fields)
 
 
-def export(trained: Trained, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+def export_onnx(
+    trained: TrainedModel, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> None:
     """Write the graphs and a manifest with their hashes into an existing folder.
 
     Raises:
@@ -96,7 +98,7 @@ def export(trained: Trained, folder: Path, progress: Callable[[int, int], None] 
 
     levels = [sides(2**n, 1) for n in range(3) for _ in range(config.layers_per_level)]
     described = [sides(8, 1), *levels, *levels]
-    states = [sides(8) if part == "masks" else {0: batch} for part in State._fields]
+    states = [sides(8) if part == "masks" else {0: batch} for part in PropagationState._fields]
     named = feature_names(config)
     entering, leaving = [*named, *state_names("entering")], ["logits", "presence", *state_names("leaving")]
     pixels = sides(8 * config.stem_stride)
@@ -139,7 +141,7 @@ def has_graphs(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def check_graphs(folder: Path, trained: Trained) -> Sequence[Path]:
+def check_graphs(folder: Path, trained: TrainedModel) -> Sequence[Path]:
     """Files of the graphs, found to be those that were exported of these weights.
 
     Raises:

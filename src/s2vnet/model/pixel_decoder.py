@@ -26,7 +26,7 @@ class Features(NamedTuple):
     values: tuple[Tensor, ...]
     """Per clustering layer, what pixels give to their centre (N, d, h_l, w_l): appearance and place."""
 
-    def at(self, index: Index) -> Features:
+    def select(self, index: Index) -> Features:
         """Features of a subset; `index` as for a tensor."""
         return self._each(lambda x: x[index])
 
@@ -44,7 +44,7 @@ class Features(NamedTuple):
         return [Features(*parts) for parts in zip(self.mask.unbind(1), keys, values, strict=True)]
 
     @classmethod
-    def collect(cls, parts: Iterable[tuple[range, Features]], count: int) -> Features:
+    def assemble(cls, parts: Iterable[tuple[range, Features]], count: int) -> Features:
         """`count` slices from parts, each with its places; each part can go before the next one is made."""
         found: Features | None = None
         done = 0
@@ -59,7 +59,7 @@ class Features(NamedTuple):
         return found
 
     @classmethod
-    def of(cls, tensors: Sequence[Tensor]) -> Features:
+    def from_tensors(cls, tensors: Sequence[Tensor]) -> Features:
         """Features of their :attr:`tensors`."""
         layers = len(tensors) // 2
         return cls(tensors[0], tuple(tensors[1 : 1 + layers]), tuple(tensors[1 + layers :]))

@@ -1,4 +1,4 @@
-"""Drawing prompts on the mask grid: every kind of prompt becomes the same four maps per class and slice.
+"""PromptMaps prompts on the mask grid: every kind of prompt becomes the same four maps per class and slice.
 
 Maps are soft and reach into neighbouring slices, since a correction is about a place in a volume, not in a slice.
 A later prompt wins over an earlier one where they disagree.
@@ -14,20 +14,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-SIGMA_CELLS = 2.2
+SIGMA_POINT = 2.2
 """Standard deviation in plane, in mask cells, of the map of a cell that stands for its surroundings."""
 SIGMA_REGION = 0.5
 """The same of a cell of a region, which ends where it was drawn to end."""
 SIGMA_SLICES = 1.5
 """Standard deviation along the slicing axis, in slices."""
-WIDE = 3.0
+WIDE_SIGMA_FACTOR = 3.0
 """How many times further a prompt's wide map reaches in plane: how near a prompt is, beyond the voxels it names."""
 REACH_SLICES = 2
 """Slices on either side of a prompted one that it reaches; its wide map reaches further, as the network was trained."""
 
 
 @dataclass(frozen=True)
-class Stroke:
+class GridPrompt:
     """Prompted cells of one class: what a point, scribble, lasso, mask or box leaves on the mask grid."""
 
     class_id: int
@@ -38,8 +38,8 @@ class Stroke:
     """Points and cells of a scribble stand for what lies around them too, those of a region (lasso, mask) do not."""
 
 
-def draw(
-    strokes: Iterable[Stroke],
+def rasterize_prompts(
+    strokes: Iterable[GridPrompt],
     slices: Tensor,
     num_classes: int,
     size: tuple[int, int],
@@ -50,7 +50,7 @@ def draw(
 
     Args:
         strokes: in the order they were given.
-        slices: (T,) slice positions to draw, in slices.
+        slices: (T,) slice positions to rasterize_prompts, in slices.
         num_classes: K, background included.
         size: (h, w) of the mask grid.
         reach: slices on either side on which wide maps of points and scribbles are drawn.
@@ -60,14 +60,14 @@ def draw(
         (T, K, 4, h, w) positive, negative and box maps in [0, 1], and a wide map in [-1, 1] of how near positive and
         (below zero) negative prompts are.
     """
-    canvas = Canvas(slices, num_classes, size, reach, device)
+    canvas = PromptRasterizer(slices, num_classes, size, reach, device)
     for stroke in strokes:
         canvas.add(stroke)
     return canvas.maps()
 
 
-class Canvas:
-    """Prompt maps of some slices as strokes are added; arguments as of :func:`draw`."""
+class PromptRasterizer:
+    """Prompt maps of some slices as strokes are added; arguments as of :func:`rasterize_prompts`."""
 
     def __init__(
         self, slices: Tensor, num_classes: int, size: tuple[int, int], reach: int, device: torch.device | str
@@ -76,7 +76,7 @@ class Canvas:
         self.positive = torch.zeros(len(slices), num_classes, *size, device=device)
         self.negative, self.box, self.near, self.far = (torch.zeros_like(self.positive) for _ in range(4))
 
-    def add(self, stroke: Stroke) -> None:
+    def add(self, stroke: GridPrompt) -> None:
         """Draw one more stroke over those before it."""
         own = stroke.class_id
         if stroke.kind == "box":
@@ -84,11 +84,11 @@ class Canvas:
             self.box[:, own] = torch.maximum(self.box[:, own], filled)
             return
         region = stroke.kind == "region"
-        sigma = SIGMA_REGION if region else SIGMA_CELLS
+        sigma = SIGMA_REGION if region else SIGMA_POINT
         shape = self._falloff(stroke.cells, sigma, 0 if region else REACH_SLICES)
         target, other = (self.positive, self.negative) if stroke.positive else (self.negative, self.positive)
         wide = self.near if stroke.positive else self.far
-        around = self._falloff(stroke.cells, WIDE * sigma, 0 if region else self.reach)
+        around = self._falloff(stroke.cells, WIDE_SIGMA_FACTOR * sigma, 0 if region else self.reach)
         wide[:, own] = torch.maximum(wide[:, own], around)
         target[:, own] = torch.maximum(target[:, own], shape)
         kept = 1 - shape
@@ -98,7 +98,7 @@ class Canvas:
                 torch.minimum(rivals, kept[:, None], out=rivals)
 
     def maps(self) -> Tensor:
-        """(T, K, 4, h, w), as of :func:`draw`."""
+        """(T, K, 4, h, w), as of :func:`rasterize_prompts`."""
         negative = torch.maximum(self.negative, _largest_rival(self.positive))
         return torch.stack([self.positive, negative, self.box, self.near - self.far], 2)
 
@@ -123,21 +123,26 @@ class Canvas:
         return out
 
 
-class Drawing(Mapping[int, Tensor]):
+class PromptMaps(Mapping[int, Tensor]):
     """Prompt maps (K, 4, h, w) of the slices of a volume that strokes touch.
 
     Held are those of the classes that have strokes, and one for all others, whose maps are alike.
     """
 
     def __init__(
-        self, strokes: Sequence[Stroke], depth: int, num_classes: int, size: tuple[int, int], reach: int = REACH_SLICES
+        self,
+        strokes: Sequence[GridPrompt],
+        depth: int,
+        num_classes: int,
+        size: tuple[int, int],
+        reach: int = REACH_SLICES,
     ) -> None:
-        """Args: as of :func:`draw`, for a volume of `depth` slices."""
+        """Args: as of :func:`rasterize_prompts`, for a volume of `depth` slices."""
         classes = sorted({stroke.class_id for stroke in strokes})
         own = [replace(stroke, class_id=classes.index(stroke.class_id)) for stroke in strokes]
-        slices = touched(strokes, depth, reach)
+        slices = affected_slices(strokes, depth, reach)
         rows = max(2, len(classes) + 1)  # a class has a rival
-        maps = draw(own, torch.tensor(slices, dtype=torch.float32), rows, size, reach)
+        maps = rasterize_prompts(own, torch.tensor(slices, dtype=torch.float32), rows, size, reach)
         self._maps = dict(zip(slices, maps, strict=True))
         self._rows = [classes.index(k) if k in classes else len(classes) for k in range(num_classes)]
 
@@ -157,7 +162,7 @@ class Drawing(Mapping[int, Tensor]):
         return bytes(self._rows) + content
 
 
-def touched(strokes: Iterable[Stroke], depth: int, reach: int = REACH_SLICES) -> list[int]:
+def affected_slices(strokes: Iterable[GridPrompt], depth: int, reach: int = REACH_SLICES) -> list[int]:
     """Slices of a volume of `depth` slices whose maps the strokes touch, in rising order; `reach` as for drawing."""
     found: set[int] = set()
     for stroke in strokes:

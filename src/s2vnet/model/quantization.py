@@ -27,7 +27,7 @@ _BYTES = ("Conv", "Clip", "Relu")
 """Kinds of nodes that take and give bytes."""
 
 
-def quantize(folder: Path, slices: Iterable[npt.NDArray[np.float32]]) -> None:
+def quantize_encoder(folder: Path, slices: Iterable[npt.NDArray[np.float32]]) -> None:
     """Write the graph beside the exported ones, and its hash into their manifest.
 
     Args:
@@ -76,7 +76,7 @@ class _Reader:
         return None if one is None else {"slices": one}
 
 
-def discard(folder: Path) -> None:
+def remove_int8_graph(folder: Path) -> None:
     """Remove the graph where there is one, from the manifest first."""
     content = read_json(folder / MANIFEST)
     if content["graphs"].pop(INT8, None):
@@ -84,7 +84,7 @@ def discard(folder: Path) -> None:
     (folder / f"{INT8}.onnx").unlink(missing_ok=True)
 
 
-def find_int8(folder: Path) -> Path | None:
+def find_int8_graph(folder: Path) -> Path | None:
     """The graph's file where the manifest of exported graphs (found to be whole) has it.
 
     Raises:

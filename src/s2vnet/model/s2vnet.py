@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from s2vnet.config import ModelConfig
 from s2vnet.errors import InputError
-from s2vnet.model.aggregation import Aggregator, State
-from s2vnet.model.clustering import INVALID, ClusteringLayer, class_logits
+from s2vnet.model.aggregation import Aggregator, PropagationState
+from s2vnet.model.clustering import INVALID_AFFINITY, ClusteringLayer, class_logits
 from s2vnet.model.encoder import make_encoder
-from s2vnet.model.layers import depthwise, fast_layout
+from s2vnet.model.layers import depthwise_conv, to_fast_memory_format
 from s2vnet.model.pixel_decoder import Features, PixelDecoder
 
 PROMPT_MAPS = 4
 """Maps per class and slice that prompts are drawn on: positive, negative, box, wide."""
 
 
-class Decoded(NamedTuple):
+class DecoderOutput(NamedTuple):
     """Result of decoding B slices."""
 
     logits: Tensor
@@ -34,28 +34,28 @@ class Decoded(NamedTuple):
     """Presence logits (B, K): does the class appear on this slice?"""
     layer_logits: tuple[Tensor, ...]
     """Class affinities (B, K, h_l, w_l) of every clustering layer, coarsest first, for deep supervision."""
-    state: State
+    state: PropagationState
     """What the next slice receives."""
 
     @classmethod
-    def join(cls, rows: Sequence[Decoded]) -> Decoded:
+    def concatenate(cls, rows: Sequence[DecoderOutput]) -> DecoderOutput:
         """A batch of what was decoded one by one."""
-        state = State(*(torch.cat(parts) for parts in zip(*(row.state for row in rows), strict=True)))
+        state = PropagationState(*(torch.cat(parts) for parts in zip(*(row.state for row in rows), strict=True)))
         return cls(torch.cat([r.logits for r in rows]), torch.cat([r.presence for r in rows]), (), state)
 
-    def split(self) -> list[Decoded]:
+    def split(self) -> list[DecoderOutput]:
         """Each of the B slices, without the layers' logits."""
         parts = zip(self.logits.split(1), self.presence.split(1), *(x.split(1) for x in self.state), strict=True)
-        return [Decoded(logits, presence, (), State(*state)) for logits, presence, *state in parts]
+        return [DecoderOutput(logits, presence, (), PropagationState(*state)) for logits, presence, *state in parts]
 
 
-class Row(NamedTuple):
+class SliceInput(NamedTuple):
     """A slice to decode, a batch of one."""
 
     features: Features
-    state: State
+    state: PropagationState
     prompts: Tensor | None
-    """(1, K, 4, h, w) maps of :func:`s2vnet.model.prompt_encoder.draw`, or None."""
+    """(1, K, 4, h, w) maps of :func:`s2vnet.model.prompt_encoder.rasterize_prompts`, or None."""
 
     @property
     def prompted(self) -> bool:
@@ -79,17 +79,17 @@ class Network(Protocol):
     def stride(self) -> int:
         """Slices must be a multiple of this in height and width."""
 
-    def encode_rows(self, slices: Tensor) -> Sequence[Features]:
-        """See :meth:`S2VNet.encode_rows`."""
+    def encode_slices(self, slices: Tensor) -> Sequence[Features]:
+        """See :meth:`S2VNet.encode_slices`."""
 
-    def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
+    def initial_state(self, features: Features, direction: Tensor | None = None) -> PropagationState:
         """See :func:`initial_state`."""
 
-    def decode_rows(self, rows: Sequence[Row]) -> list[Decoded]:
-        """See :meth:`S2VNet.decode_rows`."""
+    def decode_slices(self, rows: Sequence[SliceInput]) -> list[DecoderOutput]:
+        """See :meth:`S2VNet.decode_slices`."""
 
 
-def initial_state(config: ModelConfig, features: Features, direction: Tensor | None = None) -> State:
+def initial_state(config: ModelConfig, features: Features, direction: Tensor | None = None) -> PropagationState:
     """State in which nothing has been carried, for slices like `features` (B, ...).
 
     Args:
@@ -99,7 +99,7 @@ def initial_state(config: ModelConfig, features: Features, direction: Tensor | N
     """
     batch, _, height, width = features.mask.shape
     k, device = config.num_classes, features.mask.device
-    return State(
+    return PropagationState(
         centres=torch.zeros(batch, k, config.dim, device=device),
         known=torch.zeros(batch, k, device=device),
         missed=torch.zeros(batch, k, device=device),
@@ -150,22 +150,22 @@ class S2VNet(nn.Module):
         """Slices must be a multiple of this in height and width."""
         return self.config.stem_stride * 8
 
-    def encode_rows(self, slices: Tensor) -> Sequence[Features]:
+    def encode_slices(self, slices: Tensor) -> Sequence[Features]:
         """Slices (N, C, H, W), each with its neighbours as channels, to the features of each, in inference."""
         whole = self.encode(slices)
-        return [whole.at(slice(n, n + 1)) for n in range(len(slices))]
+        return [whole.select(slice(n, n + 1)) for n in range(len(slices))]
 
     def encode(self, slices: Tensor) -> Features:
         """Slices (N, C, H, W), each with its neighbours as channels, to features; slices are independent."""
-        return self.describe(self.encoder(slices))
+        return self.features_from_maps(self.encoder(slices))
 
-    def describe(self, maps: Sequence[Tensor]) -> Features:
+    def features_from_maps(self, maps: Sequence[Tensor]) -> Features:
         """The encoder's maps (N, c, h, w), finest first, to features."""
         mask, pyramid = self.pixel_decoder(maps)
         pixels = [pyramid[index // self.config.layers_per_level] for index in range(len(self.layers))]
-        described = [layer.describe(x) for layer, x in zip(self._clustering, pixels, strict=True)]
+        described = [layer.keys_and_values(x) for layer, x in zip(self._clustering, pixels, strict=True)]
         # decoding goes pixel by pixel, and a depthwise convolution is ten times faster on this layout
-        mask = fast_layout(mask)
+        mask = to_fast_memory_format(mask)
         return Features(mask, tuple(keys for keys, _ in described), tuple(values for _, values in described))
 
     def auxiliary(self, features: Features) -> Tensor:
@@ -173,11 +173,11 @@ class S2VNet(nn.Module):
         logits: Tensor = self.pixel_decoder.auxiliary(features.mask)
         return logits
 
-    def initial_state(self, features: Features, direction: Tensor | None = None) -> State:
+    def initial_state(self, features: Features, direction: Tensor | None = None) -> PropagationState:
         """See :func:`initial_state`."""
         return initial_state(self.config, features, direction)
 
-    def decode_rows(self, rows: Sequence[Row]) -> list[Decoded]:
+    def decode_slices(self, rows: Sequence[SliceInput]) -> list[DecoderOutput]:
         """Segment some slices, of which none knows of the others, in inference.
 
         On a CPU each goes by itself, so that it depends on the others by no rounding; and one for which no prompt is
@@ -187,10 +187,12 @@ class S2VNet(nn.Module):
             return [self._decode_row(row) for row in rows]
         return self._decode_together(rows)
 
-    def _decode_together(self, rows: Sequence[Row]) -> list[Decoded]:
+    def _decode_together(self, rows: Sequence[SliceInput]) -> list[DecoderOutput]:
         shown = [*rows, *rows] if len(rows) == 1 else rows  # by itself one would be summed in another order
-        features = Features.of([torch.cat(parts) for parts in zip(*(r.features.tensors for r in shown), strict=True)])
-        state = State(*(torch.cat(parts) for parts in zip(*(r.state for r in shown), strict=True)))
+        features = Features.from_tensors(
+            [torch.cat(parts) for parts in zip(*(r.features.tensors for r in shown), strict=True)]
+        )
+        state = PropagationState(*(torch.cat(parts) for parts in zip(*(r.state for r in shown), strict=True)))
         some = next((r.prompts for r in shown if r.prompts is not None), None)
         prompts = (
             None
@@ -199,18 +201,20 @@ class S2VNet(nn.Module):
         )
         return self.decode(features, state, prompts).split()[: len(rows)]
 
-    def _decode_row(self, row: Row) -> Decoded:
+    def _decode_row(self, row: SliceInput) -> DecoderOutput:
         prompts = row.prompts if row.prompted else None
         return self.decode(row.features, row.state, prompts, carried=row.carried)
 
-    def decode(self, features: Features, state: State, prompts: Tensor | None, *, carried: bool = True) -> Decoded:
+    def decode(
+        self, features: Features, state: PropagationState, prompts: Tensor | None, *, carried: bool = True
+    ) -> DecoderOutput:
         """Segment B slices.
 
         Args:
             features: of B slices.
             state: what the slice before left behind (:meth:`initial_state` for the first).
-            prompts: (B, K, 4, h, w) maps of :func:`s2vnet.model.prompt_encoder.draw`; zeros where nobody prompted.
-                None says the same as zeros everywhere, to the bit and in less time.
+            prompts: (B, K, 4, h, w) maps of :func:`s2vnet.model.prompt_encoder.rasterize_prompts`. None is equivalent
+                to zeros, bit for bit, and faster.
             carried: False says that the state carries no prompt's centre. Without prompts, prompt rows are left out
                 then, which changes nothing but roundings.
         """
@@ -238,16 +242,16 @@ class S2VNet(nn.Module):
             logits = logits + self.auxiliary(features)
         presence = self.presence(centres[:, :k]).squeeze(-1)
         state = self.aggregator(state, centres, fresh, presence, logits)
-        return Decoded(logits, presence, tuple(layer_logits), state)
+        return DecoderOutput(logits, presence, tuple(layer_logits), state)
 
-    def _slots(self, state: State) -> Tensor:
+    def _slots(self, state: PropagationState) -> Tensor:
         """Slot rows (B, K, d) from the state, or the learned centres."""
         known = state.known[..., None]
         slots: Tensor = self.centre_norm(known * state.centres + (1 - known) * self.initial_centres)
         return slots + state.direction[:, None, None] * self.travel
 
     def _initial_rows(
-        self, features: Features, state: State, positive: Sequence[Tensor | None]
+        self, features: Features, state: PropagationState, positive: Sequence[Tensor | None]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Slot rows, and prompt rows from the features under prompts, here or before.
 
@@ -277,7 +281,7 @@ class S2VNet(nn.Module):
         drawn = pixels + _painted(prior, colours[:, 0], pixels)
         if prompts is not None:
             drawn = drawn + _painted(prompts.flatten(1, 2), colours[:, 1:].flatten(0, 1), pixels)
-        blended: Tensor = self.fuse(depthwise(self.surround, drawn.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        blended: Tensor = self.fuse(depthwise_conv(self.surround, drawn.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         return pixels + blended
 
     def _masks(self, pixels: Tensor, centres: Tensor, valid: Tensor | None) -> Tensor:
@@ -285,7 +289,7 @@ class S2VNet(nn.Module):
         m = self.config.mask_dim
         weights, bias = self.mask_head(centres).split([m, 1], -1)
         if valid is not None:
-            bias = bias + ((1 - valid) * INVALID)[..., None]
+            bias = bias + ((1 - valid) * INVALID_AFFINITY)[..., None]
         rows = torch.baddbmm(bias, weights / m**0.5, pixels.flatten(1, 2).transpose(1, 2))
         return class_logits(rows.unflatten(-1, pixels.shape[1:3]), self.config.num_classes)
 

@@ -24,7 +24,7 @@ from s2vnet.server.schemas import Add, Info, LabelClass, Open, Problem, Remove, 
 from s2vnet.server.security import MOST_BYTES_ASKED
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.session_worker import Operation, SessionWorker
-from s2vnet.visualization.overlays import hex_colours
+from s2vnet.visualization.overlays import hex_palette
 
 MOST_MESSAGES = 10_000
 """Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
@@ -60,7 +60,7 @@ ASession = Annotated[SessionWorker, Depends(_held)]
 def info(store: AStore) -> Info:
     """The model, its classes, and this server's limits."""
     settings, names = store.settings, store.segmenter.class_names
-    colours = hex_colours(max(names) + 1)
+    colours = hex_palette(max(names) + 1)
     return Info(
         version=__version__,
         model=settings.model,

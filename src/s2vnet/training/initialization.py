@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from s2vnet.errors import InputError
 from s2vnet.model.bundled import verify_bundled_files
-from s2vnet.model.checkpoint import Trained
+from s2vnet.model.checkpoint import TrainedModel
 from s2vnet.model.efficientnet import EfficientNetLite0
 from s2vnet.model.s2vnet import S2VNet
 
@@ -31,7 +31,7 @@ def load_imagenet_encoder(model: S2VNet) -> bool:
     return True
 
 
-def load_initial_weights(model: S2VNet, trained: Trained, labels: Mapping[str, int]) -> list[str]:
+def load_initial_weights(model: S2VNet, trained: TrainedModel, labels: Mapping[str, int]) -> list[str]:
     """Take over a trained network's weights; what depends on classes or channels starts anew where those differ.
 
     Args:

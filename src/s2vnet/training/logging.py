@@ -12,12 +12,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from s2vnet.data.preprocess import Case
 from s2vnet.utils.atomic_write import atomic_write
-from s2vnet.visualization.overlays import colours
+from s2vnet.visualization.overlays import rgba_palette
 
 TITLES = {"loss": "training loss", "dice": "validation Dice (automatic, few cases)"}
 
 
-class Writer:
+class TrainingLogger:
     """Writes the history as it grows."""
 
     def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
@@ -49,7 +49,7 @@ def write_sample(path: Path, case: Case, predicted: npt.NDArray[np.integer], tru
     """Four slices of a validation case: image, prediction, truth."""
     shown = np.linspace(0, len(predicted) - 1, 6).astype(int)[1:-1]
     figure = Figure(figsize=(8, 6), layout="constrained")
-    palette = colours(int(max(predicted.max(), truth.max())) + 1)
+    palette = rgba_palette(int(max(predicted.max(), truth.max())) + 1)
     height, width = case.image.shape[2:]
     whole = (-0.5, width - 0.5, height - 0.5, -0.5)
     titles = ("image", "prediction", "truth")

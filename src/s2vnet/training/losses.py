@@ -10,7 +10,7 @@ from monai.losses.dice import DiceLoss
 from torch import Tensor
 
 from s2vnet.config import TrainConfig
-from s2vnet.model.s2vnet import Decoded
+from s2vnet.model.s2vnet import DecoderOutput
 
 # Per clip, so that the loss of a batch is the mean over its clips and does not depend on how they are spread over
 # processes; smoothing makes a class that neither clip nor prediction shows cost nothing.
@@ -52,7 +52,7 @@ def segmentation_loss(
 
 
 def clip_loss(
-    decoded: Sequence[Decoded],
+    decoded: Sequence[DecoderOutput],
     auxiliary: Tensor,
     labels: Tensor,
     config: TrainConfig,
@@ -73,28 +73,28 @@ def clip_loss(
     emphasis = None
     if asked is not None and config.mending_weight:
         emphasis = 1 + config.mending_weight * F.interpolate(asked, size=labels.shape[-2:], mode="nearest-exact")
-    loss = segmentation_loss(_grow(logits, labels), labels, weights, emphasis)
+    loss = segmentation_loss(_upsample_logits(logits, labels), labels, weights, emphasis)
     levels = [torch.stack(level, 2) for level in zip(*(d.layer_logits for d in decoded), strict=True)]
     for level in levels:
         loss = loss + config.layer_loss_weight / len(levels) * segmentation_loss(
-            level, shrink(labels, level.shape[-2:]), weights
+            level, downsample_labels(labels, level.shape[-2:]), weights
         )
     presence = torch.stack([d.presence for d in decoded], 1)
     shown = torch.zeros_like(presence).scatter_(2, labels.flatten(2), 1)
     loss = loss + config.presence_loss_weight * F.binary_cross_entropy_with_logits(presence, shown)
     # not grown: it teaches the features only, and is never shown
-    auxiliary = segmentation_loss(auxiliary.transpose(1, 2), shrink(labels, auxiliary.shape[-2:]), weights)
+    auxiliary = segmentation_loss(auxiliary.transpose(1, 2), downsample_labels(labels, auxiliary.shape[-2:]), weights)
     return loss + config.auxiliary_loss_weight * auxiliary
 
 
-def shrink(labels: Tensor, size: Sequence[int]) -> Tensor:
+def downsample_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     """Labels (B, T, H, W) to (B, T, h, w) by the nearest pixel."""
     if tuple(labels.shape[-2:]) == tuple(size):
         return labels
     return F.interpolate(labels.float(), size=tuple(size), mode="nearest-exact").long()
 
 
-def _grow(logits: Tensor, labels: Tensor) -> Tensor:
+def _upsample_logits(logits: Tensor, labels: Tensor) -> Tensor:
     """Logits (B, K, T, h, w) to the labels' height and width."""
     if logits.shape[-2:] == labels.shape[-2:]:
         return logits

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2vnet.config import ModelConfig, TrainConfig
-from s2vnet.model.prompt_encoder import Canvas, Stroke
+from s2vnet.model.prompt_encoder import GridPrompt, PromptRasterizer
 from s2vnet.utils.components import CONNECTIVITY_26, bounding_box
 
 Labels = npt.NDArray[np.integer]
@@ -52,7 +52,7 @@ def simulate_prompts(
     num_classes = network.num_classes
     truth = _small(labels, num_classes)
     seen = [1 if rng.random() < config.first_slice_fraction else length for rng in rngs]
-    strokes: list[list[Stroke]] = [
+    strokes: list[list[GridPrompt]] = [
         _first_prompts(t[:count], num_classes, rng) if rng.random() < 0.3 else []
         for t, count, rng in zip(truth, seen, rngs, strict=True)
     ]
@@ -60,9 +60,9 @@ def simulate_prompts(
     rounds = [int(rng.integers(0 if s else 1, most + 1)) for s, rng in zip(strokes, rngs, strict=True)]
     positions = torch.arange(length) * steps.abs().cpu()[:, None]
     size, k = (height, width), num_classes
-    canvases = [Canvas(places.float(), k, size, network.prompt_reach, labels.device) for places in positions]
+    canvases = [PromptRasterizer(places.float(), k, size, network.prompt_reach, labels.device) for places in positions]
 
-    def give(clip: int, strokes: list[Stroke]) -> None:
+    def give(clip: int, strokes: list[GridPrompt]) -> None:
         for stroke in strokes:
             canvases[clip].add(_placed(stroke, positions[clip]))
 
@@ -80,7 +80,10 @@ def simulate_prompts(
             rngs[b].bit_generator.state = generator
             give(
                 b,
-                [Stroke(class_id, positive, torch.from_numpy(cells), kind) for class_id, positive, cells, kind in more],
+                [
+                    GridPrompt(class_id, positive, torch.from_numpy(cells), kind)
+                    for class_id, positive, cells, kind in more
+                ],
             )
             asked[b][errors] = 1
     return torch.stack([canvas.maps() for canvas in canvases]), torch.from_numpy(asked).to(labels.device)
@@ -113,14 +116,14 @@ def _look(job: _Look) -> tuple[list[_Packed], npt.NDArray[np.bool_], Mapping[str
     return packed, errors, job.rng.bit_generator.state
 
 
-def _placed(stroke: Stroke, positions: Tensor) -> Stroke:
+def _placed(stroke: GridPrompt, positions: Tensor) -> GridPrompt:
     """A stroke of clip positions as one of slices of the volume, in which distances between slices count."""
     cells = stroke.cells.clone()
     cells[:, 0] = positions[cells[:, 0].long()].to(cells.dtype)
     return replace(stroke, cells=cells)
 
 
-def _first_prompts(truth: Labels, num_classes: int, rng: np.random.Generator) -> list[Stroke]:
+def _first_prompts(truth: Labels, num_classes: int, rng: np.random.Generator) -> list[GridPrompt]:
     """Prompts of some present classes on one slice of a clip (T, h, w)."""
     slice_index = int(rng.integers(len(truth)))
     strokes = []
@@ -130,7 +133,7 @@ def _first_prompts(truth: Labels, num_classes: int, rng: np.random.Generator) ->
             continue
         cells = np.insert(where, 0, slice_index, axis=1)
         if rng.random() < 0.25:
-            strokes.append(Stroke(class_id, True, torch.from_numpy(cells).float(), "box"))
+            strokes.append(GridPrompt(class_id, True, torch.from_numpy(cells).float(), "box"))
         else:
             region = np.zeros(truth.shape, bool)
             region[tuple(cells.T)] = True
@@ -140,7 +143,7 @@ def _first_prompts(truth: Labels, num_classes: int, rng: np.random.Generator) ->
 
 def _corrections(
     predicted: Labels, truth: Labels, seen: int, num_classes: int, chance: float, rng: np.random.Generator
-) -> tuple[list[Stroke], npt.NDArray[np.bool_]]:
+) -> tuple[list[GridPrompt], npt.NDArray[np.bool_]]:
     """One prompt for the largest error of some classes on the first `seen` slices of a clip (T, h, w), and the errors.
 
     An error is a 26-connected component of what was missed or wrongly given to a class, in the whole clip.
@@ -167,7 +170,7 @@ def _corrections(
         else:
             point = _stroke(component, 0, rng, kind=0.0)
             d, y, x = point.cells[0].int().tolist()
-            strokes.append(Stroke(int(truth[d, y, x]), True, point.cells))
+            strokes.append(GridPrompt(int(truth[d, y, x]), True, point.cells))
     return strokes, errors
 
 
@@ -193,7 +196,7 @@ def _stroke(
     rng: np.random.Generator,
     positive: bool = True,
     kind: float | None = None,
-) -> Stroke:
+) -> GridPrompt:
     """A point in the inner half of a region (most often), or a scribble or mask on its fullest slice."""
     kind = rng.random() if kind is None else kind
     if kind < 0.8:
@@ -202,11 +205,11 @@ def _stroke(
         depth = ndimage.distance_transform_edt(np.pad(region[box], 1))[1:-1, 1:-1, 1:-1]
         inner = np.argwhere(depth >= (depth.max() if rng.random() < 0.5 else 0.5 * depth.max()))
         cells = inner[int(rng.integers(len(inner)))][None] + [axis.start for axis in box]
-        return Stroke(class_id, positive, torch.from_numpy(cells).float())
+        return GridPrompt(class_id, positive, torch.from_numpy(cells).float())
     fullest = int(region.sum((1, 2)).argmax())
     cells = np.insert(np.argwhere(region[fullest]), 0, fullest, axis=1)
     if kind < 0.9:  # a scribble: the cells along a random line through the region
         line = cells[:, 1 + int(rng.integers(2))]
         cells = cells[line == int(rng.choice(line))]
-        return Stroke(class_id, positive, torch.from_numpy(cells).float())
-    return Stroke(class_id, positive, torch.from_numpy(cells).float(), "region")
+        return GridPrompt(class_id, positive, torch.from_numpy(cells).float())
+    return GridPrompt(class_id, positive, torch.from_numpy(cells).float(), "region")

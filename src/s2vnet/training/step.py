@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from s2vnet.config import TrainConfig
-from s2vnet.model.aggregation import State
+from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.clustering import argmax_class
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.propagation import propagate
-from s2vnet.model.s2vnet import PROMPT_MAPS, Decoded, S2VNet
-from s2vnet.training.losses import clip_loss, shrink
+from s2vnet.model.s2vnet import PROMPT_MAPS, DecoderOutput, S2VNet
+from s2vnet.training.losses import clip_loss, downsample_labels
 from s2vnet.training.simulated_prompts import simulate_prompts
 
 
@@ -44,7 +44,7 @@ class ClipStep(nn.Module):
             indices: (B,) clip numbers; all randomness of a clip's user comes from its number.
         """
         batch, length = slices.shape[:2]
-        encoded = self.model.describe(self._dropped(self.model.encoder(slices.flatten(0, 1)), indices))
+        encoded = self.model.features_from_maps(self._dropped(self.model.encoder(slices.flatten(0, 1)), indices))
         features = encoded.unflatten(batch)
         rngs = [np.random.default_rng((self.config.seed, int(i), 1)) for i in indices]
         prompted = self._prompted(rngs, indices)
@@ -89,11 +89,11 @@ class ClipStep(nn.Module):
         asked = maps.new_zeros(batch, length, *size)
         if not chosen:
             return maps, asked
-        some, truth, strides = features.at(chosen), shrink(labels[chosen], size), steps[chosen]
+        some, truth, strides = features.select(chosen), downsample_labels(labels[chosen], size), steps[chosen]
 
         @torch.no_grad()
         def predict(prompts: Tensor, clips: list[int]) -> Tensor:
-            decoded = self._propagate(some.at(clips), prompts, strides[clips], None)
+            decoded = self._propagate(some.select(clips), prompts, strides[clips], None)
             return torch.stack([argmax_class(d.logits) for d in decoded], 1)
 
         users = [rngs[b] for b in chosen]
@@ -108,14 +108,16 @@ class ClipStep(nn.Module):
         drawn = np.stack([rng.random((length, k)) < config.state_drop for rng in rngs], 1)
         return torch.from_numpy(drawn).float().to(device)
 
-    def _propagate(self, features: Features, prompts: Tensor, steps: Tensor, forget: Tensor | None) -> list[Decoded]:
+    def _propagate(
+        self, features: Features, prompts: Tensor, steps: Tensor, forget: Tensor | None
+    ) -> list[DecoderOutput]:
         """Decode clips (B, T, ...) slice by slice."""
 
         number = itertools.count()
 
-        def decode(slices: Features, state: State, maps: Tensor | None) -> Decoded:
+        def decode(slices: Features, state: PropagationState, maps: Tensor | None) -> DecoderOutput:
             if forget is not None:
-                state = state.forget(forget[next(number)])
+                state = state.reset(forget[next(number)])
             return self.model.decode(slices, state, maps)
 
         sequence = list(zip(features.unbind(), prompts.unbind(1), strict=True))

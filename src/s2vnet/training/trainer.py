@@ -32,7 +32,7 @@ from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.metrics.segmentation import dice
-from s2vnet.model.checkpoint import LATER_SETTINGS, Trained, choose_device, save_model
+from s2vnet.model.checkpoint import LEGACY_MODEL_DEFAULTS, TrainedModel, choose_device, save_model
 from s2vnet.model.clustering import argmax_class
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.initialization import load_imagenet_encoder, load_initial_weights
@@ -43,7 +43,7 @@ from s2vnet.utils.cpu import available_cores
 from s2vnet.utils.memory import keep_memory, peak_memory_mb
 
 CHECKPOINT = "checkpoint.pt"
-LATER_TRAINING = {"first_slice_fraction": 0.0}
+LEGACY_TRAINING_DEFAULTS = {"first_slice_fraction": 0.0}
 """What trainings did that began before these settings were there."""
 PLAN = "plan.json"
 QUICK_CASES = 6
@@ -56,7 +56,7 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclass
-class Run:
+class TrainingState:
     """What changes while training, and what a checkpoint holds."""
 
     step: int
@@ -81,10 +81,10 @@ def train(
     nodes: int = 1,
     workers: int | None = None,
     resume: bool = False,
-    init: Trained | None = None,
+    init: TrainedModel | None = None,
     info: dict[str, Any] | None = None,
     report: Report = lambda what, done, total: None,
-) -> Trained:
+) -> TrainedModel:
     """Train a network for both modes and write it to `folder`.
 
     Args:
@@ -155,7 +155,7 @@ def train(
         details["torch"] = str(torch.__version__)
         save_model(folder, trained, signature["plan"], details)
     fabric.barrier()
-    return Trained(trained, signature["plan"], info or {}, "")
+    return TrainedModel(trained, signature["plan"], info or {}, "")
 
 
 def load_cases(
@@ -180,10 +180,10 @@ def _setup(
     fabric: Fabric,
     model_config: ModelConfig,
     config: TrainConfig,
-    init: Trained | None,
+    init: TrainedModel | None,
     plan: Plan,
     cases: Sequence[Case],
-) -> tuple[Run, ClipStep, Any]:
+) -> tuple[TrainingState, ClipStep, Any]:
     """Model, its average, optimizer, and the step module by itself and as Fabric wraps it."""
     torch.manual_seed(config.seed)
     model = S2VNet(model_config)
@@ -195,7 +195,7 @@ def _setup(
     weights = class_weights(np.sum(shown, 0).tolist(), config.rarity_exponent) if config.rarity_exponent else None
     clip_step = ClipStep(model, config, weights)
     step, optimizer = fabric.setup(clip_step, make_optimizer(model, config))
-    return Run(0, model, make_average(model, config), optimizer), clip_step, step
+    return TrainingState(0, model, make_average(model, config), optimizer), clip_step, step
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -219,7 +219,7 @@ def make_average(model: nn.Module, config: TrainConfig) -> AveragedModel:
 
 def _fit(
     fabric: Fabric,
-    run: Run,
+    run: TrainingState,
     step: Any,
     cases: Sequence[Case],
     validation: Sequence[Case],
@@ -230,7 +230,7 @@ def _fit(
     workers: int,
     report: Report,
 ) -> None:
-    from s2vnet.training.logging import Writer
+    from s2vnet.training.logging import TrainingLogger
 
     total = config.epochs * config.steps_per_epoch
     data = ClipDataset(cases, plan.patch_size, plan.context_slices, config, total * config.batch_size)
@@ -246,11 +246,11 @@ def _fit(
         pin_memory=fabric.device.type == "cuda",
         worker_init_fn=_leave_interrupts,
     )
-    writer = Writer(folder, run.history) if fabric.is_global_zero else None
+    writer = TrainingLogger(folder, run.history) if fabric.is_global_zero else None
     saved = time.monotonic()
     started = time.monotonic() - run.spent[0], time.process_time() - run.spent[1]
     losses: list[Tensor] = []
-    with interruptible() as interrupted:
+    with deferred_interrupts() as interrupted:
         for indices, clip in zip(batches, loader, strict=True):
             rate = learning_rate(run.step, run.step / total, config)
             for group in run.optimizer.param_groups:
@@ -312,14 +312,14 @@ def learning_rate(step: int, done: float, config: TrainConfig) -> float:
     return config.learning_rate * warm * float((1 - done) ** 0.9)
 
 
-def _quick_scores(run: Run, cases: Sequence[Case], plan: dict[str, Any], folder: Path) -> dict[str, float]:
+def _quick_scores(run: TrainingState, cases: Sequence[Case], plan: dict[str, Any], folder: Path) -> dict[str, float]:
     """Mean automatic Dice of some validation cases on the network's grid, and an overlay of the first."""
     from s2vnet.training.logging import write_sample
 
     if not cases:
         return {}
     averaged = cast(S2VNet, run.ema.module.eval())
-    segmenter = Segmenter([Trained(averaged, plan, {}, "")], device=str(next(averaged.parameters()).device))
+    segmenter = Segmenter([TrainedModel(averaged, plan, {}, "")], device=str(next(averaged.parameters()).device))
     scores = []
     for number, case in enumerate(cases):
         assert case.labels is not None
@@ -334,7 +334,7 @@ def _quick_scores(run: Run, cases: Sequence[Case], plan: dict[str, Any], folder:
     return {"dice": float(np.mean(defined))} if defined else {}
 
 
-def _save(run: Run, path: Path, signature: dict[str, Any]) -> None:
+def _save(run: TrainingState, path: Path, signature: dict[str, Any]) -> None:
     state = {
         "step": run.step,
         "model": run.model.state_dict(),
@@ -348,7 +348,7 @@ def _save(run: Run, path: Path, signature: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
+def _resume(run: TrainingState, path: Path, signature: dict[str, Any]) -> None:
     """Go on from a checkpoint, if there is one; `signature` learns from it what the run started from."""
     if not path.is_file():
         return
@@ -356,8 +356,8 @@ def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
         made = json.loads(state["signature"])
         # settings that a later version added have the values by which this one began
-        made["train"] = TrainConfig.model_validate({**LATER_TRAINING, **made["train"]}).model_dump()
-        made["model"] = ModelConfig.model_validate({**LATER_SETTINGS, **made["model"]}).model_dump()
+        made["train"] = TrainConfig.model_validate({**LEGACY_TRAINING_DEFAULTS, **made["train"]}).model_dump()
+        made["model"] = ModelConfig.model_validate({**LEGACY_MODEL_DEFAULTS, **made["model"]}).model_dump()
         made["plan"] = Plan.model_validate(made["plan"]).model_dump(mode="json")
         start = made.setdefault("start", {"init_sha256": ""})
         if not signature["start"]["init_sha256"]:  # it has started already and need not be told again from what
@@ -383,7 +383,7 @@ def _resume(run: Run, path: Path, signature: dict[str, Any]) -> None:
         raise CheckpointError(f"{path}: damaged ({reason}); remove it and start again") from error
 
 
-class interruptible:
+class deferred_interrupts:
     """Within it, an interrupt (Ctrl-C, SIGTERM) waits for the end of a step; a second one is immediate."""
 
     def __enter__(self) -> Callable[[], bool]:

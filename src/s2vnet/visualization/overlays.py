@@ -25,7 +25,7 @@ PLANES = ("sagittal", "coronal", "axial")
 """By the canonical axis (R, A, S) that they lie across."""
 
 
-def colours(count: int) -> npt.NDArray[np.float64]:
+def rgba_palette(count: int) -> npt.NDArray[np.float64]:
     """RGBA (count, 4) per class; background is transparent."""
     palette = np.array([colormaps["tab20"](n % 20) for n in range(0, 2 * count, 2)]) if count <= 10 else None
     if palette is None:
@@ -36,7 +36,7 @@ def colours(count: int) -> npt.NDArray[np.float64]:
     return rolled
 
 
-def hex_colours(count: int) -> list[str]:
+def hex_palette(count: int) -> list[str]:
     """``#rrggbb`` per class; neighbours in the list look unlike each other."""
     if count <= 20:
         return [to_hex(colormaps["tab20"]((2 * n - 2) % 20 + (n > 10))) for n in range(count)]
@@ -72,7 +72,7 @@ def write_overlay(
     placed = list(orientation.apply_points([c.voxel for c in clicks])) if clicks else []
     chosen = _telling(list(maps.values()), placed, plane) if slices is None else list(slices)
     low, high = np.percentile(image, [0.5, 99.5])
-    palette = colours(max(class_names) + 1)
+    palette = rgba_palette(max(class_names) + 1)
     titles = ["image", *maps]
     figure = Figure(figsize=(2.6 * len(titles), 2.6 * len(chosen) + 0.5), layout="constrained", facecolor="white")
     grid = figure.subplots(len(chosen), len(titles), squeeze=False)
@@ -99,7 +99,7 @@ def write_overlay(
         figure.savefig(temporary, dpi=110)
 
 
-def planes(
+def orthogonal_planes(
     volume: Volume, labels: LabelMap, class_names: Mapping[int, str], voxel: Voxel, clicks: Sequence[Point] = ()
 ) -> Figure:
     """Sagittal, coronal and axial plane through a voxel: the first channel under outlined classes, in true proportion.
@@ -118,7 +118,7 @@ def planes(
     extent = np.multiply(geometry.shape, geometry.spacing)
     shown = [(np.take(image, place[n], n), np.take(classes, place[n], n)) for n in range(3)]
     low, high = np.percentile(np.concatenate([grey.ravel() for grey, _ in shown]), [0.5, 99.5])
-    palette = np.array([to_rgba(colour) for colour in hex_colours(max(class_names) + 1)])
+    palette = np.array([to_rgba(colour) for colour in hex_palette(max(class_names) + 1)])
     widths = [extent[right] for _, right, _ in across]
     height = 9 * max(extent[up] for _, _, up in across) / sum(widths) + 0.7
     figure = Figure(figsize=(9, min(height, 9)), layout="constrained", facecolor="white")
@@ -143,7 +143,7 @@ def planes(
     return figure
 
 
-def as_png(figure: Figure) -> bytes:
+def figure_to_png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file."""
     content = io.BytesIO()
     figure.savefig(content, format="png")

@@ -20,7 +20,7 @@ from s2vnet.integrations.napari.reader import GEOMETRY
 from s2vnet.interactive.session import Session
 from s2vnet.io.geometry import Volume
 from s2vnet.prompts import Point
-from s2vnet.visualization.overlays import hex_colours
+from s2vnet.visualization.overlays import hex_palette
 
 POINT_SIZE = 2
 """Voxels."""
@@ -41,7 +41,7 @@ class Work:
             self.session = Session(segmenter, _selected(viewer), lambda done, total: _step(bar, done, total))
         self.session.volume = None  # the layers have it
         names = segmenter.class_names
-        self._palette: dict[int | None, str] = dict(enumerate(hex_colours(max(names) + 1)))
+        self._palette: dict[int | None, str] = dict(enumerate(hex_palette(max(names) + 1)))
         colours = {**self._palette, None: "transparent", 0: "transparent"}
         placed = {"affine": self.session.geometry.affine}
         table = DirectLabelColormap(color_dict=colours)
