@@ -14,6 +14,7 @@ from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import Dataset, read_folds
 from s2vnet.data.plan import LARGEST_PATCH, Plan
 from s2vnet.errors import InputError
+from s2vnet.utils.validation import first_error
 
 RECIPES = Path(__file__).parent / "recipes"
 FINAL = "final"
@@ -159,5 +160,4 @@ def checked(kind: type[_Model], values: Any, what: str) -> _Model:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{what}: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from error
+        raise InputError(f"{what}: {first_error(error)}") from error

@@ -19,7 +19,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from s2vnet import __version__, cli
+from s2vnet import __version__
+from s2vnet.cli import app as cli
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session

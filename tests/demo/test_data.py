@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s2vnet.demo.data import BOXES, Box, crop, default_cache, extract, fetch, mirror_left_right
+from s2vnet.demo.data import BOXES, Box, crop, extract, fetch, mirror_left_right
 from s2vnet.demo.sources import SOURCES, Source
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Geometry, Volume
@@ -177,13 +177,6 @@ def test_cache_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="set S2VNET_CACHE"):
         fetch(SOURCES["mni152"], tmp_path / "file" / "cache")
-
-
-def test_cache_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("S2VNET_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path
-    monkeypatch.delenv("S2VNET_CACHE")
-    assert default_cache() == Path.home() / ".cache" / "s2vnet"
 
 
 def test_without_apt_get_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from s2vnet.batch.jobs import Extras
 from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.data.training_ranges import TrainingRanges
 from s2vnet.errors import InputError
-from s2vnet.inference.disk_cache import DiskCache, MemoryBudget, size_of
+from s2vnet.inference.disk_cache import DiskCache, MemoryBudget
 from s2vnet.inference.encoded_volume import combine
 from s2vnet.inference.postprocessing import remove_detached_parts
 from s2vnet.inference.segmenter import Segmentation, Segmenter
@@ -155,14 +155,3 @@ def test_too_little_memory_is_refused_with_what_is_needed(
     stored = read_stored(tmp_path / "a.nii.gz")
     found = segmenter.segment_case(segmenter.prepare_slices(stored), room=room)
     np.testing.assert_array_equal(found.labels().data, cached(segmenter, bordered).labels().data)
-
-
-@pytest.mark.parametrize(("text", "size"), [("3GB", 3 * 10**9), ("512 mb", 512 * 10**6), ("1.5GiB", 3 << 29), ("7", 7)])
-def test_sizes(text: str, size: int) -> None:
-    assert size_of(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "3 apples", "0MB", "1iB"])
-def test_no_sizes(text: str) -> None:
-    with pytest.raises(InputError, match="no size of memory"):
-        size_of(text)

@@ -24,6 +24,8 @@ from s2vnet.inference.label_writers import is_output
 from s2vnet.io.dicom import zip_archive as archive
 from s2vnet.io.files import ENDINGS
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.extras import require_extra
+from s2vnet.utils.folders import make_folder
 
 LISTS = (".csv", ".parquet")
 """Endings of lists of images."""
@@ -151,10 +153,7 @@ def get_text(place: str) -> str | None:
 def _placing(output: str) -> Iterator[Path]:
     if not is_url(output):
         path = Path(output)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make {path.parent}: {error.strerror}; choose a writable folder") from error
+        make_folder(path.parent)
         with atomic_write(path) as temporary:
             yield temporary
         return
@@ -229,10 +228,9 @@ def _csv_rows(source: str) -> list[tuple[str, str]]:
 
 
 def _parquet_rows(source: str) -> list[tuple[str, str]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError('a list in Parquet needs pyarrow; pip install "s2vnet[parquet]", or give a .csv') from error
+    require_extra("parquet", "a list in Parquet (not in .csv)", "pyarrow")
+    from pyarrow import parquet
+
     with _reaching(source), fsspec.open(source, "rb") as stream:
         file = parquet.ParquetFile(stream)
         columns = [name for name in ("image", "case") if name in file.schema_arrow.names]

@@ -24,6 +24,7 @@ from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import ENDINGS, image_ending, read_labels, read_stored, write_image
 from s2vnet.io.geometry import LabelMap
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.folders import make_folder
 from s2vnet.utils.memory import memory_errors
 
 
@@ -173,10 +174,7 @@ def _one(
     labels = found.labels(classes)
     folder = job.output.parent
     stem = stem_of(job.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {folder}: {error.strerror}; choose a writable folder") from error
+    make_folder(folder)
     if extras.probabilities:
         write_image(folder / f"{stem}_probabilities.nii.gz", found.probabilities())
     if extras.uncertainty:

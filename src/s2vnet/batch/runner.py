@@ -41,6 +41,7 @@ from s2vnet.inference.segmenter import find_model
 from s2vnet.model.checkpoint import DESCRIPTION
 from s2vnet.utils.atomic_write import atomic_write, remove_unfinished, require_writable
 from s2vnet.utils.cpu import available_cores
+from s2vnet.utils.folders import make_folder
 
 ATTEMPTS = 2
 """How often a case is tried whose worker dies, or that fails by no fault of the image."""
@@ -427,10 +428,7 @@ def _alone(target: str) -> Iterator[None]:
         yield
         return
     folder = Path(target)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {folder}: {error.strerror}; choose a writable folder") from error
+    make_folder(folder)
     require_writable(folder)
     try:
         with filelock.FileLock(folder / LOCK, timeout=0):

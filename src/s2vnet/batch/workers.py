@@ -24,6 +24,7 @@ from s2vnet.data.dataset import CaseFiles, find_channels
 from s2vnet.errors import InputError, OutOfMemory, S2VNetError
 from s2vnet.inference.segmenter import Segmenter, volumes_ml
 from s2vnet.io.files import read_labels
+from s2vnet.utils.extras import require_extra
 from s2vnet.utils.memory import bound_memory, memory_errors, peak_memory_mb, reset_peak_memory
 
 _KILLED = "killed by signal 9, as the system does where memory is short"
@@ -289,10 +290,9 @@ def connect_ray(address: str | None) -> int:
     Raises:
         InputError: Ray is not installed, or nothing answers at the address.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError('--engine ray needs Ray, which is not installed; pip install "s2vnet[ray]"') from error
+    require_extra("ray", "--engine ray", "ray")
+    import ray
+
     options: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
     try:
         ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR", **options)

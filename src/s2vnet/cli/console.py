@@ -38,10 +38,9 @@ def note(text: str) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder, or refuse in one line."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        refuse(f"cannot make {folder}: {error.strerror}; choose a writable folder")
+    from s2vnet.utils import folders
+
+    folders.make_folder(folder)
 
 
 def key_values(given: list[str] | None) -> dict[str, Any]:
@@ -62,8 +61,9 @@ def settings_of(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        refuse(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        from s2vnet.utils.validation import first_error
+
+        refuse(f"setting {first_error(error)}")
 
 
 def counter(report: Callable[[str, int, int], None], what: str, total: int) -> Callable[[str], None]:

@@ -107,14 +107,14 @@ def predict(
     from s2vnet.batch.cases import at_home, is_many
     from s2vnet.batch.jobs import Extras, plan_jobs
     from s2vnet.batch.jobs import predict as run
-    from s2vnet.inference.disk_cache import size_of
     from s2vnet.inference.segmenter import plan_of
     from s2vnet.interactive.text_commands import class_by_name
     from s2vnet.io.dicom.series import chosen_series
     from s2vnet.utils.atomic_write import require_writable
     from s2vnet.utils.memory import bound_memory
+    from s2vnet.utils.sizes import parse_size
 
-    most = None if max_memory is None else size_of(max_memory)
+    most = None if max_memory is None else parse_size(max_memory)
     if most is not None:
         bound_memory()
     input, output = at_home(input), at_home(output)

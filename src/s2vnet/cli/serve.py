@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,14 +104,13 @@ def _only_scan(application: FastAPI) -> str:
 
 
 def _require_serve() -> None:
-    missing = [
-        name
-        for name in ("blosc2", "fastapi", "limits", "python_multipart", "uvicorn", "websockets")
-        if find_spec(name) is None
-    ]
-    if missing:
-        refuse(f"the server needs {', '.join(missing)}: pip install 's2vnet[serve]'")
+    from s2vnet.utils.extras import require_extra
+
+    modules = ("blosc2", "fastapi", "limits", "python_multipart", "uvicorn", "websockets")
+    require_extra("serve", "the server", *modules)
 
 
 def _state(given: Path | None) -> Path:
-    return given or Path(typer.get_app_dir("s2vnet"))
+    from s2vnet.utils.folders import state_folder
+
+    return given or state_folder()

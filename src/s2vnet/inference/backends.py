@@ -6,7 +6,6 @@ taken in another order there, so probabilities differ by roundings from torch's,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -28,6 +27,8 @@ from s2vnet.model.onnx_export import FORMAT, GRAPHS, check_graphs, export_onnx, 
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.quantization import find_int8_graph
 from s2vnet.model.s2vnet import DecoderOutput, Network, SliceInput, initial_state
+from s2vnet.utils.extras import require_extra
+from s2vnet.utils.folders import cache_folder, folder_errors
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
@@ -65,11 +66,8 @@ def network(trained: TrainedModel, runtime: str, device: torch.device, folder: P
     if device.type != "cpu":
         raise CheckpointError(f"runtime {runtime} computes on the CPU; leave out the device or say cpu")
     load = _onnxruntime if runtime == "onnxruntime" else _openvino
-    try:
-        module = import_module(runtime)
-    except ImportError as error:
-        extra = "onnx" if runtime == "onnxruntime" else "openvino"
-        raise InputError(f'runtime {runtime} is not installed: pip install "s2vnet[{extra}]"') from error
+    require_extra("onnx" if runtime == "onnxruntime" else "openvino", f"--runtime {runtime}", runtime)
+    module = import_module(runtime)
     found = folder if folder is not None and has_graphs(folder) else _cached(trained)
     files = list(check_graphs(found, trained))
     if runtime == "openvino":  # the other one is no faster with bytes
@@ -140,16 +138,11 @@ def _cached(trained: TrainedModel) -> Path:
     """Folder of this version's graphs in the user's cache; made on first use, which takes a minute."""
     if not trained.sha256:
         raise InputError("a network without a name has no place in the cache; save it, and export it to its folder")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "s2vnet"
-    folder = Path(os.environ.get("S2VNET_CACHE", cache)) / "graphs" / f"{trained.sha256}-{FORMAT}"
+    folder = cache_folder() / "graphs" / f"{trained.sha256}-{FORMAT}"
     if not has_graphs(folder):
-        try:
+        with folder_errors(folder, "export the model to a folder by hand, or set S2VNET_CACHE"):
             folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(folder / LOCK).acquire()
-        except OSError as error:
-            raise InputError(
-                f"cannot make {folder}: {error.strerror}; export the model to a folder by hand, or set S2VNET_CACHE"
-            ) from error
         with lock:  # one process makes them while others wait
             if not has_graphs(folder):
                 export_onnx(trained, folder)

@@ -7,29 +7,24 @@ from __future__ import annotations
 
 import errno
 import math
-import os
-import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 from typing import IO, NamedTuple
 from weakref import finalize
 
+import psutil
 import torch
 from torch import Tensor
 
 from s2vnet.errors import InputError
+from s2vnet.utils.sizes import format_size
 
 _ALIGNED = 64
 _SHARE = 4
 """Without a limit, what is kept may fill one part in this many of the memory that is free."""
-_UNKNOWN = 1 << 32
-"""Free memory where the system does not tell."""
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @dataclass
@@ -41,7 +36,7 @@ class MemoryBudget:
     @classmethod
     def of(cls, device: torch.device) -> MemoryBudget:
         """A quarter of what is free on a device."""
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
         return cls(free // _SHARE)
 
     def take(self, size: int) -> bool:
@@ -138,8 +133,8 @@ class DiskCache:
         folder = tempfile.gettempdir()
         if wanted and (free := shutil.disk_usage(folder).free) < wanted:
             raise InputError(
-                f"{size_text(wanted)} of disk space are needed in {folder}, {size_text(free)} are free; free some, set "
-                "TMPDIR to a folder on another disk, or allow more memory"
+                f"{format_size(wanted)} of disk space are needed in {folder}, {format_size(free)} are free; free some, "
+                "set TMPDIR to a folder on another disk, or allow more memory"
             )
 
     def _write(self, place: int, tensors: Sequence[Tensor]) -> None:
@@ -164,47 +159,3 @@ class DiskCache:
 def _alone(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where it is a part of a larger one, which would stay with it."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
-
-
-def size_of(text: str) -> int:
-    """Bytes of a size such as ``3GB``, ``512 MB`` or ``1.5GiB``.
-
-    Raises:
-        InputError: no size.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
-    if found is None or (found[3] and not found[2]) or not float(found[1]):
-        raise InputError(f"{text!r} is no size of memory; write it as 3GB or 512MB")
-    unit = 1 << 10 * list(_UNITS).index(found[2]) if found[3] else _UNITS[found[2]]
-    return int(float(found[1]) * unit)
-
-
-def size_text(size: int) -> str:
-    """A size for people, rounded up."""
-    return f"{math.ceil(size / 10**6)} MB" if size < 10**9 else f"{math.ceil(size / 10**8) / 10:.1f} GB"
-
-
-def free_memory() -> int:
-    """Bytes of memory that could be had now."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return _UNKNOWN
-
-
-def resident_memory() -> int:
-    """Bytes of memory that this process holds, or has held where the system tells only this; 0 if neither."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        pass
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1 << 10)

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -20,7 +21,7 @@ from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, PreparedSlices, Scores, SliceGrid, outline, with_neighbours
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.inference.backends import network
-from s2vnet.inference.disk_cache import MemoryBudget, resident_memory, size_text
+from s2vnet.inference.disk_cache import MemoryBudget
 from s2vnet.inference.encoded_volume import EncodedVolume, FirstSlices, Preview, Progress, Watch, first_places
 from s2vnet.inference.streaming import automatic, estimate_working_nbytes
 from s2vnet.inference.upsampling import winners
@@ -29,6 +30,8 @@ from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.io.lazy_image import LazyImage
 from s2vnet.model.checkpoint import TrainedModel, choose_device, load_model, read_description
 from s2vnet.model.s2vnet import DecoderOutput, Network, S2VNet
+from s2vnet.utils.sizes import format_size
+from s2vnet.utils.validation import first_error
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 """Models that come with the package, found by name."""
@@ -143,8 +146,7 @@ def _common(plans: Sequence[Mapping[str, Any]]) -> Plan:
     try:
         found = [Plan.model_validate(dict(plan)) for plan in plans]
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise CheckpointError(f"the model's plan is of another version or damaged ({reason})") from error
+        raise CheckpointError(f"the model's plan is of another version or damaged ({first_error(error)})") from error
     if any(plan != found[0] for plan in found):
         raise CheckpointError("the models were trained with different plans; name models of one dataset and plan")
     return found[0]
@@ -325,7 +327,7 @@ class Segmenter:
         work = estimate_working_nbytes(
             self.models, restore, SLICES_AT_ONCE * min(torch.get_num_threads(), FILLERS), writing
         )
-        needed = resident_memory() + reading + voxels + prepared + work
+        needed = psutil.Process().memory_info().rss + reading + voxels + prepared + work
         if needed > most:
-            raise InputError(f"{size_text(needed)} of memory are needed, --max-memory allows {size_text(most)}")
+            raise InputError(f"{format_size(needed)} of memory are needed, --max-memory allows {format_size(most)}")
         return MemoryBudget(most - needed)

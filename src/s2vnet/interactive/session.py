@@ -31,7 +31,9 @@ from s2vnet.io.geometry import Geometry, LabelMap, Region, Volume
 from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Prompt, Scribble, Voxel
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
 from s2vnet.utils.components import bounding_box
+from s2vnet.utils.extras import require_extra
 from s2vnet.utils.json_io import read_json
+from s2vnet.utils.validation import first_error
 
 if TYPE_CHECKING:
     from s2vnet.interactive.notebook import View
@@ -317,10 +319,9 @@ class Session:
         Raises:
             InputError: ipyniivue is not installed, or :attr:`volume` was let go of.
         """
-        try:
-            from s2vnet.interactive.notebook import View
-        except ImportError as error:
-            raise InputError("a view in a notebook needs ipyniivue: pip install 's2vnet[notebook]'") from error
+        require_extra("notebook", "a view in a notebook", "ipyniivue")
+        from s2vnet.interactive.notebook import View
+
         return View(self)
 
     def __repr__(self) -> str:
@@ -517,4 +518,4 @@ def _checked() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise InputError(f"{error.title.lower()} prompt: {error.errors()[0]['msg']}") from error
+        raise InputError(f"{error.title.lower()} prompt: {first_error(error)}") from error

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from s2vnet.config import ModelConfig
-from s2vnet.errors import CheckpointError, InputError
+from s2vnet.errors import CheckpointError
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.checkpoint import DESCRIPTION, TrainedModel
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.s2vnet import PROMPT_MAPS, S2VNet, initial_state
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.extras import require_extra
 from s2vnet.utils.json_io import read_json
 
 FORMAT = 2
@@ -77,11 +78,7 @@ def export_onnx(
     Raises:
         InputError: the libraries are missing (`pip install "s2vnet[onnx]"`), or the system refuses.
     """
-    try:
-        import onnx  # noqa: F401  # the exporter needs both, and its own message names neither extra
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError('exporting needs onnx and onnxscript: pip install "s2vnet[onnx]"') from error
+    require_extra("onnx", "exporting", "onnx", "onnxscript")  # torch's own message does not name the extra
     model, config = trained.model.eval(), trained.model.config
     side = _EXAMPLE * model.stride
     with torch.no_grad():

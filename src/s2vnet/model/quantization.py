@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.errors import CheckpointError, InputError
+from s2vnet.errors import CheckpointError
 from s2vnet.model.onnx_export import MANIFEST
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.extras import require_extra
 from s2vnet.utils.json_io import read_json
 
 INT8 = "encode-int8"
@@ -37,12 +38,11 @@ def quantize_encoder(folder: Path, slices: Iterable[npt.NDArray[np.float32]]) ->
     Raises:
         InputError: the libraries are missing (`pip install "s2vnet[onnx]"`), or the system refuses.
     """
-    try:
-        import onnx
-        from onnxruntime import quantization
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise InputError('int8 needs onnx and onnxruntime: pip install "s2vnet[onnx]"') from error
+    require_extra("onnx", "int8", "onnx", "onnxruntime")
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     with tempfile.TemporaryDirectory(prefix="s2vnet-") as name, atomic_write(folder / f"{INT8}.onnx") as temporary:
         prepared = Path(name) / "prepared.onnx"
         quant_pre_process(folder / "encode.onnx", prepared, skip_optimization=True, skip_symbolic_shape=True)

@@ -24,6 +24,7 @@ from s2vnet.server.schemas import Add, Info, LabelClass, Open, Problem, Remove, 
 from s2vnet.server.security import MOST_BYTES_ASKED
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.session_worker import Operation, SessionWorker
+from s2vnet.utils.validation import first_error
 from s2vnet.visualization.overlays import hex_palette
 
 MOST_MESSAGES = 10_000
@@ -228,7 +229,7 @@ def _ask(held: SessionWorker, text: str) -> str | None:
             raise InputError("more than an operation can be")
         held.ask(_operations.validate_json(text))
     except ValidationError as error:
-        return Problem(detail=f"no operation: {error.errors()[0]['msg']}").model_dump_json()
+        return Problem(detail=f"no operation: {first_error(error)}").model_dump_json()
     except InputError as error:
         return Problem(detail=str(error)).model_dump_json()
     return None

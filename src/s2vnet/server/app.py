@@ -26,6 +26,7 @@ from s2vnet.server.protocols import itksnap, monailabel, nninteractive
 from s2vnet.server.scan_library import Full
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.settings import Settings
+from s2vnet.utils.validation import first_error
 
 _log = logging.getLogger(__name__)
 VIEWER = Path(__file__).parent / "viewer"
@@ -104,9 +105,7 @@ def _page(request: Request, token: str | None = None) -> Response:
 
 async def _unreadable(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    return JSONResponse({"type": "problem", "detail": f"{place}: {first['msg']}"}, 422)
+    return JSONResponse({"type": "problem", "detail": first_error(error)}, 422)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -28,6 +28,7 @@ from s2vnet.server.scheduler import Scheduler
 from s2vnet.server.session_worker import CACHED, RECORD, SessionWorker
 from s2vnet.server.settings import Settings
 from s2vnet.utils.atomic_write import remove_unfinished
+from s2vnet.utils.folders import folder_errors
 from s2vnet.utils.memory import release_freed_memory
 
 TRAINING = "training"
@@ -49,13 +50,11 @@ class SessionStore:
         self._epoch = time.time() - time.monotonic()
         self._held: dict[str, SessionWorker] = {}
         self._folder, self.temporary = settings.state / "sessions", settings.state / "tmp"
-        try:
+        with folder_errors(settings.state):
             for folder in (self._folder, self.temporary):
                 folder.mkdir(parents=True, exist_ok=True)
             self._presence = FolderLock(settings.state)
             self.scans = Scans(settings.data, settings.state / "sent", settings.sent_mb * 2**20, self._used)
-        except OSError as error:
-            raise InputError(f"cannot make {settings.state}: {error.strerror}; choose a writable folder") from error
         if self._presence.alone:
             self._tidy()
         self._presence.share()

@@ -20,7 +20,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,9 @@ from s2vnet.io.files import read_image, write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.folder_lock import MARK, is_taken, take
 from s2vnet.utils.atomic_write import atomic_write, remove_unfinished
+from s2vnet.utils.extras import require_extra
 from s2vnet.utils.json_io import read_json
+from s2vnet.utils.validation import first_error
 
 LEAST_CASES = 5
 """nnU-Net's folds; one of them is held out for the score."""
@@ -106,8 +107,7 @@ class TrainingJobs:
         Raises:
             InputError: one is at work, too few scans, no such setting, or nothing to train with.
         """
-        if find_spec("lightning_fabric") is None:
-            raise InputError("training needs lightning-fabric: pip install 's2vnet[train]' where the server runs")
+        require_extra("train", "training on the server", "lightning_fabric")
         if len(scans) < LEAST_CASES:
             raise InputError(
                 f"{len(scans)} scans with final labels, and training needs {LEAST_CASES}; label more of them"
@@ -365,8 +365,7 @@ def _config(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         checked = TrainConfig.model_validate(wanted)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise InputError(f"setting {first_error(error)}") from error
     return {key: getattr(checked, key) for key in wanted}
 
 

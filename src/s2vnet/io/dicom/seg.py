@@ -20,6 +20,7 @@ from s2vnet.io.dicom.references import SERIES_NUMBER, read_source
 from s2vnet.io.dicom.validate import read_header
 from s2vnet.io.geometry import LabelMap
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.extras import require_extra
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
@@ -163,14 +164,13 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
 
 def require_highdicom() -> None:
     """Raise InputError where highdicom is missing."""
-    _highdicom()
+    require_extra("dicom", "DICOM SEG", "highdicom")
 
 
 def _highdicom() -> Any:
-    try:
-        import highdicom.seg
-    except ImportError as error:
-        raise InputError("DICOM SEG needs highdicom: pip install 's2vnet[dicom]'") from error
+    require_highdicom()
+    import highdicom.seg
+
     return highdicom.seg
 
 

@@ -39,6 +39,7 @@ from s2vnet.server.scan_library import Full
 from s2vnet.server.schemas import Add, Step
 from s2vnet.server.security import FOREIGN
 from s2vnet.server.session_store import SessionStore
+from s2vnet.utils.validation import first_error
 
 PROTOCOL = "0.1.6"
 """Version of itksnap-dls that is spoken here; ITK-SNAP wants numbers, 0.1.0 or more."""
@@ -315,9 +316,7 @@ def _grid(metadata: str) -> Grid:
     try:
         return Grid.model_validate_json(metadata)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "JSON"
-        raise InputError(f"metadata: {place}: {first['msg']}") from error
+        raise InputError(f"metadata: {first_error(error, 'JSON')}") from error
 
 
 def _voxels(packed: IO[bytes], grid: Grid, most: int) -> npt.NDArray[np.float32]:

@@ -1,0 +1,45 @@
+"""Folders: make them, and where a user's cache and state lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+from s2vnet.errors import InputError
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents; one that exists is left as it is.
+
+    Raises:
+        InputError: The system refuses.
+    """
+    with folder_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def folder_errors(folder: Path, remedy: str = "choose a writable folder") -> Iterator[None]:
+    """Turn a system error within the block into one line about the folder.
+
+    Raises:
+        InputError: In place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror}; {remedy}") from error
+
+
+def cache_folder() -> Path:
+    """Folder of files that can be made or fetched again: ``$S2VNET_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get("S2VNET_CACHE") or platformdirs.user_cache_path("s2vnet", appauthor=False))
+
+
+def state_folder() -> Path:
+    """Folder of the server's sessions and uploaded scans: on Linux ``~/.config/s2vnet``."""
+    return platformdirs.user_config_path("s2vnet", appauthor=False, roaming=True)

@@ -1,0 +1,29 @@
+"""Sizes in bytes, read and written as people do."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import ByteSize, Field, TypeAdapter, ValidationError
+
+from s2vnet.errors import InputError
+
+_SIZE: TypeAdapter[int] = TypeAdapter(Annotated[ByteSize, Field(gt=0)])
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as ``3GB``, ``512 MB`` or ``1.5GiB``.
+
+    Raises:
+        InputError: Not a size, or 0.
+    """
+    try:
+        return int(_SIZE.validate_python(text))
+    except ValidationError as error:
+        raise InputError(f"{text!r} is no size of memory; write it as 3GB or 512MB") from error
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes in MB or GB, rounded up."""
+    return f"{math.ceil(size / 10**6)} MB" if size < 10**9 else f"{math.ceil(size / 10**8) / 10:.1f} GB"
