@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# processes that the tests run in
 JOBS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 

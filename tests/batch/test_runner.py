@@ -19,16 +19,18 @@ import numpy as np
 import pytest
 import torch
 from disks import lock
+from in_process import WorkerHere
 
 from s2vnet.batch.cases import Item, at_hand, list_items
 from s2vnet.batch.jobs import Extras, plan_jobs, predict
 from s2vnet.batch.runner import EARLIER, EXISTED, open_batch, run_batch
-from s2vnet.batch.workers import Bench, Done, ProcessWorker, RayWorker, Work, Worker, WorkerLost
+from s2vnet.batch.workers import Done, ProcessWorker, RayWorker, Work, Worker, WorkerLost
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.inference.segmenter import Segmenter, plan_of
 from s2vnet.io.files import read_geometry, read_labels, write_image
 from s2vnet.io.geometry import LabelMap, Volume
 
+pytestmark = pytest.mark.timeout(300)
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
 
 
@@ -81,34 +83,6 @@ def expect(segmenter: Segmenter, source: Path, target: Path) -> dict[str, bytes]
 
 def labels_in(target: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(target.iterdir()) if file.name.endswith(".nii.gz")}
-
-
-class WorkerHere:
-    """A worker in this process."""
-
-    def __init__(self, work: Work) -> None:
-        self._work, self._stopped = work, False
-
-    def ready(self) -> None:
-        self._bench = Bench(self._work)
-
-    def run(self, item: Item) -> Done:
-        if self._stopped:
-            raise WorkerLost("its worker was stopped")
-        with at_hand(item) as local:
-            return self._bench.segment(local)
-
-    def stop(self) -> None:
-        self._stopped = True
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Workers in this process: starting one takes seconds, and most of what a batch does is the same."""
-    threads = torch.get_num_threads()
-    monkeypatch.setattr("s2vnet.batch.runner.ProcessWorker", WorkerHere)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -217,6 +217,7 @@ def test_one_damaged_image_fails_and_the_others_are_written(
     assert (code, len(lines)) == (1, 1)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_workers_tell_what_failed_and_go_on_when_it_is_mended(
     model: Path, dataset: Path, tmp_path: Path, main: Main
 ) -> None:
@@ -266,11 +267,12 @@ def test_errors_are_one_line_and_exit_code_1(model: Path, image: Path, tmp_path:
     assert not out.exists()
 
 
-def test_the_module_is_the_command(model: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "s2vnet", "predict", "-m", model, "-i", tmp_path / "no.nii", "-o", tmp_path]
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "s2vnet", "plan", tmp_path / "no", "-o", tmp_path]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 1
-    assert found.stderr == f"error: {tmp_path / 'no.nii'}: no such file or folder\n"
+    assert found.stderr.startswith(f"error: {tmp_path / 'no' / 'dataset.json'}: No such file or directory")
+    assert found.stderr.count("\n") == 1
     assert found.stdout == ""
 
 

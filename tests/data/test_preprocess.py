@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -63,29 +64,26 @@ def joining(plan: Plan, number: int, geometry: Geometry) -> Plan:
     return plan.model_copy(update={"seen": TrainingRanges(spacing=(size, size), size=(size, size), tissue=())})
 
 
-@pytest.mark.parametrize("plane", PLANES)
-@pytest.mark.parametrize("number", [2, 3])
-def test_joined_slices_are_means_and_their_points_come_back(
-    any_affine: Array, plan: Plan, plane: Plane, number: int
-) -> None:
-    volume, labels = numbered(any_affine)
-    each = preprocess(volume, unresampled(plan, plane, volume.geometry), labels)
-    case = preprocess(volume, joining(unresampled(plan, plane, volume.geometry), number, volume.geometry), labels)
-    groups = np.array_split(np.arange(each.restore.depth), range(number, each.restore.depth, number))
-    assert case.restore.depth == len(groups) == case.image.shape[1] == len(truth(case))
-    assert case.restore.size == each.restore.size
-    for n, group in enumerate(groups):
-        assert np.array_equal(truth(case)[n], truth(each)[group[min(number // 2, len(group) - 1)]])
-    wide = IntensityScheme(kind="ct", low=-1e6, high=1e6)
-    own = unresampled(plan, plane, volume.geometry).model_copy(update={"intensities": (wide,)})
-    raw, means = (preprocess(volume, p).image[0] for p in (own, joining(own, number, volume.geometry)))
-    h, w = case.restore.sampled
-    for n, group in enumerate(groups):
-        np.testing.assert_allclose(means[n, :h, :w], raw[group].mean(0)[:h, :w], rtol=1e-4)
-    ijk = ijk_of(volume.geometry.shape)
-    places = case.restore.to_slices(ijk)[:, 0]
-    one_by_one = np.rint(each.restore.to_slices(ijk)[:, 0]).astype(int)
-    assert np.array_equal(np.rint(places - 1e-6 * np.sign(places)).astype(int), one_by_one // number)
+def test_joined_slices_are_means_and_their_points_come_back(any_affine: Array, plan: Plan) -> None:
+    for plane, number in itertools.product(PLANES, (2, 3)):
+        volume, labels = numbered(any_affine)
+        each = preprocess(volume, unresampled(plan, plane, volume.geometry), labels)
+        case = preprocess(volume, joining(unresampled(plan, plane, volume.geometry), number, volume.geometry), labels)
+        groups = np.array_split(np.arange(each.restore.depth), range(number, each.restore.depth, number))
+        assert case.restore.depth == len(groups) == case.image.shape[1] == len(truth(case))
+        assert case.restore.size == each.restore.size
+        for n, group in enumerate(groups):
+            assert np.array_equal(truth(case)[n], truth(each)[group[min(number // 2, len(group) - 1)]])
+        wide = IntensityScheme(kind="ct", low=-1e6, high=1e6)
+        own = unresampled(plan, plane, volume.geometry).model_copy(update={"intensities": (wide,)})
+        raw, means = (preprocess(volume, p).image[0] for p in (own, joining(own, number, volume.geometry)))
+        h, w = case.restore.sampled
+        for n, group in enumerate(groups):
+            np.testing.assert_allclose(means[n, :h, :w], raw[group].mean(0)[:h, :w], rtol=1e-4)
+        ijk = ijk_of(volume.geometry.shape)
+        places = case.restore.to_slices(ijk)[:, 0]
+        one_by_one = np.rint(each.restore.to_slices(ijk)[:, 0]).astype(int)
+        assert np.array_equal(np.rint(places - 1e-6 * np.sign(places)).astype(int), one_by_one // number)
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.data())
@@ -135,32 +133,32 @@ def test_without_resampling_the_way_back_is_exact(any_affine: Array, plan: Plan,
     np.testing.assert_array_equal(restore.labels(decided).data, labels.data)
 
 
-@pytest.mark.parametrize("plane", PLANES)
-def test_voxels_keep_their_values_on_the_way(any_affine: Array, plan: Plan, plane: Plane) -> None:
-    volume, _ = numbered(any_affine)
-    case = preprocess(volume, unresampled(plan, plane, volume.geometry))
-    ijk = ijk_of(SHAPE)
+def test_voxels_keep_their_values_on_the_way(any_affine: Array, plan: Plan) -> None:
+    for plane in PLANES:
+        volume, _ = numbered(any_affine)
+        case = preprocess(volume, unresampled(plan, plane, volume.geometry))
+        ijk = ijk_of(SHAPE)
 
-    points = case.restore.to_slices(ijk)
+        points = case.restore.to_slices(ijk)
 
-    np.testing.assert_allclose(points, np.rint(points), atol=1e-9)
-    np.testing.assert_array_equal(case.image[(0, *np.rint(points).astype(int).T)], volume.data[(0, *ijk.T)])
-    np.testing.assert_array_equal(case.restore.crop_voxels(ijk), np.rint(points))
+        np.testing.assert_allclose(points, np.rint(points), atol=1e-9)
+        np.testing.assert_array_equal(case.image[(0, *np.rint(points).astype(int).T)], volume.data[(0, *ijk.T)])
+        np.testing.assert_array_equal(case.restore.crop_voxels(ijk), np.rint(points))
 
 
-@pytest.mark.parametrize("plane", PLANES)
-def test_a_file_box_is_where_its_slices_are_placed(any_affine: Array, plan: Plan, plane: Plane) -> None:
-    volume, _ = numbered(any_affine)
-    volume.data[:, :2] = 0
-    case = preprocess(volume, plan.model_copy(update={"plane": plane, "crop_to_nonzero": True}))
-    depth = case.restore.size[0]
+def test_a_file_box_is_where_its_slices_are_placed(any_affine: Array, plan: Plan) -> None:
+    for plane in PLANES:
+        volume, _ = numbered(any_affine)
+        volume.data[:, :2] = 0
+        case = preprocess(volume, plan.model_copy(update={"plane": plane, "crop_to_nonzero": True}))
+        depth = case.restore.size[0]
 
-    for start, stop in ((0, depth), (1, 3), (depth - 1, depth)):
-        marked = np.zeros(case.restore.size, np.uint8)
-        marked[start:stop] = 1
-        box = np.zeros(SHAPE, np.uint8)
-        box[case.restore.file_box(start, stop)] = 1
-        np.testing.assert_array_equal(case.restore.place(marked), box)
+        for start, stop in ((0, depth), (1, 3), (depth - 1, depth)):
+            marked = np.zeros(case.restore.size, np.uint8)
+            marked[start:stop] = 1
+            box = np.zeros(SHAPE, np.uint8)
+            box[case.restore.file_box(start, stop)] = 1
+            np.testing.assert_array_equal(case.restore.place(marked), box)
 
 
 @settings(max_examples=40, deadline=None)

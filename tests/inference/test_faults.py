@@ -31,6 +31,7 @@ KILLS = int(os.environ.get("S2VNET_KILLS", "1"))
 """Of the batch; more for a longer check."""
 LARGE = (320, 320, 12)
 """Encoding it takes some hundred MB."""
+pytestmark = pytest.mark.timeout(300)
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
@@ -156,7 +157,7 @@ def done_in(target: Path) -> dict[str, int]:
 
 @linux
 def test_a_batch_killed_at_any_moment_goes_on(
-    segmenter: Segmenter, work: Work, make_images: MakeImages, tmp_path: Path
+    segmenter: Segmenter, work: Work, make_images: MakeImages, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     images, target = make_images(*[(30, 30, 20)] * 6), tmp_path / "out"
     assert not [error for _, error in predict(segmenter, plan_jobs(images, tmp_path / "peace", 1)) if error]
@@ -166,6 +167,7 @@ def test_a_batch_killed_at_any_moment_goes_on(
     done: dict[str, int] = {}
     for _ in range(KILLS):
         running = begin(work, images, target)
+        request.addfinalizer(running.kill)
         least, until = len(done) + moments.randint(0, 2), time.monotonic() + 60
         while len(done_in(target)) < min(least, 6) and running.poll() is None:
             assert time.monotonic() < until
@@ -173,7 +175,7 @@ def test_a_batch_killed_at_any_moment_goes_on(
         time.sleep(moments.uniform(0, 0.3))
         workers = children(running.pid)
         running.kill()
-        running.wait()
+        running.wait(60)
         until = time.monotonic() + 60
         while any(map(is_alive, workers)):  # nobody works on for a batch that is gone
             assert time.monotonic() < until
@@ -182,7 +184,7 @@ def test_a_batch_killed_at_any_moment_goes_on(
         now = done_in(target)
         assert done.items() <= now.items()
         done = now
-    assert begin(work, images, target).wait(600) == 0
+    assert begin(work, images, target).wait(200) == 0
     assert labels_in(target) == expected
     assert done.items() <= done_in(target).items()
     assert len(done_in(target)) == 6

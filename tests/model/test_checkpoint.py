@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from disks import files_limited_to
 
-from s2vnet.errors import CheckpointError
+from s2vnet.errors import CheckpointError, InputError
 from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, choose_device, load_model, save_model
 from s2vnet.model.s2vnet import S2VNet
 
@@ -56,22 +55,11 @@ def test_saving_again_gives_the_same_files(saved: Path) -> None:
 
 def test_a_full_disk_leaves_the_model_that_was_there(saved: Path) -> None:
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
-    code = """
-import resource, sys
-from pathlib import Path
-from s2vnet.model.checkpoint import load_model, save_model
-from s2vnet.errors import InputError
-folder = Path(sys.argv[1])
-model = load_model(folder).model
-resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
-try:
-    save_model(folder, model, {}, {})
-except InputError as error:
-    sys.stdout.write(str(error))
-"""
-    done = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"cannot write {saved / DESCRIPTION}: ")
-    assert done.stdout.count("\n") == 0
+    model = load_model(saved).model
+    with pytest.raises(InputError) as refused, files_limited_to(20000):
+        save_model(saved, model, {}, {})
+    assert str(refused.value).startswith(f"cannot write {saved / DESCRIPTION}: ")
+    assert "\n" not in str(refused.value)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 

@@ -57,7 +57,9 @@ def test_many_at_once_stay_within_the_limit_or_are_alone(limit: int, size: int) 
                 time.sleep(chance.random() / 500)
                 guest.asked, guest.computing = time.monotonic(), False
 
-    threads = [threading.Thread(target=work, args=(guest, random.Random(n))) for n, guest in enumerate(guests)]
+    threads = [
+        threading.Thread(target=work, args=(guest, random.Random(n)), daemon=True) for n, guest in enumerate(guests)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -81,7 +83,7 @@ def test_those_who_are_opened_come_in_turn_and_leave_room_for_others() -> None:
 
     with room.place(guests[4]):
         guests[4].here = True
-        threads = [threading.Thread(target=open_one, args=(n,)) for n in range(4)]
+        threads = [threading.Thread(target=open_one, args=(n,), daemon=True) for n in range(4)]
         for thread in threads:
             thread.start()
             time.sleep(0.005)

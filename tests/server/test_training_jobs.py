@@ -58,7 +58,7 @@ def test_an_orphan_that_was_killed_is_stopped(
 ) -> None:
     folder, process = orphan
     process.kill()
-    process.wait()
+    process.wait(10)
     assert not is_taken(folder)
     assert serve().get("/monailabel/train/").json()["status"] == "STOPPED"
 

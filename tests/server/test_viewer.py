@@ -40,6 +40,7 @@ pytestmark = [
     pytest.mark.skipif(
         not (VIEWER / "vendor" / "niivue.js").is_file(), reason="no NiiVue: run `python scripts/viewer.py`"
     ),
+    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:websockets.*", "ignore::DeprecationWarning:uvicorn.*"),
 ]
 ARGUMENTS = [
@@ -66,13 +67,13 @@ def running(settings: Settings, segmenter: Segmenter, port: int = 0) -> Iterator
     with socket.create_server(("127.0.0.1", port)) as listening:
         application = create_app(settings, segmenter)
         server = uvicorn.Server(uvicorn.Config(application, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:
             yield int(listening.getsockname()[1])
         finally:
             server.should_exit = True
-            thread.join()
+            thread.join(PATIENCE_S)
 
 
 class Viewer:

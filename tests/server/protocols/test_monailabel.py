@@ -256,6 +256,7 @@ def wait_for(client: TestClient, until: Callable[[dict[str, Any]], bool]) -> dic
     raise AssertionError(task)
 
 
+@pytest.mark.timeout(300)
 def test_labelled_scans_are_trained_on_stopped_and_gone_on_with(
     serve: Callable[..., TestClient], make_phantom: Callable[..., tuple[Volume, LabelMap]], tmp_path: Path
 ) -> None:
@@ -303,6 +304,7 @@ def test_labelled_scans_are_trained_on_stopped_and_gone_on_with(
     assert [task["status"] for task in client.get("/monailabel/train/?all=true").json()] == ["DONE", "STOPPED"]
 
 
+@pytest.mark.timeout(300)
 def test_what_fails_in_training_is_said(
     serve: Callable[..., TestClient], make_phantom: Callable[..., tuple[Volume, LabelMap]], tmp_path: Path
 ) -> None:
