@@ -28,7 +28,7 @@ from phantom import SIZE, draw
 from recipe import changed_plan
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import read_dataset, read_folds
-from s2vnet.data.fingerprint import take_fingerprint
+from s2vnet.data.fingerprint import extract_fingerprint
 from s2vnet.data.plan import IntensityScheme, Plan, make_plan
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.inference.segmenter import Segmenter
@@ -113,7 +113,7 @@ def run_dataset(
 ) -> dict[str, float]:
     """Dice on the held-out cases of fold 0, on the network's grid."""
     dataset = read_dataset(data)
-    plan = make_plan(take_fingerprint(dataset))
+    plan = make_plan(extract_fingerprint(dataset))
     if spacing is not None:
         plan = coarser(plan, spacing)
     fold = read_folds(dataset)[0]

@@ -104,7 +104,7 @@ class ClickSession:
     def add_round(self, points: Sequence[Point]) -> None:
         """Take one round of clicks."""
         for point in points:
-            cell = self.case.restore.to_slices([point.voxel])[0]
+            cell = self.case.grid.voxels_to_pixels([point.voxel])[0]
             place(self.maps, point.class_id, [round(c) for c in cell])
             self.named.setdefault(point.class_id, []).append([round(c) for c in cell])
         self.previous = one_hot(self._scores.argmax(1)[None], self.plan.num_classes)[0]
@@ -116,5 +116,5 @@ class ClickSession:
         depth, height, width = self.case.image.shape[1:]
         named = {class_id: np.array(cells) for class_id, cells in self.named.items()}
         scores = remove_detached_parts(self._scores[:depth, :, :height, :width], self.plan.smallest_part, named)
-        self.segmentation = Segmentation(self.case.restore, scores, self.class_names)
+        self.segmentation = Segmentation(self.case.grid, scores, self.class_names)
         self._labels = self.segmentation.labels().data.astype(np.uint8)

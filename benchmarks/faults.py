@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from machine import command, processor
 from phantom import write_dataset
 from s2vnet.data.dataset import read_dataset
-from s2vnet.data.fingerprint import take_fingerprint
-from s2vnet.data.plan import make_plan, save
+from s2vnet.data.fingerprint import extract_fingerprint
+from s2vnet.data.plan import make_plan, save_json
 from s2vnet.utils.atomic_write import atomic_write
 
 SETTINGS = ("epochs=6", "steps_per_epoch=25", "batch_size=2", "warmup_steps=5", "checkpoint_minutes=0.01")
@@ -87,7 +87,7 @@ def main() -> None:
 def _dataset(folder: Path) -> Path:
     root = folder / "Dataset001_Phantom"
     write_dataset(root, CASES, 1, 12)
-    save(make_plan(take_fingerprint(read_dataset(root))), folder / "plan.json")
+    save_json(make_plan(extract_fingerprint(read_dataset(root))), folder / "plan.json")
     return root
 
 

@@ -279,7 +279,7 @@ class Curve:
             segmenter = Segmenter([TrainedModel(network, self.plan.model_dump(mode="json"), {}, "")], device="cpu")
             return segmenter.segment_case(case)
         scores = opponents.segment_slices(network, case, self.plan, (16, 16), torch.device("cpu"))
-        return Segmentation(case.restore, remove_detached_parts(scores, self.plan.smallest_part), self.plan.class_names)
+        return Segmentation(case.grid, remove_detached_parts(scores, self.plan.smallest_part), self.plan.class_names)
 
     def _write(self, milestones: Sequence[int]) -> None:
         scores = [self.out / f"scores-{m}.json" for m in sorted(milestones)]

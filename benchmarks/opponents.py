@@ -23,7 +23,7 @@ from monai.transforms.spatial.dictionary import RandAffined
 from torch import Tensor, nn
 
 from s2vnet.config import Strength, TrainConfig
-from s2vnet.data.augment import intensities, placing
+from s2vnet.data.augment import affine_parameters, intensity_transforms
 from s2vnet.data.clips import ClipDataset
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, with_neighbours
@@ -132,7 +132,7 @@ def patch_of(name: str, cases: Sequence[Case], plan: Plan, largest: Patch) -> Pa
 
 def grid_of(cases: Sequence[Case], plan: Plan) -> tuple[float, float, float]:
     """Median cell size (D, H, W) in mm."""
-    slices = [case.restore.geometry.canonical()[0].spacing[plan.axis] for case in cases]
+    slices = [case.grid.geometry.canonical()[0].spacing[plan.axis] for case in cases]
     return float(np.median(slices)), *plan.spacing
 
 
@@ -195,7 +195,9 @@ def augmentation(shape: Sequence[int], strength: Strength = "light") -> Compose:
 
     Bending, which is for planes, is left out; nnU-Net does without it, too.
     """
-    return Compose([RandAffined(cache_grid=True, **placing(strength, shape)), *intensities(strength, 3)])
+    return Compose(
+        [RandAffined(cache_grid=True, **affine_parameters(strength, shape)), *intensity_transforms(strength, 3)]
+    )
 
 
 def padded(image: Tensor, shape: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import Dataset, read_folds
-from s2vnet.data.plan import LARGEST_PATCH, Plan
+from s2vnet.data.plan import MAX_PATCH, Plan
 from s2vnet.errors import InputError
 from s2vnet.utils.validation import first_error
 
@@ -120,7 +120,7 @@ def changed_plan(made: Plan, changes: Mapping[str, Any]) -> Plan:
     if {"spacing", "stem_stride"} & changes.keys() and "patch_size" not in changes:
         multiple = 8 * plan.stem_stride
         pairs = zip(made.patch_size, made.spacing, plan.spacing, strict=True)
-        cells = [min(LARGEST_PATCH / multiple, round(size * old / new / multiple, 6)) for size, old, new in pairs]
+        cells = [min(MAX_PATCH / multiple, round(size * old / new / multiple, 6)) for size, old, new in pairs]
         plan = checked(Plan, {**plan.model_dump(), "patch_size": [multiple * math.ceil(n) for n in cells]}, "plan")
     return plan
 

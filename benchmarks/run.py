@@ -33,8 +33,8 @@ from phantom import write_dataset
 from recipe import FINAL, OURS, Fold, Recipe, chosen, read_recipe
 from s2vnet.cli.console import make_folder
 from s2vnet.data.dataset import Dataset, read_dataset
-from s2vnet.data.fingerprint import take_fingerprint
-from s2vnet.data.plan import make_plan, read_plan, save
+from s2vnet.data.fingerprint import extract_fingerprint
+from s2vnet.data.plan import make_plan, read_plan, save_json
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.io.files import read_labels
 from s2vnet.model.checkpoint import choose_device
@@ -173,10 +173,10 @@ def _noted(path: Path) -> dict[str, Any]:
 def _plan(recipe: Recipe, data: Path, out: Path) -> None:
     path = out / "plan.json"
     if not path.exists():
-        plan = recipe.plan_from(make_plan(take_fingerprint(read_dataset(data))))
+        plan = recipe.plan_from(make_plan(extract_fingerprint(read_dataset(data))))
         recipe.train_config(plan, 0)
         recipe.model_config_of(plan)
-        save(plan, path)
+        save_json(plan, path)
 
 
 def _apart(stage: Any, one: Run) -> None:

@@ -154,7 +154,7 @@ class Trained:
             return found, {"encoding": ends[0] - start, "decoding": time.perf_counter() - ends[0]}
         if self.method == "litemedsam":
             scores = litemedsam.segment(self.network, case, len(self.names), self.device)
-            return Segmentation(case.restore, scores, self.names), {"network": time.perf_counter() - start}
+            return Segmentation(case.grid, scores, self.names), {"network": time.perf_counter() - start}
         if self.method == "clicknet":
             with torch.inference_mode():
                 session = clicknet.ClickSession(self.network, case, self.plan, self.patch, self.device)
@@ -165,7 +165,7 @@ class Trained:
         else:
             scores = opponents.segment_volume(self.network, torch.from_numpy(case.image), self.patch, self.device)
         scores = remove_detached_parts(scores, self.plan.smallest_part)
-        return Segmentation(case.restore, scores, self.names), {"network": time.perf_counter() - start}
+        return Segmentation(case.grid, scores, self.names), {"network": time.perf_counter() - start}
 
     def session(self, volume: Volume) -> InteractiveSession | None:
         """A fresh session; None for a method that takes no clicks."""
@@ -319,8 +319,8 @@ def slices_of(data: np.ndarray, geometry: Geometry, plan: Plan) -> np.ndarray:
 
 def confidence(segmentation: Segmentation) -> np.ndarray:
     """Probability (I, J, K) of the most probable class on the file's grid; 1 outside the crop."""
-    parts = [part.amax(1).cpu().numpy() for part in segmentation.source(0, segmentation.restore.size[0])]
-    return segmentation.restore.place(np.concatenate(parts), fill=1)
+    parts = [part.amax(1).cpu().numpy() for part in segmentation.source(0, segmentation.grid.size[0])]
+    return segmentation.grid.crop_to_file(np.concatenate(parts), fill=1)
 
 
 def peaks() -> dict[str, float]:

@@ -157,7 +157,7 @@ def test_padding_of_a_small_case_is_what_training_showed(cases: list[Case]) -> N
     beyond[:depth, :height, :width] = False
     assert (given[0, beyond] == cases[0].image.min()).all()
     clicks = torch.zeros(3, *patch)
-    clicknet.place(clicks, 1, [round(c) for c in cases[0].restore.to_slices([(4, 9, 2)])[0]])
+    clicknet.place(clicks, 1, [round(c) for c in cases[0].grid.voxels_to_pixels([(4, 9, 2)])[0]])
     assert torch.equal(given[1:4], clicks)
     assert (given[4:, beyond] == torch.tensor([1, 0, 0])[:, None]).all()  # background, as the first answer had it
     assert session.segmentation.scores.shape == (depth, 3, height, width)

@@ -17,7 +17,7 @@ import torch
 
 from phantom import write_dataset
 from recipe import RECIPES, read_recipe
-from s2vnet.data.plan import save
+from s2vnet.data.plan import save_json
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.geometry import Geometry, Volume
 from stages import Run, Trained, missing, train_stage
@@ -212,7 +212,7 @@ def test_the_shipped_model_is_scored_on_test_cases_alone(tmp_path: Path) -> None
     assert missing("shipped", recipe, ["final"]) is None
     assert "no model 'abacus'" in str(missing("shipped", recipe.model_copy(update={"shipped": "abacus"}), ["final"]))
     segmenter = Segmenter.from_pretrained("hippocampus-mr", device="cpu")
-    save(segmenter.plan, tmp_path / "plan.json")
+    save_json(segmenter.plan, tmp_path / "plan.json")
     run = Run(recipe, tmp_path, tmp_path, "final", 0, "shipped", "cpu")
     train_stage(run)
     noted = json.loads((run.folder / "trained.json").read_text())

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 
 from s2vnet.config import TrainConfig
-from s2vnet.data.clips import LARGEST_SHIFT, Clip, ClipDataset, collate, shifts
+from s2vnet.data.clips import MAX_INTENSITY_SHIFT, Clip, ClipDataset, class_intensity_shifts, collate
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, preprocess, with_neighbours
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
@@ -137,7 +137,7 @@ def test_cases_without_any_class_train_background(make_case: MakeCase) -> None:
 
 def test_cases_without_labels_are_left_out(numbered: Callable[[int], Case]) -> None:
     case = numbered(6)
-    bare = Case("bare", case.image, None, case.restore)
+    bare = Case("bare", case.image, None, case.grid)
     assert [c.name for c in clips_of([bare, case]).cases] == [case.name]
 
 
@@ -156,15 +156,15 @@ def test_shifts_are_one_step_per_class_and_the_same_in_every_slice_that_shows_it
     labels = np.zeros((6, SIDE, SIDE), np.uint8)
     labels[1:5, 2:8, 2:8], labels[2:4, 10:15, 4:12] = 1, 2
     case = make_case(labels)
-    found = shifts(case, np.array([1, 3]), 1, np.random.default_rng(0))
+    found = class_intensity_shifts(case, np.array([1, 3]), 1, np.random.default_rng(0))
     assert found.shape == (2, 3, SIDE, SIDE)
     shown = with_neighbours(labels[None].astype(np.float32), np.array([1, 3]), 1)
     inside = {k: found[ndimage.minimum_filter(shown, (1, 1, 3, 3)) == k] for k in (1, 2)}
     far = found[ndimage.maximum_filter(shown, (1, 1, 3, 3)) == 0]
     assert (far == 0).all()
     for values in inside.values():
-        assert 0 < np.abs(values[0]) <= LARGEST_SHIFT
+        assert 0 < np.abs(values[0]) <= MAX_INTENSITY_SHIFT
         np.testing.assert_allclose(values, values[0], rtol=1e-5)
-    assert np.abs(found).max() <= LARGEST_SHIFT
+    assert np.abs(found).max() <= MAX_INTENSITY_SHIFT
     plain, shifted = (clips_of([case], count=1, shift_fraction=share)[0] for share in (0, 1))
     assert not torch.equal(plain.slices, shifted.slices)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from s2vnet.data.dataset import CaseFiles, Dataset, read_dataset
-from s2vnet.data.fingerprint import take_fingerprint
+from s2vnet.data.fingerprint import extract_fingerprint
 from s2vnet.errors import InputError
 from s2vnet.io.files import read_labels, write_image, write_labels
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
@@ -44,7 +44,7 @@ def test_numbers_of_a_box(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     dataset = dataset_of(tmp_path, [box_case(affine), box_case(affine, value=7)])
 
-    found = take_fingerprint(dataset, progress=lambda done, total: calls.append((done, total)))
+    found = extract_fingerprint(dataset, progress=lambda done, total: calls.append((done, total)))
 
     assert calls == [(1, 2), (2, 2)]
     assert (found.dataset, found.cases, found.channels, found.empty_cases) == ("boxes", 2, ("CT",), ())
@@ -71,9 +71,9 @@ def test_storage_order_does_not_matter(tmp_path: Path, any_affine: Array) -> Non
     (tmp_path / "ras").mkdir()
     (tmp_path / "file").mkdir()
 
-    ras = take_fingerprint(dataset_of(tmp_path / "ras", [turned]))
+    ras = extract_fingerprint(dataset_of(tmp_path / "ras", [turned]))
 
-    assert take_fingerprint(dataset_of(tmp_path / "file", [(volume, labels)])) == ras
+    assert extract_fingerprint(dataset_of(tmp_path / "file", [(volume, labels)])) == ras
     assert ras.shape == canonical.shape
     np.testing.assert_allclose(ras.spacing, canonical.spacing, atol=1e-4)
 
@@ -82,7 +82,7 @@ def test_medians_over_cases(tmp_path: Path) -> None:
     spacings, shapes = ((1, 1, 1), (1, 2, 3), (2, 4, 9)), ((8, 10, 6), (9, 10, 6), (20, 30, 40))
     pairs = [box_case(np.diag([*s, 1.0]), shape) for s, shape in zip(spacings, shapes, strict=True)]
 
-    found = take_fingerprint(dataset_of(tmp_path, pairs))
+    found = extract_fingerprint(dataset_of(tmp_path, pairs))
 
     assert (found.spacing, found.shape) == ((1, 2, 3), (9, 10, 6))
 
@@ -96,7 +96,7 @@ def test_ranges_over_cases(tmp_path: Path) -> None:
     for (volume, _), typical in zip(pairs, (30, 50, 25), strict=True):
         volume.data[:, 6:8] = typical  # more of it than there is of the box, whose values make the window
 
-    seen = take_fingerprint(dataset_of(tmp_path, pairs)).seen
+    seen = extract_fingerprint(dataset_of(tmp_path, pairs)).seen
 
     assert seen is not None
     assert seen.spacing == ((1, 1, 3), (2, 4, 9))
@@ -107,34 +107,34 @@ def test_ranges_over_cases(tmp_path: Path) -> None:
 
 def test_the_same_data_give_the_same_fingerprint(write_dataset: WriteDataset) -> None:
     dataset = read_dataset(write_dataset(channels=("T1", "T2")))
-    found = take_fingerprint(dataset)
-    assert take_fingerprint(dataset) == found
+    found = extract_fingerprint(dataset)
+    assert extract_fingerprint(dataset) == found
     assert len(found.intensities) == 2
 
 
 def test_an_image_of_zeros_is_all_inside(tmp_path: Path) -> None:
-    assert take_fingerprint(dataset_of(tmp_path, [box_case(np.eye(4), value=0)])).nonzero_fraction == 1
+    assert extract_fingerprint(dataset_of(tmp_path, [box_case(np.eye(4), value=0)])).nonzero_fraction == 1
 
 
 def test_cases_without_any_class_are_named(write_dataset: WriteDataset) -> None:
     root = write_dataset(("a", "b"))
-    full = take_fingerprint(read_dataset(root))
+    full = extract_fingerprint(read_dataset(root))
     for name in "ab":
         path = root / "labelsTr" / f"{name}.nii.gz"
         labels = read_labels(path)
         write_labels(path, LabelMap(np.zeros_like(labels.data), labels.geometry))
         if name == "a":
-            found = take_fingerprint(read_dataset(root))
+            found = extract_fingerprint(read_dataset(root))
             assert (found.cases, found.empty_cases) == (2, ("a",))
             assert {n: e.cases for n, e in found.extents.items()} == {"left": 1, "right": 1}
             assert full.empty_cases == ()
 
     with pytest.raises(InputError, match="no case shows any class"):
-        take_fingerprint(read_dataset(root))
+        extract_fingerprint(read_dataset(root))
 
 
 def test_a_case_without_labels_is_refused(write_dataset: WriteDataset) -> None:
     dataset = read_dataset(write_dataset())
     bare = replace(dataset, training=(replace(dataset.training[0], labels=None),))
     with pytest.raises(InputError, match="case a has no labels"):
-        take_fingerprint(bare)
+        extract_fingerprint(bare)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s2vnet.data.dataset import folds, read_dataset, read_folds
+from s2vnet.data.dataset import make_folds, read_dataset, read_folds
 from s2vnet.data.importers import import_release
 from s2vnet.data.releases import AMOS, BTCV, RELEASES, WORD, Release
 from s2vnet.errors import InputError
@@ -277,7 +277,7 @@ def test_one_side_of_a_split_is_no_split(fill: Fill, tmp_path: Path, numbers: tu
     made = import_release("btcv", root, target, partial=True)
     assert f"not written, since every case that is there is for {what}; nnU-Net's five folds" in made.notes[-1]
     dataset = read_dataset(target)
-    assert read_folds(dataset) == folds([case.name for case in dataset.training])
+    assert read_folds(dataset) == make_folds([case.name for case in dataset.training])
 
 
 def test_files_of_another_release_are_refused(btcv: Path, tmp_path: Path) -> None:

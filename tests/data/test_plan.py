@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2vnet.data.fingerprint import ClassExtent, Fingerprint, Intensities
-from s2vnet.data.plan import CELLS_ACROSS, LARGEST_PATCH, Plan, make_plan, read_plan, save
+from s2vnet.data.fingerprint import ClassExtent, Fingerprint, IntensityStatistics
+from s2vnet.data.plan import MAX_PATCH, MIN_CELLS_ACROSS, Plan, make_plan, read_plan, save_json
 from s2vnet.errors import InputError
 
 
@@ -25,7 +25,7 @@ def fingerprint_of(diameter: float = 20.0, **changes: Any) -> Fingerprint:
         labels={"background": 0, "organ": 1},
         spacing=(1, 1, 1),
         shape=(64, 64, 80),
-        intensities=(Intensities(mean=40, std=12, percentile_00_5=-50, percentile_99_5=90),),
+        intensities=(IntensityStatistics(mean=40, std=12, percentile_00_5=-50, percentile_99_5=90),),
         extents={"organ": extent},
         nonzero_fraction=1,
         empty_cases=(),
@@ -51,8 +51,8 @@ def test_any_fingerprint_gives_a_sound_plan(
 
     assert plan == make_plan(fingerprint.model_copy(deep=True))
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
-    assert plan.multiple == 8 * plan.stem_stride
-    assert all(side % plan.multiple == 0 and 0 < side <= LARGEST_PATCH for side in plan.patch_size)
+    assert plan.pad_multiple == 8 * plan.stem_stride
+    assert all(side % plan.pad_multiple == 0 and 0 < side <= MAX_PATCH for side in plan.patch_size)
     in_plane = [spacing[a] for a in range(3) if a != plan.axis]
     assert plan.spacing[0] == plan.spacing[1]
     assert 0.5 * min(in_plane) - 1e-4 <= plan.spacing[0] <= min(in_plane)
@@ -82,16 +82,16 @@ def test_slices_cut_the_coarse_axis_or_else_the_longest(
 @pytest.mark.parametrize(
     ("diameter", "shape", "stride", "zoom"),
     [
-        (4 * CELLS_ACROSS, (64, 64, 80), 4, 1),
-        (4 * CELLS_ACROSS - 1, (64, 64, 80), 2, 1),
-        (2 * CELLS_ACROSS, (64, 64, 80), 2, 1),
-        (2 * CELLS_ACROSS - 1, (64, 64, 80), 1, 1),
-        (CELLS_ACROSS, (64, 64, 80), 1, 1),
-        (CELLS_ACROSS / 1.25, (64, 64, 80), 1, 1.25),
+        (4 * MIN_CELLS_ACROSS, (64, 64, 80), 4, 1),
+        (4 * MIN_CELLS_ACROSS - 1, (64, 64, 80), 2, 1),
+        (2 * MIN_CELLS_ACROSS, (64, 64, 80), 2, 1),
+        (2 * MIN_CELLS_ACROSS - 1, (64, 64, 80), 1, 1),
+        (MIN_CELLS_ACROSS, (64, 64, 80), 1, 1),
+        (MIN_CELLS_ACROSS / 1.25, (64, 64, 80), 1, 1.25),
         (1, (64, 64, 80), 1, 2),
         (1, (128, 128, 200), 1, 2),
         (1, (129, 100, 200), 2, 1),
-        (4 * CELLS_ACROSS, (512, 512, 600), 4, 1),
+        (4 * MIN_CELLS_ACROSS, (512, 512, 600), 4, 1),
     ],
 )
 def test_small_structures_get_fine_masks(diameter: float, shape: tuple[int, ...], stride: int, zoom: float) -> None:
@@ -118,19 +118,20 @@ def test_a_sampling_that_is_asked_for_is_taken_and_the_patch_covers_the_slice(sa
     plan = make_plan(fingerprint_of(12, shape=(50, 57, 80)), sampling)
     assert plan.spacing == (round(sampling, 4),) * 2
     for side, patch in zip((50, 57), plan.patch_size, strict=True):
-        assert patch == LARGEST_PATCH or side <= patch * plan.spacing[0] + 1e-3 < side + plan.multiple * sampling + 0.1
+        assert patch == MAX_PATCH or side <= patch * plan.spacing[0] + 1e-3 < side + plan.pad_multiple * sampling + 0.1
 
 
 def test_patch_and_encoder_grow_with_the_slice() -> None:
     small = make_plan(fingerprint_of(12, shape=(50, 57, 80)))
     large = make_plan(fingerprint_of(12, shape=(100, 500, 600)))
     assert (small.patch_size, small.encoder) == ((56, 64), "compact")
-    assert (large.patch_size, large.encoder) == ((112, LARGEST_PATCH), "efficientnet-lite0")
+    assert (large.patch_size, large.encoder) == ((112, MAX_PATCH), "efficientnet-lite0")
 
 
 def test_channels_named_ct_get_a_window_and_others_a_z_score() -> None:
     intensities = tuple(
-        Intensities(mean=m, std=s, percentile_00_5=-100, percentile_99_5=200) for m, s in ((40, 12), (1, 2), (3, 0))
+        IntensityStatistics(mean=m, std=s, percentile_00_5=-100, percentile_99_5=200)
+        for m, s in ((40, 12), (1, 2), (3, 0))
     )
     plan = make_plan(fingerprint_of(channels=("CT", "octopus MR", "low dose ct"), intensities=intensities))
 
@@ -150,7 +151,7 @@ def test_much_empty_margin_is_cropped(fraction: float, crop: bool) -> None:
 
 def test_a_saved_plan_reads_the_same(tmp_path: Path) -> None:
     plan = make_plan(fingerprint_of())
-    save(plan, tmp_path / "plan.json")
+    save_json(plan, tmp_path / "plan.json")
     assert read_plan(tmp_path / "plan.json") == plan
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2vnet.data.plan import PLANES, IntensityScheme, Plan, Plane
-from s2vnet.data.preprocess import Case, PreparedSlices, SliceGrid, normalise, preprocess, with_neighbours
+from s2vnet.data.preprocess import Case, PreparedSlices, normalise, preprocess, with_neighbours
+from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.data.training_ranges import TrainingRanges
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
@@ -45,7 +46,7 @@ def truth(case: Case) -> npt.NDArray[np.uint8]:
 
 
 def unpadded(case: Case, slices: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    h, w = case.restore.sampled
+    h, w = case.grid.sampled
     return slices[..., :h, :w]
 
 
@@ -69,26 +70,26 @@ def test_joined_slices_are_means_and_their_points_come_back(any_affine: Array, p
         volume, labels = numbered(any_affine)
         each = preprocess(volume, unresampled(plan, plane, volume.geometry), labels)
         case = preprocess(volume, joining(unresampled(plan, plane, volume.geometry), number, volume.geometry), labels)
-        groups = np.array_split(np.arange(each.restore.depth), range(number, each.restore.depth, number))
-        assert case.restore.depth == len(groups) == case.image.shape[1] == len(truth(case))
-        assert case.restore.size == each.restore.size
+        groups = np.array_split(np.arange(each.grid.depth), range(number, each.grid.depth, number))
+        assert case.grid.depth == len(groups) == case.image.shape[1] == len(truth(case))
+        assert case.grid.size == each.grid.size
         for n, group in enumerate(groups):
             assert np.array_equal(truth(case)[n], truth(each)[group[min(number // 2, len(group) - 1)]])
         wide = IntensityScheme(kind="ct", low=-1e6, high=1e6)
         own = unresampled(plan, plane, volume.geometry).model_copy(update={"intensities": (wide,)})
         raw, means = (preprocess(volume, p).image[0] for p in (own, joining(own, number, volume.geometry)))
-        h, w = case.restore.sampled
+        h, w = case.grid.sampled
         for n, group in enumerate(groups):
             np.testing.assert_allclose(means[n, :h, :w], raw[group].mean(0)[:h, :w], rtol=1e-4)
         ijk = ijk_of(volume.geometry.shape)
-        places = case.restore.to_slices(ijk)[:, 0]
-        one_by_one = np.rint(each.restore.to_slices(ijk)[:, 0]).astype(int)
+        places = case.grid.voxels_to_pixels(ijk)[:, 0]
+        one_by_one = np.rint(each.grid.voxels_to_pixels(ijk)[:, 0]).astype(int)
         assert np.array_equal(np.rint(places - 1e-6 * np.sign(places)).astype(int), one_by_one // number)
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.data())
 def test_between_joined_slices_it_is_linear_and_no_further(depth: int, number: int, data: st.DataObject) -> None:
-    restore = SliceGrid(
+    grid = SliceGrid(
         Geometry((1, 1, depth), np.eye(4)),
         Geometry((1, 1, depth), np.eye(4)).canonical()[1],
         2,
@@ -98,20 +99,20 @@ def test_between_joined_slices_it_is_linear_and_no_further(depth: int, number: i
         (1, 1),
         number,
     )
-    scores = torch.rand(restore.depth, 2, 1, 1)
+    scores = torch.rand(grid.depth, 2, 1, 1)
     start = data.draw(st.integers(0, depth - 1))
     stop = data.draw(st.integers(start + 1, depth))
-    whole = restore.between(scores, 0, depth)
-    assert torch.equal(restore.between(scores, start, stop), whole[start:stop])
-    centres = (np.arange(restore.depth) + 0.5) * number - 0.5
+    whole = grid.interpolate_slices(scores, 0, depth)
+    assert torch.equal(grid.interpolate_slices(scores, start, stop), whole[start:stop])
+    centres = (np.arange(grid.depth) + 0.5) * number - 0.5
     expected = np.interp(np.arange(depth), centres, scores[:, 1, 0, 0].numpy())
     np.testing.assert_allclose(whole[:, 1, 0, 0].numpy(), expected, atol=1e-5)
-    first = data.draw(st.integers(0, restore.depth - 1))
-    last = data.draw(st.integers(first + 1, restore.depth))
+    first = data.draw(st.integers(0, grid.depth - 1))
+    last = data.draw(st.integers(first + 1, grid.depth))
     other = scores.clone()
     other[first:last] += 1
-    changed = (restore.between(other, 0, depth) != whole).any(1).flatten().nonzero().flatten()
-    assert (int(changed[0]), int(changed[-1]) + 1) == restore.reached(first, last)
+    changed = (grid.interpolate_slices(other, 0, depth) != whole).any(1).flatten().nonzero().flatten()
+    assert (int(changed[0]), int(changed[-1]) + 1) == grid.affected_slices(first, last)
 
 
 @pytest.mark.parametrize("plane", PLANES)
@@ -121,16 +122,16 @@ def test_without_resampling_the_way_back_is_exact(any_affine: Array, plan: Plan,
 
     case = preprocess(volume, plan, labels, "x")
 
-    restore = case.restore
-    assert case.image.shape[1:] == truth(case).shape == (restore.size[0], *restore.padded)
+    grid = case.grid
+    assert case.image.shape[1:] == truth(case).shape == (grid.size[0], *grid.padded)
     assert case.image.shape[1] == volume.geometry.canonical()[0].shape[plan.axis]
-    assert all(n % plan.multiple == 0 for n in case.image.shape[2:])
-    back = restore.labels(unpadded(case, truth(case)))  # type: ignore[arg-type]
+    assert all(n % plan.pad_multiple == 0 for n in case.image.shape[2:])
+    back = grid.label_map(unpadded(case, truth(case)))  # type: ignore[arg-type]
     np.testing.assert_array_equal(back.data, labels.data)
     assert back.geometry is volume.geometry
-    np.testing.assert_array_equal(restore.place(unpadded(case, case.image)), volume.data)
-    decided = restore.to_source(one_hot(truth(case))).argmax(1).numpy().astype(np.uint8)
-    np.testing.assert_array_equal(restore.labels(decided).data, labels.data)
+    np.testing.assert_array_equal(grid.crop_to_file(unpadded(case, case.image)), volume.data)
+    decided = grid.upsample(one_hot(truth(case))).argmax(1).numpy().astype(np.uint8)
+    np.testing.assert_array_equal(grid.label_map(decided).data, labels.data)
 
 
 def test_voxels_keep_their_values_on_the_way(any_affine: Array, plan: Plan) -> None:
@@ -139,11 +140,11 @@ def test_voxels_keep_their_values_on_the_way(any_affine: Array, plan: Plan) -> N
         case = preprocess(volume, unresampled(plan, plane, volume.geometry))
         ijk = ijk_of(SHAPE)
 
-        points = case.restore.to_slices(ijk)
+        points = case.grid.voxels_to_pixels(ijk)
 
         np.testing.assert_allclose(points, np.rint(points), atol=1e-9)
         np.testing.assert_array_equal(case.image[(0, *np.rint(points).astype(int).T)], volume.data[(0, *ijk.T)])
-        np.testing.assert_array_equal(case.restore.crop_voxels(ijk), np.rint(points))
+        np.testing.assert_array_equal(case.grid.voxels_to_crop(ijk), np.rint(points))
 
 
 def test_a_file_box_is_where_its_slices_are_placed(any_affine: Array, plan: Plan) -> None:
@@ -151,14 +152,14 @@ def test_a_file_box_is_where_its_slices_are_placed(any_affine: Array, plan: Plan
         volume, _ = numbered(any_affine)
         volume.data[:, :2] = 0
         case = preprocess(volume, plan.model_copy(update={"plane": plane, "crop_to_nonzero": True}))
-        depth = case.restore.size[0]
+        depth = case.grid.size[0]
 
         for start, stop in ((0, depth), (1, 3), (depth - 1, depth)):
-            marked = np.zeros(case.restore.size, np.uint8)
+            marked = np.zeros(case.grid.size, np.uint8)
             marked[start:stop] = 1
             box = np.zeros(SHAPE, np.uint8)
-            box[case.restore.file_box(start, stop)] = 1
-            np.testing.assert_array_equal(case.restore.place(marked), box)
+            box[case.grid.file_region(start, stop)] = 1
+            np.testing.assert_array_equal(case.grid.crop_to_file(marked), box)
 
 
 @settings(max_examples=40, deadline=None)
@@ -198,9 +199,9 @@ def test_any_volume_comes_back_on_its_grid(
 
     assert np.isfinite(case.image).all()
     assert set(np.unique(truth(case))) <= {0, *np.unique(labels.data)}
-    back = case.restore.to_source(torch.from_numpy(case.image).movedim(1, 0))
-    assert case.restore.place(back.movedim(0, 1).numpy()).shape == (1, *shape)
-    assert case.restore.labels(np.zeros(case.restore.size, np.uint8)).geometry.same_grid(volume.geometry)
+    back = case.grid.upsample(torch.from_numpy(case.image).movedim(1, 0))
+    assert case.grid.crop_to_file(back.movedim(0, 1).numpy()).shape == (1, *shape)
+    assert case.grid.label_map(np.zeros(case.grid.size, np.uint8)).geometry.same_grid(volume.geometry)
 
 
 @pytest.mark.parametrize("target", [0.5, 0.77, 1.3])
@@ -213,8 +214,8 @@ def test_resampling_in_plane_keeps_smooth_labels(plan: Plan, target: float) -> N
 
     case = preprocess(volume, plan.model_copy(update={"spacing": (target, target)}), LabelMap(labels, geometry))
 
-    assert case.restore.sampled == (round(36 / target), round(40 / target))
-    back = case.restore.labels(case.restore.to_source(one_hot(truth(case))).argmax(1).numpy().astype(np.uint8)).data
+    assert case.grid.sampled == (round(36 / target), round(40 / target))
+    back = case.grid.label_map(case.grid.upsample(one_hot(truth(case))).argmax(1).numpy().astype(np.uint8)).data
     dice = 2 * (back * labels).sum() / (back.sum() + labels.sum())
     assert dice > 0.9
 
@@ -228,9 +229,9 @@ def test_resampling_moves_points_with_the_pixels(plan: Plan) -> None:
 
     case = preprocess(Volume(ramp, geometry), plan.model_copy(update={"spacing": (0.5, 0.5)}))
 
-    np.testing.assert_allclose(case.restore.to_slices([[0, 9, 0], [1, 8, 2]]), [[0, 0.5, 0.5], [2, 2.5, 2.5]])
+    np.testing.assert_allclose(case.grid.voxels_to_pixels([[0, 9, 0], [1, 8, 2]]), [[0, 0.5, 0.5], [2, 2.5, 2.5]])
     inside = ijk[(ijk[:, :2] > 1).all(1) & (ijk[:, 0] < 10) & (ijk[:, 1] < 8)]
-    points = case.restore.to_slices(inside)
+    points = case.grid.voxels_to_pixels(inside)
     low = np.floor(points).astype(int)
     around = [case.image[0][(low[:, 0], low[:, 1] + a, low[:, 2] + b)] for a in (0, 1) for b in (0, 1)]
     np.testing.assert_allclose(np.mean(around, 0), ramp[(0, *inside.T)], atol=1e-4)
@@ -246,22 +247,22 @@ def test_crop_to_nonzero_and_back(any_affine: Array, plan: Plan) -> None:
 
     case = preprocess(volume, plan, labels)
 
-    assert sorted(case.restore.size) == [3, 4, 7]
-    back = case.restore.labels(unpadded(case, truth(case)))  # type: ignore[arg-type]
+    assert sorted(case.grid.size) == [3, 4, 7]
+    back = case.grid.label_map(unpadded(case, truth(case)))  # type: ignore[arg-type]
     np.testing.assert_array_equal(back.data, kept)
-    outside = case.restore.place(np.zeros(case.restore.size, np.float32), fill=-1)
+    outside = case.grid.crop_to_file(np.zeros(case.grid.size, np.float32), fill=-1)
     np.testing.assert_array_equal(outside == 0, data[0] != 0)
     clicked = np.argwhere(kept)
-    crop = case.restore.crop_voxels(clicked)
+    crop = case.grid.voxels_to_crop(clicked)
     np.testing.assert_array_equal(truth(case)[tuple(crop.T)], kept[tuple(clicked.T)])
-    away = case.restore.crop_voxels([[0, 0, 0], [6, 8, 4]])
-    assert ((away < 0) | (away >= case.restore.size)).any(1).all(), "clicks outside the crop stay outside"
+    away = case.grid.voxels_to_crop([[0, 0, 0], [6, 8, 4]])
+    assert ((away < 0) | (away >= case.grid.size)).any(1).all(), "clicks outside the crop stay outside"
 
 
 def test_an_image_of_zeros_is_not_cropped(plan: Plan) -> None:
     volume = Volume(np.zeros((1, *SHAPE), np.float32), Geometry(SHAPE, np.eye(4)))
     case = preprocess(volume, plan.model_copy(update={"crop_to_nonzero": True}))
-    assert case.restore.size == (5, 7, 9)
+    assert case.grid.size == (5, 7, 9)
     assert case.labels is None
 
 
@@ -271,7 +272,7 @@ def test_a_single_slice_works(plan: Plan, shape: tuple[int, int, int], signs: tu
     volume, labels = numbered(np.diag([*map(float, signs), 1]), shape)
     case = preprocess(volume, plan, labels)
     assert case.image.shape[:2] == (1, shape[2])
-    np.testing.assert_array_equal(case.restore.labels(unpadded(case, truth(case))).data, labels.data)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(case.grid.label_map(unpadded(case, truth(case))).data, labels.data)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [0.0, -1000.0, 0.1, 1e30])
@@ -308,8 +309,8 @@ def test_channels_are_normalised_and_padded_each_by_itself(make_phantom: MakePha
             plan.model_copy(update={"intensities": (IntensityScheme(kind="zscore"),)}),
         )
         np.testing.assert_array_equal(both.image[c], alone.image[0])
-    h, w = both.restore.sampled
-    assert (h, w) != both.restore.padded
+    h, w = both.grid.sampled
+    assert (h, w) != both.grid.padded
     for channel in both.image:
         assert (channel[:, h:] == channel.min()).all()
         assert (channel[:, :, w:] == channel.min()).all()
@@ -361,13 +362,13 @@ def test_a_mirrored_case_is_the_case_of_the_mirrored_volume_and_leads_back_to_th
     turned = Volume(np.flip(volume.data, 1 + file_axis).copy(), volume.geometry)
     for crop in (False, True):
         chosen = plan.model_copy(update={"crop_to_nonzero": crop})
-        found, wanted = PreparedSlices(volume, chosen).mirrored(axis).case(), preprocess(turned, chosen)
+        found, wanted = PreparedSlices(volume, chosen).mirror(axis).case(), preprocess(turned, chosen)
         np.testing.assert_allclose(found.image, wanted.image, atol=1e-4)
-        assert (found.restore.start, found.restore.size) == (wanted.restore.start, wanted.restore.size)
-        box = tuple(slice(a, a + n) for a, n in zip(found.restore.start, found.restore.size, strict=True))
-        stack = np.moveaxis(found.restore.orientation.apply(labels.data), chosen.axis, 0)
+        assert (found.grid.start, found.grid.size) == (wanted.grid.start, wanted.grid.size)
+        box = tuple(slice(a, a + n) for a, n in zip(found.grid.start, found.grid.size, strict=True))
+        stack = np.moveaxis(found.grid.orientation.apply(labels.data), chosen.axis, 0)
         inside = np.zeros_like(stack)
         inside[box] = stack[box]
-        back = found.restore.labels(stack[box].astype(np.uint8))
+        back = found.grid.label_map(stack[box].astype(np.uint8))
         unmoved = np.moveaxis(inside, 0, chosen.axis)
-        assert np.array_equal(back.data, found.restore.orientation.invert(unmoved))
+        assert np.array_equal(back.data, found.grid.orientation.invert(unmoved))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2vnet.data.training_ranges import TrainingRanges, differences, joined, tissue
+from s2vnet.data.training_ranges import TrainingRanges, range_warnings, slab_size, tissue
 from s2vnet.io.geometry import Geometry, Volume
 
 SEEN = TrainingRanges(
@@ -26,7 +26,7 @@ def _ct(spacing: tuple[float, float, float] = (10, 10, 4), tissue: float = 50, a
 
 def _found(volume: Volume, seen: TrainingRanges = SEEN) -> tuple[str, ...]:
     coarse = seen.model_copy(update={"spacing": ((7, 7, 2.5), (10, 10, 5)), "tissue": seen.tissue[:1]})
-    return differences(coarse, 2, [WINDOW], volume)
+    return range_warnings(coarse, 2, [WINDOW], volume)
 
 
 @pytest.mark.parametrize("air", [-1000, -1024, -2000, -125])
@@ -41,7 +41,7 @@ def test_slices_may_be_thicker_by_half_and_no_more_and_as_thin_as_they_like() ->
 
 @given(st.floats(0.1, 10))
 def test_joined_slices_are_as_thick_as_in_training_to_a_third(distance: float) -> None:
-    number = joined(SEEN, 2, distance)
+    number = slab_size(SEEN, 2, distance)
     assert number == 1 or 2.5 * 2 / 3 <= number * distance <= 2.5 * 4 / 3
     assert number > 1 or distance >= 2.5 * 2 / 3
 
@@ -71,7 +71,7 @@ def test_contrast_phases_pass_and_an_offset_does_not() -> None:
 def test_channels_without_a_common_scale_are_not_compared() -> None:
     two = Volume(np.concatenate([_ct().data, np.full_like(_ct().data, 9e5)]), _ct().geometry)
     coarse = SEEN.model_copy(update={"spacing": ((7, 7, 2.5), (10, 10, 5))})
-    assert differences(coarse, 2, [WINDOW, None], two) == ()
+    assert range_warnings(coarse, 2, [WINDOW, None], two) == ()
 
 
 def test_another_contrast_phase_is_asked_about() -> None:
@@ -83,7 +83,7 @@ def test_another_contrast_phase_is_asked_about() -> None:
     def enhanced(vessels: float) -> tuple[str, ...]:
         body = _ct()
         body.data[:, 8:18, 8:28] = vessels
-        return differences(coarse, 2, [WINDOW], body)
+        return range_warnings(coarse, 2, [WINDOW], body)
 
     assert enhanced(95) == enhanced(175) == ()
     assert enhanced(60) == (

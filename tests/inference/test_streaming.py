@@ -20,7 +20,7 @@ from s2vnet.inference.disk_cache import DiskCache, MemoryBudget
 from s2vnet.inference.encoded_volume import combine
 from s2vnet.inference.postprocessing import remove_detached_parts
 from s2vnet.inference.segmenter import Segmentation, Segmenter
-from s2vnet.io.files import read_stored, write_image
+from s2vnet.io.files import read_lazy_image, write_image
 from s2vnet.io.geometry import Volume
 
 Save = Callable[..., Path]
@@ -39,9 +39,7 @@ def cached(segmenter: Segmenter, volume: Volume) -> Segmentation:
         engine = segmenter.engine(case, model)
         total = total + combine(engine.automatic, 0, engine.depth)
     scores = (total / len(segmenter.models)).half()
-    return Segmentation(
-        case.restore, remove_detached_parts(scores, segmenter.plan.smallest_part), segmenter.class_names
-    )
+    return Segmentation(case.grid, remove_detached_parts(scores, segmenter.plan.smallest_part), segmenter.class_names)
 
 
 @pytest.mark.parametrize("room", [0, 100_000, 1 << 40], ids=["disk", "both", "memory"])
@@ -152,6 +150,6 @@ def test_too_little_memory_is_refused_with_what_is_needed(
     for extras in (Extras(probabilities=True), Extras(uncertainty=True), Extras(overlay=True)):
         less = segmenter.room([tmp_path / "a.nii.gz"], 10**11, extras.frames(3))
         assert less.left < room.left
-    stored = read_stored(tmp_path / "a.nii.gz")
+    stored = read_lazy_image(tmp_path / "a.nii.gz")
     found = segmenter.segment_case(segmenter.prepare_slices(stored), room=room)
     np.testing.assert_array_equal(found.labels().data, cached(segmenter, bordered).labels().data)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from random_models import plan_of
 
-from s2vnet.data.preprocess import SliceGrid, preprocess
+from s2vnet.data.preprocess import preprocess
+from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.inference.upsampling import winners
 from s2vnet.io.geometry import LabelMap, Volume
 
@@ -16,8 +17,8 @@ PADDED = (32, 48)
 
 
 @pytest.fixture
-def restore(make_phantom: Callable[..., tuple[Volume, LabelMap]]) -> SliceGrid:
-    return replace(preprocess(make_phantom()[0], plan_of()).restore, padded=PADDED)
+def grid(make_phantom: Callable[..., tuple[Volume, LabelMap]]) -> SliceGrid:
+    return replace(preprocess(make_phantom()[0], plan_of()).grid, padded=PADDED)
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 4.0, 30.0])
@@ -28,15 +29,15 @@ def restore(make_phantom: Callable[..., tuple[Volume, LabelMap]]) -> SliceGrid:
     ids=["finer", "as they are", "columns alone", "rows alone", "coarser"],
 )
 def test_winners_are_the_largest_of_all_classes_resampled(
-    restore: SliceGrid, sampled: tuple[int, int], pixels: tuple[int, int], stride: int, sharpness: float
+    grid: SliceGrid, sampled: tuple[int, int], pixels: tuple[int, int], stride: int, sharpness: float
 ) -> None:
-    restore = replace(restore, sampled=sampled, size=(5, *pixels))
+    grid = replace(grid, sampled=sampled, size=(5, *pixels))
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(5, 7, *(n // stride for n in PADDED), generator=generator)
     scores[:2, 3:] -= 9  # classes that two slices do not show
     scores[4, 1:] -= 99  # and one that shows none
     probabilities = (scores * sharpness).softmax(1).half().float()
-    found = winners(restore, probabilities)
-    assert (found == restore.to_source(probabilities).argmax(1).numpy()).all()
+    found = winners(grid, probabilities)
+    assert (found == grid.upsample(probabilities).argmax(1).numpy()).all()
     assert found.shape == (5, *pixels)
     assert found.dtype == np.uint8

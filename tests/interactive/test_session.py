@@ -336,7 +336,7 @@ def test_a_prompt_s_cells_are_there_once(session: Session) -> None:
     prompt = PROMPTS["mask"]
     assert isinstance(prompt, Mask)
     answers, stride = session._answers, session.segmenter.plan.stem_stride
-    cells = prompt_cells(session._restore, prompt)
+    cells = prompt_cells(session._grid, prompt)
     cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
     cells[:, 0] = np.rint(cells[:, 0])
     limits = (answers.engine.depth, *answers.engine.size)

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from s2vnet.errors import InputError
 from s2vnet.io import nifti
-from s2vnet.io.files import is_plain, read_image, read_labels, write_labels
+from s2vnet.io.files import is_portable_nifti, read_image, read_labels, write_labels
 from s2vnet.io.geometry import Geometry, LabelMap
 
 SHAPE = (3, 4, 5)
@@ -148,7 +148,7 @@ def test_what_every_reader_reads_alike_is_plain(tmp_path: Path, change: dict[str
     image.header.extensions.extend([change["extension"]] if "extension" in change else [])
     path = tmp_path / change.get("name", "a.nii.gz")
     image.to_filename(path)
-    assert is_plain(path) is plain
+    assert is_portable_nifti(path) is plain
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.int64, np.float32, np.float64])
@@ -160,8 +160,9 @@ def test_parts_as_stored_are_scaled_as_the_whole_is(
     image = nib.Nifti1Image(values, np.eye(4), dtype=kind)
     image.header.set_slope_inter(*scaling)
     nib.save(image, tmp_path / "a.nii.gz")
-    frames, expected = nifti.read_stored(tmp_path / "a.nii.gz"), nifti.read(tmp_path / "a.nii.gz", np.dtype(np.float32))
-    assert frames.data.dtype == kind
-    assert frames.data.nbytes == nifti.stored_nbytes(tmp_path / "a.nii.gz")
-    np.testing.assert_array_equal(frames.scale(frames.data), expected.data)
-    np.testing.assert_array_equal(frames.scale(frames.data[:, ::-1, :, 1:]), expected.data[:, ::-1, :, 1:])
+    (channel,) = nifti.read_unscaled(tmp_path / "a.nii.gz").channels
+    expected = nifti.read(tmp_path / "a.nii.gz", np.dtype(np.float32)).channels[0].stored
+    assert channel.stored.dtype == kind
+    assert channel.stored.nbytes == nifti.max_read_nbytes(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(channel.to_float32(), expected)
+    np.testing.assert_array_equal(channel.scale(channel.stored[::-1, :, 1:]), expected[::-1, :, 1:])

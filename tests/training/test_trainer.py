@@ -20,7 +20,7 @@ from torch import Tensor
 
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import read_dataset
-from s2vnet.data.plan import Plan, save
+from s2vnet.data.plan import Plan, save_json
 from s2vnet.data.preprocess import Case
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.io.files import write_image, write_labels
@@ -242,7 +242,7 @@ def test_what_cannot_be_trained_is_refused(
         run(tmp_path, devices=3)
     with pytest.raises(CheckpointError, match="device abacus is not available"):
         run(tmp_path, device="abacus")
-    unlabelled = [Case(c.name, c.image, None, c.restore) for c in cases]
+    unlabelled = [Case(c.name, c.image, None, c.grid) for c in cases]
     with pytest.raises(InputError, match="no labelled cases"):
         train(unlabelled, [], plan, model_config, config, tmp_path, device="cpu")
     assert list(tmp_path.iterdir()) == []
@@ -260,7 +260,7 @@ def dataset(tmp_path: Path, make_phantom: Callable[..., Phantom], plan: Plan) ->
         write_labels(root / "labelsTr" / f"p{seed}.nii.gz", labels)
     content = {"channel_names": {"0": "MR"}, "labels": plan.labels, "numTraining": 2, "file_ending": ".nii.gz"}
     (root / "dataset.json").write_text(json.dumps(content))
-    save(plan, tmp_path / "plan.json")
+    save_json(plan, tmp_path / "plan.json")
     return root
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from s2vnet.data.dataset import CaseFiles, find_images
+from s2vnet.data.dataset import CaseFiles, find_case_files
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.inference.label_writers import (
     is_derived,
@@ -21,7 +21,7 @@ from s2vnet.inference.label_writers import (
 from s2vnet.inference.segmenter import Segmenter, volumes_ml
 from s2vnet.io.dicom.seg import read_segmentation
 from s2vnet.io.dicom.zip_archive import is_zip
-from s2vnet.io.files import ENDINGS, image_ending, read_labels, read_stored, write_image
+from s2vnet.io.files import ENDINGS, image_ending, read_labels, read_lazy_image, write_image
 from s2vnet.io.geometry import LabelMap
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.folders import make_folder
@@ -87,7 +87,7 @@ def find_cases(source: Path, channels: int) -> tuple[CaseFiles, ...]:
         if not is_series(source):
             stem = stem[: -len(image_ending(source))]
         return (CaseFiles(stem.removesuffix("_0000"), (source,)),)
-    cases = find_images(source)
+    cases = find_case_files(source)
     wrong = next((c for c in cases if len(c.images) not in (1, channels)), None)
     if wrong is not None:
         raise InputError(f"{source}: case {wrong.name} has {len(wrong.images)} of {channels} channels")
@@ -166,7 +166,7 @@ def _one(
     many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
     frames = extras.frames(segmenter.plan.num_classes)
     room = None if max_memory is None else segmenter.room(job.case.images, max_memory, frames)
-    image = read_stored(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
+    image = read_lazy_image(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
     case = segmenter.prepare_slices(image)
     for text in segmenter.unlike(image, case):
         note(job.case.name, text)
@@ -183,7 +183,7 @@ def _one(
         from s2vnet.visualization.overlays import write_overlay
 
         names = segmenter.class_names
-        shown = replace(image, channels=image.channels[:1]).volume
+        shown = replace(image, channels=image.channels[:1]).to_volume()
         write_overlay(folder / f"{stem}.png", shown, {"automatic": labels}, names, segmenter.plan.axis)
     write_result(job.output, labels, segmenter.class_names, job.case.images[0])
     return labels

@@ -20,7 +20,7 @@ import torch
 
 from s2vnet.batch.cases import Item, at_hand
 from s2vnet.batch.jobs import Extras, Job, predict
-from s2vnet.data.dataset import CaseFiles, find_channels
+from s2vnet.data.dataset import CaseFiles, find_channel_files
 from s2vnet.errors import InputError, OutOfMemory, S2VNetError
 from s2vnet.inference.segmenter import Segmenter, volumes_ml
 from s2vnet.io.files import read_labels
@@ -111,7 +111,7 @@ class Bench:
         return Done(peak_memory_mb(), volumes, tuple(notes))
 
     def _write(self, item: Item, notes: list[str]) -> None:
-        images = find_channels(Path(item.images[0])) if len(item.images) == 1 else None
+        images = find_channel_files(Path(item.images[0])) if len(item.images) == 1 else None
         case = CaseFiles(item.case, images or tuple(map(Path, item.images)))
         finished = predict(
             self._segmenter,

@@ -88,16 +88,18 @@ def plan(
     Example: s2vnet plan Dataset004_Hippocampus -o runs/hippocampus
     """
     from s2vnet.data.dataset import read_dataset
-    from s2vnet.data.fingerprint import take_fingerprint
-    from s2vnet.data.plan import make_plan, save
+    from s2vnet.data.fingerprint import extract_fingerprint
+    from s2vnet.data.plan import make_plan, save_json
 
     read = read_dataset(_one_of(dataset, named))
     make_folder(output)
     with progress() as report:
-        found = take_fingerprint(read, fill_nonfinite=fill_nan, progress=lambda n, of: report("reading cases", n, of))
-    save(found, output / "fingerprint.json")
+        found = extract_fingerprint(
+            read, fill_nonfinite=fill_nan, progress=lambda n, of: report("reading cases", n, of)
+        )
+    save_json(found, output / "fingerprint.json")
     chosen = make_plan(found, sampling)
-    save(chosen, output / "plan.json")
+    save_json(chosen, output / "plan.json")
     typer.echo(chosen.model_dump_json(indent=2))
     if found.empty_cases:
         note(f"no label but background in {', '.join(found.empty_cases)}")
@@ -132,7 +134,7 @@ def train(
 
     from s2vnet.config import ModelConfig, TrainConfig
     from s2vnet.data.dataset import read_dataset, read_folds
-    from s2vnet.data.fingerprint import take_fingerprint
+    from s2vnet.data.fingerprint import extract_fingerprint
     from s2vnet.data.plan import make_plan, read_plan
     from s2vnet.inference.segmenter import find_model
     from s2vnet.model.checkpoint import DESCRIPTION, load_model
@@ -150,7 +152,7 @@ def train(
     with progress() as report:
         if plan_file is None:
             told = partial(report, "taking the fingerprint")
-            chosen = make_plan(take_fingerprint(read, fill_nonfinite=fill_nan, progress=told))
+            chosen = make_plan(extract_fingerprint(read, fill_nonfinite=fill_nan, progress=told))
         else:
             chosen = read_plan(plan_file)
             chosen.require_dataset(read.channels, read.labels)
@@ -233,17 +235,17 @@ def interact(
 
     Example: s2vnet interact -m abdomen-ct -i scan.nii.gz -o labels.nii.gz --point liver,120,80,60
     """
-    from s2vnet.data.dataset import find_channels
+    from s2vnet.data.dataset import find_channel_files
     from s2vnet.errors import InputError
     from s2vnet.inference.label_writers import require_format, write_result
     from s2vnet.interactive.session import Session
     from s2vnet.interactive.text_commands import COMMANDS, run_command
-    from s2vnet.io.dicom.series import chosen_series
+    from s2vnet.io.dicom.series import select_series
     from s2vnet.io.files import read_image
     from s2vnet.utils.atomic_write import require_writable
 
-    source = context.with_resource(chosen_series(input, series))
-    images = find_channels(source) or (source,)
+    source = context.with_resource(select_series(input, series))
+    images = find_channel_files(source) or (source,)
     require_format(output, images[0])
     if output.resolve() in [image.resolve() for image in images]:
         refuse(f"{output}: the labels would replace the image; choose another output")
@@ -450,15 +452,15 @@ def _validate(folder: Path, dataset: Dataset, names: list[str], device: str, fil
 
 def _paired(images: Path, labels: Path) -> list[tuple[str, tuple[Path, ...], Path]]:
     """Cases of `images` that have a label file of the same name."""
-    from s2vnet.data.dataset import find_images
+    from s2vnet.data.dataset import find_case_files
 
     if images.is_file() and labels.is_file():
         return [(images.name.split(".")[0], (images,), labels)]
     for folder in (images, labels):
         if not folder.is_dir():
             refuse(f"{folder}: give two folders, or two files")
-    truths = {case.name: case.images[0] for case in find_images(labels)}
-    cases = [case for case in find_images(images) if not _is_extra(case.name, truths)]
+    truths = {case.name: case.images[0] for case in find_case_files(labels)}
+    cases = [case for case in find_case_files(images) if not _is_extra(case.name, truths)]
     missing = [case.name for case in cases if case.name not in truths]
     if missing:
         refuse(f"{labels}: no labels for {', '.join(missing[:5])}")

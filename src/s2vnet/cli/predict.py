@@ -109,7 +109,7 @@ def predict(
     from s2vnet.batch.jobs import predict as run
     from s2vnet.inference.segmenter import plan_of
     from s2vnet.interactive.text_commands import class_by_name
-    from s2vnet.io.dicom.series import chosen_series
+    from s2vnet.io.dicom.series import select_series
     from s2vnet.utils.atomic_write import require_writable
     from s2vnet.utils.memory import bound_memory
     from s2vnet.utils.sizes import parse_size
@@ -147,7 +147,7 @@ def predict(
         )
         raise typer.Exit(int(tell_records(*batch) > 0))
     segmenter = load_segmenter(model, device, runtime)
-    with chosen_series(input, series) as source, progress() as report:
+    with select_series(input, series) as source, progress() as report:
         jobs = plan_jobs(source, Path(output), len(plan.channels))
         for folder in {job.output.parent for job in jobs}:
             require_writable(next(path for path in (folder, *folder.absolute().parents) if path.exists()))

@@ -39,7 +39,7 @@ def view(
     import webbrowser
 
     _require_serve()
-    from s2vnet.io.dicom.series import chosen_series
+    from s2vnet.io.dicom.series import select_series
     from s2vnet.server.app import viewer_hint
     from s2vnet.server.run import run
     from s2vnet.server.settings import Settings
@@ -59,7 +59,7 @@ def view(
         if browser:
             webbrowser.open(page)
 
-    with chosen_series(scan or Path(), series) as data:
+    with select_series(scan or Path(), series) as data:
         run(settings_of(Settings, {**values, "data": scan and data}), started)
 
 

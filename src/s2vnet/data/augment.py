@@ -26,7 +26,7 @@ from s2vnet.config import Strength
 set_track_meta(False)
 
 
-def placing(strength: Strength, shape: Sequence[int]) -> dict[str, Any]:
+def affine_parameters(strength: Strength, shape: Sequence[int]) -> dict[str, Any]:
     """Arguments of MONAI's affine transforms of images and labels of a shape (H, W) or (D, H, W)."""
     strong = strength == "strong"
     return {
@@ -42,7 +42,7 @@ def placing(strength: Strength, shape: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def intensities(strength: Strength, dimensions: int) -> list[Any]:
+def intensity_transforms(strength: Strength, dimensions: int) -> list[Any]:
     """Blur, contrast, brightness and noise for images of two or three dimensions."""
     strong = strength == "strong"
     blur = {f"sigma_{axis}": (0.3, 1.2 if strong else 0.9) for axis in "xyz"[:dimensions]}
@@ -65,12 +65,12 @@ class Augmentation:
 
     def __init__(self, patch_size: tuple[int, int], strength: Strength = "light") -> None:
         self.patch_size = patch_size
-        moved = placing(strength, patch_size)
+        moved = affine_parameters(strength, patch_size)
         if strength == "strong":
             place: Any = Rand2DElasticd(spacing=(30, 30), magnitude_range=(0.5, 3), **moved)
         else:
             place = RandAffined(cache_grid=True, **moved)
-        self.transform = Compose([place, *intensities(strength, 2)])
+        self.transform = Compose([place, *intensity_transforms(strength, 2)])
 
     def __call__(
         self, image: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8], rng: np.random.Generator

@@ -16,7 +16,7 @@ from s2vnet.config import TrainConfig
 from s2vnet.data.augment import Augmentation
 from s2vnet.data.preprocess import Case, with_neighbours
 
-LARGEST_SHIFT = 1.2
+MAX_INTENSITY_SHIFT = 1.2
 """Of a class's brightness, in standard deviations of the normalised image: in CT some 70 HU."""
 
 
@@ -58,7 +58,7 @@ class ClipDataset(Dataset[Clip]):
         assert case.labels is not None
         image = with_neighbours(case.image, slices, self.context)
         if self.config.shift_fraction and rng.random() < self.config.shift_fraction:
-            image = image + shifts(case, slices, self.context, rng)
+            image = image + class_intensity_shifts(case, slices, self.context, rng)
         patch, labels = self.augment(image, case.labels[slices], rng)
         return Clip(patch, labels, torch.tensor(step))
 
@@ -88,7 +88,9 @@ class ClipDataset(Dataset[Clip]):
         return number, slices, step
 
 
-def shifts(case: Case, slices: npt.NDArray[np.intp], context: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def class_intensity_shifts(
+    case: Case, slices: npt.NDArray[np.intp], context: int, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
     """What to add to slices (T, C', H, W) of a case, with their neighbours, to change each class's brightness.
 
     One step for each class and channel, even inside the class and smooth across its edges: to a network the same organ
@@ -96,7 +98,9 @@ def shifts(case: Case, slices: npt.NDArray[np.intp], context: int, rng: np.rando
     """
     assert case.labels is not None
     channels = case.image.shape[0]
-    steps = rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, (channels, int(case.labels.max()) + 1)).astype(np.float32)
+    steps = rng.uniform(-MAX_INTENSITY_SHIFT, MAX_INTENSITY_SHIFT, (channels, int(case.labels.max()) + 1)).astype(
+        np.float32
+    )
     steps[:, 0] = 0
     shown = with_neighbours(np.stack([step[case.labels] for step in steps]), slices, context)
     return F.avg_pool2d(torch.from_numpy(shown), 3, stride=1, padding=1).numpy()

@@ -22,7 +22,7 @@ from s2vnet.utils.json_io import read_json
 SPLIT_SEED = 12345
 """nnU-Net's seed for its five folds."""
 
-LARGEST_LABEL = 255
+MAX_LABEL = 255
 """Slices hold labels in one byte."""
 
 
@@ -90,7 +90,7 @@ def read_dataset(root: Path | str, *, skip_missing: bool = False) -> Dataset:
     """
     root = Path(root)
     path = root / "dataset.json"
-    content = read_content(root)
+    content = read_dataset_json(root)
     channels = _channels(path, content)
     ending = _ending(root, content)
     training = _listed(root, content, "training") or _found(root, "imagesTr", "labelsTr", ending)
@@ -104,7 +104,7 @@ def read_dataset(root: Path | str, *, skip_missing: bool = False) -> Dataset:
     return Dataset(root, name, channels, _labels(path, content), ending, training, test)
 
 
-def read_content(root: Path) -> dict[str, Any]:
+def read_dataset_json(root: Path) -> dict[str, Any]:
     """What the folder's ``dataset.json`` holds.
 
     Raises:
@@ -122,7 +122,7 @@ def read_content(root: Path) -> dict[str, Any]:
     return content
 
 
-def find_images(folder: Path) -> tuple[CaseFiles, ...]:
+def find_case_files(folder: Path) -> tuple[CaseFiles, ...]:
     """Images in a folder: nnU-Net's ``{case}_0000.nii.gz``, or any other name as a case of one channel.
 
     Raises:
@@ -148,7 +148,7 @@ def find_images(folder: Path) -> tuple[CaseFiles, ...]:
     return tuple(CaseFiles(case, tuple(files[c] for c in sorted(files))) for case, files in grouped.items())
 
 
-def find_channels(path: Path) -> tuple[Path, ...] | None:
+def find_channel_files(path: Path) -> tuple[Path, ...] | None:
     """Channel files of the one case in a folder; None for a file, and for a folder without image files (DICOM).
 
     Raises:
@@ -156,13 +156,13 @@ def find_channels(path: Path) -> tuple[Path, ...] | None:
     """
     if not path.is_dir() or not any(_ending_of(f) for f in path.iterdir() if not f.name.startswith(".")):
         return None
-    cases = find_images(path)
+    cases = find_case_files(path)
     if len(cases) > 1:
         raise InputError(f"{path}: {len(cases)} images in this folder; name one of them")
     return cases[0].images
 
 
-def folds(names: Sequence[str], count: int = 5) -> list[dict[str, list[str]]]:
+def make_folds(names: Sequence[str], count: int = 5) -> list[dict[str, list[str]]]:
     """nnU-Net's cross-validation folds: shuffled k-fold over sorted names, seed 12345.
 
     The same as scikit-learn's ``KFold(count, shuffle=True, random_state=12345)``.
@@ -191,7 +191,7 @@ def read_folds(dataset: Dataset) -> list[dict[str, list[str]]]:
     path = dataset.root / "splits_final.json"
     names = [case.name for case in dataset.training]
     if not path.is_file():
-        return folds(names)
+        return make_folds(names)
     try:
         splits = [{part: [str(name) for name in fold[part]] for part in ("train", "val")} for fold in read_json(path)]
     except (ValueError, KeyError, TypeError) as error:
@@ -232,8 +232,8 @@ def _labels(path: Path, content: Mapping[str, Any]) -> dict[str, int]:
         raise InputError(f"{path}: two labels have the same name")
     if "ignore" in labels:
         raise InputError(f"{path}: nnU-Net's ignore label is not supported; relabel those voxels")
-    if len(labels) > LARGEST_LABEL + 1:
-        raise InputError(f"{path}: {len(labels)} labels; at most {LARGEST_LABEL} and background are supported")
+    if len(labels) > MAX_LABEL + 1:
+        raise InputError(f"{path}: {len(labels)} labels; at most {MAX_LABEL} and background are supported")
     if sorted(labels.values()) != list(range(len(labels))) or len(labels) < 2:
         raise InputError(f"{path}: label values must be 0, 1, 2, ... without gaps, not {sorted(labels.values())}")
     return dict(sorted(labels.items(), key=lambda item: item[1]))
@@ -280,7 +280,7 @@ def _found(root: Path, images: str, labels: str, ending: str) -> tuple[CaseFiles
     if not folder.is_dir() or not any(map(_ending_of, folder.iterdir())):
         return ()
     found = []
-    for case in find_images(folder):
+    for case in find_case_files(folder):
         truth = root / labels / f"{case.name}{ending}"
         found.append(CaseFiles(case.name, case.images, truth if truth.exists() or labels == "labelsTr" else None))
     return tuple(found)

@@ -19,7 +19,7 @@ SAMPLES_PER_CASE = 10_000
 Triple = tuple[float, float, float]
 
 
-class Intensities(BaseModel):
+class IntensityStatistics(BaseModel):
     """Of one channel, over foreground voxels of all cases, in the image's units."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class Fingerprint(BaseModel):
     """Median, mm."""
     shape: Triple
     """Median, voxels."""
-    intensities: tuple[Intensities, ...]
+    intensities: tuple[IntensityStatistics, ...]
     """Per channel."""
     extents: dict[str, ClassExtent]
     """Per class, background left out, classes that no case shows left out."""
@@ -70,7 +70,7 @@ class Fingerprint(BaseModel):
     """Ranges over the cases; none in fingerprints of earlier versions."""
 
 
-def take_fingerprint(
+def extract_fingerprint(
     dataset: Dataset,
     *,
     fill_nonfinite: float | None = None,
@@ -168,9 +168,9 @@ def _class_extent(found: list[npt.NDArray[np.float64]]) -> ClassExtent:
     return ClassExtent(cases=len(found), voxels=_triple(voxels), mm=_triple(mm), diameter_mm=_triple(diameter))
 
 
-def _intensities(values: npt.NDArray[np.float32]) -> Intensities:
+def _intensities(values: npt.NDArray[np.float32]) -> IntensityStatistics:
     low, high = np.percentile(values, [0.5, 99.5])
-    return Intensities(
+    return IntensityStatistics(
         mean=float(values.mean(dtype=np.float64)),
         std=float(values.std(dtype=np.float64)),
         percentile_00_5=float(low),
@@ -178,7 +178,9 @@ def _intensities(values: npt.NDArray[np.float32]) -> Intensities:
     )
 
 
-def _tissue(cases: Sequence[npt.NDArray[np.float32]], window: Intensities, percentile: float) -> tuple[float, float]:
+def _tissue(
+    cases: Sequence[npt.NDArray[np.float32]], window: IntensityStatistics, percentile: float
+) -> tuple[float, float]:
     found = [tissue(values, window.percentile_00_5, window.percentile_99_5, percentile) for values in cases]
     known = [value for value in found if not np.isnan(value)] or [window.mean]
     return round(min(known), 4), round(max(known), 4)

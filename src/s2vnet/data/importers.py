@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s2vnet.data.dataset import CaseFiles, Dataset, read_content, read_dataset, read_folds
+from s2vnet.data.dataset import CaseFiles, Dataset, read_dataset, read_dataset_json, read_folds
 from s2vnet.data.releases import RELEASES, Folders, Release
 from s2vnet.errors import InputError
 from s2vnet.io.files import image_ending, split_frames
@@ -23,7 +23,7 @@ from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.json_io import read_json
 
 _T = TypeVar("_T")
-DESCRIBED = ("msd", "nnunet")
+SELF_DESCRIBED = ("msd", "nnunet")
 """Datasets that describe themselves: http://medicaldecathlon.com and nnU-Net's."""
 
 _MODALITIES = {"all": frozenset({"CT", "MR"}), "ct": frozenset({"CT"}), "mr": frozenset({"MR"})}
@@ -38,7 +38,7 @@ nnunetv2/dataset_conversion/convert_raw_dataset_from_old_nnunet_format.py and co
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """What became of a release."""
 
     training: int
@@ -74,7 +74,7 @@ def import_release(
     copy: bool = False,
     partial: bool = False,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> Imported:
+) -> ImportResult:
     """Make ``target`` a dataset in nnU-Net's raw layout of the release in ``source``, which is only read.
 
     Cases keep the names that their images have in the release. The target appears when it is whole, or not at all.
@@ -94,8 +94,8 @@ def import_release(
             that exists or lies in ``source``, links or files that cannot be written.
     """
     table = RELEASES.get(release)
-    if table is None and release not in DESCRIBED:
-        raise InputError(f"no release {release!r}; choose one of {', '.join((*RELEASES, *DESCRIBED))}")
+    if table is None and release not in SELF_DESCRIBED:
+        raise InputError(f"no release {release!r}; choose one of {', '.join((*RELEASES, *SELF_DESCRIBED))}")
     mixed = table is not None and len(table.counts["training"]) > 1
     validation = _chosen("split", split, {} if table is None else table.splits, release)
     modalities = _chosen("modality", modality, _MODALITIES if mixed else {}, release) or _MODALITIES["all"]
@@ -114,7 +114,7 @@ def import_release(
     notes = (*found.lacking, *found.notes)
     if not re.fullmatch(r"Dataset\d{3}_.+", target.name):
         notes += (f"{target.name}: nnU-Net itself wants a name such as Dataset017_BTCV",)
-    return Imported(len(found.training), len(found.test), notes)
+    return ImportResult(len(found.training), len(found.test), notes)
 
 
 def _chosen(option: str, value: str | None, choices: Mapping[str, frozenset[_T]], release: str) -> frozenset[_T]:
@@ -132,7 +132,7 @@ def _numbered(release: Release, source: Path, validation: frozenset[int], modali
     root, layout = _locate(
         source, lambda folder: _layout(release, folder), f"images of {release.name}, such as {wanted}"
     )
-    listed = {} if release.cases or not (root / "dataset.json").is_file() else read_content(root)
+    listed = {} if release.cases or not (root / "dataset.json").is_file() else read_dataset_json(root)
     parts, shortages = {}, {}
     for part, folders in layout.items():
         due = release.cases.get(part) or _numbers(prefix, _listed(listed, part))
@@ -189,7 +189,7 @@ def _part(
 def _described(source: Path, partial: bool) -> _Found:
     """A dataset that its dataset.json describes: the Decathlon's form, nnU-Net's first or its second."""
     root, _ = _locate(source, _with_json, "dataset.json")
-    dataset, content = read_dataset(root, skip_missing=partial), read_content(root)
+    dataset, content = read_dataset(root, skip_missing=partial), read_dataset_json(root)
     lacking: list[str] = []
     notes: list[str] = []
     for part, key, cases, texts in (

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from s2vnet.data.fingerprint import Fingerprint
-from s2vnet.data.training_ranges import TrainingRanges, differences, joined
+from s2vnet.data.training_ranges import TrainingRanges, range_warnings, slab_size
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Volume
 from s2vnet.io.lazy_image import LazyImage
@@ -18,13 +18,13 @@ from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.validation import first_error
 
 PLAN_VERSION = 1
-ANISOTROPIC = 1.5
+ANISOTROPY_THRESHOLD = 1.5
 """Ratio of voxel sizes from which on volumes are sliced across their coarse axis."""
-CELLS_ACROSS = 8
+MIN_CELLS_ACROSS = 8
 """Cells of the mask grid that the smallest class's median diameter should cover, as far as the cost allows."""
-LARGEST_PATCH = 256
+MAX_PATCH = 256
 """Pixels per side of a training patch; larger slices are trained on crops of this size."""
-LARGEST_FULL_RESOLUTION = 128
+MAX_FULL_RESOLUTION = 128
 """Pixels per side up to which masks may be made at full resolution (stem stride 1); above, a pixel costs too much."""
 
 Plane = Literal["sagittal", "coronal", "axial"]
@@ -57,7 +57,7 @@ class Plan(BaseModel):
     labels: dict[str, int]
     plane: Plane
     spacing: tuple[float, float]
-    """Sampling (row, column) in plane, mm; slices stay where they are, or are joined (:meth:`joined`)."""
+    """Sampling (row, column) in plane, mm; slices are not resampled, but may be averaged (:meth:`slab_size`)."""
     patch_size: tuple[int, int]
     """Pixels (H, W) of training patches."""
     intensities: tuple[IntensityScheme, ...]
@@ -102,16 +102,16 @@ class Plan(BaseModel):
         if dict(labels) != self.labels:
             raise InputError(f"the plan is for labels {self.labels}, the dataset has {dict(labels)}; plan anew")
 
-    def differences(self, volume: Volume | LazyImage) -> tuple[str, ...]:
-        """In what a volume lies outside of what the network was trained on, a line each."""
+    def range_warnings(self, volume: Volume | LazyImage) -> tuple[str, ...]:
+        """One-line warnings about properties of a volume outside the ranges of the training cases."""
         if self.seen is None:
             return ()
         windows = [(scheme.low, scheme.high) if scheme.kind == "ct" else None for scheme in self.intensities]
-        return differences(self.seen, self.axis, windows, volume)
+        return range_warnings(self.seen, self.axis, windows, volume)
 
-    def joined(self, distance: float) -> int:
-        """How many slices, `distance` mm apart, are averaged into one: none is much thinner than in training."""
-        return 1 if self.seen is None else joined(self.seen, self.axis, distance)
+    def slab_size(self, distance: float) -> int:
+        """Number of adjacent slices, `distance` mm apart, to average so that none is much thinner than in training."""
+        return 1 if self.seen is None else slab_size(self.seen, self.axis, distance)
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -139,7 +139,7 @@ class Plan(BaseModel):
         return len(self.channels) * (2 * self.context_slices + 1)
 
     @property
-    def multiple(self) -> int:
+    def pad_multiple(self) -> int:
         """Slices are padded to a multiple of this many pixels."""
         return 8 * self.stem_stride
 
@@ -156,13 +156,13 @@ def make_plan(fingerprint: Fingerprint, sampling: float | None = None) -> Plan:
     smallest = min((extent.diameter_mm[axis] for extent in fingerprint.extents.values()), default=math.inf)
     base = min(row, column) if sampling is None else sampling
     sides = [fingerprint.shape[a] * fingerprint.spacing[a] for a in range(3) if a != axis]
-    least = 1 if max(sides) <= LARGEST_FULL_RESOLUTION * base else 2
-    stride = next((s for s in (4, 2) if smallest >= CELLS_ACROSS * s * base), least)
-    zoom = min(2.0, max(1.0, CELLS_ACROSS * base / smallest)) if stride == 1 and sampling is None else 1.0
+    least = 1 if max(sides) <= MAX_FULL_RESOLUTION * base else 2
+    stride = next((s for s in (4, 2) if smallest >= MIN_CELLS_ACROSS * s * base), least)
+    zoom = min(2.0, max(1.0, MIN_CELLS_ACROSS * base / smallest)) if stride == 1 and sampling is None else 1.0
     spacing = (round(base / zoom, 4), round(base / zoom, 4))
     multiple = 8 * stride
     # rounded first: 24 voxels of 0.1 mm are not a hair more than 24 pixels
-    patch = [min(LARGEST_PATCH, multiple * math.ceil(round(s / spacing[0] / multiple, 6))) for s in sides]
+    patch = [min(MAX_PATCH, multiple * math.ceil(round(s / spacing[0] / multiple, 6))) for s in sides]
     return Plan(
         dataset=fingerprint.dataset,
         channels=fingerprint.channels,
@@ -197,13 +197,13 @@ def _slicing_axis(fingerprint: Fingerprint) -> int:
     docs/decisions/003-plan.md.
     """
     spacing = fingerprint.spacing
-    if max(spacing) >= ANISOTROPIC * min(spacing):
+    if max(spacing) >= ANISOTROPY_THRESHOLD * min(spacing):
         return spacing.index(max(spacing))
     sizes = [n * s for n, s in zip(fingerprint.shape, spacing, strict=True)]
     return sizes.index(max(sizes))
 
 
-def save(value: BaseModel, path: Path) -> None:
+def save_json(value: BaseModel, path: Path) -> None:
     """Write a plan or fingerprint as JSON."""
     with atomic_write(path) as temporary:
         temporary.write_text(value.model_dump_json(indent=2) + "\n")

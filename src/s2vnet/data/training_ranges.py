@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet.io.geometry import Geometry, Volume
-from s2vnet.io.lazy_image import LazyImage
+from s2vnet.io.lazy_image import LazyImage, as_lazy_image
 
 Triple = tuple[float, float, float]
 Pair = tuple[float, float]
@@ -28,7 +28,7 @@ BRIGHT_MARGIN = 20.0
 """HU by which it may lie outside what training had."""
 SAMPLES = 1_000_000
 """Voxels of a volume that are looked at, about; a median needs no more."""
-LEAST_TISSUE = 0.02
+MIN_TISSUE_FRACTION = 0.02
 """Share of voxels inside the window under which a volume is hardly a CT in HU."""
 
 
@@ -53,12 +53,12 @@ def tissue(values: npt.NDArray[np.float32], low: float, high: float, percentile:
     return float(np.percentile(inside, percentile)) if inside.size else float("nan")
 
 
-def joined(seen: TrainingRanges, axis: int, distance: float) -> int:
+def slab_size(seen: TrainingRanges, axis: int, distance: float) -> int:
     """How many slices, `distance` mm apart across `axis` (R, A, S), come closest to the thinnest slice of training."""
     return max(1, round(seen.spacing[0][axis] / distance))
 
 
-def differences(
+def range_warnings(
     seen: TrainingRanges, axis: int, windows: Sequence[Pair | None], image: Volume | LazyImage
 ) -> tuple[str, ...]:
     """In what a volume lies outside of what a network was trained on, a line each.
@@ -73,14 +73,14 @@ def differences(
     found = _grid(seen, axis, geometry)
     brights = seen.bright or ((-np.inf, np.inf),) * len(seen.tissue)
     for channel, window, (low, high), (dark, bright) in zip(
-        LazyImage.of(image).channels, windows, seen.tissue, brights, strict=True
+        as_lazy_image(image).channels, windows, seen.tissue, brights, strict=True
     ):
         if window is None:
             continue
-        some = channel.some(SAMPLES)
+        some = channel.sample(SAMPLES)
         inside = np.count_nonzero((some > window[0]) & (some < window[1])) / some.size
         typical = tissue(some, *window)
-        if inside < LEAST_TISSUE:
+        if inside < MIN_TISSUE_FRACTION:
             found.append(
                 f"{inside:.1%} of the voxels lie within {window[0]:g} to {window[1]:g} HU; is this a CT in HU, "
                 "with its slope and intercept?"

@@ -16,7 +16,7 @@ from s2vnet.errors import InputError
 from s2vnet.inference.backends import network
 from s2vnet.inference.encoded_volume import BATCH, FirstSlices, interlaced
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.io.files import read_stored
+from s2vnet.io.files import read_lazy_image
 from s2vnet.metrics.segmentation import dice
 from s2vnet.model.checkpoint import load_model
 from s2vnet.model.quantization import quantize_encoder, remove_int8_graph
@@ -80,11 +80,11 @@ def calibrate_int8(
 def _slices(segmenter: Segmenter, case: CaseFiles, note: Callable[[str, str], None]) -> tuple[Tensor, Tensor]:
     """Slices (n, C, H, W) of a case to calibrate on, and others to compare on where it has more."""
     plan = segmenter.plan
-    image = read_stored(case.images, frames_as_channels=len(case.images) == 1 and len(plan.channels) > 1)
+    image = read_lazy_image(case.images, frames_as_channels=len(case.images) == 1 and len(plan.channels) > 1)
     prepared = segmenter.prepare_slices(image, case.name)
     for text in segmenter.unlike(image, prepared):
         note(case.name, text)
-    places = list(interlaced(prepared.restore.depth, BATCH))
+    places = list(interlaced(prepared.grid.depth, BATCH))
     first, last = (with_neighbours(prepared, chosen, plan.context_slices) for chosen in (places[0], places[-1]))
     return torch.from_numpy(first), torch.from_numpy(last)
 

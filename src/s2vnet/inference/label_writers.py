@@ -10,7 +10,7 @@ from pathlib import Path
 from s2vnet.errors import InputError
 from s2vnet.io.dicom import rtstruct
 from s2vnet.io.dicom import seg as dicom_seg
-from s2vnet.io.dicom.references import read_source
+from s2vnet.io.dicom.references import read_referenced_series
 from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import ENDINGS, image_ending, write_labels
 from s2vnet.io.geometry import LabelMap
@@ -74,13 +74,14 @@ def require_format(path: Path, image: Path) -> None:
     """Find out before any work whether labels of an image can go to a file.
 
     Raises:
-        InputError: unknown ending, or as :func:`require_kind` or :func:`s2vnet.io.dicom.references.read_source`.
+        InputError: unknown ending, or as :func:`require_kind` or
+            :func:`s2vnet.io.dicom.references.read_referenced_series`.
     """
     if not is_derived(path):
         image_ending(path)
         return
     require_kind(path, image)
-    read_source(image)
+    read_referenced_series(image)
 
 
 def write_result(

@@ -18,14 +18,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from s2vnet.data.plan import Plan
-from s2vnet.data.preprocess import Case, PreparedSlices, Scores, SliceGrid, outline, with_neighbours
+from s2vnet.data.preprocess import Case, PreparedSlices, with_neighbours
+from s2vnet.data.slice_grid import SliceGrid, SliceProbabilities
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.inference.backends import network
 from s2vnet.inference.disk_cache import MemoryBudget
 from s2vnet.inference.encoded_volume import EncodedVolume, FirstSlices, Preview, Progress, Watch, first_places
 from s2vnet.inference.streaming import automatic, estimate_working_nbytes
 from s2vnet.inference.upsampling import winners
-from s2vnet.io.files import read_geometry, reading_nbytes
+from s2vnet.io.files import max_read_nbytes, read_geometry
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.io.lazy_image import LazyImage
 from s2vnet.model.checkpoint import TrainedModel, choose_device, load_model, read_description
@@ -63,8 +64,8 @@ def find_model(name: str | Path) -> Path:
 class Segmentation:
     """What a network says about one volume."""
 
-    restore: SliceGrid
-    kept: Scores = field(repr=False)
+    grid: SliceGrid
+    kept: SliceProbabilities = field(repr=False)
     class_names: Mapping[int, str]
 
     @property
@@ -74,36 +75,36 @@ class Segmentation:
 
     def labels(self, classes: Sequence[int] | None = None) -> LabelMap:
         """Most probable class of every voxel; classes outside the subset become background."""
-        found = np.zeros(self.restore.geometry.shape, np.uint8)
+        found = np.zeros(self.grid.geometry.shape, np.uint8)
 
         def fill(n: int) -> None:
-            slices = self.label_slices(n, min(n + SLICES_AT_ONCE, self.restore.size[0]))
+            slices = self.label_slices(n, min(n + SLICES_AT_ONCE, self.grid.size[0]))
             if classes is not None:
                 slices[~np.isin(slices, list(classes))] = 0
-            block, values = self.restore.block(slices, n)
+            block, values = self.grid.slices_to_file(slices, n)
             found[block] = values
 
         # borders are gathered by index, which no library does in threads of its own
         with ThreadPoolExecutor(min(torch.get_num_threads(), FILLERS)) as pool:
-            for _ in pool.map(fill, range(0, self.restore.size[0], SLICES_AT_ONCE)):
+            for _ in pool.map(fill, range(0, self.grid.size[0], SLICES_AT_ONCE)):
                 pass
-        return LabelMap(found, self.restore.geometry)
+        return LabelMap(found, self.grid.geometry)
 
     def label_slices(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
         """Most probable class (stop - start, H, W) on the source pixels of some slices of the crop."""
         parts = range(start, stop, SLICES_AT_ONCE)
-        between = (self.restore.between(self.kept, n, min(n + SLICES_AT_ONCE, stop)) for n in parts)
-        return np.concatenate([winners(self.restore, part) for part in between])
+        between = (self.grid.interpolate_slices(self.kept, n, min(n + SLICES_AT_ONCE, stop)) for n in parts)
+        return np.concatenate([winners(self.grid, part) for part in between])
 
     def probabilities(self) -> Volume:
         """Class probabilities (K, I, J, K) on the file's grid; background is 1 outside the crop."""
-        found = np.zeros((len(self.class_names), *self.restore.geometry.shape), np.float32)
+        found = np.zeros((len(self.class_names), *self.grid.geometry.shape), np.float32)
         found[0] = 1
         return self._placed(found, lambda p: p)
 
     def uncertainty(self) -> Volume:
         """Entropy of the class probabilities over log K, 0 (sure) to 1, on the file's grid (1, I, J, K)."""
-        found = np.zeros((1, *self.restore.geometry.shape), np.float32)
+        found = np.zeros((1, *self.grid.geometry.shape), np.float32)
         return self._placed(
             found, lambda p: torch.special.entr(p.clamp(0, 1)).sum(1, keepdim=True) / np.log(p.shape[1])
         )
@@ -111,17 +112,17 @@ class Segmentation:
     def _placed(self, found: npt.NDArray[np.float32], of: Callable[[Tensor], Tensor]) -> Volume:
         """What is made of the probabilities (n, K, H, W) of some slices, put in place on the file's grid."""
         start = 0
-        for part in self.source(0, self.restore.size[0]):
+        for part in self.source(0, self.grid.size[0]):
             stack: npt.NDArray[np.float32] = of(part).cpu().float().numpy()
-            block, values = self.restore.block(np.moveaxis(stack, 1, 0), start)
+            block, values = self.grid.slices_to_file(np.moveaxis(stack, 1, 0), start)
             found[(slice(None), *block)] = values
             start += len(stack)
-        return Volume(found, self.restore.geometry)
+        return Volume(found, self.grid.geometry)
 
     def source(self, start: int, stop: int) -> Iterator[Tensor]:
         """Probabilities (n, K, H, W) on source pixels, a few slices at a time: all of a CT's would fill the memory."""
         for n in range(start, stop, SLICES_AT_ONCE):
-            yield self.restore.to_source(self.restore.between(self.kept, n, min(n + SLICES_AT_ONCE, stop)))
+            yield self.grid.upsample(self.grid.interpolate_slices(self.kept, n, min(n + SLICES_AT_ONCE, stop)))
 
 
 def _recognised(decoded: DecoderOutput) -> float:
@@ -230,22 +231,22 @@ class Segmenter:
         """Like :meth:`prepare`, but slices are made when they are needed."""
         prepared = PreparedSlices(image, self.plan, name)
         if self.plan.mirrored:
-            seen = {each: self._see(each) for each in (prepared.mirrored("RAS".index(self.plan.mirrored)), prepared)}
+            seen = {each: self._see(each) for each in (prepared.mirror("RAS".index(self.plan.mirrored)), prepared)}
             prepared = max(seen, key=lambda each: _recognised(seen[each].decoded))
             self._seen[prepared] = seen[prepared]
         return prepared
 
     def unlike(self, volume: Volume | LazyImage, case: Case | PreparedSlices) -> list[str]:
         """In what a volume and its case lie outside of what the network was trained on, a line each."""
-        found = list(self.plan.differences(volume))
-        if self.plan.mirrored and case.restore.orientation == volume.geometry.canonical()[1]:
+        found = list(self.plan.range_warnings(volume))
+        if self.plan.mirrored and case.grid.orientation == volume.geometry.canonical()[1]:
             ends = {"A": "front and back", "S": "head and feet"}[self.plan.mirrored]
             found.append(f"{ends} seem to be exchanged, by its header; segmented as the image shows it")
         return found
 
     @torch.inference_mode()
     def _see(self, prepared: PreparedSlices) -> FirstSlices:
-        places = first_places(prepared.restore.depth)
+        places = first_places(prepared.grid.depth)
         shown = with_neighbours(prepared, places, self.plan.context_slices)
         return FirstSlices.by(self.models[0], places, torch.from_numpy(shown).to(self.device))
 
@@ -284,7 +285,7 @@ class Segmenter:
         kept = automatic(
             self.models,
             case.image if isinstance(case, Case) else case,
-            case.restore.depth,
+            case.grid.depth,
             context=self.plan.context_slices,
             share=self.plan.smallest_part,
             device=self.device,
@@ -292,19 +293,19 @@ class Segmenter:
             progress=progress,
             first=self._seen.pop(case, None),
         )
-        return Segmentation(case.restore, kept, self.class_names)
+        return Segmentation(case.grid, kept, self.class_names)
 
     def session_nbytes(self, geometry: Geometry) -> int:
         """Bytes that a session of one network caches of a scan on such a grid, before anybody prompts."""
-        restore, config = outline(geometry, self.plan), self.models[0].config
-        cells = restore.padded[0] * restore.padded[1] // config.stem_stride**2
+        grid, config = SliceGrid.from_plan(geometry, self.plan), self.models[0].config
+        cells = grid.padded[0] * grid.padded[1] // config.stem_stride**2
         levels = sum(cells >> 2 * n for n in range(1, 4)) * config.layers_per_level
         features = 4 * (config.mask_dim * cells + 2 * config.dim * levels)
         classes = config.num_classes
         swept = 2 * (2 * classes * cells + 4 * classes * (2 * config.dim + 3) + 4)
         remove_detached_parts = 2 * cells if self.plan.smallest_part else 0
         scores = 2 * classes * cells
-        return restore.depth * (features + swept + scores + remove_detached_parts) + math.prod(geometry.shape)
+        return grid.depth * (features + swept + scores + remove_detached_parts) + math.prod(geometry.shape)
 
     def room(self, images: Sequence[Path], most: int, frames: int = 0) -> MemoryBudget:
         """Room for what is kept, where a process may hold so many bytes at most while it segments an image.
@@ -318,14 +319,14 @@ class Segmenter:
             InputError: it needs more, or the files are as :func:`s2vnet.io.files.read_geometry` refuses them.
         """
         geometry = read_geometry(images[0])
-        reading = sum(map(reading_nbytes, images))
+        reading = sum(map(max_read_nbytes, images))
         voxels = math.prod(geometry.shape)
-        restore = outline(geometry, self.plan)
+        grid = SliceGrid.from_plan(geometry, self.plan)
         whole = 0 if all(scheme.kind == "ct" for scheme in self.plan.intensities) else _WHOLE * len(self.plan.channels)
-        prepared = whole * restore.depth * math.prod(restore.sampled)
+        prepared = whole * grid.depth * math.prod(grid.sampled)
         writing = _WRITERS + 4 * frames * voxels if frames else 0
         work = estimate_working_nbytes(
-            self.models, restore, SLICES_AT_ONCE * min(torch.get_num_threads(), FILLERS), writing
+            self.models, grid, SLICES_AT_ONCE * min(torch.get_num_threads(), FILLERS), writing
         )
         needed = psutil.Process().memory_info().rss + reading + voxels + prepared + work
         if needed > most:

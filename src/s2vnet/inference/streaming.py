@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s2vnet.data.preprocess import PreparedSlices, SliceGrid, with_neighbours
+from s2vnet.data.preprocess import PreparedSlices, with_neighbours
+from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.inference.disk_cache import DiskCache, MemoryBudget
 from s2vnet.inference.encoded_volume import BATCH, FirstSlices, Progress, decode_stored, interlaced, mean_of
 from s2vnet.inference.postprocessing import find_detached_parts, suppress_detached_parts
@@ -151,19 +152,19 @@ def _swept(
     waiting.close()
 
 
-def estimate_working_nbytes(models: Sequence[Network], restore: SliceGrid, at_once: int, writing: int) -> int:
+def estimate_working_nbytes(models: Sequence[Network], grid: SliceGrid, at_once: int, writing: int) -> int:
     """About the most memory that segmenting takes beside input, labels and what is kept.
 
     Args: the networks, the way back to the file, how many of its slices are brought to its grid at a time, and what
         writing takes, when nothing is encoded any more.
     """
-    height, width = restore.padded
+    height, width = grid.padded
     pixels = height * width
     encoding = max(BATCH * pixels * _PER_PIXEL // model.config.stem_stride for model in models)
     classes = max(model.config.num_classes for model in models)
     stride = min(model.config.stem_stride for model in models)
     between = 2 * classes * 4 * pixels // stride**2
-    bordering = classes * 4 * restore.size[1] * width // stride + _PER_BORDER * restore.size[1] * restore.size[2]
+    bordering = classes * 4 * grid.size[1] * width // stride + _PER_BORDER * grid.size[1] * grid.size[2]
     back = at_once * (between + bordering)
-    winners = 16 * restore.depth * pixels // stride**2
+    winners = 16 * grid.depth * pixels // stride**2
     return _AROUND + max(encoding, back + writing) + winners

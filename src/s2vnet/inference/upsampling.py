@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s2vnet.data.preprocess import SliceGrid
+from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.model.clustering import argmax_class
 
 
@@ -34,13 +34,13 @@ class _Taps(NamedTuple):
         return np.minimum(self.first + n, self.last)
 
 
-def winners(restore: SliceGrid, probabilities: Tensor) -> npt.NDArray[np.uint8]:
+def winners(grid: SliceGrid, probabilities: Tensor) -> npt.NDArray[np.uint8]:
     """Most probable class (n, H, W) on source pixels, of class probabilities (n, K, h, w) of the file's slices.
 
     What lies between cells is a mean of theirs. So where all cells around a pixel have the same class, so has it, and
     only the others, along borders, are resampled; and a class that no cell gives its share, one in K, wins nowhere.
     """
-    rows, columns = restore.resampling(*probabilities.shape[-2:])
+    rows, columns = grid.upsampling_matrices(*probabilities.shape[-2:])
     around = _Taps.of(rows, probabilities.shape[-2]), _Taps.of(columns, probabilities.shape[-1])
     found = np.empty((len(probabilities), *(len(taps.first) for taps in around)), np.uint8)
     for n, one in enumerate(probabilities):

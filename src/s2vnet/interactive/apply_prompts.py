@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s2vnet.data.preprocess import SliceGrid
+from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.inference.encoded_volume import EncodedVolume, Sweep, combine
 from s2vnet.inference.encoded_volume import Watch as SweepWatch
 from s2vnet.inference.postprocessing import Cells, find_detached_parts, most_probable_class, suppress_detached_parts
@@ -48,9 +48,9 @@ class PromptResult(NamedTuple):
 class PromptApplier:
     """An encoded volume, ready to answer."""
 
-    def __init__(self, segmenter: Segmenter, restore: SliceGrid, engine: EncodedVolume) -> None:
+    def __init__(self, segmenter: Segmenter, grid: SliceGrid, engine: EncodedVolume) -> None:
         self.segmenter, self.engine = segmenter, engine
-        self._restore = restore
+        self._grid = grid
         scores, share = combine(engine.automatic, 0, engine.depth).half(), segmenter.plan.smallest_part
         self._winner = most_probable_class(scores) if share else None
         self._strays = None if self._winner is None else find_detached_parts(self._winner, share, {})
@@ -92,7 +92,7 @@ class PromptApplier:
         """
         strokes = [s for s in map(self._stroke, prompts) if s is not None]
         drawing = self._drawing(strokes)
-        stream = None if watch is None else LiveUpdates(self._restore, watch, prompts, frozen, shown)
+        stream = None if watch is None else LiveUpdates(self._grid, watch, prompts, frozen, shown)
         if stream and stream.newest in drawing:
             seen = self.engine.glance(stream.newest, drawing[stream.newest], shown)
             if pause is not None:
@@ -100,10 +100,10 @@ class PromptApplier:
             stream.tell(stream.newest, seen)
         swept = _paused(stream.swept if stream else None, pause)
         segmentation, (start, stop), sweeps = self._segmentation(strokes, drawing, swept)
-        start, stop = self._restore.reached(start, stop)
+        start, stop = self._grid.affected_slices(start, stop)
         labels: Labels = self._labels.copy()
         if prompts and stop > start:
-            block, values = self._restore.block(segmentation.label_slices(start, stop), start)
+            block, values = self._grid.slices_to_file(segmentation.label_slices(start, stop), start)
             labels[block] = values
         flat = labels.reshape(-1)
         denied: dict[int, Voxels] = {}
@@ -134,12 +134,12 @@ class PromptApplier:
 
     def _ijk(self, flat: Voxels) -> Voxels:
         """Voxels (N, 3) of flat indices (N,)."""
-        return np.stack(np.unravel_index(flat, self._restore.geometry.shape), 1)
+        return np.stack(np.unravel_index(flat, self._grid.geometry.shape), 1)
 
     def _beyond(self, box: Box, voxels: Voxels) -> npt.NDArray[np.bool_]:
         """Which voxels (N, 3) lie outside a box on the slices that it spans."""
         inside = (voxels >= np.array(box.start)) & (voxels < np.array(box.stop))
-        axis = self._restore.orientation.axes[self._restore.axis]
+        axis = self._grid.orientation.axes[self._grid.axis]
         beyond: npt.NDArray[np.bool_] = inside[:, axis] & ~inside.all(1)
         return beyond
 
@@ -156,9 +156,9 @@ class PromptApplier:
 
         Voxels outside the crop ask its nearest voxel.
         """
-        restore = self._restore
+        grid = self._grid
         voxels = self._ijk(where)
-        places = np.clip(restore.crop_voxels(voxels), 0, np.array(restore.size) - 1)
+        places = np.clip(grid.voxels_to_crop(voxels), 0, np.array(grid.size) - 1)
         for d in np.unique(places[:, 0]).tolist():
             here = places[:, 0] == d
             rows, columns = places[here, 1], places[here, 2]
@@ -187,7 +187,7 @@ class PromptApplier:
                 changed = combine(sweeps, start, stop).half()
             changed = suppress_detached_parts(changed, winner[start:stop], strays[start:stop])
         scores = _Patched(self._scores, start, changed) if stop > start else self._scores
-        return Segmentation(self._restore, scores, self.segmenter.class_names), (start, stop), sweeps
+        return Segmentation(self._grid, scores, self.segmenter.class_names), (start, stop), sweeps
 
     def _strays_of(self, winner: npt.NDArray[np.uint8], named: Mapping[int, Cells]) -> npt.NDArray[np.uint8]:
         """Strays under prompts; those of classes that are as without prompts are known."""
@@ -218,12 +218,10 @@ class PromptApplier:
 
     def _stroke(self, prompt: Prompt) -> GridPrompt | None:
         """The prompt's cells on the mask grid; None when it lies wholly outside the crop."""
-        stride = self.segmenter.plan.stem_stride
-        cells = prompt_cells(self._restore, prompt)
+        cells = prompt_cells(self._grid, prompt, self.segmenter.plan.stem_stride)
         if not len(cells):
             return None
-        cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
-        if self._restore.joined > 1:
+        if self._grid.slab_size > 1:
             cells[:, 0] = cells[:, 0].round()
         if is_box(prompt):  # drawn where it is tightest, if anywhere; elsewhere it only says where the class is not
             cells[:, 0] = cells[:, 0].mean().round()

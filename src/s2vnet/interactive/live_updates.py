@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from s2vnet.data.preprocess import SliceGrid
+from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.inference.encoded_volume import Sweep, combine
 from s2vnet.inference.upsampling import winners
 from s2vnet.interactive.voxelize import is_box, prompt_cells, prompt_voxels
@@ -28,23 +28,23 @@ class LiveUpdates:
 
     def __init__(
         self,
-        restore: SliceGrid,
+        grid: SliceGrid,
         watch: Watch,
         prompts: tuple[Prompt, ...] = (),
         frozen: Mapping[int, npt.NDArray[np.bool_]] | None = None,
         shown: tuple[Sweep, Sweep] | None = None,
     ) -> None:
         """Args: the volume's grid, who is told, prompts and locked voxels, and sweeps whose slices were told before."""
-        self._restore, self._watch, self._frozen, self._shown = restore, watch, frozen or {}, shown
+        self._grid, self._watch, self._frozen, self._shown = grid, watch, frozen or {}, shown
         self._said = [(p.class_id, prompt_voxels(p)) for p in prompts if p.positive and not is_box(p)]
-        cells = prompt_cells(restore, prompts[-1]) if prompts else np.empty((0, 3))
-        self._middle = float(cells[:, 0].mean()) if len(cells) else restore.depth / 2
+        cells = prompt_cells(grid, prompts[-1]) if prompts else np.empty((0, 3))
+        self._middle = float(cells[:, 0].mean()) if len(cells) else grid.depth / 2
         self._told: set[int] = set()
 
     @property
     def newest(self) -> int:
         """The network's slice of the newest prompt; the middle one where there is none."""
-        return int(np.clip(round(self._middle), 0, self._restore.depth - 1))
+        return int(np.clip(round(self._middle), 0, self._grid.depth - 1))
 
     def swept(self, sweeps: tuple[Sweep, Sweep], passed: range) -> None:
         """Tell of slices that both sweeps have passed (:data:`s2vnet.inference.encoded_volume.Watch`)."""
@@ -60,9 +60,9 @@ class LiveUpdates:
 
     def tell(self, d: int, scores: Tensor) -> None:
         """Tell of one slice with class probabilities (1, K, h, w)."""
-        start, stop = self._restore.own(d)
-        stack = winners(self._restore, scores)
-        region, block = self._restore.block(np.repeat(stack, stop - start, 0), start)
+        start, stop = self._grid.slab(d)
+        stack = winners(self._grid, scores)
+        region, block = self._grid.slices_to_file(np.repeat(stack, stop - start, 0), start)
         for class_id, voxels in self._said:
             places = voxels - [axis.start for axis in region]
             inside = ((places >= 0) & (places < block.shape)).all(1)

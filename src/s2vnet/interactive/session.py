@@ -72,14 +72,14 @@ class Session:
         self.followers: list[Callable[[], None]] = []
         """Called after every change of the log."""
         case = segmenter.prepare(volume)
-        self._restore = case.restore
+        self._grid = case.grid
         self.unlike = segmenter.unlike(volume, case)
         """In what the volume lies outside of what the network was trained on, a line each."""
-        stream = None if watch is None else LiveUpdates(case.restore, watch)
+        stream = None if watch is None else LiveUpdates(case.grid, watch)
         engine = segmenter.engine(
             case, segmenter.models[0], progress, stream.swept if stream else None, stream.seen_alone if stream else None
         )
-        self._ready: PromptApplier | None = PromptApplier(segmenter, case.restore, engine)
+        self._ready: PromptApplier | None = PromptApplier(segmenter, case.grid, engine)
         self._away: Path | None = None
         self._away_bytes = 0
         self._history = History()
@@ -212,7 +212,7 @@ class Session:
     @property
     def plane(self) -> int:
         """File axis (0, 1 or 2 of i, j, k) across which the network's slices lie."""
-        return self._restore.orientation.axes[self._restore.axis]
+        return self._grid.orientation.axes[self._grid.axis]
 
     @property
     def nbytes(self) -> int:
@@ -255,7 +255,7 @@ class Session:
             except (OSError, SafetensorError) as error:
                 raise InputError(f"{self._away}: what was cached is lost ({error}); open the scan again") from error
             engine = EncodedVolume.unpack(self.segmenter.models[0], packed)
-            self._ready = PromptApplier(self.segmenter, self._restore, engine)
+            self._ready = PromptApplier(self.segmenter, self._grid, engine)
         return self._ready
 
     def likely_class(self, voxels: npt.ArrayLike) -> int:
@@ -281,16 +281,16 @@ class Session:
 
         Unsure is as :meth:`doubt` says.
         """
-        restore, doubt = self._restore, self.doubt()
+        grid, doubt = self._grid, self.doubt()
         for entry in self.log:
             if not isinstance(entry, Lock):
-                d = np.rint(restore.to_slices(_ends(entry))[:, 0]).astype(int)
+                d = np.rint(grid.voxels_to_pixels(_ends(entry))[:, 0]).astype(int)
                 doubt[max(0, d.min() - PROMPTED_AROUND) : max(0, d.max() + PROMPTED_AROUND + 1)] = -1
         if doubt.max() <= 0:
             return None
-        start, stop = restore.own(int(doubt.argmax()))
+        start, stop = grid.slab(int(doubt.argmax()))
         axis = self.plane
-        return axis, restore.file_box((start + stop) // 2, (start + stop) // 2 + 1)[axis].start
+        return axis, grid.file_region((start + stop) // 2, (start + stop) // 2 + 1)[axis].start
 
     def voxel_to_check(self) -> Voxel:
         """The middle of the newest prompt, else where the network is least sure on :meth:`next_to_check`'s slice."""
@@ -308,8 +308,8 @@ class Session:
         shape[axis] = 1
         places = np.indices(shape).reshape(3, -1).T
         places[:, axis] = index
-        crop = self._restore.crop_voxels(places)
-        places = places[((crop >= 0) & (crop < self._restore.size)).all(1)]
+        crop = self._grid.voxels_to_crop(places)
+        places = places[((crop >= 0) & (crop < self._grid.size)).all(1)]
         i, j, k = places[int(torch.special.entr(self._scores_at(places)).sum(1).argmax())].tolist()
         return i, j, k
 
@@ -376,8 +376,7 @@ class Session:
         """Class probabilities (N, K) of the cells nearest to file voxels (N, 3)."""
         shown = self._shown or self._result(self.log)[0]
         scores = shown.segmentation.scores
-        cells = self._restore.to_slices(places)
-        cells[:, 1:] = (cells[:, 1:] + 0.5) / self.segmenter.plan.stem_stride - 0.5
+        cells = self._grid.voxels_to_cells(places, self.segmenter.plan.stem_stride)
         d, y, x = np.clip(np.rint(cells).astype(int), 0, np.array(scores.shape)[[0, 2, 3]] - 1).T
         return scores[d, :, y, x].float().clamp(0, 1)
 

@@ -7,7 +7,7 @@ from typing import TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.data.preprocess import SliceGrid
+from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.prompts import Box, Entry, Lasso, Mask, Point, Prompt, Scribble
 
 Voxels = npt.NDArray[np.intp]
@@ -32,14 +32,14 @@ def is_box(prompt: Entry) -> TypeGuard[Box]:
     return isinstance(prompt, Box) and prompt.positive
 
 
-def prompt_cells(restore: SliceGrid, prompt: Prompt) -> npt.NDArray[np.float64]:
-    """Slice, row and column (N, 3) of the network's that a prompt names; of a box, two corners within the crop."""
+def prompt_cells(grid: SliceGrid, prompt: Prompt, stride: int = 1) -> npt.NDArray[np.float64]:
+    """Network slice, row and column (N, 3) of a prompt, in cells of `stride` pixels; a box has two corners."""
     if not is_box(prompt):
-        return restore.to_slices(prompt_voxels(prompt))
-    crop = restore.file_box(0, restore.size[0])
+        return grid.voxels_to_cells(prompt_voxels(prompt), stride)
+    crop = grid.file_region(0, grid.size[0])
     low = np.maximum(prompt.start, [s.start for s in crop])
     high = np.minimum(prompt.stop, [s.stop for s in crop]) - 1
-    return restore.to_slices(np.empty((0, 3)) if (high < low).any() else np.array([low, high]))
+    return grid.voxels_to_cells(np.empty((0, 3)) if (high < low).any() else np.array([low, high]), stride)
 
 
 def _inside(lasso: Lasso) -> Voxels:

@@ -1,6 +1,6 @@
-"""Files to volumes and back: NIfTI by nibabel, NRRD and MetaImage by SimpleITK, DICOM folders by :mod:`.dicom`.
+"""Read and write volumes and label maps: NIfTI by nibabel, NRRD and MetaImage by SimpleITK, DICOM by :mod:`.dicom`.
 
-This is the only place where files meet arrays; from here on the world is RAS+ mm and arrays are in file axis order.
+The only place where files become arrays: in file axis order, with affines to the world in RAS+ mm.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,32 +17,50 @@ import numpy.typing as npt
 from s2vnet.errors import InputError, OutOfMemory
 from s2vnet.io import itk, nifti
 from s2vnet.io.dicom.series import read_series, series_geometry
-from s2vnet.io.dicom.zip_archive import is_zip, series_folder
-from s2vnet.io.frames import Frames
+from s2vnet.io.dicom.zip_archive import is_zip, open_series_folder
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
-from s2vnet.io.lazy_image import LazyImage
+from s2vnet.io.lazy_image import LazyImage, as_lazy_image
 from s2vnet.utils.atomic_write import atomic_write
 
 ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
 """File endings that are read and written."""
+DETACHED_ENDINGS = itk.DETACHED_ENDINGS
+"""Endings of headers whose voxels lie in a second file."""
+SINGLE_FILE_ENDINGS = tuple(ending for ending in ENDINGS if ending not in DETACHED_ENDINGS)
+"""Endings of images that are one file."""
 
 INTEGER_TOLERANCE = 1e-3
-"""Labels stored as floats or scaled integers may be this far from an integer (float32 slopes round)."""
+"""Largest distance from an integer of labels stored as floats or scaled integers (float32 slopes round)."""
+
+
+class _Format(Protocol):
+    """Module that reads and writes a file format."""
+
+    def read(self, path: Path, dtype: np.dtype[Any] | None) -> LazyImage: ...
+    def read_unscaled(self, path: Path) -> LazyImage: ...
+    def read_geometry(self, path: Path) -> Geometry: ...
+    def count_voxels(self, path: Path) -> int: ...
+    def max_read_nbytes(self, path: Path) -> int: ...
+    def write(self, path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None: ...
+
+
+def find_ending(name: Path | str) -> str | None:
+    """The one of ``ENDINGS`` that a file name has, in lower case, or None."""
+    lower = Path(name).name.lower()
+    return next((ending for ending in ENDINGS if lower.endswith(ending)), None)
 
 
 def image_ending(path: Path | str) -> str:
-    """The file's ending, one of ``ENDINGS``, in lower case.
+    """The one of ``ENDINGS`` that a file name has, in lower case.
 
     Raises:
         InputError: another ending.
     """
-    name = Path(path).name.lower()
-    for ending in ENDINGS:
-        if name.endswith(ending):
-            return ending
-    raise InputError(
-        f"{path}: unknown image format; use one of {' '.join(ENDINGS)} or a folder or .zip with one DICOM series"
-    )
+    ending = find_ending(path)
+    if ending is None:
+        hint = f"use one of {' '.join(ENDINGS)} or a folder or .zip with one DICOM series"
+        raise InputError(f"{path}: unknown image format; {hint}")
+    return ending
 
 
 def read_image(
@@ -51,29 +69,30 @@ def read_image(
     fill_nonfinite: float | None = None,
     frames_as_channels: bool = False,
 ) -> Volume:
-    """Read one image: one file or DICOM series per channel, in order. Slope and intercept are applied.
+    """Read an image, of one file or DICOM series per channel, with slope and intercept applied.
 
     Args:
         paths: file, DICOM folder or zip archive, or a sequence with one of them per channel; all on one grid.
         fill_nonfinite: value that replaces NaN and infinite voxels; None refuses them.
-        frames_as_channels: let one 4D file hold all channels (MSD's way). Else a 4D file may hold one frame only.
+        frames_as_channels: accept a 4D file with all channels, as the Decathlon's; else a file must hold one frame.
 
     Returns:
         Volume (C, I, J, K) in the file's units (HU for CT).
 
     Raises:
-        InputError: missing, damaged or foreign file, several frames, channels on different grids, NaN or infinity.
+        InputError: file missing, damaged or of another format; several frames; channels on different grids; NaN or
+            infinity.
     """
-    return read_stored(paths, fill_nonfinite=fill_nonfinite, frames_as_channels=frames_as_channels).volume
+    return read_lazy_image(paths, fill_nonfinite=fill_nonfinite, frames_as_channels=frames_as_channels).to_volume()
 
 
-def read_stored(
+def read_lazy_image(
     paths: Path | str | Sequence[Path | str],
     *,
     fill_nonfinite: float | None = None,
     frames_as_channels: bool = False,
 ) -> LazyImage:
-    """As :func:`read_image`, but with the voxels as the files hold them; DICOM series are float32."""
+    """As :func:`read_image`, with voxels in the data type of the files; DICOM series are float32."""
     if fill_nonfinite is not None and not np.isfinite(fill_nonfinite):
         raise InputError(f"--fill-nan must be a finite number, not {fill_nonfinite}")
     names = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
@@ -86,113 +105,114 @@ def read_stored(
 
 
 def read_geometry(path: Path | str) -> Geometry:
-    """Grid of a file, DICOM folder or zip archive, by headers alone; an archive is unpacked for that.
+    """Read the grid of a file, DICOM folder or zip archive from its headers; an archive is unpacked.
 
     Raises:
-        InputError: missing or foreign file, or a header that names no usable grid.
+        InputError: file missing or of another format, or a header without a usable grid.
     """
     path = Path(path)
     if path.is_dir() or is_zip(path):
-        with series_folder(path) as folder:
+        with open_series_folder(path) as folder:
             return series_geometry(folder)
-    with _reading(path) as ending:
-        return nifti.read_geometry(path) if ending in nifti.ENDINGS else itk.read_geometry(path, ending)
+    with _open_format(path) as file_format:
+        return file_format.read_geometry(path)
 
 
 def count_voxels(path: Path | str) -> int:
-    """Voxels of all frames and channels of a file, DICOM folder or zip archive. By headers alone, as read_geometry."""
+    """Count the voxels of all frames and channels from the headers, as :func:`read_geometry`."""
     path = Path(path)
     if path.is_dir() or is_zip(path):
         return math.prod(read_geometry(path).shape)
-    with _reading(path) as ending:
-        return nifti.count_voxels(path) if ending in nifti.ENDINGS else itk.count_voxels(path, ending)
+    with _open_format(path) as file_format:
+        return file_format.count_voxels(path)
 
 
-def reading_nbytes(path: Path | str) -> int:
-    """Memory in bytes that :func:`read_stored` takes at most, while it reads or after. By headers alone, likewise."""
+def max_read_nbytes(path: Path | str) -> int:
+    """Peak memory in bytes of :func:`read_lazy_image` for one file, from the headers, as :func:`read_geometry`."""
     path = Path(path)
     if path.is_dir() or is_zip(path):
         return 2 * np.dtype(np.float32).itemsize * count_voxels(path)
-    with _reading(path) as ending:
-        return nifti.stored_nbytes(path) if ending in nifti.ENDINGS else 2 * itk.stored_nbytes(path, ending)
+    with _open_format(path) as file_format:
+        return file_format.max_read_nbytes(path)
 
 
-def is_plain(path: Path) -> bool:
-    """Whether a file as it is says to every reader of NIfTI what :func:`read_image` says; see there."""
-    return path.is_file() and path.name.lower().endswith(nifti.ENDINGS) and nifti.is_plain(path)
+def is_portable_nifti(path: Path) -> bool:
+    """Whether every NIfTI reader interprets the file as :func:`read_image` does, see :func:`.nifti.is_portable`."""
+    return path.is_file() and path.name.lower().endswith(nifti.ENDINGS) and nifti.is_portable(path)
 
 
 def read_labels(path: Path | str) -> LabelMap:
-    """Read a label map (I, J, K); files of floats that hold integers are accepted.
+    """Read a label map (I, J, K); floating-point files of integer values are accepted.
 
     Raises:
-        InputError: missing, damaged or foreign file, several frames, values that are no integers in 0..65535.
+        InputError: file missing, damaged or of another format; several frames; values that are not integers in
+            0..65535.
     """
     path = Path(path)
-    frames = _read(path, None)
-    _require_one_frame(path, frames)
-    data: npt.NDArray[Any] = frames.data[0]
+    image = _read(path, None)
+    _require_one_frame(path, image)
+    data = image.channels[0].stored
     try:
-        return LabelMap(_integers(data) if data.dtype.kind == "f" else data, frames.geometry)
+        return LabelMap(_round_labels(data) if data.dtype.kind == "f" else data, image.geometry)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
 def write_labels(path: Path | str, labels: LabelMap) -> None:
-    """Write labels in the format of the path's ending, without slope and intercept, on exactly their grid.
+    """Write labels in the format of the path's ending, without slope and intercept, on their grid.
 
-    The old file stays until the new one is whole; nothing else remains on failure.
+    The write is atomic: on failure the old file stays and no partial file remains.
 
     Raises:
-        InputError: unknown ending, or the folder is missing, read-only or full.
+        InputError: unknown ending, or the folder is missing or read-only, or the disk full.
     """
     _write(Path(path), labels.data[None], labels.geometry)
 
 
 def write_image(path: Path | str, volume: Volume) -> None:
-    """Write a float32 image (probabilities, uncertainty); several channels become frames. Else as write_labels."""
+    """Write a float32 image (probabilities, uncertainty), channels as frames; else as :func:`write_labels`."""
     _write(Path(path), volume.data, volume.geometry)
 
 
 def split_frames(path: Path | str, targets: Sequence[Path]) -> None:
-    """Write each frame of a 4D image as a float32 image of its own; values, NaN too, and grid stay as they are.
+    """Write each frame of a 4D image as a float32 image of its own, with unchanged values, NaN too, and grid.
 
     Raises:
-        InputError: missing or damaged file, another number of frames, or as write_labels.
+        InputError: file missing or damaged, another number of frames, or as :func:`write_labels`.
     """
-    frames = _read(Path(path), np.dtype(np.float32))
-    if len(frames.data) != len(targets):
-        raise InputError(f"{path}: {len(frames.data)} frames where {len(targets)} channels are named; correct either")
-    for target, frame in zip(targets, frames.data, strict=True):
-        _write(target, frame[None], frames.geometry)
+    image = _read(Path(path), np.dtype(np.float32))
+    count = len(image.channels)
+    if count != len(targets):
+        raise InputError(f"{path}: {count} frames where {len(targets)} channels are named; correct either")
+    for target, frame in zip(targets, image.channels, strict=True):
+        _write(target, frame.stored[None], image.geometry)
 
 
-def _read_channels(path: Path, fill: float | None, many: bool) -> LazyImage:
+def _read_channels(path: Path, fill: float | None, frames_as_channels: bool) -> LazyImage:
     if path.is_dir() or is_zip(path):
-        with series_folder(path) as folder:
-            stored = LazyImage.of(read_series(folder))
+        with open_series_folder(path) as folder:
+            image = as_lazy_image(read_series(folder))
     else:
-        with _reading(path) as ending:
-            frames = nifti.read_stored(path) if ending in nifti.ENDINGS else itk.read(path, ending, None)
-        if not many:
-            _require_one_frame(path, frames)
-        stored = LazyImage.of(frames)
+        with _open_format(path) as file_format:
+            image = file_format.read_unscaled(path)
+        if not frames_as_channels:
+            _require_one_frame(path, image)
     try:
-        return stored.require_finite(fill)
+        return image.require_finite(fill)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _require_one_frame(path: Path, frames: Frames) -> None:
-    count = len(frames.data)
+def _require_one_frame(path: Path, image: LazyImage) -> None:
+    count = len(image.channels)
     if count != 1:
         raise InputError(f"{path}: {count} frames where one 3D image is needed; save one file per channel or frame")
 
 
-def _integers(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    bad = int(np.count_nonzero(~np.isfinite(data)))
-    if bad:
-        raise InputError(f"{bad} label voxels are NaN or infinite; save the labels as integers")
+def _round_labels(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    nonfinite = int(np.count_nonzero(~np.isfinite(data)))
+    if nonfinite:
+        raise InputError(f"{nonfinite} label voxels are NaN or infinite; save the labels as integers")
     rounded = np.rint(data)
     off = np.abs(data - rounded) > INTEGER_TOLERANCE
     if off.any():
@@ -202,20 +222,24 @@ def _integers(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return integers
 
 
-def _read(path: Path, dtype: np.dtype[Any] | None) -> Frames:
-    # what float32 cannot hold becomes infinite and is counted as such by the caller
-    with _reading(path) as ending, np.errstate(over="ignore"):
-        return nifti.read(path, dtype) if ending in nifti.ENDINGS else itk.read(path, ending, dtype)
+def _format_of(path: Path) -> _Format:
+    return nifti if image_ending(path) in nifti.ENDINGS else itk
+
+
+def _read(path: Path, dtype: np.dtype[Any] | None) -> LazyImage:
+    # values beyond float32's range become infinite, which the caller checks
+    with _open_format(path) as file_format, np.errstate(over="ignore"):
+        return file_format.read(path, dtype)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[str]:
-    """The ending of a file that is there; errors get its name."""
-    ending = image_ending(path)
+def _open_format(path: Path) -> Iterator[_Format]:
+    """Yield the format of an existing file; errors in the block are prefixed with the file's path."""
+    file_format = _format_of(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        yield ending
+        yield file_format
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
     except MemoryError as error:
@@ -223,9 +247,6 @@ def _reading(path: Path) -> Iterator[str]:
 
 
 def _write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
-    ending = image_ending(path)
+    file_format = _format_of(path)
     with atomic_write(path) as temporary:
-        if ending in nifti.ENDINGS:
-            nifti.write(temporary, data, geometry)
-        else:
-            itk.write(temporary, ending, data, geometry)
+        file_format.write(temporary, data, geometry)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from s2vnet.errors import InputError
 
 Shape = tuple[int, int, int]
-Float = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 Region = tuple[slice, slice, slice]
 """Block of voxels along i, j, k."""
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -69,12 +69,12 @@ class Orientation:
         back = (lead + self.axes.index(a) for a in range(3))
         return np.flip(array, self._flipped(lead)).transpose(*range(lead), *back)
 
-    def apply_points(self, ijk: npt.ArrayLike) -> Float:
+    def apply_points(self, ijk: npt.ArrayLike) -> FloatArray:
         """Canonical voxel coordinates (N, 3) of file voxel coordinates (N, 3)."""
         moved = np.asarray(ijk, np.float64)[:, list(self.axes)]
         return np.where(self.flips, self._last() - moved, moved)
 
-    def invert_points(self, ras: npt.ArrayLike) -> Float:
+    def invert_points(self, ras: npt.ArrayLike) -> FloatArray:
         """File voxel coordinates (N, 3) of canonical voxel coordinates (N, 3)."""
         points = np.asarray(ras, np.float64)
         return np.where(self.flips, self._last() - points, points)[:, [self.axes.index(a) for a in range(3)]]
@@ -82,7 +82,7 @@ class Orientation:
     def _flipped(self, lead: int) -> tuple[int, ...]:
         return tuple(lead + c for c in range(3) if self.flips[c])
 
-    def _last(self) -> Float:
+    def _last(self) -> FloatArray:
         return np.array([self.shape[a] - 1 for a in self.axes], np.float64)
 
 
@@ -96,7 +96,7 @@ class Geometry:
 
     shape: Shape
     """Voxels (I, J, K) along the file's axes."""
-    affine: Float
+    affine: FloatArray
     """(4, 4) float64, read-only copy: voxel (i, j, k, 1) -> world (x, y, z, 1), RAS+ mm."""
     nifti_codes: tuple[int, int] = (1, 1)
     """NIfTI's (qform_code, sform_code): which world the affine speaks of (1 scanner, 4 MNI152); kept for writing."""
@@ -119,9 +119,9 @@ class Geometry:
         return cls(shape, _LPS_RAS @ np.asarray(affine, np.float64))
 
     @property
-    def affine_lps(self) -> Float:
+    def affine_lps(self) -> FloatArray:
         """Affine (4, 4) voxel -> LPS+ mm."""
-        affine: Float = _LPS_RAS @ self.affine
+        affine: FloatArray = _LPS_RAS @ self.affine
         return affine
 
     @property
@@ -131,12 +131,12 @@ class Geometry:
         return i, j, k
 
     @property
-    def origin(self) -> Float:
+    def origin(self) -> FloatArray:
         """World position (3,) of the centre of voxel (0, 0, 0), mm."""
         return self.affine[:3, 3].copy()
 
     @property
-    def direction(self) -> Float:
+    def direction(self) -> FloatArray:
         """(3, 3): columns are the unit vectors of the axes i, j, k in the world."""
         return self.affine[:3, :3] / np.array(self.spacing, np.float64)
 
@@ -154,12 +154,12 @@ class Geometry:
         r, a, s = (int(np.flatnonzero(found[:, 0] == c)[0]) for c in range(3))
         return Orientation((r, a, s), (found[r, 1] < 0, found[a, 1] < 0, found[s, 1] < 0), self.shape)
 
-    def to_world(self, ijk: npt.ArrayLike) -> Float:
+    def to_world(self, ijk: npt.ArrayLike) -> FloatArray:
         """World positions (N, 3) in mm of voxel coordinates (N, 3)."""
-        world: Float = np.asarray(ijk, np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        world: FloatArray = np.asarray(ijk, np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
         return world
 
-    def to_voxel(self, xyz: npt.ArrayLike) -> Float:
+    def to_voxel(self, xyz: npt.ArrayLike) -> FloatArray:
         """Voxel coordinates (N, 3), not rounded, of world positions (N, 3) in mm."""
         offsets = np.asarray(xyz, np.float64) - self.affine[:3, 3]
         return np.asarray(np.linalg.solve(self.affine[:3, :3], offsets.T).T, np.float64)
@@ -249,7 +249,7 @@ def _small_integers(data: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8] | np
     return native.astype(np.uint8) if high <= np.iinfo(np.uint8).max else native.astype(np.uint16)
 
 
-def _check_affine(affine: Float) -> None:
+def _check_affine(affine: FloatArray) -> None:
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], (0, 0, 0, 1)):
         raise InputError("the affine is not a finite 4x4 voxel-to-world matrix; mend the image's header")
     norms = np.linalg.norm(affine[:3, :3], axis=0)

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage files by SimpleITK; its LPS grid as a Geometry, also for DICOM."""
+"""NRRD and MetaImage files by SimpleITK, and the conversion of its LPS grids, also for DICOM."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError
-from s2vnet.io.frames import Frames, require_plausible
-from s2vnet.io.geometry import Float, Geometry
+from s2vnet.io.geometry import FloatArray, Geometry
+from s2vnet.io.header_checks import require_plausible_size
+from s2vnet.io.lazy_image import Channel, LazyImage
 from s2vnet.utils.memory import is_out_of_memory
 
 _IO_NAMES = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
-_DETACHED = (".nhdr", ".mhd")
+DETACHED_ENDINGS = (".nhdr", ".mhd")
+"""Headers whose voxels lie in a second file."""
 ENDINGS = tuple(_IO_NAMES)
 
-_LONGEST_HEADER = 1 << 20
+_MAX_HEADER_NBYTES = 1 << 20
 _STDERR = 2
 _stderr_lock = threading.RLock()
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere: MetaIO, teem and GDCM print there what their exceptions say anyway.
+def silence_stderr() -> Iterator[None]:
+    """Redirect file descriptor 2 to /dev/null: MetaIO, teem and GDCM print there what their exceptions also say.
 
-    The lock keeps two threads from restoring each other's descriptor.
+    A lock keeps two threads from restoring each other's descriptor.
     """
-    with _stderr_lock, Path(os.devnull).open("wb") as nowhere:
+    with _stderr_lock, Path(os.devnull).open("wb") as null:
         saved = os.dup(_STDERR)
-        os.dup2(nowhere.fileno(), _STDERR)
+        os.dup2(null.fileno(), _STDERR)
         try:
             yield
         finally:
@@ -44,8 +46,8 @@ def quiet() -> Iterator[None]:
             os.close(saved)
 
 
-def geometry_of(source: Any) -> Geometry:
-    """Grid of a 2D, 3D or 4D SimpleITK image, or of an ImageFileReader that knows its header; 2D is one 1 mm slice.
+def geometry_from_itk(source: Any) -> Geometry:
+    """Grid of a 2D, 3D or 4D SimpleITK image, or of an ImageFileReader that has read its header; 2D is one 1 mm slice.
 
     Raises:
         InputError: another number of dimensions, or no usable grid.
@@ -64,124 +66,136 @@ def geometry_of(source: Any) -> Geometry:
     return Geometry.from_lps((i, j, k), affine)
 
 
-def place(image: Any, geometry: Geometry) -> None:
-    """Give a 3D SimpleITK ``image`` the grid of ``geometry``."""
+def set_geometry(image: Any, geometry: Geometry) -> None:
+    """Set the grid of a 3D SimpleITK `image`."""
     affine = geometry.affine_lps
-    direction: Float = affine[:3, :3] / np.array(geometry.spacing)
+    direction: FloatArray = affine[:3, :3] / np.array(geometry.spacing)
     image.SetSpacing(geometry.spacing)
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection(direction.ravel().tolist())
 
 
-def read(path: Path, ending: str, dtype: np.dtype[Any] | None) -> Frames:
-    """Voxels as ``dtype`` where given. Vector components and the fourth dimension are frames.
+def read(path: Path, dtype: np.dtype[Any] | None) -> LazyImage:
+    """Read voxels, as `dtype` where given. Vector components and the fourth dimension become channels.
 
     Raises:
         InputError: not of the ending's format, truncated, complex, or no usable grid.
     """
     import SimpleITK as sitk
 
-    with _header(path, ending) as reader:
-        geometry = geometry_of(reader)
+    with _open_reader(path) as reader:
+        geometry = geometry_from_itk(reader)
         components = reader.GetNumberOfComponents()
         voxels = math.prod(reader.GetSize()) * components
-        if ending not in _DETACHED:
-            require_plausible(path, voxels)
+        if _ending(path) not in DETACHED_ENDINGS:
+            require_plausible_size(path, voxels)
         image = reader.Execute()
     stored = sitk.GetArrayViewFromImage(image)
     if stored.dtype.kind == "c":
         raise InputError("complex voxels; a grey-value volume is needed")
     data = np.array(stored, dtype).reshape((-1, *geometry.shape[::-1], components))  # (T, K, J, I, C)
-    return Frames(data.transpose(0, 4, 3, 2, 1).reshape((-1, *geometry.shape)), geometry)
+    channels = data.transpose(0, 4, 3, 2, 1).reshape((-1, *geometry.shape))
+    return LazyImage(tuple(map(Channel, channels)), geometry)
 
 
-def read_geometry(path: Path, ending: str) -> Geometry:
-    """Grid by the header alone. Raises InputError as :func:`read`."""
-    with _header(path, ending) as reader:
-        return geometry_of(reader)
+def read_unscaled(path: Path) -> LazyImage:
+    """Read voxels as stored; the formats have no slope and intercept. Raises InputError as :func:`read`."""
+    return read(path, None)
 
 
-def count_voxels(path: Path, ending: str) -> int:
-    """Voxels of all frames, by the header alone. Raises InputError as :func:`read`."""
-    with _header(path, ending) as reader:
-        geometry_of(reader)
+def read_geometry(path: Path) -> Geometry:
+    """Read the grid from the header. Raises InputError as :func:`read`."""
+    with _open_reader(path) as reader:
+        return geometry_from_itk(reader)
+
+
+def count_voxels(path: Path) -> int:
+    """Count the voxels of all frames from the header. Raises InputError as :func:`read`."""
+    with _open_reader(path) as reader:
+        geometry_from_itk(reader)
         return int(math.prod(reader.GetSize()) * reader.GetNumberOfComponents())
 
 
-def stored_nbytes(path: Path, ending: str) -> int:
-    """Memory in bytes of all voxels as stored, by the header alone. Raises InputError as :func:`read`."""
+def max_read_nbytes(path: Path) -> int:
+    """Peak memory in bytes of :func:`read_unscaled`, which copies once. Raises InputError as :func:`read`."""
     import SimpleITK as sitk
 
-    with _header(path, ending) as reader:
+    with _open_reader(path) as reader:
         one = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
-        size = one.GetSizeOfPixelComponent() * reader.GetNumberOfComponents()
-        return int(math.prod(reader.GetSize()) * size)
+        voxel_nbytes = one.GetSizeOfPixelComponent() * reader.GetNumberOfComponents()
+        return int(2 * math.prod(reader.GetSize()) * voxel_nbytes)
+
+
+def _ending(path: Path) -> str:
+    return next(ending for ending in ENDINGS if path.name.lower().endswith(ending))
 
 
 @contextmanager
-def _header(path: Path, ending: str) -> Iterator[Any]:
-    """A reader that has read the header; what ITK says of the file in one line."""
+def _open_reader(path: Path) -> Iterator[Any]:
+    """Yield a reader that has read the header; ITK's errors become InputErrors of one line."""
     import SimpleITK as sitk
 
-    if ending not in _DETACHED:
-        _require_own_data(path, ending)
-    if _IO_NAMES[ending] == "MetaImageIO":
-        _require_few_dimensions(path)
+    io_name = _IO_NAMES[_ending(path)]
+    if _ending(path) not in DETACHED_ENDINGS:
+        _require_embedded_data(path, io_name)
+    if io_name == "MetaImageIO":
+        _require_valid_ndims(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    reader.SetImageIO(_IO_NAMES[ending])
+    reader.SetImageIO(io_name)
     try:
-        with quiet():
+        with silence_stderr():
             reader.ReadImageInformation()
             yield reader
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise MemoryError from error
-        kind = _IO_NAMES[ending].removesuffix("ImageIO")
+        kind = io_name.removesuffix("ImageIO")
         raise InputError(f"not a readable {kind} image; it is truncated, damaged or of another format") from error
 
 
-def _require_own_data(path: Path, ending: str) -> None:
-    """Refuse a header that sends the reader to another file, which can be any that there is on the machine."""
+def _require_embedded_data(path: Path, io_name: str) -> None:
+    """Refuse a header that refers to another file, which may be any file of the machine."""
     with path.open("rb") as file:
-        head = file.read(_LONGEST_HEADER)
-    if _IO_NAMES[ending] == "NrrdImageIO":
+        head = file.read(_MAX_HEADER_NBYTES)
+    if io_name == "NrrdImageIO":
         end = re.search(rb"\r?\n\r?\n", head)
         elsewhere = re.search(rb"(?im)^\s*data\s*file\s*:", head[: end.start()] if end else head) is not None
     else:
         end = re.search(rb"(?im)^\s*elementdatafile\s*=\s*local\s*?$", head)
-        # MetaIO's own reading of lines is lenient: only a header that cannot be taken for another is let through
+        # MetaIO parses lines leniently: only an unambiguous header is accepted
         elsewhere = head.lower().count(b"elementdatafile") != (end is not None)
-    if end is None and len(head) == _LONGEST_HEADER:
-        raise InputError(f"a header of more than {_LONGEST_HEADER} bytes; save the image again")
+    if end is None and len(head) == _MAX_HEADER_NBYTES:
+        raise InputError(f"a header of more than {_MAX_HEADER_NBYTES} bytes; save the image again")
     if elsewhere:
         raise InputError("its voxels lie in another file; save image and header as one, or name it .mhd or .nhdr")
 
 
-def _require_few_dimensions(path: Path) -> None:
-    """Refuse a number that MetaIO would count to, for hours."""
+def _require_valid_ndims(path: Path) -> None:
+    """Refuse a number of dimensions over which MetaIO would loop for hours."""
     with path.open("rb") as file:
-        head = re.split(rb"(?i)elementdatafile", file.read(_LONGEST_HEADER))[0].lower()
+        head = re.split(rb"(?i)elementdatafile", file.read(_MAX_HEADER_NBYTES))[0].lower()
     if head.count(b"ndims") != len(re.findall(rb"(?m)^\s*ndims\s*=\s*[1-9]\s*?$", head)):
         raise InputError("not a readable MetaImage: NDims is no number from 1 to 9; save the image again")
 
 
-def write(path: Path, ending: str, data: npt.NDArray[Any], geometry: Geometry) -> None:
-    """Write ``data`` (F, I, J, K) compressed; frames become vector components.
+def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
+    """Write `data` (F, I, J, K) compressed; frames become vector components.
 
     Raises:
-        OSError: whatever stopped SimpleITK, so that callers treat all formats alike.
+        OSError: SimpleITK failed; the same type of error as of the other formats.
     """
     import SimpleITK as sitk
 
     vector = len(data) > 1
     array = data.transpose(3, 2, 1, 0) if vector else data[0].transpose(2, 1, 0)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=vector)
-    place(image, geometry)
+    set_geometry(image, geometry)
+    io_name = _IO_NAMES[_ending(path)]
     try:
-        with quiet():
-            sitk.WriteImage(image, str(path), useCompression=True, imageIO=_IO_NAMES[ending])
-            if _IO_NAMES[ending] == "NrrdImageIO":  # the one writer that says nothing of a full disk
-                sitk.ReadImage(str(path), imageIO=_IO_NAMES[ending])
+        with silence_stderr():
+            sitk.WriteImage(image, str(path), useCompression=True, imageIO=io_name)
+            if io_name == "NrrdImageIO":  # the one writer that reports no full disk
+                sitk.ReadImage(str(path), imageIO=io_name)
     except RuntimeError as error:
         raise OSError(str(error).strip().splitlines()[-1]) from error

@@ -1,4 +1,4 @@
-"""Voxels as their files hold them: float32 is made of them a few slices at a time, since it takes twice the memory."""
+"""Images in the data type of their files, converted to float32 in parts: as a whole, that takes twice the memory."""
 
 from __future__ import annotations
 
@@ -10,29 +10,36 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError
-from s2vnet.io.frames import Frames, Scale, as_float32
 from s2vnet.io.geometry import Geometry, Volume
 
-VOXELS_AT_ONCE = 1 << 22
-"""About how many voxels are brought to float32 at a time where all of them are looked at."""
+Scale = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+"""Convert stored values to image values (float32) by slope and intercept."""
+
+CHUNK_VOXELS = 1 << 22
+"""About how many voxels are converted at a time where all of them are checked."""
+
+
+def as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Convert values without slope and intercept; those beyond float32's range become infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """One channel as its file holds it."""
+    """One image channel as stored."""
 
     stored: npt.NDArray[Any]
-    """(I, J, K), of any real type."""
-    scale: Scale
-    """What of it, or of a part of it, is the image: float32 in the file's units."""
+    """(I, J, K) of any real data type."""
+    scale: Scale = as_float32
+    """Conversion of `stored`, or of a part of it, to float32 in the file's units."""
 
-    @property
-    def values(self) -> npt.NDArray[np.float32]:
-        """All of it as float32."""
+    def to_float32(self) -> npt.NDArray[np.float32]:
+        """Convert the channel (I, J, K)."""
         return self.scale(self.stored)
 
-    def some(self, count: int) -> npt.NDArray[np.float32]:
-        """About `count` voxels (n,) from everywhere, or all."""
+    def sample(self, count: int) -> npt.NDArray[np.float32]:
+        """About `count` voxels (n,) at regular strides, or all."""
         return self.scale(self.stored.ravel(order="K")[:: max(1, self.stored.size // count)])
 
     def require_finite(self, fill: float | None) -> Channel:
@@ -41,36 +48,27 @@ class Channel:
         Raises:
             InputError: there are such voxels and `fill` is None.
         """
-        step = max(1, VOXELS_AT_ONCE * self.stored.shape[-1] // self.stored.size)
+        step = max(1, CHUNK_VOXELS * self.stored.shape[-1] // self.stored.size)
         parts = (self.scale(self.stored[..., k : k + step]) for k in range(0, self.stored.shape[-1], step))
-        bad = sum(part.size - int(np.count_nonzero(np.isfinite(part))) for part in parts)
-        if bad == 0:
+        nonfinite = sum(part.size - int(np.count_nonzero(np.isfinite(part))) for part in parts)
+        if nonfinite == 0:
             return self
         if fill is None:
             hint = "repair the image or fill them with --fill-nan VALUE"
-            raise InputError(f"{bad} of {self.stored.size} voxels are NaN or infinite; {hint}")
-        return replace(self, scale=_filled(self.scale, fill))
+            raise InputError(f"{nonfinite} of {self.stored.size} voxels are NaN or infinite; {hint}")
+        return replace(self, scale=_fill_nonfinite(self.scale, fill))
 
 
 @dataclass(frozen=True, eq=False)
 class LazyImage:
-    """Image channels on one grid, as their files hold them."""
+    """Image channels on one grid, as stored."""
 
     channels: tuple[Channel, ...]
     geometry: Geometry
 
-    @classmethod
-    def of(cls, image: Volume | Frames | LazyImage) -> LazyImage:
-        """The same image; nothing is copied."""
-        if isinstance(image, LazyImage):
-            return image
-        scale = image.scale if isinstance(image, Frames) else as_float32
-        return cls(tuple(Channel(channel, scale) for channel in image.data), image.geometry)
-
-    @property
-    def volume(self) -> Volume:
-        """All of it as float32."""
-        channels = [channel.values[None] for channel in self.channels]
+    def to_volume(self) -> Volume:
+        """Convert all channels to float32."""
+        channels = [channel.to_float32()[None] for channel in self.channels]
         return Volume(channels[0] if len(channels) == 1 else np.concatenate(channels), self.geometry)
 
     def require_finite(self, fill: float | None) -> LazyImage:
@@ -78,7 +76,14 @@ class LazyImage:
         return replace(self, channels=tuple(channel.require_finite(fill) for channel in self.channels))
 
 
-def _filled(scale: Scale, fill: float) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]:
+def as_lazy_image(image: Volume | LazyImage) -> LazyImage:
+    """Return the image as a lazy one; nothing is copied."""
+    if isinstance(image, LazyImage):
+        return image
+    return LazyImage(tuple(map(Channel, image.data)), image.geometry)
+
+
+def _fill_nonfinite(scale: Scale, fill: float) -> Scale:
     def filled(part: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         values = scale(part)
         return np.where(np.isfinite(values), values, np.float32(fill))

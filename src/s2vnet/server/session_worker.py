@@ -26,8 +26,8 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.session import Session, extent
 from s2vnet.interactive.voxelize import is_box
-from s2vnet.io.dicom.zip_archive import series_folder
-from s2vnet.io.files import count_voxels, is_plain, read_geometry, read_image
+from s2vnet.io.dicom.zip_archive import open_series_folder
+from s2vnet.io.files import count_voxels, is_portable_nifti, read_geometry, read_image
 from s2vnet.io.geometry import Geometry, Region, Volume
 from s2vnet.prompts import Entry
 from s2vnet.server.memory_budget import SessionMemoryBudget
@@ -221,7 +221,7 @@ class SessionWorker:
 
     def file(self) -> Path | None:
         """The image's own file, if it has been read and says to everybody what :meth:`read` gives."""
-        return self.path if self._geometry is not None and is_plain(self.path) else None
+        return self.path if self._geometry is not None and is_portable_nifti(self.path) else None
 
     def state(self) -> State:
         """How it stands now."""
@@ -563,7 +563,7 @@ def _identity(volume: Volume) -> str:
 
 def read_scan(path: Path, channels: int, most: int) -> Volume:
     """An image for a model of so many channels. Raises InputError when it is not readable, or of too many voxels."""
-    with series_folder(path) as found:  # an archive is unpacked once
+    with open_series_folder(path) as found:  # an archive is unpacked once
         voxels = count_voxels(found)
         if voxels > most:
             raise InputError(f"{voxels} voxels, more than the {most} that this server opens; crop the scan")

@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from s2vnet.config import ModelConfig, TrainConfig
-from s2vnet.data.plan import save
+from s2vnet.data.plan import save_json
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_image, write_image
@@ -277,7 +277,7 @@ class TrainingJobs:
             command = [sys.executable, "-m", "s2vnet", "train", str(folder / DATASET), "-o", str(folder / RUN)]
             command += ["--resume", *task.options]
             if "--init" in task.options:  # its weights fit its own plan
-                save(self._segmenter.plan, folder / PLAN)
+                save_json(self._segmenter.plan, folder / PLAN)
                 command += ["--plan", str(folder / PLAN)]
             with (folder / LOG).open("ab") as log:
                 with self._lock:

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.clips import ClipDataset, collate
 from s2vnet.data.dataset import Dataset
-from s2vnet.data.plan import Plan, save
+from s2vnet.data.plan import Plan, save_json
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.inference.segmenter import Segmenter
@@ -144,7 +144,7 @@ def train(
     if resume:
         _resume(run, folder / CHECKPOINT, signature)
     if fabric.is_global_zero:
-        save(plan, folder / PLAN)  # not before: a refused call must leave an earlier run as it was
+        save_json(plan, folder / PLAN)  # not before: a refused call must leave an earlier run as it was
     with _helpers(workers) as clip_step.helpers:
         _fit(fabric, run, step, cases, validation, plan, config, folder, signature, workers, report)
     trained = S2VNet(model_config).eval()

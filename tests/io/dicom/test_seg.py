@@ -17,7 +17,7 @@ from s2vnet.io.geometry import Geometry, LabelMap
 
 pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
 
-from s2vnet.io.dicom.seg import SCHEME, TERMS, coded, read_segmentation, write_segmentation
+from s2vnet.io.dicom.seg import SCHEME, TERMS, class_codes, read_segmentation, write_segmentation
 
 WriteSeries = Callable[..., None]
 NAMES = {0: "background", 1: "liver", 2: "left kidney", 3: "portal and splenic vein", 4: "Tumour, primary"}
@@ -126,13 +126,13 @@ def test_what_an_anonymiser_takes_out_may_be_missing_and_what_is_referred_to_may
 
 
 def test_segments_are_coded() -> None:
-    side, liver = coded("liver")
+    side, liver = class_codes("liver")
     assert (side, liver.value, liver.scheme_designator) == (None, "10200004", "SCT")
-    side, kidney = coded("left kidney")
+    side, kidney = class_codes("left kidney")
     assert (side.value, kidney.value) == ("7771000", "64033007")
-    assert coded("Right_Adrenal_Gland")[0].meaning == "Right"
-    assert coded("portal and splenic vein")[1].meaning == "Portal vein"
-    side, other = coded("Tumour, primary")
+    assert class_codes("Right_Adrenal_Gland")[0].meaning == "Right"
+    assert class_codes("portal and splenic vein")[1].meaning == "Portal vein"
+    side, other = class_codes("Tumour, primary")
     assert (side, other.scheme_designator, other.meaning) == (None, SCHEME, "Tumour, primary")
     names = (
         "gluteus_maximus_left",
@@ -141,12 +141,12 @@ def test_segments_are_coded() -> None:
         "tumor",
         "left",
     )  # qualifiers are no structures
-    private = [coded(name)[1] for name in names]
+    private = [class_codes(name)[1] for name in names]
     assert {code.scheme_designator for code in private} == {SCHEME}
     assert len({code.value for code in private}) == len(names)
     assert all(len(code.value) <= 16 for code in private)
     for name, keyword in TERMS.items():
-        assert coded(name)[1].value == getattr(codes.SCT, keyword).value
+        assert class_codes(name)[1].value == getattr(codes.SCT, keyword).value
 
 
 def test_what_cannot_be_written_is_said_and_leaves_nothing(series: Path, labels: LabelMap, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom.series import chosen_series, read_series, series_files
+from s2vnet.io.dicom.series import read_series, select_series, series_files
 from s2vnet.io.files import read_image, read_labels, write_labels
 from s2vnet.io.geometry import LabelMap
 
@@ -132,17 +132,17 @@ def test_a_chosen_series_is_a_folder_of_its_own(tmp_path: Path) -> None:
     write_series(study, -STEP, uid="1.2.2")
     for number, uid in (("1", "1.2.1"), ("2", "1.2.2")):
         for chosen in (number, uid):
-            with chosen_series(study, chosen) as folder:
+            with select_series(study, chosen) as folder:
                 found, expected = read_image(folder), read_series(study, series=uid)
                 assert np.array_equal(found.data, expected.data)
                 found.geometry.require_same_grid(expected.geometry, "chosen")
             assert not folder.exists()
-    with chosen_series(study, None) as same:
+    with select_series(study, None) as same:
         assert same == study
     with pytest.raises(InputError, match=r"no DICOM series 3 in this folder; there is 1 \(CT, 5 files\), 2"):
-        chosen_series(study, "3").__enter__()
+        select_series(study, "3").__enter__()
     with pytest.raises(InputError, match="chooses from a DICOM folder"):
-        chosen_series(study / "x.nii.gz", "1").__enter__()
+        select_series(study / "x.nii.gz", "1").__enter__()
 
 
 def test_refusals_hold_nothing_of_the_patient(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from s2vnet.errors import InputError
 from s2vnet.io.dicom import zip_archive as archive
-from s2vnet.io.dicom.zip_archive import series_folder
+from s2vnet.io.dicom.zip_archive import open_series_folder
 from s2vnet.io.files import read_image
 
 WriteSeries = Callable[..., None]
@@ -43,11 +43,11 @@ def test_an_archive_is_the_series_whatever_folders_it_lies_in(series: Path, tmp_
     found, plain = read_image(packed), read_image(series)
     assert np.array_equal(found.data, plain.data)
     found.geometry.require_same_grid(plain.geometry, "packed and plain")
-    with series_folder(packed) as folder:
+    with open_series_folder(packed) as folder:
         assert {file.parent for file in folder.rglob("*")} == {folder}
     assert not folder.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scan.ZIP", "series"]
-    with series_folder(series) as same:
+    with open_series_folder(series) as same:
         assert same == series
 
 
@@ -61,7 +61,7 @@ def test_members_without_a_name_and_links_are_no_files_of_ours(series: Path, tmp
         archive.writestr(link, str(secret))
         archive.writestr("nameless", b"")
     packed.write_bytes(packed.read_bytes().replace(b"nameless", bytes(8)))
-    with series_folder(packed) as folder:
+    with open_series_folder(packed) as folder:
         files = sorted(folder.iterdir())
         assert len(files) == VOXELS.shape[2] + 1
         assert not any(file.is_symlink() or file.read_bytes() == b"secret" for file in files)

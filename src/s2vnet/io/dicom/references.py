@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom.series import Plane, series_planes, stack
-from s2vnet.io.dicom.zip_archive import series_folder
+from s2vnet.io.dicom.series import Plane, series_slices, stack
+from s2vnet.io.dicom.zip_archive import open_series_folder
 from s2vnet.io.geometry import Geometry
 
 EMPTY = (
@@ -36,16 +36,16 @@ class Source(NamedTuple):
         return frames or None
 
 
-def read_source(series: Path | str) -> Source:
+def read_referenced_series(series: Path | str) -> Source:
     """Slices and headers of a series' folder, or of a zip archive of it; what may be empty is there and empty.
 
     Raises:
-        InputError: images without what others refer to, or as :func:`s2vnet.io.dicom.series.series_planes`.
+        InputError: images without what others refer to, or as :func:`s2vnet.io.dicom.series.series_slices`.
     """
     from pydicom import dcmread
 
-    with series_folder(series) as folder:
-        planes = series_planes(folder)
+    with open_series_folder(series) as folder:
+        planes = series_slices(folder)
         files = dict.fromkeys(plane.file for plane in planes)
         try:
             images = tuple(dcmread(file, stop_before_pixels=True, force=True) for file in files)

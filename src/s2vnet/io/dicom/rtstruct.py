@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom.references import EMPTY, SERIES_NUMBER, Source, read_source
+from s2vnet.io.dicom.references import EMPTY, SERIES_NUMBER, Source, read_referenced_series
 from s2vnet.io.dicom.series import Plane
-from s2vnet.io.geometry import Float, LabelMap
+from s2vnet.io.geometry import FloatArray, LabelMap
 from s2vnet.utils.atomic_write import atomic_write
 
 ENDING = ".rtstruct.dcm"
@@ -49,9 +49,10 @@ def write_rtstruct(
         corrected: whether somebody corrected the labels (SEMIAUTOMATIC, else AUTOMATIC).
 
     Raises:
-        InputError: another grid, values without a name, or as :func:`s2vnet.io.dicom.references.read_source`.
+        InputError: another grid, values without a name, or as
+            :func:`s2vnet.io.dicom.references.read_referenced_series`.
     """
-    source = read_source(series)
+    source = read_referenced_series(series)
     source.geometry.require_same_grid(labels.geometry, f"{series} and its labels")
     names = {value: name for value, name in sorted(class_names.items()) if value}
     unnamed = sorted(set(np.unique(labels.data).tolist()) - {0, *names})
@@ -71,7 +72,7 @@ def write_rtstruct(
         written.save_as(temporary, enforce_file_format=True)
 
 
-def contours(inside: npt.NDArray[np.bool_]) -> list[Float]:
+def contours(inside: npt.NDArray[np.bool_]) -> list[FloatArray]:
     """Closed contours (N, 2) of a slice's mask (I, J) in voxels, one per part with its holes; left open."""
     from contourpy import FillType, contour_generator
 
@@ -83,7 +84,7 @@ def contours(inside: npt.NDArray[np.bool_]) -> list[Float]:
     return [_joined([_plain(points[a:b, ::-1] - 1) for a, b in pairwise(at)]) for points, at in parts]
 
 
-def _plain(ring: Float) -> Float:
+def _plain(ring: FloatArray) -> FloatArray:
     """A ring without its last point, which is the first again, and without points on straight lines."""
     ring = ring[:-1]
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
@@ -91,7 +92,7 @@ def _plain(ring: Float) -> Float:
     return np.asarray(ring[turns], np.float64)
 
 
-def _joined(rings: list[Float]) -> Float:
+def _joined(rings: list[FloatArray]) -> FloatArray:
     """A ring and those of its holes as one: along a line to the hole, around it, and back the same way.
 
     The lines run between voxel centres, of which none may lie on a contour.
@@ -110,7 +111,7 @@ def _joined(rings: list[Float]) -> Float:
     return joined
 
 
-def _crossings(ring: Float, x: float) -> tuple[npt.NDArray[np.intp], Float]:
+def _crossings(ring: FloatArray, x: float) -> tuple[npt.NDArray[np.intp], FloatArray]:
     """Edges of a ring that cross a line of constant first coordinate, and where they do."""
     after = np.roll(ring, -1, axis=0)
     edges = np.flatnonzero((ring[:, 0] - x) * (after[:, 0] - x) < 0)
@@ -118,7 +119,7 @@ def _crossings(ring: Float, x: float) -> tuple[npt.NDArray[np.intp], Float]:
     return edges, start[:, 1] + (x - start[:, 0]) / (stop[:, 0] - start[:, 0]) * (stop[:, 1] - start[:, 1])
 
 
-def _contour(points: Float, plane: Plane, image: Any) -> Any:
+def _contour(points: FloatArray, plane: Plane, image: Any) -> Any:
     from pydicom import Dataset
 
     affine = plane.geometry.affine_lps

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom.references import SERIES_NUMBER, read_source
+from s2vnet.io.dicom.references import SERIES_NUMBER, read_referenced_series
 from s2vnet.io.dicom.validate import read_header
 from s2vnet.io.geometry import LabelMap
 from s2vnet.utils.atomic_write import atomic_write
@@ -85,13 +85,13 @@ def write_segmentation(
 
     Raises:
         InputError: highdicom is missing, another grid, values without a name, with gaps between them or above 255,
-            images that a SEG object cannot refer to, or as :func:`s2vnet.io.dicom.references.read_source`.
+            images that a SEG object cannot refer to, or as :func:`s2vnet.io.dicom.references.read_referenced_series`.
     """
     seg = _highdicom()
     from pydicom.uid import ExplicitVRLittleEndian
 
     names = {value: name for value, name in sorted(class_names.items()) if value}
-    source = read_source(series)
+    source = read_referenced_series(series)
     source.geometry.require_same_grid(labels.geometry, f"{series} and its labels")
     planes = labels.data.transpose(2, 1, 0).astype(np.uint8)
     if source.frames is not None:
@@ -136,10 +136,10 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
 
     Raises:
         InputError: highdicom is missing, no SEG object, of other images, segments that overlap, or as
-            :func:`s2vnet.io.dicom.references.read_source`.
+            :func:`s2vnet.io.dicom.references.read_referenced_series`.
     """
     seg = _highdicom()
-    source = read_source(series)
+    source = read_referenced_series(series)
     uids = [image.SOPInstanceUID for image in source.images]
     common = {"combine_segments": True, "assert_missing_frames_are_empty": True, "ignore_spatial_locations": True}
     try:
@@ -179,7 +179,7 @@ def _description(value: int, name: str, corrected: bool) -> SegmentDescription:
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
 
-    side, code = coded(name)
+    side, code = class_codes(name)
     kinds = SegmentAlgorithmTypeValues
     described = SegmentDescription(
         segment_number=value,
@@ -196,8 +196,8 @@ def _description(value: int, name: str, corrected: bool) -> SegmentDescription:
     return described
 
 
-def coded(name: str) -> tuple[Any, Any]:
-    """Laterality (or None) and property type of a class as coded concepts: SNOMED CT's, else of a private scheme."""
+def class_codes(name: str) -> tuple[Any, Any]:
+    """Laterality (or None) and property type of a class as coded concepts, of SNOMED CT or else of a private scheme."""
     from highdicom.sr import CodedConcept
     from pydicom.sr.codedict import codes
 

@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from s2vnet.errors import InputError, OutOfMemory
 from s2vnet.io.dicom.validate import MODALITY, SERIES_NUMBER, SERIES_UID, is_image, read_header
-from s2vnet.io.dicom.zip_archive import is_zip, series_folder
-from s2vnet.io.frames import EVERY_FILE, require_plausible
-from s2vnet.io.geometry import Float, Geometry, Volume
-from s2vnet.io.itk import geometry_of, quiet
+from s2vnet.io.dicom.zip_archive import is_zip, open_series_folder
+from s2vnet.io.geometry import FloatArray, Geometry, Volume
+from s2vnet.io.header_checks import MIN_PLAUSIBLE_NBYTES, require_plausible_size
+from s2vnet.io.itk import geometry_from_itk, silence_stderr
 from s2vnet.utils.memory import is_out_of_memory
 
 SLICE_TOLERANCE = 0.05
@@ -49,7 +49,7 @@ class Plane(NamedTuple):
     """Slope and intercept of a frame; those of a file are ITK's business."""
 
     @property
-    def position(self) -> Float:
+    def position(self) -> FloatArray:
         """Centre (3,) of the first pixel, LPS mm."""
         return self.geometry.affine_lps[:3, 3]
 
@@ -59,7 +59,7 @@ class Plane(NamedTuple):
         return self.file.name if self.frame is None else f"frame {self.frame + 1}"
 
 
-def series_planes(folder: Path | str, *, series: str | None = None) -> tuple[Plane, ...]:
+def series_slices(folder: Path | str, *, series: str | None = None) -> tuple[Plane, ...]:
     """Slices of the folder's series in the order of the volume (k).
 
     Args:
@@ -73,21 +73,21 @@ def series_planes(folder: Path | str, *, series: str | None = None) -> tuple[Pla
 
 
 def series_files(folder: Path | str, *, series: str | None = None) -> tuple[Path, ...]:
-    """Files of :func:`series_planes`, each once. Arguments and errors as there."""
-    return tuple(dict.fromkeys(plane.file for plane in series_planes(folder, series=series)))
+    """Files of :func:`series_slices`, each once. Arguments and errors as there."""
+    return tuple(dict.fromkeys(plane.file for plane in series_slices(folder, series=series)))
 
 
 def series_geometry(folder: Path | str, *, series: str | None = None) -> Geometry:
     """Grid of the volume that :func:`read_series` gives, from the headers alone. Arguments and errors as there."""
-    return stack(folder, series_planes(folder, series=series))
+    return stack(folder, series_slices(folder, series=series))
 
 
 @contextmanager
-def chosen_series(path: Path | str, series: str | None) -> Iterator[Path]:
+def select_series(path: Path | str, series: str | None) -> Iterator[Path]:
     """A folder with one series of a DICOM folder or zip archive alone, until the block ends; None leaves the path.
 
     Raises:
-        InputError: neither folder nor archive, no such series, or as :func:`series_planes`.
+        InputError: neither folder nor archive, no such series, or as :func:`series_slices`.
     """
     path = Path(path)
     if series is None:
@@ -98,7 +98,7 @@ def chosen_series(path: Path | str, series: str | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="s2vnet-") as name:
         target = Path(name) / f"{path.stem if is_zip(path) else path.name}-{series}"
         target.mkdir()
-        with series_folder(path) as folder:
+        with open_series_folder(path) as folder:
             for number, file in enumerate(series_files(folder, series=series)):
                 shutil.copyfile(file, target / f"{number:05d}.dcm")
         try:
@@ -111,15 +111,15 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
     """Read one series as a volume (1, I, J, K): i along rows, j along columns, k along the slices, in HU for CT.
 
     The step between slices is that of their positions, so a tilted gantry gives a sheared affine. Arguments as in
-    :func:`series_planes`.
+    :func:`series_slices`.
 
     Raises:
-        InputError: as :func:`series_planes`; duplicate or missing slices, mixed sizes or planes, colour, damaged
+        InputError: as :func:`series_slices`; duplicate or missing slices, mixed sizes or planes, colour, damaged
             pixels.
     """
     import SimpleITK as sitk
 
-    planes = series_planes(folder, series=series)
+    planes = series_slices(folder, series=series)
     geometry = stack(folder, planes)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(list(dict.fromkeys(str(plane.file) for plane in planes)))
@@ -127,7 +127,7 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
     # each file keeps its own slope and intercept (PET), so no integer type fits all
     reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
-        with quiet():
+        with silence_stderr():
             array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         if is_out_of_memory(error):
@@ -211,11 +211,11 @@ def _header(file: Path | str) -> Any:
 
 def _read_planes(file: Path) -> list[Plane]:
     try:
-        with quiet():
+        with silence_stderr():
             header = _header(file)
-        require_plausible(file, math.prod(header.GetSize()), header.GetNumberOfComponents(), EVERY_FILE)
+        require_plausible_size(file, math.prod(header.GetSize()), header.GetNumberOfComponents(), MIN_PLAUSIBLE_NBYTES)
         if not (header.HasMetaDataKey(_FRAMES) and _integer(header.GetMetaData(_FRAMES)) > 1):
-            return [Plane(file, geometry_of(header), header.GetNumberOfComponents())]
+            return [Plane(file, geometry_from_itk(header), header.GetNumberOfComponents())]
     except (RuntimeError, InputError) as error:
         if is_out_of_memory(error):
             raise
@@ -293,11 +293,11 @@ def _require_same_plane(first: Plane, plane: Plane) -> None:
         raise InputError(f"{names}: slices differ in size, pixel size or plane; take the odd one out")
 
 
-def _even_step(folder: Path | str, planes: tuple[Plane, ...]) -> Float:
+def _even_step(folder: Path | str, planes: tuple[Plane, ...]) -> FloatArray:
     """Step (3,) from slice to slice in LPS mm."""
     positions = np.stack([plane.position for plane in planes])
     gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    step: Float = (positions[-1] - positions[0]) / (len(planes) - 1)
+    step: FloatArray = (positions[-1] - positions[0]) / (len(planes) - 1)
     apart = gaps[gaps > gaps.max() / 1000]
     limit = SLICE_TOLERANCE * float(np.median(apart)) if len(apart) else 0.0
     twin = int(gaps.argmin())

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.compressed import Frame, begins_frame, is_compressed, require_runs, require_size
 from s2vnet.io.dicom.zip_archive import MOST_GROWTH
-from s2vnet.io.frames import EVERY_FILE
+from s2vnet.io.header_checks import MIN_PLAUSIBLE_NBYTES
 
 MOST_NESTED = 32
 """Sequences in sequences; each takes some of the stack of whoever reads it, which ends a process that has no more."""
@@ -94,7 +94,7 @@ def read_header(file: Path) -> Header:
         walk = _Walk(stream, size)
         syntax = _before_dataset(walk)
         if syntax.deflated:
-            inflated = _inflated(stream.read(), min(max(MOST_GROWTH * size, EVERY_FILE), MOST_INFLATED))
+            inflated = _inflated(stream.read(), min(max(MOST_GROWTH * size, MIN_PLAUSIBLE_NBYTES), MOST_INFLATED))
             walk.stream, walk.at, walk.end = io.BytesIO(inflated), 0, len(inflated)
         walk.order(syntax.little)
         walk.runs = syntax.runs

@@ -23,7 +23,7 @@ MOST_GROWTH = 200
 
 
 @contextmanager
-def series_folder(path: Path | str) -> Iterator[Path]:
+def open_series_folder(path: Path | str) -> Iterator[Path]:
     """The folder itself, or one with all files of a zip archive, whatever folders they lie in, until the block ends.
 
     Nothing of the names in the archive is used: files are numbered, so none can be written anywhere else.
