@@ -26,10 +26,10 @@ import torch
 
 from machine import command, processor
 from phantom import draw
-from s2vnet.batch.cases import Item, list_items
+from s2vnet.batch.cases import BatchItem, list_items
 from s2vnet.batch.jobs import plan_jobs, predict
 from s2vnet.batch.runner import run_batch
-from s2vnet.batch.workers import Done, ProcessWorker, Work
+from s2vnet.batch.workers import BatchSettings, ItemResult, ProcessWorker
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_labels, write_image
 from s2vnet.io.geometry import Volume
@@ -47,7 +47,7 @@ class Watched(ProcessWorker):
     placed: ClassVar[Counter[str]] = Counter()
     victim, after_s = "", 0.0
 
-    def run(self, item: Item) -> Done:
+    def run(self, item: BatchItem) -> ItemResult:
         """As every worker's."""
         if item.case == Watched.victim:
             Watched.victim = ""
@@ -142,7 +142,7 @@ def measure(
     """A batch of all scans by some workers of some threads each."""
     workers, threads = size
     target = folder / f"workers{workers}x{threads}"
-    work = Work((model,), "cpu", threads=threads)
+    work = BatchSettings((model,), "cpu", threads=threads)
     Watched.placed, Watched.victim, Watched.after_s = Counter(), victim, INTO * usual
     items = list_items(str(folder / "images"), str(target), 1)
     began = time.perf_counter()

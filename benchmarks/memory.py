@@ -39,7 +39,7 @@ limit = int(most)
 if limit:
     bound_memory()
 if limit == 1:
-    limit = (1 << 60) - segmenter.room([Path(image)], 1 << 60).left + (16 << 20)
+    limit = (1 << 60) - segmenter.memory_budget([Path(image)], 1 << 60).available + (16 << 20)
 start = time.perf_counter()
 for job, error in predict(segmenter, plan_jobs(Path(image), Path(output), 1), max_memory=limit or None):
     if error is not None:

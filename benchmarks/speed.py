@@ -285,7 +285,7 @@ def _encoder(scan: Path, model: str, runtime: str) -> dict[str, float]:
     import torch
 
     from s2vnet.data.preprocess import preprocess, with_neighbours
-    from s2vnet.inference.encoded_volume import BATCH
+    from s2vnet.inference.encoded_volume import BATCH_SIZE
     from s2vnet.inference.segmenter import Segmenter
     from s2vnet.io.files import read_image
 
@@ -294,8 +294,8 @@ def _encoder(scan: Path, model: str, runtime: str) -> dict[str, float]:
     depth, net = case.image.shape[1], segmenter.models[0]
     wall = cpu = 0.0
     with torch.inference_mode():
-        for n in range(0, depth, BATCH):
-            places = range(n, min(n + BATCH, depth))
+        for n in range(0, depth, BATCH_SIZE):
+            places = range(n, min(n + BATCH_SIZE, depth))
             slices = torch.from_numpy(with_neighbours(case.image, places, segmenter.plan.context_slices))
             start, began = time.perf_counter(), time.process_time()
             net.encode_slices(slices)

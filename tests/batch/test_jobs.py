@@ -11,7 +11,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from s2vnet.batch.jobs import Extras, Job, plan_jobs, predict
+from s2vnet.batch.jobs import ExtraOutputs, Job, plan_jobs, predict
 from s2vnet.data.plan import Plan
 from s2vnet.data.training_ranges import TrainingRanges
 from s2vnet.errors import InputError, S2VNetError
@@ -104,7 +104,7 @@ def test_extras_are_written_beside(segmenter: Segmenter, images: Path, tmp_path:
     found = predict(
         segmenter,
         plan_jobs(images, tmp_path / "out", 1),
-        extras=Extras(True, True, True, True),
+        extras=ExtraOutputs(True, True, True, True),
         classes=[2],
         progress=lambda *args: told.append(args),
     )
@@ -133,7 +133,7 @@ def test_a_damaged_image_stops_no_other_and_leaves_its_old_labels(
     old.write_bytes(b"old")
     image = images / "a_0000.nii.gz"
     image.write_bytes(image.read_bytes()[:300])
-    found = list(predict(segmenter, plan_jobs(images, old.parent, 1), extras=Extras(volumes=True)))
+    found = list(predict(segmenter, plan_jobs(images, old.parent, 1), extras=ExtraOutputs(volumes=True)))
     assert [job.case.name for job, error in found if error is not None] == ["a"]
     assert old.read_bytes() == b"old"
     assert read_labels(old.parent / "b.nii.gz").data.any()
@@ -142,12 +142,12 @@ def test_a_damaged_image_stops_no_other_and_leaves_its_old_labels(
 
 def test_existing_labels_can_be_kept(segmenter: Segmenter, images: Path, tmp_path: Path) -> None:
     jobs = plan_jobs(images, tmp_path / "out", 1)
-    list(predict(segmenter, jobs, extras=Extras(volumes=True)))
+    list(predict(segmenter, jobs, extras=ExtraOutputs(volumes=True)))
     table = (tmp_path / "out" / "volumes.csv").read_text()
     (images / "a_0000.nii.gz").write_bytes(b"unreadable")
     written = jobs[0].output.stat().st_mtime_ns
     jobs[1].output.unlink()
-    assert all_errors(list(predict(segmenter, jobs, overwrite=False, extras=Extras(volumes=True)))) == []
+    assert all_errors(list(predict(segmenter, jobs, overwrite=False, extras=ExtraOutputs(volumes=True)))) == []
     assert jobs[0].output.stat().st_mtime_ns == written
     assert (tmp_path / "out" / "volumes.csv").read_text() == table
     assert all_errors(list(predict(segmenter, jobs, overwrite=False))) == []
@@ -218,7 +218,7 @@ def test_a_dicom_series_gets_its_labels_as_a_label_map_and_as_dicom_seg(
     assert found.data.any()
     assert names == {k: name for k, name in segmenter.class_names.items() if k}
     before = seg.read_bytes()
-    listed = predict(segmenter, jobs, extras=Extras(volumes=True), overwrite=False)
+    listed = predict(segmenter, jobs, extras=ExtraOutputs(volumes=True), overwrite=False)
     assert all_errors(list(listed)) == []
     assert seg.read_bytes() == before
     assert len((tmp_path / "volumes.csv").read_text().splitlines()) == 2
@@ -237,7 +237,7 @@ def test_a_dicom_series_gets_its_labels_as_contours(
     series.mkdir()
     write_series(series, np.random.default_rng(0).integers(-100, 200, (16, 18, 6)))
     jobs = plan_jobs(series, output, 1)
-    assert all_errors(list(predict(segmenter, jobs, extras=Extras(uncertainty=True)))) == []
+    assert all_errors(list(predict(segmenter, jobs, extras=ExtraOutputs(uncertainty=True)))) == []
     assert (tmp_path / "labels_uncertainty.nii.gz").is_file()
     found, labels = pydicom.dcmread(output), segmenter.segment(read_image(series)).labels().data
     slices = {
@@ -246,5 +246,5 @@ def test_a_dicom_series_gets_its_labels_as_contours(
     }
     expected = {k: (labels == k).any((0, 1)).sum() for k in segmenter.class_names if k}
     assert {k: len(uids) for k, uids in slices.items()} == expected
-    (error,) = all_errors(list(predict(segmenter, jobs, extras=Extras(volumes=True), overwrite=False)))
+    (error,) = all_errors(list(predict(segmenter, jobs, extras=ExtraOutputs(volumes=True), overwrite=False)))
     assert "volumes cannot be had of contours" in error

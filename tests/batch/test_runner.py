@@ -21,12 +21,12 @@ import torch
 from disks import lock
 from in_process import WorkerHere
 
-from s2vnet.batch.cases import Item, at_hand, list_items
-from s2vnet.batch.jobs import Extras, plan_jobs, predict
-from s2vnet.batch.runner import EARLIER, EXISTED, open_batch, run_batch
-from s2vnet.batch.workers import Done, ProcessWorker, RayWorker, Work, Worker, WorkerLost
+from s2vnet.batch.cases import BatchItem, list_items, local_files
+from s2vnet.batch.jobs import ExtraOutputs, plan_jobs, predict
+from s2vnet.batch.runner import DONE_EARLIER, LABELS_EXIST, open_batch, run_batch
+from s2vnet.batch.workers import BatchSettings, ItemResult, ProcessWorker, RayWorker, Worker, WorkerLost
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.inference.segmenter import Segmenter, plan_of
+from s2vnet.inference.segmenter import Segmenter, load_plan
 from s2vnet.io.files import read_geometry, read_labels, write_image
 from s2vnet.io.geometry import LabelMap, Volume
 
@@ -35,8 +35,8 @@ MakePhantom = Callable[..., tuple[Volume, LabelMap]]
 
 
 @pytest.fixture
-def work(model_folder: Path) -> Work:
-    return Work((str(model_folder),), "cpu")
+def work(model_folder: Path) -> BatchSettings:
+    return BatchSettings((str(model_folder),), "cpu")
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def killed_when_first(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[int
         killed: dict[int, str] = {}
         run = kind.run
 
-        def run_and_kill(self: Any, item: Item) -> Done:
+        def run_and_kill(self: Any, item: BatchItem) -> ItemResult:
             if item.case != case or killed:
                 return run(self, item)
             killed[self.pid] = ""
@@ -112,7 +112,7 @@ def killed_when_first(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[int
 
 
 def test_two_workers_write_what_none_writes_and_report_what_is_poisoned(
-    segmenter: Segmenter, work: Work, make_phantom: MakePhantom, tmp_path: Path
+    segmenter: Segmenter, work: BatchSettings, make_phantom: MakePhantom, tmp_path: Path
 ) -> None:
     source, target = write_images(tmp_path / "images", make_phantom, 20), tmp_path / "out"
     expected = expect(segmenter, source, tmp_path / "expected")
@@ -137,7 +137,11 @@ def test_two_workers_write_what_none_writes_and_report_what_is_poisoned(
 
 
 def test_a_killed_worker_loses_nothing(
-    segmenter: Segmenter, work: Work, images: Path, tmp_path: Path, killed_when_first: Callable[..., dict[int, str]]
+    segmenter: Segmenter,
+    work: BatchSettings,
+    images: Path,
+    tmp_path: Path,
+    killed_when_first: Callable[..., dict[int, str]],
 ) -> None:
     expected = expect(segmenter, images, tmp_path / "expected")
     killed = killed_when_first("case01")
@@ -155,12 +159,12 @@ def test_a_killed_worker_loses_nothing(
 
 @pytest.mark.usefixtures("in_process")
 def test_a_case_that_kills_its_workers_is_set_aside_and_tried_by_the_next_run(
-    work: Work, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: BatchSettings, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[WorkerHere] = []
     run, target = WorkerHere.run, tmp_path / "out"
 
-    def run_or_die(self: WorkerHere, item: Item) -> Done:
+    def run_or_die(self: WorkerHere, item: BatchItem) -> ItemResult:
         if item.case == "case01" and len(killed) < 3:
             killed.append(self)
             raise WorkerLost("its worker was killed")
@@ -177,13 +181,13 @@ def test_a_case_that_kills_its_workers_is_set_aside_and_tried_by_the_next_run(
     assert not [file for file in target.iterdir() if file.is_dir()]
     again = {record.case: record for record in open_batch(str(images), str(target), work, 1)[0]}
     assert again.pop("case01").state == "done"
-    assert {(record.state, record.reason) for record in again.values()} == {("skipped", EARLIER)}
+    assert {(record.state, record.reason) for record in again.values()} == {("skipped", DONE_EARLIER)}
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_batch_begun_anew_does_what_is_left(work: Work, images: Path, tmp_path: Path) -> None:
+def test_a_batch_begun_anew_does_what_is_left(work: BatchSettings, images: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
-    asked = Work(work.models, "cpu", Extras(overlay=True, volumes=True))
+    asked = BatchSettings(work.models, "cpu", ExtraOutputs(overlay=True, volumes=True))
     begun = open_batch(str(images), str(target), asked, 1)[0]
     assert isinstance(begun, Iterator)
     first = next(begun)
@@ -206,33 +210,35 @@ def test_a_batch_begun_anew_does_what_is_left(work: Work, images: Path, tmp_path
 
 @pytest.mark.usefixtures("in_process")
 def test_volumes_are_those_of_the_path_without_workers(
-    segmenter: Segmenter, work: Work, images: Path, tmp_path: Path
+    segmenter: Segmenter, work: BatchSettings, images: Path, tmp_path: Path
 ) -> None:
-    list(predict(segmenter, plan_jobs(images, tmp_path / "one", 1), extras=Extras(volumes=True)))
-    asked = Work(work.models, "cpu", Extras(volumes=True))
+    list(predict(segmenter, plan_jobs(images, tmp_path / "one", 1), extras=ExtraOutputs(volumes=True)))
+    asked = BatchSettings(work.models, "cpu", ExtraOutputs(volumes=True))
     for skip in (False, True):
         (tmp_path / "one" / "batch.json").unlink(missing_ok=True)
         target = tmp_path / ("one" if skip else "many")
         records = list(open_batch(str(images), str(target), asked, 1, skip_existing=skip)[0])
-        assert {(record.state, record.reason) for record in records} == {("skipped", EXISTED) if skip else ("done", "")}
+        assert {(record.state, record.reason) for record in records} == {
+            ("skipped", LABELS_EXIST) if skip else ("done", "")
+        }
         assert (target / "volumes.csv").read_bytes() == (tmp_path / "one" / "volumes.csv").read_bytes()
 
 
 @pytest.mark.usefixtures("in_process")
 def test_other_settings_are_another_batch_unless_existing_labels_are_kept(
-    work: Work, images: Path, tmp_path: Path
+    work: BatchSettings, images: Path, tmp_path: Path
 ) -> None:
     target = str(tmp_path / "out")
     assert {record.state for record in open_batch(str(images), target, work, 1)[0]} == {"done"}
-    other = Work(work.models, "cpu", classes=(2,))
+    other = BatchSettings(work.models, "cpu", classes=(2,))
     kept = list(open_batch(str(images), target, other, 1, skip_existing=True)[0])
-    assert {(record.state, record.reason) for record in kept} == {("skipped", EXISTED)}
+    assert {(record.state, record.reason) for record in kept} == {("skipped", LABELS_EXIST)}
     assert {record.state for record in open_batch(str(images), target, other, 1)[0]} == {"done"}
     assert set(np.unique(read_labels(tmp_path / "out" / "case00.nii.gz").data)) <= {0, 2}
 
 
 @pytest.mark.usefixtures("in_process")
-def test_two_batches_do_not_write_to_one_folder(work: Work, images: Path, tmp_path: Path) -> None:
+def test_two_batches_do_not_write_to_one_folder(work: BatchSettings, images: Path, tmp_path: Path) -> None:
     first, _ = open_batch(str(images), str(tmp_path / "out"), work, 1)
     next(first)
     with pytest.raises(InputError, match="another batch writes there"):
@@ -241,7 +247,7 @@ def test_two_batches_do_not_write_to_one_folder(work: Work, images: Path, tmp_pa
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_list_names_images_and_cases(segmenter: Segmenter, work: Work, images: Path, tmp_path: Path) -> None:
+def test_a_list_names_images_and_cases(segmenter: Segmenter, work: BatchSettings, images: Path, tmp_path: Path) -> None:
     expected = expect(segmenter, images, tmp_path / "expected")
     listed = tmp_path / "list.csv"
     lines = ["image,case,age", "images/case00_0000.nii.gz,ward 1/a,7", f"file://{images}/case01_0000.nii.gz,,8"]
@@ -258,14 +264,14 @@ def test_a_list_names_images_and_cases(segmenter: Segmenter, work: Work, images:
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_list_and_a_summary_in_parquet(work: Work, images: Path, tmp_path: Path) -> None:
+def test_a_list_and_a_summary_in_parquet(work: BatchSettings, images: Path, tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow (the extra parquet) is not installed")
     from pyarrow import parquet
 
     listed = tmp_path / "list.parquet"
     names = [str(images / f"case0{n}_0000.nii.gz") for n in range(2)]
     parquet.write_table(pyarrow.table({"image": names, "case": ["x", None]}), listed)
-    asked = Work(work.models, "cpu", Extras(volumes=True))
+    asked = BatchSettings(work.models, "cpu", ExtraOutputs(volumes=True))
     records = {record.case: record for record in open_batch(str(listed), str(tmp_path / "out"), asked, 1)[0]}
     found = parquet.read_table(tmp_path / "out" / "summary.parquet").to_pylist()
     assert [row["case"] for row in found] == ["x", "case01"]
@@ -298,7 +304,7 @@ def test_lists_that_are_refused(tmp_path: Path, text: str, message: str | None) 
 
 @pytest.mark.usefixtures("in_process")
 def test_images_and_labels_in_a_store(
-    segmenter: Segmenter, work: Work, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    segmenter: Segmenter, work: BatchSettings, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = expect(segmenter, images, tmp_path / "expected")
     store = fsspec.filesystem("memory")
@@ -336,15 +342,17 @@ def test_names_in_a_store_do_not_lead_out_of_the_folder_that_they_are_fetched_to
     store.pipe_file(f"/scans/series/{name}", b"no image")
     (tmp_path / "deep" / "er").mkdir(parents=True)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "deep" / "er"))
-    item = Item("x", ("memory://scans/series",), str(tmp_path / "out" / "x.nii.gz"))
-    with pytest.raises(InputError, match="is no name for a file; rename it"), at_hand(item):
+    item = BatchItem("x", ("memory://scans/series",), str(tmp_path / "out" / "x.nii.gz"))
+    with pytest.raises(InputError, match="is no name for a file; rename it"), local_files(item):
         raise AssertionError("nothing is at hand")
-    with pytest.raises(InputError, match="names no image"), at_hand(replace(item, images=("memory://scans/..",))):
+    with pytest.raises(InputError, match="names no image"), local_files(replace(item, images=("memory://scans/..",))):
         raise AssertionError("nothing is at hand")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_folders_that_cannot_be_written(work: Work, make_phantom: MakePhantom, disk: Callable[[int], Path]) -> None:
+def test_folders_that_cannot_be_written(
+    work: BatchSettings, make_phantom: MakePhantom, disk: Callable[[int], Path]
+) -> None:
     folder = disk(1 << 20)
     images = write_images(folder / "images", make_phantom, 1)
     (images.parent / "link").symlink_to(images)
@@ -359,19 +367,25 @@ def test_folders_that_cannot_be_written(work: Work, make_phantom: MakePhantom, d
 
 
 def test_a_batch_needs_no_network_where_it_is_begun(
-    segmenter: Segmenter, work: Work, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    segmenter: Segmenter,
+    work: BatchSettings,
+    save: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr("s2vnet.model.checkpoint.S2VNet")
-    assert plan_of(*work.models) == segmenter.plan
+    assert load_plan(*work.models) == segmenter.plan
     folder = save()
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="not the weights that"):
-        plan_of(folder)
+        load_plan(folder)
 
 
-def test_workers_that_cannot_start_fail_their_cases_and_end_the_batch(work: Work, images: Path, tmp_path: Path) -> None:
+def test_workers_that_cannot_start_fail_their_cases_and_end_the_batch(
+    work: BatchSettings, images: Path, tmp_path: Path
+) -> None:
     items = list_items(str(images), str(tmp_path / "out"), 1)
-    absent = Work(work.models, "tpu")
+    absent = BatchSettings(work.models, "tpu")
     records = list(run_batch(items, str(tmp_path / "out"), absent, partial(ProcessWorker, absent), workers=1))
     assert [record.state for record in records] == ["failed"] * 4
     assert all("device tpu is not available" in record.reason for record in records)
@@ -383,7 +397,7 @@ def test_workers_that_cannot_start_fail_their_cases_and_end_the_batch(work: Work
     assert {record.reason for record in records} == {"no worker could be started: its worker ended with code 3"}
 
 
-def test_what_cannot_be_a_batch(work: Work, images: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_a_batch(work: BatchSettings, images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs a folder"):
         open_batch(str(images / "case00_0000.nii.gz"), str(tmp_path / "a.nii.gz"), work, 1)
     with pytest.raises(InputError, match="no engine 'dask'"):
@@ -392,7 +406,7 @@ def test_what_cannot_be_a_batch(work: Work, images: Path, tmp_path: Path) -> Non
 
 def test_actors_of_ray_do_the_same(
     segmenter: Segmenter,
-    work: Work,
+    work: BatchSettings,
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -418,7 +432,7 @@ def test_actors_of_ray_do_the_same(
 
 
 def test_ray_that_is_missing_is_one_line(
-    work: Work, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: BatchSettings, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r'pip install "s2vnet\[ray\]"'):

@@ -12,7 +12,7 @@ from torch import Tensor
 from s2vnet.data.dataset import CaseFiles
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.evaluation.int8_calibration import MIN_DICE, calibrate_int8
-from s2vnet.inference.backends import network
+from s2vnet.inference.backends import to_runtime
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import LabelMap, Volume
@@ -45,7 +45,7 @@ def calibrated(
 
 
 def _features(folder: Path, runtime: str) -> list[Tensor]:
-    net = network(load_model(folder), runtime, CPU, folder)
+    net = to_runtime(load_model(folder), runtime, CPU, folder)
     slices = torch.randn(2, net.config.in_channels, 40, 48, generator=torch.Generator().manual_seed(0))
     return [tensor for row in net.encode_slices(slices) for tensor in row.tensors]
 
@@ -81,7 +81,7 @@ def test_a_damaged_graph_is_refused_and_one_that_was_discarded_not_missed(
     graph = tmp_path / f"{INT8}.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="not the graph"):
-        network(load_model(tmp_path), "openvino", CPU, tmp_path)
+        to_runtime(load_model(tmp_path), "openvino", CPU, tmp_path)
     graph.unlink()
     with pytest.raises(CheckpointError, match="not the graph"):
         find_int8_graph(tmp_path)

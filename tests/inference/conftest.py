@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from s2vnet.inference.backends import RUNTIMES
-from s2vnet.inference.segmenter import SHIPPED
+from s2vnet.inference.segmenter import BUNDLED_MODELS
 from s2vnet.model.checkpoint import load_model, save_model
 from s2vnet.model.onnx_export import export_onnx, has_graphs
 
@@ -23,7 +23,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
     with FileLock(f"{folder}.lock"):
         if not has_graphs(folder):
-            trained = load_model(SHIPPED / "hippocampus-mr")
+            trained = load_model(BUNDLED_MODELS / "hippocampus-mr")
             folder.mkdir(exist_ok=True)
             save_model(folder, trained.model, trained.plan, trained.info)
             export_onnx(load_model(folder), folder)

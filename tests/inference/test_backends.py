@@ -13,7 +13,7 @@ from torch import Tensor
 
 from s2vnet.config import ModelConfig
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.inference.backends import RUNTIMES, network
+from s2vnet.inference.backends import RUNTIMES, to_runtime
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
@@ -68,13 +68,13 @@ def test_graphs_give_what_the_network_gives(exported: Path, runtime: str, cells:
     sides = [n * trained.model.stride for n in cells]
     slices = torch.randn(2, trained.model.config.in_channels, *sides, generator=torch.Generator().manual_seed(0))
     wanted = _run(trained.model, slices)
-    for found, expected in zip(_run(network(trained, runtime, CPU, exported), slices), wanted, strict=True):
+    for found, expected in zip(_run(to_runtime(trained, runtime, CPU, exported), slices), wanted, strict=True):
         torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("runtime", OTHERS)
 def test_a_row_without_prompts_does_not_depend_on_those_that_have_some(exported: Path, runtime: str) -> None:
-    net = network(load_model(exported), runtime, CPU, exported)
+    net = to_runtime(load_model(exported), runtime, CPU, exported)
     features = encode(net, torch.randn(2, net.config.in_channels, 40, 48))
     state = net.initial_state(features)
     prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
@@ -87,12 +87,12 @@ def test_a_row_without_prompts_does_not_depend_on_those_that_have_some(exported:
 FIRST = """
 import sys, torch
 from pathlib import Path
-from s2vnet.inference.backends import network
+from s2vnet.inference.backends import to_runtime
 from s2vnet.model.checkpoint import load_model
 torch.set_num_threads(4)
 folder = Path(sys.argv[1])
 for runtime in sys.argv[2:]:
-    net = network(load_model(folder), runtime, torch.device("cpu"), folder)
+    net = to_runtime(load_model(folder), runtime, torch.device("cpu"), folder)
     print(len(net.encode_slices(torch.zeros(8, net.config.in_channels, 16, 16))))
 """
 
@@ -123,27 +123,27 @@ def test_graphs_of_other_weights_or_damaged_ones_are_refused(exported: Path, tmp
     trained = load_model(exported)
     other = TrainedModel(trained.model, trained.plan, trained.info, "0" * 64)
     with pytest.raises(CheckpointError, match="other weights"):
-        network(other, OTHERS[0], CPU, exported)
+        to_runtime(other, OTHERS[0], CPU, exported)
     for file in exported.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     graph = tmp_path / f"{GRAPHS[1]}.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="not the graph"):
-        network(trained, OTHERS[0], CPU, tmp_path)
+        to_runtime(trained, OTHERS[0], CPU, tmp_path)
     (tmp_path / MANIFEST).write_text(json.dumps({"format": 99}))
     with pytest.raises(CheckpointError, match="another version"):
-        network(trained, OTHERS[0], CPU, tmp_path)
+        to_runtime(trained, OTHERS[0], CPU, tmp_path)
 
 
 def test_what_cannot_run_is_refused(exported: Path) -> None:
     trained = load_model(exported)
     with pytest.raises(InputError, match="choose one of torch, onnxruntime, openvino"):
-        network(trained, "abacus", CPU, exported)
+        to_runtime(trained, "abacus", CPU, exported)
     with pytest.raises(CheckpointError, match="computes on the CPU"):
-        network(trained, OTHERS[0], torch.device("cuda"), exported)
+        to_runtime(trained, OTHERS[0], torch.device("cuda"), exported)
     unnamed = TrainedModel(S2VNet(ModelConfig(in_channels=1, num_classes=2)), {}, {}, "")
     with pytest.raises(InputError, match="without a name"):
-        network(unnamed, OTHERS[0], CPU)
+        to_runtime(unnamed, OTHERS[0], CPU)
 
 
 def test_graphs_are_made_once_and_kept(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_graphs_are_made_once_and_kept(exported: Path, tmp_path: Path, monkeypat
     for file in (*(f"{name}.onnx" for name in GRAPHS), MANIFEST):
         (kept / file).write_bytes((exported / file).read_bytes())
     before = {file.name: file.stat().st_mtime_ns for file in kept.iterdir()}
-    network(trained, OTHERS[0], CPU)
+    to_runtime(trained, OTHERS[0], CPU)
     assert {file.name: file.stat().st_mtime_ns for file in kept.iterdir()} == before
 
 

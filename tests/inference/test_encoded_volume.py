@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2vnet.inference.encoded_volume import EncodedVolume, Sweep, combine
+from s2vnet.inference.encoded_volume import EncodedVolume, Sweep, average_sweeps
 from s2vnet.model.s2vnet import PROMPT_MAPS, S2VNet
 
 DEPTH, SIZE = 24, 16
@@ -38,13 +38,13 @@ def engine(request: pytest.FixtureRequest, make_model: Callable[..., S2VNet]) ->
 
 
 def test_no_prompts_are_the_automatic_result(engine: EncodedVolume) -> None:
-    assert engine.prompted({}) is engine.automatic
+    assert engine.sweep({}) is engine.automatic
     assert engine.size == (SIZE, SIZE)
 
 
 @pytest.mark.parametrize("d", [0, 11, DEPTH - 1])
 def test_a_prompted_sweep_starts_from_the_automatic_one(engine: EncodedVolume, d: int) -> None:
-    empty = engine.prompted({d: torch.zeros(3, PROMPT_MAPS, SIZE, SIZE)})
+    empty = engine.sweep({d: torch.zeros(3, PROMPT_MAPS, SIZE, SIZE)})
     for found, automatic in zip(empty, engine.automatic, strict=True):
         assert torch.equal(masks(found), masks(automatic))
         assert found.changed == range(d, d + 1)
@@ -53,7 +53,7 @@ def test_a_prompted_sweep_starts_from_the_automatic_one(engine: EncodedVolume, d
 @torch.inference_mode()
 def test_a_prompted_sweep_is_the_decoder_along_the_slices_until_it_agrees_again(engine: EncodedVolume) -> None:
     prompts = {11: click(), 12: click(2, (9, 4))}
-    rising, falling = engine.prompted(prompts)
+    rising, falling = engine.sweep(prompts)
     for sweep, base, step in zip((rising, falling), engine.automatic, (1, -1), strict=True):
         first = 11 if step == 1 else 12
         order = sorted(sweep.slices)[::step]
@@ -72,23 +72,23 @@ def test_a_prompted_sweep_is_the_decoder_along_the_slices_until_it_agrees_again(
 
 
 def test_changed_ranges_cover_every_difference(engine: EncodedVolume) -> None:
-    for prompted, automatic in zip(engine.prompted({5: click(), 17: click(2)}), engine.automatic, strict=True):
+    for prompted, automatic in zip(engine.sweep({5: click(), 17: click(2)}), engine.automatic, strict=True):
         different = (masks(prompted) != masks(automatic)).any(-1).any(-1).any(-1).nonzero()[:, 0].tolist()
         assert different
         assert set(different) <= set(prompted.changed)
 
 
 def test_a_prompted_result_does_not_depend_on_earlier_ones(engine: EncodedVolume) -> None:
-    first = engine.prompted({5: click()})
-    engine.prompted({6: click(2)})
-    engine.prompted({5: click(), 6: click(2)})
-    for again in (engine.prompted({5: click()}), engine.prompted({5: click()})):
+    first = engine.sweep({5: click()})
+    engine.sweep({6: click(2)})
+    engine.sweep({5: click(), 6: click(2)})
+    for again in (engine.sweep({5: click()}), engine.sweep({5: click()})):
         assert all(torch.equal(masks(a), masks(b)) for a, b in zip(first, again, strict=True))
 
 
 def test_prompts_far_apart_add_up(make_model: Callable[..., S2VNet]) -> None:
     engine = EncodedVolume.encode(make_model(propagation="none"), slices_of(DEPTH))
-    one, other, both = (engine.prompted(p) for p in ({3: click()}, {20: click(2)}, {3: click(), 20: click(2)}))
+    one, other, both = (engine.sweep(p) for p in ({3: click()}, {20: click(2)}, {3: click(), 20: click(2)}))
     for a, b, c in zip(one, other, both, strict=True):
         assert torch.equal(masks(c, 0, 12), masks(a, 0, 12))
         assert torch.equal(masks(c, 12), masks(b, 12))
@@ -96,19 +96,19 @@ def test_prompts_far_apart_add_up(make_model: Callable[..., S2VNet]) -> None:
 
 @pytest.mark.parametrize("d", [0, 11, DEPTH - 1])
 def test_a_glance_is_the_slice_of_sweeps_that_are_prompted_on_it_alone(engine: EncodedVolume, d: int) -> None:
-    assert torch.equal(engine.glance(d, click()), combine(engine.prompted({d: click()}), d, d + 1))
+    assert torch.equal(engine.preview_slice(d, click()), average_sweeps(engine.sweep({d: click()}), d, d + 1))
 
 
 def test_a_glance_knows_of_prompts_before(engine: EncodedVolume) -> None:
-    before = engine.prompted({5: click(2, (9, 4))})
-    same = torch.equal(engine.glance(6, click()), engine.glance(6, click(), before))
+    before = engine.sweep({5: click(2, (9, 4))})
+    same = torch.equal(engine.preview_slice(6, click()), engine.preview_slice(6, click(), before))
     assert same == (engine.model.config.propagation == "none")
 
 
 def test_slices_encoded_at_once_change_nothing(make_model: Callable[..., S2VNet]) -> None:
     one, many = (EncodedVolume.encode(make_model(), slices_of(7), batch=n) for n in (1, 16))
     torch.testing.assert_close(one.features.mask, many.features.mask)
-    scores = [combine(engine.automatic, 0, 7) for engine in (one, many)]
+    scores = [average_sweeps(engine.automatic, 0, 7) for engine in (one, many)]
     torch.testing.assert_close(*scores, atol=2e-3, rtol=0)
 
 
@@ -121,14 +121,14 @@ def test_every_slice_is_previewed_once_as_it_is_by_itself_the_middle_one_with_th
     assert DEPTH // 2 in told[0][0]
     assert sorted(d for places, _ in told for d in places) == list(range(DEPTH))
     for places, scores in told:
-        each = torch.cat([combine(engine.automatic, d, d + 1) for d in places])
+        each = torch.cat([average_sweeps(engine.automatic, d, d + 1) for d in places])
         torch.testing.assert_close(scores, each, atol=2e-3, rtol=0)
 
 
 def test_a_single_slice_works(make_model: Callable[..., S2VNet]) -> None:
     engine = EncodedVolume.encode(make_model(), slices_of(1))
-    assert combine(engine.automatic, 0, 1).shape == (1, 3, SIZE, SIZE)
-    assert [sweep.changed for sweep in engine.prompted({0: click()})] == [range(1), range(1)]
+    assert average_sweeps(engine.automatic, 0, 1).shape == (1, 3, SIZE, SIZE)
+    assert [sweep.changed for sweep in engine.sweep({0: click()})] == [range(1), range(1)]
 
 
 def test_progress_counts_up_to_all_units(make_model: Callable[..., S2VNet]) -> None:
@@ -137,7 +137,7 @@ def test_progress_counts_up_to_all_units(make_model: Callable[..., S2VNet]) -> N
         make_model(), slices_of(5), batch=2, progress=lambda done, total: told.append((done, total))
     )
     assert told == [(n, 10) for n in (1, 3, 5, *range(6, 11))]
-    engine.prompted({0: click()})
+    engine.sweep({0: click()})
     assert len(told) == 8
 
 
@@ -151,7 +151,7 @@ def test_what_is_told_to_be_passed_stays(engine: EncodedVolume) -> None:
     def watch(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
         told.append((passed, *(masks(sweep, passed.start, passed.stop) for sweep in sweeps)))
 
-    whole = engine.prompted({11: click()}, watch)
+    whole = engine.sweep({11: click()}, watch)
     assert told[0][0] == range(11, 12)
     for (before, *_), (after, *_) in itertools.pairwise(told):
         assert after.start <= before.start < before.stop <= after.stop
@@ -162,16 +162,16 @@ def test_what_is_told_to_be_passed_stays(engine: EncodedVolume) -> None:
 
 def test_the_newest_prompt_is_answered_in_the_first_step(engine: EncodedVolume) -> None:
     prompts = {4: click(), 17: click(2)}
-    engine.prompted(prompts)
+    engine.sweep(prompts)
     told: list[range] = []
-    engine.prompted(prompts | {12: click()}, lambda sweeps, passed: told.append(passed))
+    engine.sweep(prompts | {12: click()}, lambda sweeps, passed: told.append(passed))
     assert 12 in told[0]
 
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_ended_early_it_changes_nothing_and_loses_nothing(engine: EncodedVolume, steps: int) -> None:
-    expected, prompts = engine.prompted({5: click()}), {5: click(), 9: click(2)}
-    whole = engine.prompted(prompts)
+    expected, prompts = engine.sweep({5: click()}), {5: click(), 9: click(2)}
+    whole = engine.sweep(prompts)
     told: list[range] = []
 
     def end(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
@@ -179,22 +179,22 @@ def test_ended_early_it_changes_nothing_and_loses_nothing(engine: EncodedVolume,
         if len(told) == steps:
             raise Ended
 
-    engine.prompted({5: click()})
+    engine.sweep({5: click()})
     with pytest.raises(Ended):
-        engine.prompted(prompts, end)
+        engine.sweep(prompts, end)
     decoded: list[range] = []
-    again = engine.prompted(prompts, lambda sweeps, passed: decoded.append(passed))
+    again = engine.sweep(prompts, lambda sweeps, passed: decoded.append(passed))
     assert all(torch.equal(masks(a), masks(b)) for a, b in zip(again, whole, strict=True))
-    assert all(torch.equal(masks(a), masks(b)) for a, b in zip(engine.prompted({5: click()}), expected, strict=True))
+    assert all(torch.equal(masks(a), masks(b)) for a, b in zip(engine.sweep({5: click()}), expected, strict=True))
     fresh: list[range] = []
-    engine.prompted({5: click()})
-    engine.prompted(prompts, lambda sweeps, passed: fresh.append(passed))
+    engine.sweep({5: click()})
+    engine.sweep(prompts, lambda sweeps, passed: fresh.append(passed))
     assert len(decoded) == len(fresh) - steps
 
 
 def test_packed_and_unpacked_it_answers_the_same(engine: EncodedVolume) -> None:
-    again = EncodedVolume.unpack(engine.model, engine.pack())
+    again = EncodedVolume.from_state_dict(engine.model, engine.state_dict())
     assert again.nbytes == pytest.approx(engine.nbytes, rel=0.05)  # what a view is part of is kept with it
     for prompts in ({}, {5: click(), 17: click(2)}):
-        for a, b in zip(engine.prompted(prompts), again.prompted(prompts), strict=True):
+        for a, b in zip(engine.sweep(prompts), again.sweep(prompts), strict=True):
             assert torch.equal(masks(a), masks(b))

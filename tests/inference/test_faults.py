@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from s2vnet.batch.cases import Item
+from s2vnet.batch.cases import BatchItem
 from s2vnet.batch.jobs import plan_jobs, predict
 from s2vnet.batch.runner import Record, open_batch
-from s2vnet.batch.workers import Done, ProcessWorker, RayWorker, Work
+from s2vnet.batch.workers import BatchSettings, ItemResult, ProcessWorker, RayWorker
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import write_image
@@ -39,8 +39,8 @@ MakeImages = Callable[..., Path]
 
 
 @pytest.fixture
-def work(model_folder: Path) -> Work:
-    return Work((str(model_folder),), "cpu")
+def work(model_folder: Path) -> BatchSettings:
+    return BatchSettings((str(model_folder),), "cpu")
 
 
 @pytest.fixture
@@ -79,14 +79,14 @@ def attempts(records: list[Record]) -> dict[str, tuple[str, int]]:
 
 @linux
 def test_a_case_that_needs_more_memory_than_its_worker_gets_is_set_aside(
-    work: Work, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: BatchSettings, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import resource
 
     run, limited = ProcessWorker.run, list[int]()
     own = score("self")
 
-    def run_in_little(self: ProcessWorker, item: Item) -> Done:
+    def run_in_little(self: ProcessWorker, item: BatchItem) -> ItemResult:
         if self.pid not in limited:
             limited.append(self.pid)
             assert score(self.pid) == min(1000, own + 500)  # the system rather takes it than the batch
@@ -129,7 +129,7 @@ def test_what_libraries_say_of_memory_is_one_line(error: Exception, amount: str)
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-def begin(work: Work, images: Path, target: Path) -> subprocess.Popen[bytes]:
+def begin(work: BatchSettings, images: Path, target: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "s2vnet.cli.app", "predict", f"-m{work.models[0]}", f"-i{images}", f"-o{target}"]
     return subprocess.Popen([*command, "--workers", "1", "--device", "cpu"], stdout=subprocess.DEVNULL)
 
@@ -157,7 +157,7 @@ def done_in(target: Path) -> dict[str, int]:
 
 @linux
 def test_a_batch_killed_at_any_moment_goes_on(
-    segmenter: Segmenter, work: Work, make_images: MakeImages, tmp_path: Path, request: pytest.FixtureRequest
+    segmenter: Segmenter, work: BatchSettings, make_images: MakeImages, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     images, target = make_images(*[(30, 30, 20)] * 6), tmp_path / "out"
     assert not [error for _, error in predict(segmenter, plan_jobs(images, tmp_path / "peace", 1)) if error]
@@ -193,7 +193,7 @@ def test_a_batch_killed_at_any_moment_goes_on(
 
 @linux
 def test_a_lost_machine_of_a_cluster_loses_no_case(
-    segmenter: Segmenter, work: Work, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    segmenter: Segmenter, work: BatchSettings, make_images: MakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray", reason="ray (the extra ray) is not installed")
     from ray.cluster_utils import Cluster
@@ -209,7 +209,7 @@ def test_a_lost_machine_of_a_cluster_loses_no_case(
     cluster.wait_for_nodes()
     run, tried, lost = RayWorker.run, list[str](), list[int]()
 
-    def run_and_lose(self: Any, item: Item) -> Done:
+    def run_and_lose(self: Any, item: BatchItem) -> ItemResult:
         tried.append(item.case)
         if item.case == "case01" and not lost:
             lost.append(self.pid)

@@ -65,7 +65,7 @@ def test_slices_are_brought_back_in_parts(
 ) -> None:
     found = segmenter.segment(bordered)
     whole = found.labels().data, found.probabilities().data, found.uncertainty().data
-    monkeypatch.setattr(segmenter_module, "SLICES_AT_ONCE", 2)
+    monkeypatch.setattr(segmenter_module, "SLICES_PER_CHUNK", 2)
     for expected, parts in zip(
         whole, (found.labels().data, found.probabilities().data, found.uncertainty().data), strict=True
     ):
@@ -150,7 +150,7 @@ def test_a_network_that_its_plan_does_not_describe_is_refused(save: Save, change
 
 def test_models_are_found_by_folder_and_by_name(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_model(model_folder) == model_folder
-    monkeypatch.setattr(segmenter_module, "SHIPPED", model_folder.parent)
+    monkeypatch.setattr(segmenter_module, "BUNDLED_MODELS", model_folder.parent)
     assert find_model(model_folder.name) == model_folder
     with pytest.raises(CheckpointError, match=f"no model 'absent'.*{model_folder.name}"):
         find_model("absent")

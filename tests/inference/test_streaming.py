@@ -12,12 +12,12 @@ import pytest
 import torch
 from disks import fill
 
-from s2vnet.batch.jobs import Extras
+from s2vnet.batch.jobs import ExtraOutputs
 from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.data.training_ranges import TrainingRanges
 from s2vnet.errors import InputError
 from s2vnet.inference.disk_cache import DiskCache, MemoryBudget
-from s2vnet.inference.encoded_volume import combine
+from s2vnet.inference.encoded_volume import average_sweeps
 from s2vnet.inference.postprocessing import remove_detached_parts
 from s2vnet.inference.segmenter import Segmentation, Segmenter
 from s2vnet.io.files import read_lazy_image, write_image
@@ -36,8 +36,8 @@ def cached(segmenter: Segmenter, volume: Volume) -> Segmentation:
     case = segmenter.prepare(volume)
     total = torch.zeros(())
     for model in segmenter.models:
-        engine = segmenter.engine(case, model)
-        total = total + combine(engine.automatic, 0, engine.depth)
+        engine = segmenter.encode(case, model)
+        total = total + average_sweeps(engine.automatic, 0, engine.depth)
     scores = (total / len(segmenter.models)).half()
     return Segmentation(case.grid, remove_detached_parts(scores, segmenter.plan.smallest_part), segmenter.class_names)
 
@@ -70,35 +70,35 @@ def test_it_is_what_the_engine_gives(
     segmenter = Segmenter.from_pretrained(*folders, device="cpu")
     expected = cached(segmenter, bordered)
     left = MemoryBudget(room)
-    found = segmenter.segment_case(segmenter.prepare_slices(bordered), room=left)
+    found = segmenter.segment_case(segmenter.prepare_slices(bordered), budget=left)
     assert len(expected.labels().data[expected.labels().data > 0]) > 100
     assert torch.equal(found.scores, expected.scores)
     np.testing.assert_array_equal(found.labels().data, expected.labels().data)
-    assert left.left <= room
+    assert left.available <= room
 
 
 def test_a_spill_gives_back_what_it_was_given_as_it_lay_in_memory() -> None:
     room = MemoryBudget(3000)
-    spill = DiskCache(room, 5)
+    cache = DiskCache(room, 5)
     given = {n: [torch.randn(1, 3, 5, 7).permute(0, 2, 1, 3), torch.randn(1, 9).half()] for n in range(5)}
     for n, tensors in given.items():
-        spill[n] = tensors
+        cache[n] = tensors
     given[4] = [tensor + 1 for tensor in given[4]]
-    spill[4] = given[4]
-    assert room.left < 3000
+    cache[4] = given[4]
+    assert room.available < 3000
     for n, tensors in given.items():
-        for found, expected in zip(spill[n], tensors, strict=True):
+        for found, expected in zip(cache[n], tensors, strict=True):
             assert torch.equal(found, expected)
             assert found.stride() == expected.stride()
-    spill.close()
-    assert room.left == 3000
-    assert 4 not in spill
+    cache.close()
+    assert room.available == 3000
+    assert 4 not in cache
 
 
 def test_a_full_disk_is_found_out_at_the_first_slice() -> None:
-    spill = DiskCache(MemoryBudget(0), 1 << 40)
+    cache = DiskCache(MemoryBudget(0), 1 << 40)
     with pytest.raises(InputError, match=r"of disk space are needed in .* TMPDIR"):
-        spill[0] = [torch.zeros(1, 1000)]
+        cache[0] = [torch.zeros(1, 1000)]
 
 
 def test_a_disk_that_fills_up_or_loses_what_was_written(
@@ -106,35 +106,35 @@ def test_a_disk_that_fills_up_or_loses_what_was_written(
 ) -> None:
     folder = disk(1 << 20)
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    spill = DiskCache(MemoryBudget(0), 2)
+    cache = DiskCache(MemoryBudget(0), 2)
     given = [torch.randn(1, 100_000)]
-    spill[0] = given
+    cache[0] = given
     assert list(folder.iterdir()) == []  # the file has no name, so that none is left by whom the system kills
     filling = fill(folder)
     with pytest.raises(InputError, match=f"^cannot write to {folder}: No space left on device; set TMPDIR"):
-        spill[1] = given
+        cache[1] = given
     filling.unlink()
-    spill[1] = given
-    assert all(torch.equal(spill[n][0], given[0]) for n in range(2))
-    assert spill._file is not None
-    spill._file.truncate(500_000)
+    cache[1] = given
+    assert all(torch.equal(cache[n][0], given[0]) for n in range(2))
+    assert cache._file is not None
+    cache._file.truncate(500_000)
     with pytest.raises(InputError, match=f"^cannot read from {folder}: .* cut off; set TMPDIR"):
-        spill[1]
+        cache[1]
 
 
 def test_a_spill_is_read_by_threads() -> None:
-    spill = DiskCache(MemoryBudget(0), 64)
+    cache = DiskCache(MemoryBudget(0), 64)
     for n in range(64):
-        spill[n] = [torch.full((1, 200_000), float(n))]
+        cache[n] = [torch.full((1, 200_000), float(n))]
     with ThreadPoolExecutor(8) as pool:
-        found = pool.map(lambda n: spill[n][0], [*range(64)] * 3)
+        found = pool.map(lambda n: cache[n][0], [*range(64)] * 3)
         assert all(bool((one == n % 64).all()) for n, one in enumerate(found))
 
 
 def test_a_spill_copies_parts_alone() -> None:
-    spill, whole = DiskCache(MemoryBudget(1 << 20), 1), torch.randn(2, 50)
-    spill[0] = [whole[:1], whole]
-    part, same = spill[0]
+    cache, whole = DiskCache(MemoryBudget(1 << 20), 1), torch.randn(2, 50)
+    cache[0] = [whole[:1], whole]
+    part, same = cache[0]
     assert same.data_ptr() == whole.data_ptr()
     assert part.untyped_storage().nbytes() == part.nbytes
     assert torch.equal(part, whole[:1])
@@ -145,11 +145,11 @@ def test_too_little_memory_is_refused_with_what_is_needed(
 ) -> None:
     write_image(tmp_path / "a.nii.gz", bordered)
     with pytest.raises(InputError, match=r"[\d.]+ [MG]B of memory are needed, --max-memory allows 1 MB"):
-        segmenter.room([tmp_path / "a.nii.gz"], 10**6)
-    room = segmenter.room([tmp_path / "a.nii.gz"], 10**11)
-    for extras in (Extras(probabilities=True), Extras(uncertainty=True), Extras(overlay=True)):
-        less = segmenter.room([tmp_path / "a.nii.gz"], 10**11, extras.frames(3))
-        assert less.left < room.left
+        segmenter.memory_budget([tmp_path / "a.nii.gz"], 10**6)
+    room = segmenter.memory_budget([tmp_path / "a.nii.gz"], 10**11)
+    for extras in (ExtraOutputs(probabilities=True), ExtraOutputs(uncertainty=True), ExtraOutputs(overlay=True)):
+        less = segmenter.memory_budget([tmp_path / "a.nii.gz"], 10**11, extras.frames(3))
+        assert less.available < room.available
     stored = read_lazy_image(tmp_path / "a.nii.gz")
-    found = segmenter.segment_case(segmenter.prepare_slices(stored), room=room)
+    found = segmenter.segment_case(segmenter.prepare_slices(stored), budget=room)
     np.testing.assert_array_equal(found.labels().data, cached(segmenter, bordered).labels().data)

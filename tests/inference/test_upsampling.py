@@ -10,7 +10,7 @@ from random_models import plan_of
 
 from s2vnet.data.preprocess import preprocess
 from s2vnet.data.slice_grid import SliceGrid
-from s2vnet.inference.upsampling import winners
+from s2vnet.inference.upsampling import upsample_labels
 from s2vnet.io.geometry import LabelMap, Volume
 
 PADDED = (32, 48)
@@ -37,7 +37,7 @@ def test_winners_are_the_largest_of_all_classes_resampled(
     scores[:2, 3:] -= 9  # classes that two slices do not show
     scores[4, 1:] -= 99  # and one that shows none
     probabilities = (scores * sharpness).softmax(1).half().float()
-    found = winners(grid, probabilities)
+    found = upsample_labels(grid, probabilities)
     assert (found == grid.upsample(probabilities).argmax(1).numpy()).all()
     assert found.shape == (5, *pixels)
     assert found.dtype == np.uint8

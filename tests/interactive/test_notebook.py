@@ -124,7 +124,7 @@ def test_a_click_lies_on_the_planes_that_hold_it(phantom: tuple[Volume, LabelMap
 
 
 def test_the_picture_goes_through_the_newest_prompt_or_where_it_is_unsure(session: Session) -> None:
-    axis, index = session.next_to_check() or (0, -1)
+    axis, index = session.next_slice_to_check() or (0, -1)
     assert session.voxel_to_check()[axis] == index
     expected = figure_to_png(
         orthogonal_planes(session.volume, session.result, session.segmenter.class_names, session.voxel_to_check())
@@ -140,7 +140,7 @@ def test_the_picture_goes_through_the_newest_prompt_or_where_it_is_unsure(sessio
 
 def test_the_unsure_voxel_is_the_most_unsure_of_its_slice(segmenter: Segmenter, bordered: Volume) -> None:
     session = Session(segmenter, bordered)
-    axis, index = session.next_to_check() or (0, -1)
+    axis, index = session.next_slice_to_check() or (0, -1)
     doubt = np.moveaxis(segmenter.segment(bordered).uncertainty().data[0], axis, 0)[index]
     place = [n for a, n in enumerate(session.voxel_to_check()) if a != axis]
     assert doubt[tuple(place)] > np.quantile(doubt[doubt > 0], 0.95)  # on the file's finer grid it is interpolated
@@ -211,7 +211,7 @@ def test_the_widget_follows_the_session(view: Any) -> None:
     view.close()
     session.reset()
     assert viewer.volumes == shown
-    assert session.followers == []
+    assert session.listeners == []
 
 
 def test_a_click_says_what_is_chosen(view: Any) -> None:

@@ -172,7 +172,7 @@ def test_slices_are_told_of_as_they_are_done(session: Session) -> None:
         regions.append(region)
         shown[region] = block
 
-    session.show(session.history.add(PROMPTS["scribble"], PROMPTS["lasso"]), watch)
+    session.apply(session.history.add(PROMPTS["scribble"], PROMPTS["lasso"]), watch)
     assert len(regions) > 1
     assert regions[0][2].start <= SQUARE[0][2] < regions[0][2].stop
     for entry in (PROMPTS["scribble"], PROMPTS["lasso"]):
@@ -193,7 +193,7 @@ def test_locked_classes_are_told_of_as_they_stay(session: Session) -> None:
     def watch(region: Region, block: Labels) -> None:
         assert (block[locked[region]] == 2).all()
 
-    session.show(session.history.add(PROMPTS["scribble"]), watch)
+    session.apply(session.history.add(PROMPTS["scribble"]), watch)
 
 
 def test_the_automatic_result_is_told_of(segmenter: Segmenter, bordered: Volume) -> None:
@@ -215,10 +215,10 @@ def test_work_that_is_ended_changes_nothing(session: Session, labels_of: Callabl
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        session.show(history.add(PROMPTS["scribble"]), end)
+        session.apply(history.add(PROMPTS["scribble"]), end)
     np.testing.assert_array_equal(session.labels, before)
     assert session.history is history
-    session.show(history.add(PROMPTS["scribble"]).add(PROMPTS["mask"]))
+    session.apply(history.add(PROMPTS["scribble"]).add(PROMPTS["mask"]))
     np.testing.assert_array_equal(session.labels, labels_of(*session.log))
     session.undo()
     assert session.log == (PROMPTS["point"], PROMPTS["scribble"])
@@ -236,9 +236,9 @@ def test_work_on_locks_can_be_ended_and_tells_nothing(session: Session, labels_o
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        session.show(wanted, lambda region, block: told.append(region), pause)
+        session.apply(wanted, lambda region, block: told.append(region), pause)
     assert (told, session.log) == ([], ())
-    session.show(wanted, lambda region, block: told.append(region), pause)
+    session.apply(wanted, lambda region, block: told.append(region), pause)
     assert told
     np.testing.assert_array_equal(session.labels, labels_of(*wanted.log))
 
@@ -247,12 +247,12 @@ def test_put_away_it_answers_the_same(
     session: Session, bordered: Volume, labels_of: Callable[..., Labels], tmp_path: Path
 ) -> None:
     session.add(PROMPTS["point"])
-    before, size, wanted = session.labels.copy(), session.nbytes, session.next_to_check()
+    before, size, wanted = session.labels.copy(), session.nbytes, session.next_slice_to_check()
     session.offload(tmp_path / "cached.safetensors")
     session.offload(tmp_path / "nothing more to put away")
     assert session.nbytes == session.labels.nbytes + bordered.data.nbytes < size
     np.testing.assert_array_equal(session.labels, before)
-    assert session.next_to_check() == wanted
+    assert session.next_slice_to_check() == wanted
     session.add(PROMPTS["mask"])
     np.testing.assert_array_equal(session.labels, labels_of(*session.log))
 
@@ -312,7 +312,7 @@ def test_what_was_put_away_and_lost_is_said(session: Session, tmp_path: Path) ->
 
 def test_the_next_slice_to_check_is_none_that_was_prompted(session: Session) -> None:
     seen = set()
-    while (found := session.next_to_check()) is not None:
+    while (found := session.next_slice_to_check()) is not None:
         axis, index = found
         assert axis == 2
         assert index not in seen
@@ -324,11 +324,11 @@ def test_the_next_slice_to_check_is_none_that_was_prompted(session: Session) -> 
 def test_the_next_slice_to_check_lies_beyond_a_box_whose_voxels_nobody_lists(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unsure = session.next_to_check()
+    unsure = session.next_slice_to_check()
     assert unsure is not None
     session.add(Box(class_id=2, start=(0, 0, unsure[1]), stop=(18, 20, unsure[1] + 1)))
     monkeypatch.setattr("s2vnet.interactive.session.prompt_voxels", None)
-    found = session.next_to_check()
+    found = session.next_slice_to_check()
     assert found is None or found[1] != unsure[1]
 
 
@@ -740,6 +740,6 @@ def test_coarse_masks_take_every_prompt(
 def test_a_box_outside_of_the_crop_is_told_of_too(session: Session, labels_of: Callable[..., Labels]) -> None:
     beyond = Box(class_id=1, start=(0, 0, 0), stop=(1, 1, 1))
     told: list[Region] = []
-    session.show(session.history.add(PROMPTS["point"], beyond), lambda region, block: told.append(region))
+    session.apply(session.history.add(PROMPTS["point"], beyond), lambda region, block: told.append(region))
     assert told
     np.testing.assert_array_equal(session.labels, labels_of(PROMPTS["point"], beyond))

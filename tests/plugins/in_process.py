@@ -7,23 +7,23 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from s2vnet.batch.cases import Item, at_hand
-from s2vnet.batch.workers import Bench, Done, Work, WorkerLost
+from s2vnet.batch.cases import BatchItem, local_files
+from s2vnet.batch.workers import BatchSettings, ItemResult, ModelRunner, WorkerLost
 
 
 class WorkerHere:
     """A worker in this process."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: BatchSettings) -> None:
         self._work, self._stopped = work, False
 
     def ready(self) -> None:
-        self._bench = Bench(self._work)
+        self._bench = ModelRunner(self._work)
 
-    def run(self, item: Item) -> Done:
+    def run(self, item: BatchItem) -> ItemResult:
         if self._stopped:
             raise WorkerLost("its worker was stopped")
-        with at_hand(item) as local:
+        with local_files(item) as local:
             return self._bench.segment(local)
 
     def stop(self) -> None:

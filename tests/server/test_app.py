@@ -18,7 +18,7 @@ import pytest
 from anyio import to_thread
 from fastapi.testclient import TestClient
 
-from s2vnet.inference.label_writers import DERIVED, LABEL_MAPS
+from s2vnet.inference.label_writers import DICOM_FORMATS, LABEL_MAP_FORMATS
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_image, read_labels
@@ -465,7 +465,7 @@ def test_a_series_that_cannot_be_referred_to_is_said_without_where_it_lies(
 def test_formats_of_the_schema_are_those_that_labels_come_in(client: TestClient) -> None:
     parameters = client.get("/openapi.json").json()["paths"]["/api/sessions/{name}/labels"]["get"]["parameters"]
     (asked,) = (one["schema"] for one in parameters if one["name"] == "format")
-    assert tuple(asked["enum"]) == tuple(FORMATS) == (*LABEL_MAPS, *DERIVED)
+    assert tuple(asked["enum"]) == tuple(FORMATS) == (*LABEL_MAP_FORMATS, *DICOM_FORMATS)
 
 
 def test_those_who_wait_keep_nobody_else_waiting(client: TestClient, bordered: Volume) -> None:

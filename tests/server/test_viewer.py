@@ -314,7 +314,7 @@ def test_locks_and_notes_and_the_next_slice(viewer: Viewer, own: Session) -> Non
     viewer.page.locator("#notes", has_text="locked").wait_for()
     np.testing.assert_array_equal(viewer.labels(), own.labels)
     viewer.press("e")
-    found = own.next_to_check()
+    found = own.next_slice_to_check()
     assert found is not None
     viewer.until(f"s2vnet.scene.at[{found[0]}] === {found[1]}")
 

@@ -20,7 +20,7 @@ import fsspec
 
 from s2vnet.batch.jobs import plan_jobs
 from s2vnet.errors import InputError
-from s2vnet.inference.label_writers import is_output
+from s2vnet.inference.label_writers import is_label_file
 from s2vnet.io.dicom import zip_archive as archive
 from s2vnet.io.files import ENDINGS
 from s2vnet.utils.atomic_write import atomic_write
@@ -29,12 +29,12 @@ from s2vnet.utils.folders import make_folder
 
 LISTS = (".csv", ".parquet")
 """Endings of lists of images."""
-IN_TWO_FILES = (".nhdr", ".mhd")
+DETACHED_HEADERS = (".nhdr", ".mhd")
 """Headers that point to a file of voxels, which would have to be fetched too."""
 
 
 @dataclass(frozen=True)
-class Item:
+class BatchItem:
     """One image of many and where its labels go."""
 
     case: str
@@ -51,17 +51,17 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
-def at_home(text: str) -> str:
+def strip_file_scheme(text: str) -> str:
     """The path that a ``file://`` URL means; anything else as it is."""
     return str(fsspec.core.strip_protocol(text)) if text.startswith("file://") else text
 
 
-def is_many(source: str, target: str) -> bool:
+def requires_batch(source: str, target: str) -> bool:
     """Whether the source can only be segmented as a batch: a list, or a URL on either side."""
     return is_url(source) or is_url(target) or source.lower().endswith(LISTS)
 
 
-def list_items(source: str, target: str, channels: int) -> list[Item]:
+def list_items(source: str, target: str, channels: int) -> list[BatchItem]:
     """What to segment: a folder as :func:`s2vnet.batch.jobs.plan_jobs` takes it, a list, or all below a URL.
 
     A list has a column ``image`` (a path, from the list's folder on if it is relative, or a URL) and may have one
@@ -71,7 +71,7 @@ def list_items(source: str, target: str, channels: int) -> list[Item]:
         InputError: no such source, nothing in it, a list without the column, two cases of one name, a name that leads
             out of the target, labels that would replace an image, or as plan_jobs.
     """
-    if is_output(Path(target)):
+    if is_label_file(Path(target)):
         raise InputError(f"{target}: a batch needs a folder for its labels and summary, not a file")
     if source.lower().endswith(LISTS):
         found = _listed(source)
@@ -82,17 +82,20 @@ def list_items(source: str, target: str, channels: int) -> list[Item]:
     else:
         jobs = plan_jobs(Path(source), Path("labels" if is_url(target) else target), channels)
         found = [(job.case.name, tuple(str(image) for image in job.case.images)) for job in jobs]
-    items = [Item(case, images, joined(target, f"{case}{_ending(images[0]) or '.nii.gz'}")) for case, images in found]
+    items = [
+        BatchItem(case, images, join_location(target, f"{case}{_ending(images[0]) or '.nii.gz'}"))
+        for case, images in found
+    ]
     _require_apart(items)
     return items
 
 
-def joined(folder: str, name: str) -> str:
+def join_location(folder: str, name: str) -> str:
     """A place in a folder or below a URL."""
     return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(Path(folder, name))
 
 
-def existing(items: Sequence[Item], target: str) -> set[str]:
+def existing_outputs(items: Sequence[BatchItem], target: str) -> set[str]:
     """Outputs that are there. Raises InputError where a store cannot be reached."""
     if not is_url(target):
         return {item.output for item in items if Path(item.output).exists()}
@@ -103,7 +106,7 @@ def existing(items: Sequence[Item], target: str) -> set[str]:
 
 
 @contextmanager
-def at_hand(item: Item) -> Iterator[Item]:
+def local_files(item: BatchItem) -> Iterator[BatchItem]:
     """The item with images that are files here and an output beside its place, which is moved there at the end.
 
     What was fetched is removed. Any exception removes the output too, so that labels are whole or not there; what is
@@ -166,7 +169,7 @@ def _placing(output: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _written(item: Item) -> Iterator[Path]:
+def _written(item: BatchItem) -> Iterator[Path]:
     if not is_url(item.output):
         yield Path(item.output)
         return
@@ -175,7 +178,7 @@ def _written(item: Item) -> Iterator[Path]:
 
 
 def _fetched(url: str, folder: Path) -> str:
-    if url.lower().endswith(IN_TWO_FILES):
+    if url.lower().endswith(DETACHED_HEADERS):
         raise InputError(f"{url}: an image in two files cannot be fetched; save it as .nrrd, .mha or .nii.gz")
     system, path = fsspec.core.url_to_fs(url)
     name = PurePosixPath(path).name
@@ -210,8 +213,8 @@ def _listed(source: str) -> list[tuple[str, tuple[str, ...]]]:
     for number, (image, case) in enumerate(rows, 1):
         if not image:
             raise InputError(f"{source}: row {number} names no image")
-        image = at_home(image)
-        place = image if is_url(image) or Path(image).is_absolute() else joined(base, image)
+        image = strip_file_scheme(image)
+        place = image if is_url(image) or Path(image).is_absolute() else join_location(base, image)
         found.append((case or _name(place), (place,)))
     if not found:
         raise InputError(f"{source}: lists no images")
@@ -270,7 +273,7 @@ def _below(source: str, channels: int) -> list[tuple[str, tuple[str, ...]]]:
     return [(case, tuple(files[c] for c in sorted(files))) for case, files in cases.items()]
 
 
-def _require_apart(items: Sequence[Item]) -> None:
+def _require_apart(items: Sequence[BatchItem]) -> None:
     outputs: set[str] = set()
     for item in items:
         parts = PurePosixPath(item.case).parts

@@ -10,12 +10,12 @@ from pathlib import Path
 from s2vnet.data.dataset import CaseFiles, find_case_files
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.inference.label_writers import (
-    is_derived,
-    is_output,
+    is_dicom_output,
+    is_label_file,
+    is_rtstruct,
     is_series,
-    is_structures,
+    label_stem,
     require_format,
-    stem_of,
     write_result,
 )
 from s2vnet.inference.segmenter import Segmenter, volumes_ml
@@ -29,7 +29,7 @@ from s2vnet.utils.memory import memory_errors
 
 
 @dataclass(frozen=True)
-class Extras:
+class ExtraOutputs:
     """What is written beside the label map."""
 
     probabilities: bool = False
@@ -68,7 +68,9 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     for job in jobs:
         if job.output.resolve() in [image.resolve() for image in job.case.images]:
             raise InputError(f"{job.output}: the labels would replace the image; choose another output")
-        if is_derived(job.output) and job.output.resolve().parent in [image.resolve() for image in job.case.images]:
+        if is_dicom_output(job.output) and job.output.resolve().parent in [
+            image.resolve() for image in job.case.images
+        ]:
             raise InputError(f"{job.output}: lies among the series' own images; choose another folder")
         require_format(job.output, job.case.images[0])  # found out now, not after the work
     return jobs
@@ -96,7 +98,7 @@ def find_cases(source: Path, channels: int) -> tuple[CaseFiles, ...]:
 
 def _plan(source: Path, target: Path, channels: int) -> list[Job]:
     cases = find_cases(source, channels)
-    if is_output(target):
+    if is_label_file(target):
         if _is_several(source):
             raise InputError(f"{target}: several images need a folder to go to, not a file")
         return [Job(cases[0], target)]
@@ -112,7 +114,7 @@ def predict(
     segmenter: Segmenter,
     jobs: Sequence[Job],
     *,
-    extras: Extras = Extras(),
+    extras: ExtraOutputs = ExtraOutputs(),
     classes: Sequence[int] | None = None,
     fill_nonfinite: float | None = None,
     overwrite: bool = True,
@@ -141,7 +143,7 @@ def predict(
         try:
             with memory_errors():
                 if not skipped:
-                    labels = _one(segmenter, job, extras, classes, fill_nonfinite, max_memory, progress, note)
+                    labels = _segment_job(segmenter, job, extras, classes, fill_nonfinite, max_memory, progress, note)
                 elif extras.volumes:
                     labels = _written(job)
                 if extras.volumes and table is not None:
@@ -153,10 +155,10 @@ def predict(
         yield job, failed
 
 
-def _one(
+def _segment_job(
     segmenter: Segmenter,
     job: Job,
-    extras: Extras,
+    extras: ExtraOutputs,
     classes: Sequence[int] | None,
     fill: float | None,
     max_memory: int | None,
@@ -165,15 +167,15 @@ def _one(
 ) -> LabelMap:
     many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
     frames = extras.frames(segmenter.plan.num_classes)
-    room = None if max_memory is None else segmenter.room(job.case.images, max_memory, frames)
+    room = None if max_memory is None else segmenter.memory_budget(job.case.images, max_memory, frames)
     image = read_lazy_image(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
     case = segmenter.prepare_slices(image)
-    for text in segmenter.unlike(image, case):
+    for text in segmenter.training_differences(image, case):
         note(job.case.name, text)
     found = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total), room)
     labels = found.labels(classes)
     folder = job.output.parent
-    stem = stem_of(job.output)
+    stem = label_stem(job.output)
     make_folder(folder)
     if extras.probabilities:
         write_image(folder / f"{stem}_probabilities.nii.gz", found.probabilities())
@@ -191,9 +193,9 @@ def _one(
 
 def _written(job: Job) -> LabelMap:
     """Labels that an earlier run left."""
-    if is_structures(job.output):
+    if is_rtstruct(job.output):
         raise InputError(f"{job.output}: volumes cannot be had of contours; leave out --skip-existing")
-    if is_derived(job.output):
+    if is_dicom_output(job.output):
         return read_segmentation(job.output, job.case.images[0])[0]
     return read_labels(job.output)
 

@@ -26,15 +26,24 @@ import filelock
 import fsspec
 
 from s2vnet._version import __version__
-from s2vnet.batch.cases import Item, at_home, existing, get_text, is_url, joined, list_items, put_text
+from s2vnet.batch.cases import (
+    BatchItem,
+    existing_outputs,
+    get_text,
+    is_url,
+    join_location,
+    list_items,
+    put_text,
+    strip_file_scheme,
+)
 from s2vnet.batch.workers import (
+    BatchSettings,
     ProcessWorker,
     RayWorker,
-    Work,
     Worker,
     WorkerLost,
     connect_ray,
-    describe,
+    describe_error,
 )
 from s2vnet.errors import InputError, OutOfMemory, S2VNetError
 from s2vnet.inference.segmenter import find_model
@@ -45,11 +54,11 @@ from s2vnet.utils.folders import make_folder
 
 ATTEMPTS = 2
 """How often a case is tried whose worker dies, or that fails by no fault of the image."""
-STARTS = 3
+MAX_STARTS = 3
 """How often in a row a worker may die before it has begun; then its place stays empty."""
-PAUSE_S = 1.0
+RESTART_DELAY_S = 1.0
 """Before a worker is started again, so that memory comes back."""
-EARLIER, EXISTED = "done in an earlier run", "its labels exist"
+DONE_EARLIER, LABELS_EXIST = "done in an earlier run", "its labels exist"
 """Why a case is skipped."""
 SUMMARY, SETTINGS, VOLUMES, LOCK = "summary.csv", "batch.json", "volumes.csv", ".s2vnet-lock"
 UPLOAD_S = 60.0
@@ -81,7 +90,7 @@ class Record:
 def open_batch(
     source: str,
     target: str,
-    work: Work,
+    work: BatchSettings,
     channels: int,
     *,
     workers: int | None = None,
@@ -111,7 +120,7 @@ def open_batch(
     """
     if engine not in ("local", "ray"):
         raise InputError(f"no engine {engine!r}; choose local or ray")
-    source, target = at_home(source), at_home(target)
+    source, target = strip_file_scheme(source), strip_file_scheme(target)
     items = list_items(source, target, channels)
     if engine == "ray":
         room = connect_ray(address)
@@ -129,9 +138,9 @@ def open_batch(
 
 
 def run_batch(
-    items: Sequence[Item],
+    items: Sequence[BatchItem],
     target: str,
-    work: Work,
+    work: BatchSettings,
     start: Callable[[], Worker],
     *,
     workers: int,
@@ -156,36 +165,36 @@ def run_batch(
         InputError: the target cannot be written, or another batch is writing there.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before a worker loads torch
-    with _alone(target), ExitStack() as stack:
+    with _exclusive_target(target), ExitStack() as stack:
         settings = _settings(work)
         earlier = _earlier(target, settings)
         todo, skipped = _to_do(items, target, earlier, skip_existing, work.extras.volumes)
         summary = stack.enter_context(_summary(target, [item.case for item in items], skipped))
         _write(target, SETTINGS, json.dumps(settings, indent=2) + "\n")  # vouches for the rows of the summary
         yield from skipped
-        crew = _Crew(start, min(workers, len(todo)), attempts)
-        stack.callback(crew.stop)
-        for record in crew.run(todo):
+        pool = _WorkerPool(start, min(workers, len(todo)), attempts)
+        stack.callback(pool.stop)
+        for record in pool.run(todo):
             summary.add(record)
             yield record
 
 
 def _to_do(
-    items: Sequence[Item], target: str, earlier: Mapping[str, Record], skip_existing: bool, volumes: bool
-) -> tuple[list[Item], list[Record]]:
-    there = existing(items, target) if earlier or skip_existing else set()
+    items: Sequence[BatchItem], target: str, earlier: Mapping[str, Record], skip_existing: bool, volumes: bool
+) -> tuple[list[BatchItem], list[Record]]:
+    there = existing_outputs(items, target) if earlier or skip_existing else set()
     todo, skipped = [], []
     for item in items:
         if item.output in there and item.case in earlier:
-            skipped.append(dataclasses.replace(earlier[item.case], state="skipped", reason=EARLIER))
+            skipped.append(dataclasses.replace(earlier[item.case], state="skipped", reason=DONE_EARLIER))
         elif item.output in there and skip_existing and not volumes:
-            skipped.append(Record(item.case, "skipped", EXISTED))
+            skipped.append(Record(item.case, "skipped", LABELS_EXIST))
         else:
             todo.append(dataclasses.replace(item, written=skip_existing and item.output in there))
     return todo, skipped
 
 
-class _Crew:
+class _WorkerPool:
     """Threads, each of which minds one worker: a lost worker is replaced, its case goes to the end of the queue.
 
     A thread whose worker is not ready holds no case: a cluster that has lost machines may have no place for it.
@@ -193,16 +202,16 @@ class _Crew:
 
     def __init__(self, start: Callable[[], Worker], size: int, attempts: int) -> None:
         self._start, self._attempts = start, attempts
-        self._waiting: SimpleQueue[tuple[Item, int] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[BatchItem, int] | None] = SimpleQueue()
         self._finished: SimpleQueue[Record | str] = SimpleQueue()
         self._workers: dict[int, Worker] = {}
         self._starting: list[Worker] = []
         self._number = 0
         self._lock = threading.Lock()
         self._stopped = False
-        self._threads = [threading.Thread(target=self._mind, daemon=True) for _ in range(size)]
+        self._threads = [threading.Thread(target=self._worker_loop, daemon=True) for _ in range(size)]
 
-    def run(self, items: Sequence[Item]) -> Iterator[Record]:
+    def run(self, items: Sequence[BatchItem]) -> Iterator[Record]:
         """Records as they come; what nobody is left to do is failed."""
         for item in items:
             self._waiting.put((item, 1))
@@ -235,9 +244,9 @@ class _Crew:
             if thread.is_alive():
                 thread.join(10)
 
-    def _mind(self) -> None:
+    def _worker_loop(self) -> None:
         try:
-            number = self._hire()
+            number = self._start_worker()
             while (entry := self._waiting.get()) is not None and not self._stopped:
                 item, attempt = entry
                 began = time.monotonic()
@@ -246,53 +255,53 @@ class _Crew:
                     seconds = time.monotonic() - began
                     self._finished.put(dataclasses.replace(record, seconds=seconds, attempts=attempt, worker=number))
                 if number not in self._workers:
-                    self._await_work()
+                    self._wait_for_case()
                     if self._stopped:
                         return
-                    number = self._hire()
+                    number = self._start_worker()
         except Exception as error:
             known = isinstance(error, S2VNetError | WorkerLost)
-            self._finished.put(f"no worker could be started: {error if known else describe(error)}")
+            self._finished.put(f"no worker could be started: {error if known else describe_error(error)}")
 
-    def _segment(self, number: int, item: Item, attempt: int) -> Record | None:
+    def _segment(self, number: int, item: BatchItem, attempt: int) -> Record | None:
         """What became of a case; None where it is to be tried again."""
         try:
             done = self._workers[number].run(item)
         except Exception as error:
             lost = isinstance(error, WorkerLost | OutOfMemory)
             if lost:
-                self._dismiss(number)
+                self._stop_worker(number)
             if isinstance(error, S2VNetError) and not lost:
                 return Record(item.case, "failed", str(error))
             if attempt < self._attempts:
                 self._waiting.put((item, attempt + 1))
                 return None
-            reason = str(error) if lost else describe(error)
+            reason = str(error) if lost else describe_error(error)
             return Record(item.case, "failed", f"{reason}, in attempt {attempt} of {self._attempts}")
         return Record(
             item.case,
             "skipped" if item.written else "done",
-            EXISTED if item.written else "",
+            LABELS_EXIST if item.written else "",
             memory_mb=done.memory_mb,
             notes=done.notes,
             volumes=done.volumes,
         )
 
-    def _await_work(self) -> None:
+    def _wait_for_case(self) -> None:
         """Until a case waits, which stays where it is: nobody loads a model for nothing."""
         if self._waiting.empty():
             self._waiting.put(self._waiting.get())
 
-    def _hire(self) -> int:
+    def _start_worker(self) -> int:
         """Number of a new worker that is ready."""
-        for left in reversed(range(STARTS)):
+        for left in reversed(range(MAX_STARTS)):
             try:
-                worker = self._begun()
+                worker = self._launch()
                 break
             except (WorkerLost, OutOfMemory):  # memory of one that was stopped may not be back yet
                 if not left or self._stopped:
                     raise
-                time.sleep(PAUSE_S)
+                time.sleep(RESTART_DELAY_S)
         with self._lock:
             self._number += 1
             self._workers[self._number] = worker
@@ -300,7 +309,7 @@ class _Crew:
                 worker.stop()
             return self._number
 
-    def _begun(self) -> Worker:
+    def _launch(self) -> Worker:
         worker = self._start()
         with self._lock:
             self._starting.append(worker)
@@ -316,7 +325,7 @@ class _Crew:
                 self._starting.remove(worker)
         return worker
 
-    def _dismiss(self, number: int) -> None:
+    def _stop_worker(self, number: int) -> None:
         with self._lock, suppress(Exception):  # whatever becomes of it, its case goes on
             self._workers.pop(number).stop()
 
@@ -347,7 +356,7 @@ class _Summary:
         """Write the tables."""
         records = self._write_csv()
         if find_spec("pyarrow") is not None:
-            _write_parquet(joined(self._target, "summary.parquet"), records)
+            _write_parquet(join_location(self._target, "summary.parquet"), records)
         measured = [record for record in records if record.volumes]
         if measured:
             names = list(measured[0].volumes)
@@ -396,7 +405,7 @@ def _record(row: Mapping[str, str]) -> Record:
     )
 
 
-def _settings(work: Work) -> dict[str, object]:
+def _settings(work: BatchSettings) -> dict[str, object]:
     """What decides how labels come out."""
     models = [json.loads((find_model(name) / DESCRIPTION).read_text())["sha256"] for name in work.models]
     classes = None if work.classes is None else list(work.classes)
@@ -407,22 +416,22 @@ def _settings(work: Work) -> dict[str, object]:
 def _earlier(target: str, settings: Mapping[str, object]) -> dict[str, Record]:
     """What an earlier run with the same settings has done, by case."""
     try:
-        same = json.loads(get_text(joined(target, SETTINGS)) or "null") == settings
+        same = json.loads(get_text(join_location(target, SETTINGS)) or "null") == settings
     except ValueError:
         same = False
     if not same:
         return {}
     found = {}
-    for row in csv.DictReader(io.StringIO(get_text(joined(target, SUMMARY)) or "")):
+    for row in csv.DictReader(io.StringIO(get_text(join_location(target, SUMMARY)) or "")):
         with suppress(ValueError, TypeError, KeyError):
             record = _record(row)
-            if record.state == "done" or record.reason == EARLIER:
+            if record.state == "done" or record.reason == DONE_EARLIER:
                 found[record.case] = record
     return found
 
 
 @contextmanager
-def _alone(target: str) -> Iterator[None]:
+def _exclusive_target(target: str) -> Iterator[None]:
     """The target is there, can be written, and no other batch writes to it; what a killed one left is removed."""
     if is_url(target):
         yield
@@ -443,7 +452,7 @@ def _alone(target: str) -> Iterator[None]:
 
 def _write(target: str, name: str, text: str) -> None:
     if is_url(target):
-        put_text(joined(target, name), text)
+        put_text(join_location(target, name), text)
         return
     with atomic_write(Path(target, name)) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import torch
 
-from s2vnet.batch.cases import Item, at_hand
-from s2vnet.batch.jobs import Extras, Job, predict
+from s2vnet.batch.cases import BatchItem, local_files
+from s2vnet.batch.jobs import ExtraOutputs, Job, predict
 from s2vnet.data.dataset import CaseFiles, find_channel_files
 from s2vnet.errors import InputError, OutOfMemory, S2VNetError
 from s2vnet.inference.segmenter import Segmenter, volumes_ml
@@ -33,12 +33,12 @@ _RATHER = 500
 
 
 @dataclass(frozen=True)
-class Work:
+class BatchSettings:
     """What is done to every image."""
 
     models: tuple[str, ...]
     device: str = "auto"
-    extras: Extras = field(default_factory=Extras)
+    extras: ExtraOutputs = field(default_factory=ExtraOutputs)
     classes: tuple[int, ...] | None = None
     """Label values to keep; others become background."""
     fill_nonfinite: float | None = None
@@ -51,7 +51,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Done:
+class ItemResult:
     """What a worker tells of an image."""
 
     memory_mb: float | None
@@ -72,7 +72,7 @@ class Worker(Protocol):
     def ready(self) -> None:
         """Wait until it has loaded the model. Raises as :meth:`run`."""
 
-    def run(self, item: Item) -> Done:
+    def run(self, item: BatchItem) -> ItemResult:
         """Segment and write.
 
         Raises:
@@ -85,10 +85,10 @@ class Worker(Protocol):
         """End it at once; what another thread waits for then raises WorkerLost."""
 
 
-class Bench:
+class ModelRunner:
     """A loaded model in a process of its own, and what is done with it."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: BatchSettings) -> None:
         torch.set_num_threads(work.threads)
         self._work = work
         if work.max_memory is not None:
@@ -96,7 +96,7 @@ class Bench:
         with memory_errors():
             self._segmenter = Segmenter.from_pretrained(*work.models, device=work.device, runtime=work.runtime)
 
-    def segment(self, item: Item) -> Done:
+    def segment(self, item: BatchItem) -> ItemResult:
         """Segment an item whose files are here; as :meth:`Worker.run`."""
         reset_peak_memory()
         notes: list[str] = []
@@ -108,9 +108,9 @@ class Bench:
             kept = {k: n for k, n in self._segmenter.class_names.items() if classes is None or k in classes}
             with memory_errors():
                 volumes = volumes_ml(read_labels(item.output), kept)
-        return Done(peak_memory_mb(), volumes, tuple(notes))
+        return ItemResult(peak_memory_mb(), volumes, tuple(notes))
 
-    def _write(self, item: Item, notes: list[str]) -> None:
+    def _write(self, item: BatchItem, notes: list[str]) -> None:
         images = find_channel_files(Path(item.images[0])) if len(item.images) == 1 else None
         case = CaseFiles(item.case, images or tuple(map(Path, item.images)))
         finished = predict(
@@ -130,7 +130,7 @@ class Bench:
 class ProcessWorker:
     """A worker in a process of its own. Files are fetched and placed by this process, which outlives it."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: BatchSettings) -> None:
         """Start one."""
         context = get_context("spawn")
         self._connection, there = context.Pipe()
@@ -147,14 +147,14 @@ class ProcessWorker:
         """Of the process."""
         return self._process.pid or 0
 
-    def run(self, item: Item) -> Done:
+    def run(self, item: BatchItem) -> ItemResult:
         """See :meth:`Worker.run`."""
-        with at_hand(item) as local:
+        with local_files(item) as local:
             try:
                 self._connection.send(local)
             except OSError as error:
                 raise self._death() from error
-            done: Done = self._answer()
+            done: ItemResult = self._answer()
             return done
 
     def stop(self) -> None:
@@ -175,15 +175,15 @@ class ProcessWorker:
         return WorkerLost(f"its worker was {_KILLED}" if code == -9 else f"its worker was {how}")
 
 
-def _serve(work: Work, connection: Connection) -> None:
+def _serve(work: BatchSettings, connection: Connection) -> None:
     """Answer until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all; the batch ends its workers itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _go_first()
     try:
-        bench = Bench(work)
+        bench = ModelRunner(work)
     except S2VNetError as error:
-        connection.send(_told(error))
+        connection.send(_error_message(error))
         return
     with suppress(EOFError, OSError):
         connection.send(("ready", None))
@@ -192,17 +192,17 @@ def _serve(work: Work, connection: Connection) -> None:
             connection.send(_outcome(bench.segment, item))
 
 
-def _outcome(segment: Callable[[Item], Done], item: Item) -> tuple[str, object]:
+def _outcome(segment: Callable[[BatchItem], ItemResult], item: BatchItem) -> tuple[str, object]:
     """What came of an item, in a form that another process understands; :func:`_content` is the way back."""
     try:
         return ("done", segment(item))
     except S2VNetError as error:
-        return _told(error)
+        return _error_message(error)
     except Exception as error:
-        return ("failed", describe(error))
+        return ("failed", describe_error(error))
 
 
-def _told(error: S2VNetError) -> tuple[str, object]:
+def _error_message(error: S2VNetError) -> tuple[str, object]:
     return ("short" if isinstance(error, OutOfMemory) else "refused", str(error))
 
 
@@ -234,7 +234,7 @@ def _go_first() -> None:
 class RayWorker:
     """A worker that is an actor of a Ray cluster. Files are fetched and placed on its own machine."""
 
-    def __init__(self, work: Work, cpus: float, gpus: float) -> None:
+    def __init__(self, work: BatchSettings, cpus: float, gpus: float) -> None:
         """Ask for one; the cluster starts it when it has these resources free."""
         import ray
 
@@ -247,9 +247,9 @@ class RayWorker:
         """See :meth:`Worker.ready`."""
         self.pid = self._get(self._actor.ready.remote())
 
-    def run(self, item: Item) -> Done:
+    def run(self, item: BatchItem) -> ItemResult:
         """See :meth:`Worker.run`."""
-        done: Done = self._get(self._actor.run.remote(item))
+        done: ItemResult = self._get(self._actor.run.remote(item))
         return done
 
     def stop(self) -> None:
@@ -260,27 +260,27 @@ class RayWorker:
         try:
             kind, content = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # its process, its machine, or the way to it
-            raise WorkerLost(f"its worker was lost ({describe(error)})") from error
+            raise WorkerLost(f"its worker was lost ({describe_error(error)})") from error
         return _content(kind, content)
 
 
 class _Actor:
-    def __init__(self, work: Work) -> None:
-        self._bench: Bench | S2VNetError
+    def __init__(self, work: BatchSettings) -> None:
+        self._bench: ModelRunner | S2VNetError
         try:
-            self._bench = Bench(work)
+            self._bench = ModelRunner(work)
         except S2VNetError as error:
             self._bench = error
 
     def ready(self) -> tuple[str, object]:
-        return _told(self._bench) if isinstance(self._bench, S2VNetError) else ("ready", os.getpid())
+        return _error_message(self._bench) if isinstance(self._bench, S2VNetError) else ("ready", os.getpid())
 
-    def run(self, item: Item) -> tuple[str, object]:
+    def run(self, item: BatchItem) -> tuple[str, object]:
         return _outcome(self._segment, item)
 
-    def _segment(self, item: Item) -> Done:
-        assert isinstance(self._bench, Bench)
-        with at_hand(item) as local:
+    def _segment(self, item: BatchItem) -> ItemResult:
+        assert isinstance(self._bench, ModelRunner)
+        with local_files(item) as local:
             return self._bench.segment(local)
 
 
@@ -297,10 +297,10 @@ def connect_ray(address: str | None) -> int:
     try:
         ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"{address}: no Ray cluster answers there ({describe(error)})") from error
+        raise InputError(f"{address}: no Ray cluster answers there ({describe_error(error)})") from error
     return int(ray.cluster_resources().get("CPU", 1))
 
 
-def describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """An unexpected error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")

@@ -258,7 +258,7 @@ def interact(
         files = images if len(images) > 1 else images[0]
         volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
         session = Session(segmenter, volume, lambda done, total: report("encoding", done, total))
-    for text in session.unlike:
+    for text in session.training_differences:
         note(f"unlike the training data: {text}")
     if log is not None and log.exists():
         session.replay(log)

@@ -104,10 +104,10 @@ def predict(
 
     Example: s2vnet predict -m abdomen-ct -i imagesTs -o labelsTs --overlay --volumes
     """
-    from s2vnet.batch.cases import at_home, is_many
-    from s2vnet.batch.jobs import Extras, plan_jobs
+    from s2vnet.batch.cases import requires_batch, strip_file_scheme
+    from s2vnet.batch.jobs import ExtraOutputs, plan_jobs
     from s2vnet.batch.jobs import predict as run
-    from s2vnet.inference.segmenter import plan_of
+    from s2vnet.inference.segmenter import load_plan
     from s2vnet.interactive.text_commands import class_by_name
     from s2vnet.io.dicom.series import select_series
     from s2vnet.utils.atomic_write import require_writable
@@ -117,21 +117,21 @@ def predict(
     most = None if max_memory is None else parse_size(max_memory)
     if most is not None:
         bound_memory()
-    input, output = at_home(input), at_home(output)
-    many = workers is not None or engine != "local" or is_many(input, output)
-    plan = plan_of(*model)
+    input, output = strip_file_scheme(input), strip_file_scheme(output)
+    many = workers is not None or engine != "local" or requires_batch(input, output)
+    plan = load_plan(*model)
     names = plan.class_names
     chosen = None if classes is None else [class_by_name(names, part.strip()) for part in classes.split(",")]
     failed = 0
-    extras = Extras(probabilities, uncertainty, overlay, volumes)
+    extras = ExtraOutputs(probabilities, uncertainty, overlay, volumes)
     if many:
         from s2vnet.batch.runner import open_batch
-        from s2vnet.batch.workers import Work
+        from s2vnet.batch.workers import BatchSettings
 
         if series is not None:
             refuse("--series chooses from one DICOM folder; name that alone, without --workers")
         kept = None if chosen is None else tuple(chosen)
-        work = Work(tuple(model), device, extras, kept, fill_nan, runtime=runtime, max_memory=most)
+        work = BatchSettings(tuple(model), device, extras, kept, fill_nan, runtime=runtime, max_memory=most)
         batch = open_batch(
             input,
             output,

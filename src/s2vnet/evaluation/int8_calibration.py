@@ -13,8 +13,8 @@ from torch import Tensor
 from s2vnet.data.dataset import CaseFiles
 from s2vnet.data.preprocess import with_neighbours
 from s2vnet.errors import InputError
-from s2vnet.inference.backends import network
-from s2vnet.inference.encoded_volume import BATCH, FirstSlices, interlaced
+from s2vnet.inference.backends import to_runtime
+from s2vnet.inference.encoded_volume import BATCH_SIZE, PreviewBatch, interleaved_batches
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_lazy_image
 from s2vnet.metrics.segmentation import dice
@@ -53,7 +53,7 @@ def calibrate_int8(
     trained = load_model(folder)
     segmenter = Segmenter([trained], "cpu")
     cpu = torch.device("cpu")
-    plain = network(trained, "openvino", cpu, folder)  # before the other one is there
+    plain = to_runtime(trained, "openvino", cpu, folder)  # before the other one is there
     some = [cases[n] for n in np.unique(np.linspace(0, len(cases) - 1, MAX_CASES).round().astype(int))]
     shown: list[tuple[Tensor, Tensor]] = []
     for done, case in enumerate(some):
@@ -61,7 +61,7 @@ def calibrate_int8(
         shown.append(_slices(segmenter, case, note))
     try:
         quantize_encoder(folder, [one for slices, _ in shown for one in np.split(slices.numpy(), len(slices))])
-        small = network(trained, "openvino", cpu, folder)
+        small = to_runtime(trained, "openvino", cpu, folder)
         found, wanted = (np.concatenate([_labels(net, other).ravel() for _, other in shown]) for net in (small, plain))
         each = [dice(found == k, wanted == k) for k in np.union1d(found, wanted) if k]
         mean = float(np.mean(each)) if each else 0.0
@@ -82,14 +82,16 @@ def _slices(segmenter: Segmenter, case: CaseFiles, note: Callable[[str, str], No
     plan = segmenter.plan
     image = read_lazy_image(case.images, frames_as_channels=len(case.images) == 1 and len(plan.channels) > 1)
     prepared = segmenter.prepare_slices(image, case.name)
-    for text in segmenter.unlike(image, prepared):
+    for text in segmenter.training_differences(image, prepared):
         note(case.name, text)
-    places = list(interlaced(prepared.grid.depth, BATCH))
+    places = list(interleaved_batches(prepared.grid.depth, BATCH_SIZE))
     first, last = (with_neighbours(prepared, chosen, plan.context_slices) for chosen in (places[0], places[-1]))
     return torch.from_numpy(first), torch.from_numpy(last)
 
 
 def _labels(net: Network, slices: Tensor) -> npt.NDArray[np.intp]:
     with torch.inference_mode():
-        labels: npt.NDArray[np.intp] = FirstSlices.by(net, range(len(slices)), slices).decoded.logits.argmax(1).numpy()
+        labels: npt.NDArray[np.intp] = (
+            PreviewBatch.compute(net, range(len(slices)), slices).decoded.logits.argmax(1).numpy()
+        )
     return labels

@@ -32,20 +32,20 @@ from s2vnet.utils.folders import cache_folder, folder_errors
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
-SHAPES_KEPT = 4
+MAX_COMPILED_SHAPES = 4
 """OpenVINO is a quarter faster on shapes that it knows beforehand, and is told those it meets, so many at most."""
 LOCK = ".lock"
-SLICES, SWEEPS = 8, 2
+ENCODE_CONCURRENCY, DECODE_CONCURRENCY = 8, 2
 """Slices that are encoded and decoded at the same time at most; each then has its share of the threads."""
 
 _Array = npt.NDArray[np.float32]
 _Graph = Callable[[Sequence[_Array]], Sequence[_Array]]
-_FIRST = Lock()
+_FIRST_CALL = Lock()
 """Two threads that call OpenVINO for the first time at once wait for each other for ever."""
 _Job = tuple[_Graph, Sequence[_Array]]
 
 
-def network(trained: TrainedModel, runtime: str, device: torch.device, folder: Path | None = None) -> Network:
+def to_runtime(trained: TrainedModel, runtime: str, device: torch.device, folder: Path | None = None) -> Network:
     """A trained network in a runtime.
 
     Args:
@@ -73,19 +73,20 @@ def network(trained: TrainedModel, runtime: str, device: torch.device, folder: P
     if runtime == "openvino":  # the other one is no faster with bytes
         files[0] = find_int8_graph(found) or files[0]
     graphs = [
-        load(module, file, SLICES if name == "encode" else SWEEPS) for name, file in zip(GRAPHS, files, strict=True)
+        load(module, file, ENCODE_CONCURRENCY if name == "encode" else DECODE_CONCURRENCY)
+        for name, file in zip(GRAPHS, files, strict=True)
     ]
-    return Exported(trained.model.config, graphs)
+    return ExportedNetwork(trained.model.config, graphs)
 
 
-class Exported:
+class ExportedNetwork:
     """A network's graphs; the calls of :class:`s2vnet.model.s2vnet.S2VNet` that inference makes."""
 
     def __init__(self, config: ModelConfig, graphs: Sequence[_Graph]) -> None:
         """Args: the network's shape, and its graphs in the order of :data:`s2vnet.model.onnx_export.GRAPHS`."""
         self._config = config
         self._encode, self._decode, self._carried, self._prompted = graphs
-        threads = min(torch.get_num_threads(), SLICES)
+        threads = min(torch.get_num_threads(), ENCODE_CONCURRENCY)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     @property
@@ -179,12 +180,12 @@ def _openvino(runtime: Any, file: Path, at_once: int) -> _Graph:
         """Requests for such inputs that nobody uses, the compiled model last."""
         shapes = tuple(array.shape for array in arrays)
         if shapes not in known:
-            while len(known) >= SHAPES_KEPT:
+            while len(known) >= MAX_COMPILED_SHAPES:
                 known.pop(next(iter(known)))
             model = graph.clone()
             model.reshape({given: list(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
             found = [core.compile_model(model, "CPU", settings)]
-            with _FIRST:
+            with _FIRST_CALL:
                 found.insert(0, found[0].create_infer_request())
                 found[0].infer(list(arrays), share_inputs=True)
             known[shapes] = found

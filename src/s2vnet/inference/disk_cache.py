@@ -31,18 +31,18 @@ _SHARE = 4
 class MemoryBudget:
     """Bytes that may still be kept in memory."""
 
-    left: int
+    available: int
 
     @classmethod
-    def of(cls, device: torch.device) -> MemoryBudget:
+    def for_device(cls, device: torch.device) -> MemoryBudget:
         """A quarter of what is free on a device."""
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
         return cls(free // _SHARE)
 
-    def take(self, size: int) -> bool:
+    def reserve(self, size: int) -> bool:
         """Whether there is room for so many bytes, which are taken then."""
-        fits = size <= self.left
-        self.left -= size if fits else 0
+        fits = size <= self.available
+        self.available -= size if fits else 0
         return fits
 
 
@@ -62,9 +62,9 @@ class DiskCache:
     One thread fills it; several may read.
     """
 
-    def __init__(self, room: MemoryBudget, count: int) -> None:
-        self._room, self._count = room, count
-        self._kept: dict[int, list[Tensor]] = {}
+    def __init__(self, budget: MemoryBudget, count: int) -> None:
+        self._budget, self._count = budget, count
+        self._in_memory: dict[int, list[Tensor]] = {}
         self._places: dict[int, int] = {}
         self._parts: list[_Part] = []
         self._size = 0
@@ -73,7 +73,7 @@ class DiskCache:
         self._reading = Lock()
 
     def __contains__(self, number: int) -> bool:
-        return number in self._kept or number in self._places
+        return number in self._in_memory or number in self._places
 
     def __setitem__(self, number: int, tensors: Sequence[Tensor]) -> None:
         """Take a group; nobody may write to its tensors any more.
@@ -81,19 +81,19 @@ class DiskCache:
         Raises:
             InputError: the disk has no space for what memory has not.
         """
-        dense = [_alone(tensor) for tensor in tensors]
+        dense = [_without_shared_storage(tensor) for tensor in tensors]
         if not self._parts:
             self._device = dense[0].device
             self._describe(dense)
-        if number in self._kept or (number not in self._places and self._room.take(self._size)):
-            self._kept[number] = dense
+        if number in self._in_memory or (number not in self._places and self._budget.reserve(self._size)):
+            self._in_memory[number] = dense
         else:
             self._write(self._places.setdefault(number, len(self._places)), dense)
 
     def __getitem__(self, number: int) -> list[Tensor]:
         """Raises InputError where the disk has lost what was written."""
-        if number in self._kept:
-            return self._kept[number]
+        if number in self._in_memory:
+            return self._in_memory[number]
         assert self._file is not None
         record = torch.empty(self._size, dtype=torch.uint8)
         try:
@@ -118,8 +118,8 @@ class DiskCache:
 
     def close(self) -> None:
         """Let go of everything, and of the room that it took."""
-        self._room.left += len(self._kept) * self._size
-        self._kept, self._places = {}, {}
+        self._budget.available += len(self._in_memory) * self._size
+        self._in_memory, self._places = {}, {}
         if self._file is not None:
             self._file.close()
 
@@ -129,7 +129,7 @@ class DiskCache:
             nbytes = tensor.numel() * tensor.element_size()
             self._parts.append(_Part(self._size, nbytes, tuple(tensor.shape), tensor.stride(), tensor.dtype))
             self._size += math.ceil(nbytes / _ALIGNED) * _ALIGNED
-        wanted = max(0, self._count - self._room.left // max(1, self._size)) * self._size
+        wanted = max(0, self._count - self._budget.available // max(1, self._size)) * self._size
         folder = tempfile.gettempdir()
         if wanted and (free := shutil.disk_usage(folder).free) < wanted:
             raise InputError(
@@ -156,6 +156,6 @@ class DiskCache:
             raise InputError(f"cannot write to {folder}: {error.strerror}; set TMPDIR to another folder") from error
 
 
-def _alone(tensor: Tensor) -> Tensor:
+def _without_shared_storage(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where it is a part of a larger one, which would stay with it."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

@@ -25,10 +25,10 @@ from s2vnet.model.prompt_encoder import PromptMaps
 from s2vnet.model.propagation import propagate
 from s2vnet.model.s2vnet import DecoderOutput, Network, SliceInput
 
-STORE = torch.float16
+STORAGE_DTYPE = torch.float16
 """Carried maps pass through this type between slices, so that resuming a sweep from storage changes nothing."""
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with (done, total) units of work."""
 
 _Key = bytes
@@ -39,7 +39,7 @@ class DecodedSlice(NamedTuple):
     """What a sweep keeps of a slice."""
 
     masks: Tensor
-    """(1, K, h, w) class probabilities, STORE type."""
+    """(1, K, h, w) class probabilities, STORAGE_DTYPE type."""
     leaving: PropagationState
     """State leaving the slice; without its masks, which are those above."""
     agrees: bool
@@ -73,17 +73,17 @@ _CHANNELS_LAST = " channels last"
 _SWEEPS = ("rising", "falling")
 _LEAVING = tuple(part for part in PropagationState._fields if part != "masks")
 
-Preview = Callable[[range, Tensor], None]
+PreviewCallback = Callable[[range, Tensor], None]
 """Told of slices, and their class probabilities (n, K, h, w) as each gives them by itself, before it is swept."""
-Watch = Callable[[tuple[Sweep, Sweep], range], None]
+SweepCallback = Callable[[tuple[Sweep, Sweep], range], None]
 """Told after each step of both sweeps which slices both have passed, a range that only grows; may raise to end them."""
 
 
-BATCH = 8
+BATCH_SIZE = 8
 """Slices encoded at once."""
 
 
-class FirstSlices(NamedTuple):
+class PreviewBatch(NamedTuple):
     """Slices that were encoded, and decoded each as if there were no other."""
 
     places: range
@@ -93,7 +93,7 @@ class FirstSlices(NamedTuple):
     """Of all."""
 
     @classmethod
-    def by(cls, model: Network, places: range, slices: Tensor) -> FirstSlices:
+    def compute(cls, model: Network, places: range, slices: Tensor) -> PreviewBatch:
         """What a network makes of slices (n, C, H, W) that have these places in their volume."""
         features = model.encode_slices(slices)
         start = model.initial_state(features[0])
@@ -109,7 +109,7 @@ class EncodedVolume:
         model: Network,
         features: Features,
         automatic: tuple[Sweep, Sweep] | None = None,
-        watch: Watch | None = None,
+        watch: SweepCallback | None = None,
     ) -> None:
         """Args: the network in eval mode, features of all slices, the automatic sweeps where known, and a watch."""
         self.model = model
@@ -117,18 +117,18 @@ class EncodedVolume:
         self.depth = len(features.mask)
         self._device = features.mask.device
         self._known: dict[_Key, DecodedSlice] = {}
-        self.automatic = automatic or self._sweep({}, None, watch)
+        self.automatic = automatic or self._run_sweeps({}, None, watch)
 
     @classmethod
     def encode(
         cls,
         model: Network,
         slices: Tensor,
-        batch: int = BATCH,
-        progress: Progress | None = None,
-        watch: Watch | None = None,
-        preview: Preview | None = None,
-        first: FirstSlices | None = None,
+        batch: int = BATCH_SIZE,
+        progress: ProgressCallback | None = None,
+        watch: SweepCallback | None = None,
+        preview: PreviewCallback | None = None,
+        first: PreviewBatch | None = None,
     ) -> EncodedVolume:
         """Encode all slices, some of the whole volume at a time, and run both automatic sweeps.
 
@@ -139,7 +139,7 @@ class EncodedVolume:
             progress: told of encoded and decoded slices.
             watch: told of slices that both automatic sweeps have passed.
             preview: told of slices as they are encoded; costs a decoder pass more for each.
-            first: what the network has made of the places of :func:`first_places`, if it has seen them.
+            first: what the network has made of the places of :func:`first_batch_indices`, if it has seen them.
         """
         depth = len(slices)
         progress = progress or (lambda done, total: None)
@@ -147,11 +147,11 @@ class EncodedVolume:
 
             def parts() -> Iterator[tuple[range, Features]]:
                 done = 0
-                for places in interlaced(depth, batch):
+                for places in interleaved_batches(depth, batch):
                     part = slices[places.start : places.stop : places.step]
                     seen = first if first is not None and first.places == places else None
                     if seen is None and preview is not None:
-                        seen = FirstSlices.by(model, places, part)
+                        seen = PreviewBatch.compute(model, places, part)
                     rows = model.encode_slices(part) if seen is None else seen.features
                     yield from ((range(d, d + 1), each) for d, each in zip(places, rows, strict=True))
                     if seen is not None and preview is not None:
@@ -181,8 +181,8 @@ class EncodedVolume:
         kept = itertools.chain(self._known.values(), *(sweep.slices.values() for sweep in sweeps))
         return _stored(_tensors(kept))
 
-    def pack(self) -> dict[str, Tensor]:
-        """All that is cached, as named tensors; :meth:`unpack` makes the same engine of them."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that is cached, as named tensors; :meth:`from_state_dict` makes the same engine of them."""
         packed = {}
         for n, tensor in enumerate(self.features.tensors):
             if tensor.is_contiguous():
@@ -197,7 +197,7 @@ class EncodedVolume:
         return packed
 
     @classmethod
-    def unpack(cls, model: Network, packed: Mapping[str, Tensor]) -> EncodedVolume:
+    def from_state_dict(cls, model: Network, packed: Mapping[str, Tensor]) -> EncodedVolume:
         """The engine that was packed, for the same network."""
         tensors = []
         for n in range(sum(name.startswith("features.") for name in packed)):
@@ -218,15 +218,15 @@ class EncodedVolume:
         height, width = self.features.mask.shape[-2:]
         return height, width
 
-    def prompted(self, prompts: Mapping[int, Tensor], watch: Watch | None = None) -> tuple[Sweep, Sweep]:
+    def sweep(self, prompts: Mapping[int, Tensor], watch: SweepCallback | None = None) -> tuple[Sweep, Sweep]:
         """Both sweeps under prompt maps (K, 4, h, w) by slice; the automatic ones when there are none.
 
         They are the automatic sweeps, decoded anew from each prompted slice on until they agree with them again.
         """
-        return self._sweep(prompts, self.automatic, watch) if prompts else self.automatic
+        return self._run_sweeps(prompts, self.automatic, watch) if prompts else self.automatic
 
-    def _sweep(
-        self, prompts: Mapping[int, Tensor], base: tuple[Sweep, Sweep] | None, watch: Watch | None
+    def _run_sweeps(
+        self, prompts: Mapping[int, Tensor], base: tuple[Sweep, Sweep] | None, watch: SweepCallback | None
     ) -> tuple[Sweep, Sweep]:
         """Rising and falling sweep, a slice of each at a time.
 
@@ -239,15 +239,17 @@ class EncodedVolume:
             orders = (range(self.depth), range(self.depth)[::-1])
             known = self._known
             kept: dict[_Key, DecodedSlice] = {}
-            courses = tuple(
-                _Course(order, signatures, base and base[n], self.model, self._start(order.step), known, kept)
+            cursors = tuple(
+                _SweepCursor(
+                    order, signatures, base and base[n], self.model, self._initial_state(order.step), known, kept
+                )
                 for n, order in enumerate(orders)
             )
-            sweeps = courses[0].sweep, courses[1].sweep
+            sweeps = cursors[0].sweep, cursors[1].sweep
 
             def steps() -> Iterator[tuple[list[Features | None], list[Tensor | None]]]:
-                while any(course.going for course in courses):
-                    slices = [course.slice if course.going else None for course in courses]
+                while any(cursor.going for cursor in cursors):
+                    slices = [cursor.slice if cursor.going else None for cursor in cursors]
                     yield (
                         [None if d is None else self.features.select(slice(d, d + 1)) for d in slices],
                         [None if d is None else self._maps(prompts.get(d)) for d in slices],
@@ -255,16 +257,16 @@ class EncodedVolume:
 
             def decode(
                 features: list[Features | None], states: list[PropagationState], maps: list[Tensor | None]
-            ) -> Step:
-                entering = [c.entering or state for c, state in zip(courses, states, strict=True)]
-                return decode_stored(self.model, features, entering, maps)
+            ) -> DecodedStep:
+                entering = [c.entering or state for c, state in zip(cursors, states, strict=True)]
+                return decode_step(self.model, features, entering, maps)
 
             try:
-                for step in propagate(decode, steps(), [course.entering for course in courses]):
-                    for course, masks, state in zip(courses, step.masks, step.state, strict=True):
+                for step in propagate(decode, steps(), [cursor.entering for cursor in cursors]):
+                    for cursor, masks, state in zip(cursors, step.masks, step.state, strict=True):
                         if masks is not None:
-                            course.take(masks, state._replace(masks=_NONE))
-                    rising, falling = (course.decided for course in courses)
+                            cursor.take(masks, state._replace(masks=_NONE))
+                    rising, falling = (cursor.decided for cursor in cursors)
                     if watch is not None:
                         watch(sweeps, range(self.depth - falling, max(rising, self.depth - falling)))
             except BaseException:
@@ -273,7 +275,7 @@ class EncodedVolume:
             self._known = kept if base else {}
         return sweeps
 
-    def glance(self, d: int, maps: Tensor, sweeps: tuple[Sweep, Sweep] | None = None) -> Tensor:
+    def preview_slice(self, d: int, maps: Tensor, sweeps: tuple[Sweep, Sweep] | None = None) -> Tensor:
         """Class probabilities (1, K, h, w) of one slice under prompt maps, entered as in sweeps without them.
 
         In one step near to what prompted sweeps give, which come by all slices that the prompts touch before.
@@ -284,13 +286,13 @@ class EncodedVolume:
             for order, sweep in zip(orders, sweeps or self.automatic, strict=True):
                 position = order.index(d)
                 before = sweep[order[position - 1]] if position else None
-                start = self._start(order.step)
+                start = self._initial_state(order.step)
                 entering.append(_carried(self.model, before.leaving, before.masks) if before else start)
             here = self.features.select(slice(d, d + 1))
-            step = decode_stored(self.model, [here, here], entering, [self._maps(maps)] * 2)
-        return mean_of(step.masks)
+            step = decode_step(self.model, [here, here], entering, [self._maps(maps)] * 2)
+        return average_directions(step.masks)
 
-    def _start(self, direction: int) -> PropagationState:
+    def _initial_state(self, direction: int) -> PropagationState:
         """State in which a sweep begins, +1 rising or -1 falling."""
         return self.model.initial_state(
             self.features.select(slice(0, 1)), torch.tensor([float(direction)], device=self._device)
@@ -301,7 +303,7 @@ class EncodedVolume:
         return None if maps is None else maps[None].to(self._device)
 
 
-class _Course:
+class _SweepCursor:
     """One direction's way through a volume: which slice is next, and what it is entered with."""
 
     def __init__(
@@ -376,40 +378,40 @@ class _Course:
         return _carried(self._model, before.leaving, before.masks)
 
 
-def first_places(depth: int) -> range:
+def first_batch_indices(depth: int) -> range:
     """Those of a volume's slices that are encoded first: some from end to end, the middle one among them."""
-    return next(interlaced(depth, BATCH))
+    return next(interleaved_batches(depth, BATCH_SIZE))
 
 
-def interlaced(depth: int, batch: int) -> Iterator[range]:
+def interleaved_batches(depth: int, batch: int) -> Iterator[range]:
     """All slices in batches that each reach from end to end; the first one has the middle slice in it."""
     step = -(-depth // batch)
     for n in range(step):
         yield range((depth // 2 + n) % step, depth, step)
 
 
-class Step(NamedTuple):
+class DecodedStep(NamedTuple):
     """One slice of each of some sequences, decoded."""
 
     masks: list[Tensor | None]
-    """(1, K, h, w) class probabilities, STORE type; None for a sequence that has no slice here."""
+    """(1, K, h, w) class probabilities, STORAGE_DTYPE type; None for a sequence that has no slice here."""
     state: list[PropagationState]
     """What each sequence's next slice receives."""
 
 
-def decode_stored(
+def decode_step(
     model: Network,
     features: Sequence[Features | None],
     states: Sequence[PropagationState],
     maps: Sequence[Tensor | None],
-) -> Step:
-    """Decode a slice of each sequence that has one here; probabilities rounded to STORE, also in the states."""
+) -> DecodedStep:
+    """Decode a slice of each sequence that has one here; probabilities are rounded to STORAGE_DTYPE."""
     given = zip(features, states, maps, strict=True)
     rows = {n: SliceInput(slices, state, shown) for n, (slices, state, shown) in enumerate(given) if slices is not None}
-    step = Step([None] * len(states), list(states))
+    step = DecodedStep([None] * len(states), list(states))
     for n, decoded in zip(rows, model.decode_slices(list(rows.values())), strict=True):
         carried = model.config.propagation != "none"
-        stored = (decoded.state.masks if carried else decoded.logits.softmax(1)).to(STORE)
+        stored = (decoded.state.masks if carried else decoded.logits.softmax(1)).to(STORAGE_DTYPE)
         step.masks[n], step.state[n] = stored, _carried(model, decoded.state, stored)
     return step
 
@@ -441,13 +443,13 @@ def _digest(content: bytes) -> _Key:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def combine(sweeps: tuple[Sweep, Sweep], start: int, stop: int) -> Tensor:
+def average_sweeps(sweeps: tuple[Sweep, Sweep], start: int, stop: int) -> Tensor:
     """Class probabilities (stop - start, K, h, w) of some slices: the mean of both directions."""
-    return torch.cat([mean_of([sweep[d].masks for sweep in sweeps]) for d in range(start, stop)])
+    return torch.cat([average_directions([sweep[d].masks for sweep in sweeps]) for d in range(start, stop)])
 
 
-def mean_of(masks: Sequence[Tensor | None]) -> Tensor:
-    """Class probabilities (1, K, h, w) of a slice: the mean of what both directions gave, `masks` of STORE type."""
+def average_directions(masks: Sequence[Tensor | None]) -> Tensor:
+    """Class probabilities (1, K, h, w) of a slice: the mean of both directions, given in STORAGE_DTYPE."""
     rising, falling = masks
     assert rising is not None
     assert falling is not None

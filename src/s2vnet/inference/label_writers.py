@@ -16,17 +16,17 @@ from s2vnet.io.files import ENDINGS, image_ending, write_labels
 from s2vnet.io.geometry import LabelMap
 from s2vnet.visualization.overlays import hex_palette
 
-LABEL_MAPS = ("nii.gz", "nrrd", "mha")
-DERIVED = {"dcm": dicom_seg.ENDING, "rtstruct": rtstruct.ENDING}
+LABEL_MAP_FORMATS = ("nii.gz", "nrrd", "mha")
+DICOM_FORMATS = {"dcm": dicom_seg.ENDING, "rtstruct": rtstruct.ENDING}
 """Endings by the names of formats that belong to a DICOM series."""
 _ALL = (rtstruct.ENDING, dicom_seg.ENDING, *ENDINGS)
 
 
-def formats_of(image: Path) -> tuple[str, ...]:
+def output_formats(image: Path) -> tuple[str, ...]:
     """Formats in which labels of an image can be had here."""
     if not is_series(image):
-        return LABEL_MAPS
-    return (*LABEL_MAPS, *(name for name in DERIVED if name != "dcm" or _has_highdicom()))
+        return LABEL_MAP_FORMATS
+    return (*LABEL_MAP_FORMATS, *(name for name in DICOM_FORMATS if name != "dcm" or _has_highdicom()))
 
 
 @cache
@@ -39,34 +39,34 @@ def is_series(image: Path) -> bool:
     return image.is_dir() or is_zip(image)
 
 
-def is_output(path: Path) -> bool:
+def is_label_file(path: Path) -> bool:
     """Whether a path names a file that labels can go to."""
     return path.name.lower().endswith(_ALL)
 
 
-def is_derived(path: Path) -> bool:
+def is_dicom_output(path: Path) -> bool:
     """Whether labels in a file refer to a DICOM series."""
     return path.name.lower().endswith(dicom_seg.ENDING)
 
 
-def is_structures(path: Path) -> bool:
+def is_rtstruct(path: Path) -> bool:
     """Whether labels in a file are contours."""
     return path.name.lower().endswith(rtstruct.ENDING)
 
 
-def stem_of(path: Path) -> str:
+def label_stem(path: Path) -> str:
     """A file's name without its ending. Raises InputError for an ending of no labels."""
     return path.name[: -len(next((e for e in _ALL if path.name.lower().endswith(e)), None) or image_ending(path))]
 
 
-def require_kind(path: Path, image: Path) -> None:
+def require_dicom_source(path: Path, image: Path) -> None:
     """Raise InputError where a file refers to a DICOM series and the image is none, or highdicom is missing."""
-    if not is_derived(path):
+    if not is_dicom_output(path):
         return
     if not is_series(image):
-        what = "an RT structure set" if is_structures(path) else "a DICOM SEG object"
+        what = "an RT structure set" if is_rtstruct(path) else "a DICOM SEG object"
         raise InputError(f"{path.name}: {what} belongs to a DICOM series, which this image is not; write .nii.gz")
-    if not is_structures(path):
+    if not is_rtstruct(path):
         dicom_seg.require_highdicom()
 
 
@@ -74,13 +74,13 @@ def require_format(path: Path, image: Path) -> None:
     """Find out before any work whether labels of an image can go to a file.
 
     Raises:
-        InputError: unknown ending, or as :func:`require_kind` or
+        InputError: unknown ending, or as :func:`require_dicom_source` or
             :func:`s2vnet.io.dicom.references.read_referenced_series`.
     """
-    if not is_derived(path):
+    if not is_dicom_output(path):
         image_ending(path)
         return
-    require_kind(path, image)
+    require_dicom_source(path, image)
     read_referenced_series(image)
 
 
@@ -97,14 +97,14 @@ def write_result(
         corrected: whether somebody corrected them.
 
     Raises:
-        InputError: as :func:`require_kind`, :func:`s2vnet.io.dicom.seg.write_segmentation`,
+        InputError: as :func:`require_dicom_source`, :func:`s2vnet.io.dicom.seg.write_segmentation`,
             :func:`s2vnet.io.dicom.rtstruct.write_rtstruct` or :func:`s2vnet.io.files.write_labels`.
     """
-    if not is_derived(path):
+    if not is_dicom_output(path):
         write_labels(path, labels)
         return
-    require_kind(path, image)
-    if is_structures(path):
+    require_dicom_source(path, image)
+    if is_rtstruct(path):
         colours = dict(enumerate(hex_palette(max(class_names) + 1)))
         rtstruct.write_rtstruct(path, labels, class_names, colours, image, corrected=corrected)
     else:

@@ -21,11 +21,18 @@ from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, PreparedSlices, with_neighbours
 from s2vnet.data.slice_grid import SliceGrid, SliceProbabilities
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.inference.backends import network
+from s2vnet.inference.backends import to_runtime
 from s2vnet.inference.disk_cache import MemoryBudget
-from s2vnet.inference.encoded_volume import EncodedVolume, FirstSlices, Preview, Progress, Watch, first_places
-from s2vnet.inference.streaming import automatic, estimate_working_nbytes
-from s2vnet.inference.upsampling import winners
+from s2vnet.inference.encoded_volume import (
+    EncodedVolume,
+    PreviewBatch,
+    PreviewCallback,
+    ProgressCallback,
+    SweepCallback,
+    first_batch_indices,
+)
+from s2vnet.inference.streaming import estimate_working_nbytes, segment_streaming
+from s2vnet.inference.upsampling import upsample_labels
 from s2vnet.io.files import max_read_nbytes, read_geometry
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.io.lazy_image import LazyImage
@@ -34,11 +41,11 @@ from s2vnet.model.s2vnet import DecoderOutput, Network, S2VNet
 from s2vnet.utils.sizes import format_size
 from s2vnet.utils.validation import first_error
 
-SHIPPED = Path(__file__).parent.parent / "weights"
+BUNDLED_MODELS = Path(__file__).parent.parent / "weights"
 """Models that come with the package, found by name."""
-SLICES_AT_ONCE = 4
+SLICES_PER_CHUNK = 4
 """Slices brought to the file's grid at a time, so that no volume of all classes is ever held."""
-FILLERS = 4
+MAX_THREADS = 4
 """Threads that do so at the same time at most."""
 
 _WRITERS = 100 << 20
@@ -53,10 +60,10 @@ def find_model(name: str | Path) -> Path:
     Raises:
         CheckpointError: neither a shipped model nor a folder with one.
     """
-    for folder in (Path(name), SHIPPED / str(name)):
+    for folder in (Path(name), BUNDLED_MODELS / str(name)):
         if (folder / "model.json").is_file():
             return folder
-    known = sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
+    known = sorted(path.parent.name for path in BUNDLED_MODELS.glob("*/model.json"))
     raise CheckpointError(f"no model {str(name)!r}; give a folder with model.json or one of {', '.join(known)}")
 
 
@@ -78,38 +85,38 @@ class Segmentation:
         found = np.zeros(self.grid.geometry.shape, np.uint8)
 
         def fill(n: int) -> None:
-            slices = self.label_slices(n, min(n + SLICES_AT_ONCE, self.grid.size[0]))
+            slices = self.label_slices(n, min(n + SLICES_PER_CHUNK, self.grid.size[0]))
             if classes is not None:
                 slices[~np.isin(slices, list(classes))] = 0
             block, values = self.grid.slices_to_file(slices, n)
             found[block] = values
 
         # borders are gathered by index, which no library does in threads of its own
-        with ThreadPoolExecutor(min(torch.get_num_threads(), FILLERS)) as pool:
-            for _ in pool.map(fill, range(0, self.grid.size[0], SLICES_AT_ONCE)):
+        with ThreadPoolExecutor(min(torch.get_num_threads(), MAX_THREADS)) as pool:
+            for _ in pool.map(fill, range(0, self.grid.size[0], SLICES_PER_CHUNK)):
                 pass
         return LabelMap(found, self.grid.geometry)
 
     def label_slices(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
         """Most probable class (stop - start, H, W) on the source pixels of some slices of the crop."""
-        parts = range(start, stop, SLICES_AT_ONCE)
-        between = (self.grid.interpolate_slices(self.kept, n, min(n + SLICES_AT_ONCE, stop)) for n in parts)
-        return np.concatenate([winners(self.grid, part) for part in between])
+        parts = range(start, stop, SLICES_PER_CHUNK)
+        between = (self.grid.interpolate_slices(self.kept, n, min(n + SLICES_PER_CHUNK, stop)) for n in parts)
+        return np.concatenate([upsample_labels(self.grid, part) for part in between])
 
     def probabilities(self) -> Volume:
         """Class probabilities (K, I, J, K) on the file's grid; background is 1 outside the crop."""
         found = np.zeros((len(self.class_names), *self.grid.geometry.shape), np.float32)
         found[0] = 1
-        return self._placed(found, lambda p: p)
+        return self._map_slices(found, lambda p: p)
 
     def uncertainty(self) -> Volume:
         """Entropy of the class probabilities over log K, 0 (sure) to 1, on the file's grid (1, I, J, K)."""
         found = np.zeros((1, *self.grid.geometry.shape), np.float32)
-        return self._placed(
+        return self._map_slices(
             found, lambda p: torch.special.entr(p.clamp(0, 1)).sum(1, keepdim=True) / np.log(p.shape[1])
         )
 
-    def _placed(self, found: npt.NDArray[np.float32], of: Callable[[Tensor], Tensor]) -> Volume:
+    def _map_slices(self, found: npt.NDArray[np.float32], of: Callable[[Tensor], Tensor]) -> Volume:
         """What is made of the probabilities (n, K, H, W) of some slices, put in place on the file's grid."""
         start = 0
         for part in self.source(0, self.grid.size[0]):
@@ -121,11 +128,11 @@ class Segmentation:
 
     def source(self, start: int, stop: int) -> Iterator[Tensor]:
         """Probabilities (n, K, H, W) on source pixels, a few slices at a time: all of a CT's would fill the memory."""
-        for n in range(start, stop, SLICES_AT_ONCE):
-            yield self.grid.upsample(self.grid.interpolate_slices(self.kept, n, min(n + SLICES_AT_ONCE, stop)))
+        for n in range(start, stop, SLICES_PER_CHUNK):
+            yield self.grid.upsample(self.grid.interpolate_slices(self.kept, n, min(n + SLICES_PER_CHUNK, stop)))
 
 
-def _recognised(decoded: DecoderOutput) -> float:
+def _recognition_score(decoded: DecoderOutput) -> float:
     """How much of the classes is recognised on slices that were decoded each by itself.
 
     For every class the slice that shows most of it counts: how present the class is there, times its extent.
@@ -134,16 +141,16 @@ def _recognised(decoded: DecoderOutput) -> float:
     return float((decoded.presence[:, 1:].sigmoid() * extent).amax(0).sum())
 
 
-def plan_of(*names: str | Path) -> Plan:
+def load_plan(*names: str | Path) -> Plan:
     """Plan of models by name or folder; no network is made.
 
     Raises:
         CheckpointError: an unknown or damaged model, or models with different plans.
     """
-    return _common([read_description(find_model(name)).get("plan", {}) for name in names])
+    return _shared_plan([read_description(find_model(name)).get("plan", {}) for name in names])
 
 
-def _common(plans: Sequence[Mapping[str, Any]]) -> Plan:
+def _shared_plan(plans: Sequence[Mapping[str, Any]]) -> Plan:
     try:
         found = [Plan.model_validate(dict(plan)) for plan in plans]
     except ValidationError as error:
@@ -153,7 +160,7 @@ def _common(plans: Sequence[Mapping[str, Any]]) -> Plan:
     return found[0]
 
 
-def _require_fit(model: S2VNet, plan: Plan) -> None:
+def _require_plan_match(model: S2VNet, plan: Plan) -> None:
     for name, needs in plan.network.items():
         has = getattr(model.config, name)
         if has != needs:
@@ -189,16 +196,16 @@ class Segmenter:
                 graphs of other weights.
             InputError: no such runtime, or it is not installed.
         """
-        self.plan = _common([t.plan for t in trained])
+        self.plan = _shared_plan([t.plan for t in trained])
         for t in trained:
-            _require_fit(t.model, self.plan)
+            _require_plan_match(t.model, self.plan)
         self.device = choose_device(device)
         self.models: tuple[Network, ...] = tuple(
-            network(t, runtime, self.device, folder)
+            to_runtime(t, runtime, self.device, folder)
             for t, folder in zip(trained, folders or [None] * len(trained), strict=True)
         )
         self.sha256 = trained[0].sha256
-        self._seen: WeakKeyDictionary[Case | PreparedSlices, FirstSlices] = WeakKeyDictionary()
+        self._first_batches: WeakKeyDictionary[Case | PreparedSlices, PreviewBatch] = WeakKeyDictionary()
         """What the first network has made of a case's first slices, to find out which way round it lies."""
 
     @classmethod
@@ -223,20 +230,23 @@ class Segmenter:
         """The volume as the network sees it. Raises InputError for another number of channels."""
         prepared = self.prepare_slices(image, name)
         case = prepared.case(name)
-        if prepared in self._seen:
-            self._seen[case] = self._seen.pop(prepared)
+        if prepared in self._first_batches:
+            self._first_batches[case] = self._first_batches.pop(prepared)
         return case
 
     def prepare_slices(self, image: Volume | LazyImage, name: str = "") -> PreparedSlices:
         """Like :meth:`prepare`, but slices are made when they are needed."""
         prepared = PreparedSlices(image, self.plan, name)
         if self.plan.mirrored:
-            seen = {each: self._see(each) for each in (prepared.mirror("RAS".index(self.plan.mirrored)), prepared)}
-            prepared = max(seen, key=lambda each: _recognised(seen[each].decoded))
-            self._seen[prepared] = seen[prepared]
+            seen = {
+                each: self._encode_first_batch(each)
+                for each in (prepared.mirror("RAS".index(self.plan.mirrored)), prepared)
+            }
+            prepared = max(seen, key=lambda each: _recognition_score(seen[each].decoded))
+            self._first_batches[prepared] = seen[prepared]
         return prepared
 
-    def unlike(self, volume: Volume | LazyImage, case: Case | PreparedSlices) -> list[str]:
+    def training_differences(self, volume: Volume | LazyImage, case: Case | PreparedSlices) -> list[str]:
         """In what a volume and its case lie outside of what the network was trained on, a line each."""
         found = list(self.plan.range_warnings(volume))
         if self.plan.mirrored and case.grid.orientation == volume.geometry.canonical()[1]:
@@ -245,28 +255,28 @@ class Segmenter:
         return found
 
     @torch.inference_mode()
-    def _see(self, prepared: PreparedSlices) -> FirstSlices:
-        places = first_places(prepared.grid.depth)
+    def _encode_first_batch(self, prepared: PreparedSlices) -> PreviewBatch:
+        places = first_batch_indices(prepared.grid.depth)
         shown = with_neighbours(prepared, places, self.plan.context_slices)
-        return FirstSlices.by(self.models[0], places, torch.from_numpy(shown).to(self.device))
+        return PreviewBatch.compute(self.models[0], places, torch.from_numpy(shown).to(self.device))
 
-    def engine(
+    def encode(
         self,
         case: Case,
         model: Network,
-        progress: Progress | None = None,
-        watch: Watch | None = None,
-        preview: Preview | None = None,
+        progress: ProgressCallback | None = None,
+        watch: SweepCallback | None = None,
+        preview: PreviewCallback | None = None,
     ) -> EncodedVolume:
         """Encode a case and sweep it in both directions."""
         depth = case.image.shape[1]
         slices = torch.from_numpy(with_neighbours(case.image, range(depth), self.plan.context_slices))
-        first = self._seen.pop(case, None) if model is self.models[0] else None
+        first = self._first_batches.pop(case, None) if model is self.models[0] else None
         return EncodedVolume.encode(
             model, slices.to(self.device), progress=progress, watch=watch, preview=preview, first=first
         )
 
-    def segment(self, image: Volume | LazyImage, progress: Progress | None = None) -> Segmentation:
+    def segment(self, image: Volume | LazyImage, progress: ProgressCallback | None = None) -> Segmentation:
         """Segment a volume (C, I, J, K) automatically.
 
         Raises:
@@ -275,23 +285,23 @@ class Segmenter:
         return self.segment_case(self.prepare_slices(image), progress)
 
     def segment_case(
-        self, case: Case | PreparedSlices, progress: Progress | None = None, room: MemoryBudget | None = None
+        self, case: Case | PreparedSlices, progress: ProgressCallback | None = None, budget: MemoryBudget | None = None
     ) -> Segmentation:
-        """Segment a prepared case, to the bit as sessions do; what exceeds the room for it waits on disk.
+        """Segment a prepared case, to the bit as sessions do; what exceeds the budget is cached on disk.
 
         Raises:
             InputError: too little space there.
         """
-        kept = automatic(
+        kept = segment_streaming(
             self.models,
             case.image if isinstance(case, Case) else case,
             case.grid.depth,
             context=self.plan.context_slices,
             share=self.plan.smallest_part,
             device=self.device,
-            room=MemoryBudget.of(self.device) if room is None else room,
+            budget=MemoryBudget.for_device(self.device) if budget is None else budget,
             progress=progress,
-            first=self._seen.pop(case, None),
+            first=self._first_batches.pop(case, None),
         )
         return Segmentation(case.grid, kept, self.class_names)
 
@@ -307,7 +317,7 @@ class Segmenter:
         scores = 2 * classes * cells
         return grid.depth * (features + swept + scores + remove_detached_parts) + math.prod(geometry.shape)
 
-    def room(self, images: Sequence[Path], most: int, frames: int = 0) -> MemoryBudget:
+    def memory_budget(self, images: Sequence[Path], most: int, frames: int = 0) -> MemoryBudget:
         """Room for what is kept, where a process may hold so many bytes at most while it segments an image.
 
         Args:
@@ -326,7 +336,7 @@ class Segmenter:
         prepared = whole * grid.depth * math.prod(grid.sampled)
         writing = _WRITERS + 4 * frames * voxels if frames else 0
         work = estimate_working_nbytes(
-            self.models, grid, SLICES_AT_ONCE * min(torch.get_num_threads(), FILLERS), writing
+            self.models, grid, SLICES_PER_CHUNK * min(torch.get_num_threads(), MAX_THREADS), writing
         )
         needed = psutil.Process().memory_info().rss + reading + voxels + prepared + work
         if needed > most:

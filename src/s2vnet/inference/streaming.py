@@ -20,7 +20,14 @@ from torch import Tensor
 from s2vnet.data.preprocess import PreparedSlices, with_neighbours
 from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.inference.disk_cache import DiskCache, MemoryBudget
-from s2vnet.inference.encoded_volume import BATCH, FirstSlices, Progress, decode_stored, interlaced, mean_of
+from s2vnet.inference.encoded_volume import (
+    BATCH_SIZE,
+    PreviewBatch,
+    ProgressCallback,
+    average_directions,
+    decode_step,
+    interleaved_batches,
+)
 from s2vnet.inference.postprocessing import find_detached_parts, suppress_detached_parts
 from s2vnet.model.clustering import argmax_class
 from s2vnet.model.pixel_decoder import Features
@@ -38,7 +45,7 @@ Image = npt.NDArray[np.float32] | PreparedSlices
 """Slices (C, D, H, W)."""
 
 
-class Kept:
+class CachedProbabilities:
     """Class probabilities of a volume that are not all in memory, without their strays."""
 
     def __init__(self, spill: DiskCache, winner: npt.NDArray[np.uint8], share: float) -> None:
@@ -57,7 +64,7 @@ class Kept:
 
 
 @torch.inference_mode()
-def automatic(
+def segment_streaming(
     models: Sequence[Network],
     image: Image,
     depth: int,
@@ -65,10 +72,10 @@ def automatic(
     context: int,
     share: float,
     device: torch.device,
-    room: MemoryBudget,
-    progress: Progress | None = None,
-    first: FirstSlices | None = None,
-) -> Kept:
+    budget: MemoryBudget,
+    progress: ProgressCallback | None = None,
+    first: PreviewBatch | None = None,
+) -> CachedProbabilities:
     """Segment a volume by the mean of some networks.
 
     Args:
@@ -78,18 +85,18 @@ def automatic(
         context: neighbours on either side of a slice that come with it.
         share: detached parts of less than this share of their class's largest part are left out.
         device: where the networks are.
-        room: for what is kept in memory.
+        budget: for what is kept in memory.
         progress: told of encoded and decoded slices.
         first: what the first network has made of the first places, if it has seen them.
 
     Raises:
         InputError: there is too little space on disk for what memory has no room for.
     """
-    totals = DiskCache(room, depth)
-    scores = DiskCache(room, depth)
+    totals = DiskCache(budget, depth)
+    scores = DiskCache(budget, depth)
     winner: npt.NDArray[np.uint8] | None = None
     for number, model in enumerate(models):
-        features = DiskCache(room, depth)
+        features = DiskCache(budget, depth)
         told = progress or (lambda done, total: None)
         done = 0
         for places, rows in _encoded(model, image, depth, context, device, first):
@@ -98,7 +105,7 @@ def automatic(
             done += len(places)
             told(done, 2 * depth)
         first = None
-        for d, mean in _swept(model, features, depth, DiskCache(room, depth), told):
+        for d, mean in _swept(model, features, depth, DiskCache(budget, depth), told):
             total = mean if number == 0 else totals[d][0] + mean
             if number < len(models) - 1:
                 totals[d] = [total]
@@ -111,14 +118,14 @@ def automatic(
         features.close()
     totals.close()
     assert winner is not None
-    return Kept(scores, winner, share)
+    return CachedProbabilities(scores, winner, share)
 
 
 def _encoded(
-    model: Network, image: Image, depth: int, context: int, device: torch.device, first: FirstSlices | None
+    model: Network, image: Image, depth: int, context: int, device: torch.device, first: PreviewBatch | None
 ) -> Iterator[tuple[range, Sequence[Features]]]:
     """Places and features of all slices, batch by batch; the next batch is made ready while one is encoded."""
-    batches = [places for places in interlaced(depth, BATCH) if first is None or places != first.places]
+    batches = [places for places in interleaved_batches(depth, BATCH_SIZE) if first is None or places != first.places]
     if first is not None:
         yield first.places, first.features
     with ThreadPoolExecutor(1) as reader:
@@ -141,11 +148,11 @@ def _swept(
 
     both = Features.from_tensors(features[0])
     start = [model.initial_state(both, torch.tensor([way], device=both.mask.device)) for way in (1.0, -1.0)]
-    for step, found in enumerate(propagate(partial(decode_stored, model), steps(), start)):
+    for step, found in enumerate(propagate(partial(decode_step, model), steps(), start)):
         for d, masks in zip((step, depth - 1 - step), found.masks, strict=True):
             assert masks is not None
             if d in waiting:
-                yield d, mean_of([waiting[d][0], masks])
+                yield d, average_directions([waiting[d][0], masks])
             else:
                 waiting[d] = [masks]
         told(depth + step + 1, 2 * depth)
@@ -160,7 +167,7 @@ def estimate_working_nbytes(models: Sequence[Network], grid: SliceGrid, at_once:
     """
     height, width = grid.padded
     pixels = height * width
-    encoding = max(BATCH * pixels * _PER_PIXEL // model.config.stem_stride for model in models)
+    encoding = max(BATCH_SIZE * pixels * _PER_PIXEL // model.config.stem_stride for model in models)
     classes = max(model.config.num_classes for model in models)
     stride = min(model.config.stem_stride for model in models)
     between = 2 * classes * 4 * pixels // stride**2

@@ -34,7 +34,7 @@ class _Taps(NamedTuple):
         return np.minimum(self.first + n, self.last)
 
 
-def winners(grid: SliceGrid, probabilities: Tensor) -> npt.NDArray[np.uint8]:
+def upsample_labels(grid: SliceGrid, probabilities: Tensor) -> npt.NDArray[np.uint8]:
     """Most probable class (n, H, W) on source pixels, of class probabilities (n, K, h, w) of the file's slices.
 
     What lies between cells is a mean of theirs. So where all cells around a pixel have the same class, so has it, and

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from s2vnet.data.slice_grid import SliceGrid
-from s2vnet.inference.encoded_volume import EncodedVolume, Sweep, combine
-from s2vnet.inference.encoded_volume import Watch as SweepWatch
+from s2vnet.inference.encoded_volume import EncodedVolume, Sweep, SweepCallback, average_sweeps
 from s2vnet.inference.postprocessing import Cells, find_detached_parts, most_probable_class, suppress_detached_parts
 from s2vnet.inference.segmenter import Segmentation, Segmenter
-from s2vnet.interactive.live_updates import LiveUpdates, Watch
+from s2vnet.interactive.live_updates import LiveUpdates, SliceCallback
 from s2vnet.interactive.voxelize import is_box, prompt_cells, prompt_voxels
 from s2vnet.model.prompt_encoder import GridPrompt, PromptMaps
 from s2vnet.prompts import Box, Point, Prompt, Scribble
@@ -29,7 +28,7 @@ Voxels = npt.NDArray[np.intp]
 Prompts = tuple[Prompt, ...]
 LockedMasks = Mapping[int, npt.NDArray[np.bool_]]
 """Voxels (I, J, K) of each locked class."""
-Pause = Callable[[], None]
+StepCallback = Callable[[], None]
 """Called after each step of the network; may raise to end the work."""
 _NOWHERE: Voxels = np.empty(0, np.intp)
 
@@ -51,7 +50,7 @@ class PromptApplier:
     def __init__(self, segmenter: Segmenter, grid: SliceGrid, engine: EncodedVolume) -> None:
         self.segmenter, self.engine = segmenter, engine
         self._grid = grid
-        scores, share = combine(engine.automatic, 0, engine.depth).half(), segmenter.plan.smallest_part
+        scores, share = average_sweeps(engine.automatic, 0, engine.depth).half(), segmenter.plan.smallest_part
         self._winner = most_probable_class(scores) if share else None
         self._strays = None if self._winner is None else find_detached_parts(self._winner, share, {})
         self._scores = scores
@@ -73,13 +72,13 @@ class PromptApplier:
         own = kept.patch.nbytes if isinstance(kept, _Patched) else 0
         return self.engine.prompted_nbytes(answer.sweeps) + own
 
-    def answer(
+    def apply(
         self,
         prompts: Prompts,
         frozen: LockedMasks,
-        watch: Watch | None = None,
+        watch: SliceCallback | None = None,
         shown: tuple[Sweep, Sweep] | None = None,
-        pause: Pause | None = None,
+        pause: StepCallback | None = None,
     ) -> PromptResult:
         """Labels that prompts give.
 
@@ -94,7 +93,7 @@ class PromptApplier:
         drawing = self._drawing(strokes)
         stream = None if watch is None else LiveUpdates(self._grid, watch, prompts, frozen, shown)
         if stream and stream.newest in drawing:
-            seen = self.engine.glance(stream.newest, drawing[stream.newest], shown)
+            seen = self.engine.preview_slice(stream.newest, drawing[stream.newest], shown)
             if pause is not None:
                 pause()
             stream.tell(stream.newest, seen)
@@ -171,20 +170,20 @@ class PromptApplier:
             flat[where[here]] = scores.argmax(0)
 
     def _segmentation(
-        self, strokes: Sequence[GridPrompt], drawing: PromptMaps, watch: SweepWatch | None = None
+        self, strokes: Sequence[GridPrompt], drawing: PromptMaps, watch: SweepCallback | None = None
     ) -> tuple[Segmentation, tuple[int, int], tuple[Sweep, Sweep]]:
         """The network's answer to prompts, which of its slices may differ from the automatic ones, and its sweeps."""
-        sweeps = self.engine.prompted(drawing, watch)
+        sweeps = self.engine.sweep(drawing, watch)
         spans = [s.changed for s in sweeps if drawing]
         start, stop = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
-        changed = combine(sweeps, start, stop).half() if stop > start else self._scores[:0]
+        changed = average_sweeps(sweeps, start, stop).half() if stop > start else self._scores[:0]
         if strokes and self._winner is not None and self._strays is not None:
             winner = self._winner.copy()
             winner[start:stop] = most_probable_class(changed)
             strays = self._strays_of(winner, _named(strokes))
             start, stop = self._reached(strays, start, stop)
             if stop - start > len(changed):
-                changed = combine(sweeps, start, stop).half()
+                changed = average_sweeps(sweeps, start, stop).half()
             changed = suppress_detached_parts(changed, winner[start:stop], strays[start:stop])
         scores = _Patched(self._scores, start, changed) if stop > start else self._scores
         return Segmentation(self._grid, scores, self.segmenter.class_names), (start, stop), sweeps
@@ -257,7 +256,7 @@ class _Patched:
         return torch.cat([self._base[first:low], inside, self._base[high:last]])
 
 
-def _paused(watch: SweepWatch | None, pause: Pause | None) -> SweepWatch | None:
+def _paused(watch: SweepCallback | None, pause: StepCallback | None) -> SweepCallback | None:
     """A watch with a pause before it."""
     if pause is None:
         return watch

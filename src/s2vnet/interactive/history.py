@@ -1,7 +1,7 @@
 """What a user has said and taken back: the prompt log, and the logs before and after it. A value, as prompts are.
 
 Every operation gives another history at once; what it looks like is worked out by
-:meth:`s2vnet.interactive.session.Session.show`, which may be several operations behind, or be told to leave one out.
+:meth:`s2vnet.interactive.session.Session.apply`, which may be several operations behind, or be told to leave one out.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class History:
     undone: tuple[Log, ...] = ()
     """Logs that :meth:`redo` brings back, the next one last."""
 
-    def move(self, log: Log) -> History:
+    def push(self, log: Log) -> History:
         """Another log as one operation."""
         return History(log, (*self.past, self.log))
 
     def add(self, *entries: Entry) -> History:
         """Prompts of any number of classes in one round."""
-        return self.move((*self.log, *entries))
+        return self.push((*self.log, *entries))
 
     def remove(self, index: int) -> History:
         """Any entry taken out. Raises InputError when there is none with this number."""
         if not 0 <= index < len(self.log):
             raise InputError(f"no prompt number {index}; the log has {len(self.log)}")
-        return self.move((*self.log[:index], *self.log[index + 1 :]))
+        return self.push((*self.log[:index], *self.log[index + 1 :]))
 
     def undo(self) -> History:
         """Back one operation; the same history when there is none."""

@@ -9,13 +9,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from s2vnet.data.slice_grid import SliceGrid
-from s2vnet.inference.encoded_volume import Sweep, combine
-from s2vnet.inference.upsampling import winners
+from s2vnet.inference.encoded_volume import Sweep, average_sweeps
+from s2vnet.inference.upsampling import upsample_labels
 from s2vnet.interactive.voxelize import is_box, prompt_cells, prompt_voxels
 from s2vnet.io.geometry import Region
 from s2vnet.prompts import Prompt
 
-Watch = Callable[[Region, npt.NDArray[np.uint8]], None]
+SliceCallback = Callable[[Region, npt.NDArray[np.uint8]], None]
 """Told of a block of file voxels and their labels as soon as a slice is done; may raise to end the work.
 
 They are as the network and the prompted voxels say; the labels in the end may differ where parts are taken for strays,
@@ -29,7 +29,7 @@ class LiveUpdates:
     def __init__(
         self,
         grid: SliceGrid,
-        watch: Watch,
+        watch: SliceCallback,
         prompts: tuple[Prompt, ...] = (),
         frozen: Mapping[int, npt.NDArray[np.bool_]] | None = None,
         shown: tuple[Sweep, Sweep] | None = None,
@@ -47,21 +47,21 @@ class LiveUpdates:
         return int(np.clip(round(self._middle), 0, self._grid.depth - 1))
 
     def swept(self, sweeps: tuple[Sweep, Sweep], passed: range) -> None:
-        """Tell of slices that both sweeps have passed (:data:`s2vnet.inference.encoded_volume.Watch`)."""
+        """Tell of slices that both sweeps have passed (:data:`s2vnet.inference.encoded_volume.SweepCallback`)."""
         fresh = [d for d in passed if d not in self._told and not (self._shown and _same(sweeps, self._shown, d))]
         self._told.update(passed)
         for d in sorted(fresh, key=lambda d: abs(d - self._middle)):
-            self.tell(d, combine(sweeps, d, d + 1))
+            self.tell(d, average_sweeps(sweeps, d, d + 1))
 
     def seen_alone(self, places: range, scores: Tensor) -> None:
-        """Tell of slices that were decoded each by itself (:data:`s2vnet.inference.encoded_volume.Preview`)."""
+        """Tell of slices that were decoded each by itself (:data:`s2vnet.inference.encoded_volume.PreviewCallback`)."""
         for n, d in sorted(enumerate(places), key=lambda item: abs(item[1] - self._middle)):
             self.tell(d, scores[n : n + 1])
 
     def tell(self, d: int, scores: Tensor) -> None:
         """Tell of one slice with class probabilities (1, K, h, w)."""
         start, stop = self._grid.slab(d)
-        stack = winners(self._grid, scores)
+        stack = upsample_labels(self._grid, scores)
         region, block = self._grid.slices_to_file(np.repeat(stack, stop - start, 0), start)
         for class_id, voxels in self._said:
             places = voxels - [axis.start for axis in region]

@@ -51,7 +51,7 @@ class View:
         self._voxel: Voxel | None = None
         self.refresh()
         self._say(f"{len(image) / 1e6:.3g} MB of image sent")
-        session.followers.append(self.refresh)
+        session.listeners.append(self.refresh)
         self.viewer.on_location_change(self._moved)
         self.viewer.on_mouse_up(self._clicked)
         self.undo.on_click(lambda _: session.undo())
@@ -72,7 +72,7 @@ class View:
 
     def close(self) -> None:
         """Leave the session alone, and free what the widget holds here and in the browser."""
-        self.session.followers.remove(self.refresh)
+        self.session.listeners.remove(self.refresh)
         for widget in (*self.viewer.volumes, *self._box.children[1].children, *self._box.children, self._box):
             widget.close()
 

@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from s2vnet.errors import InputError
-from s2vnet.inference.encoded_volume import EncodedVolume, Progress
+from s2vnet.inference.encoded_volume import EncodedVolume, ProgressCallback
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.interactive.apply_prompts import LockedMasks, Pause, PromptApplier, PromptResult, Prompts
+from s2vnet.interactive.apply_prompts import LockedMasks, PromptApplier, PromptResult, Prompts, StepCallback
 from s2vnet.interactive.history import History, Log
-from s2vnet.interactive.live_updates import LiveUpdates, Watch
+from s2vnet.interactive.live_updates import LiveUpdates, SliceCallback
 from s2vnet.interactive.voxelize import is_box, prompt_voxels
 from s2vnet.io.geometry import Geometry, LabelMap, Region, Volume
 from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Prompt, Scribble, Voxel
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from s2vnet.interactive.notebook import View
 
 LOG_FORMAT = 1
-NOTED_VOXELS = 100_000
+MAX_NOTED_VOXELS = 100_000
 """Prompts of more voxels are left out of the notes, which look at each."""
-PROMPTED_AROUND = 2
+CHECKED_MARGIN = 2
 """The network's slices on either side of a prompted one that are taken for checked."""
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 
@@ -50,7 +50,11 @@ class Session:
     """Prompts on one volume; label values and voxel indices ``i j k`` are the file's. A notebook shows it."""
 
     def __init__(
-        self, segmenter: Segmenter, volume: Volume, progress: Progress | None = None, watch: Watch | None = None
+        self,
+        segmenter: Segmenter,
+        volume: Volume,
+        progress: ProgressCallback | None = None,
+        watch: SliceCallback | None = None,
     ) -> None:
         """Encode the volume and segment it automatically.
 
@@ -69,14 +73,14 @@ class Session:
         self.geometry = volume.geometry
         self.volume: Volume | None = volume
         """What is segmented, for showing only; who has it elsewhere may set None, and its memory is free."""
-        self.followers: list[Callable[[], None]] = []
+        self.listeners: list[Callable[[], None]] = []
         """Called after every change of the log."""
         case = segmenter.prepare(volume)
         self._grid = case.grid
-        self.unlike = segmenter.unlike(volume, case)
+        self.training_differences = segmenter.training_differences(volume, case)
         """In what the volume lies outside of what the network was trained on, a line each."""
         stream = None if watch is None else LiveUpdates(case.grid, watch)
-        engine = segmenter.engine(
+        engine = segmenter.encode(
             case, segmenter.models[0], progress, stream.swept if stream else None, stream.seen_alone if stream else None
         )
         self._ready: PromptApplier | None = PromptApplier(segmenter, case.grid, engine)
@@ -152,7 +156,7 @@ class Session:
 
     def add(self, *entries: Entry) -> None:
         """Take prompts of any number of classes in one round; all of them or, when one is wrong, none."""
-        self.show(self._history.add(*entries))
+        self.apply(self._history.add(*entries))
 
     def add_round(self, points: Sequence[Point]) -> None:
         """One round of clicks (:class:`s2vnet.evaluation.protocol.InteractiveSession`)."""
@@ -160,25 +164,25 @@ class Session:
 
     def remove(self, index: int) -> None:
         """Take any entry out of the log. Raises InputError when there is none with this number."""
-        self.show(self._history.remove(index))
+        self.apply(self._history.remove(index))
 
     def reset(self) -> None:
         """Take everything out of the log; can be undone."""
-        self.show(self._history.move(()))
+        self.apply(self._history.push(()))
 
     def undo(self) -> bool:
         """Go back one operation; False when there is none."""
         before = self._history
-        self.show(before.undo())
+        self.apply(before.undo())
         return self._history is not before
 
     def redo(self) -> bool:
         """Take back the last undo; False when there is none."""
         before = self._history
-        self.show(before.redo())
+        self.apply(before.redo())
         return self._history is not before
 
-    def show(self, history: History, watch: Watch | None = None, pause: Pause | None = None) -> None:
+    def apply(self, history: History, watch: SliceCallback | None = None, pause: StepCallback | None = None) -> None:
         """Work out what a history's log gives and take it over; an error or interrupt on the way changes nothing.
 
         Args:
@@ -197,7 +201,7 @@ class Session:
         self._noted = None
         self._history, self._shown, self._labels, self._frozen = history, shown, shown.labels, frozen
         self._locked = {log: mask for log, mask in self._locked.items() if log == history.log[: len(log)]}
-        for follower in self.followers:
+        for follower in self.listeners:
             follower()
 
     def check(self, *entries: Entry) -> None:
@@ -205,7 +209,7 @@ class Session:
         for entry in entries:
             self._check(entry)
 
-    def fitting(self, log: Log) -> Log:
+    def valid_entries(self, log: Log) -> Log:
         """Those entries of a log that :meth:`check` takes."""
         return tuple(entry for entry in log if not _refused(self._check, entry))
 
@@ -241,7 +245,7 @@ class Session:
             return
         if path != self._away or not path.exists():  # what is cached never changes
             with atomic_write(path) as temporary, disk_errors(SafetensorError):
-                save_file(self._ready.engine.pack(), temporary)
+                save_file(self._ready.engine.state_dict(), temporary)
         self._away_bytes = self._ready.nbytes
         self._ready, self._away, self._shown, self._locked = None, path, None, {}
 
@@ -254,7 +258,7 @@ class Session:
                 packed = load_file(self._away, device=str(self.segmenter.device))
             except (OSError, SafetensorError) as error:
                 raise InputError(f"{self._away}: what was cached is lost ({error}); open the scan again") from error
-            engine = EncodedVolume.unpack(self.segmenter.models[0], packed)
+            engine = EncodedVolume.from_state_dict(self.segmenter.models[0], packed)
             self._ready = PromptApplier(self.segmenter, self._grid, engine)
         return self._ready
 
@@ -269,23 +273,23 @@ class Session:
             return int(votes.argmax()) + 1
         return int(self._scores_at(places)[:, 1:].mean(0).argmax()) + 1
 
-    def doubt(self) -> npt.NDArray[np.float32]:
+    def slice_uncertainty(self) -> npt.NDArray[np.float32]:
         """How unsure the network is on each of its slices: mean entropy of the class probabilities, nats."""
         shown = self._shown or self._result(self.log)[0]
         entropy = torch.special.entr(shown.segmentation.scores.float().clamp(0, 1)).sum(1)
         found: npt.NDArray[np.float32] = entropy.mean((1, 2)).cpu().numpy()
         return found
 
-    def next_to_check(self) -> tuple[int, int] | None:
+    def next_slice_to_check(self) -> tuple[int, int] | None:
         """Axis of the file and index of the slice where the network is least sure, away from prompts; None for none.
 
-        Unsure is as :meth:`doubt` says.
+        Unsure is as :meth:`slice_uncertainty` says.
         """
-        grid, doubt = self._grid, self.doubt()
+        grid, doubt = self._grid, self.slice_uncertainty()
         for entry in self.log:
             if not isinstance(entry, Lock):
                 d = np.rint(grid.voxels_to_pixels(_ends(entry))[:, 0]).astype(int)
-                doubt[max(0, d.min() - PROMPTED_AROUND) : max(0, d.max() + PROMPTED_AROUND + 1)] = -1
+                doubt[max(0, d.min() - CHECKED_MARGIN) : max(0, d.max() + CHECKED_MARGIN + 1)] = -1
         if doubt.max() <= 0:
             return None
         start, stop = grid.slab(int(doubt.argmax()))
@@ -293,14 +297,14 @@ class Session:
         return axis, grid.file_region((start + stop) // 2, (start + stop) // 2 + 1)[axis].start
 
     def voxel_to_check(self) -> Voxel:
-        """The middle of the newest prompt, else where the network is least sure on :meth:`next_to_check`'s slice."""
+        """Centre of the newest prompt, else the most uncertain voxel of :meth:`next_slice_to_check`."""
         prompts = [entry for entry in self.log if not isinstance(entry, Lock)]
         if prompts:
             ends = _ends(prompts[-1])
             i, j, k = ((ends.min(0) + ends.max(0)) // 2).tolist()
             return i, j, k
         shape = list(self.geometry.shape)
-        unsure = self.next_to_check()
+        unsure = self.next_slice_to_check()
         if unsure is None:
             i, j, k = (n // 2 for n in shape)
             return i, j, k
@@ -368,7 +372,7 @@ class Session:
         if content["model_sha256"] != self.segmenter.sha256:
             raise InputError(f"{path}: log of another model; use the model with sha256 {content['model_sha256']:.12}")
         try:
-            self.show(self._history.move(tuple(content["entries"])))
+            self.apply(self._history.push(tuple(content["entries"])))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -400,7 +404,7 @@ class Session:
             entry.voxels()
 
     def _result(
-        self, log: Log, watch: Watch | None = None, pause: Pause | None = None
+        self, log: Log, watch: SliceCallback | None = None, pause: StepCallback | None = None
     ) -> tuple[PromptResult, LockedMasks]:
         """What a log gives, and the voxels that its locks hold."""
         frozen: dict[int, npt.NDArray[np.bool_]] = {}
@@ -412,12 +416,12 @@ class Session:
                 continue  # it is held already
             elif entry.locked:
                 if (until := log[:number]) not in self._locked:
-                    held = self._answers.answer(prompts, frozen, pause=pause)
+                    held = self._answers.apply(prompts, frozen, pause=pause)
                     self._locked[until] = held.labels == entry.class_id
                 frozen[entry.class_id] = self._locked[until]
             else:
                 frozen.pop(entry.class_id, None)
-        return self._answers.answer(prompts, frozen, watch, self._shown and self._shown.sweeps, pause), frozen
+        return self._answers.apply(prompts, frozen, watch, self._shown and self._shown.sweeps, pause), frozen
 
 
 def read_log(path: Path) -> dict[str, Any]:
@@ -452,7 +456,7 @@ def _refused(check: Callable[[Entry], None], entry: Entry) -> bool:
     return False
 
 
-def extent(entry: Entry) -> int:
+def num_prompt_voxels(entry: Entry) -> int:
     """Voxels that a prompt is given by; of a box or a mask, those of its block."""
     if isinstance(entry, Box | Mask):
         return int(np.prod([b - a for a, b in zip(entry.start, entry.stop, strict=True)], dtype=object))
@@ -484,7 +488,7 @@ def _notes(log: Sequence[Entry], frozen: LockedMasks, shape: tuple[int, int, int
         own, locks = (entry.class_id, entry.positive), [k for k, n in since.items() if n < number]
         if entry.class_id in locks:
             notes.append(f"prompt {number} speaks of class {entry.class_id}, which is locked: it changes nothing of it")
-        if is_box(entry) or extent(entry) > NOTED_VOXELS:
+        if is_box(entry) or num_prompt_voxels(entry) > MAX_NOTED_VOXELS:
             continue
         where = tuple(prompt_voxels(entry).T)
         for class_id in locks:

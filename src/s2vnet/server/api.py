@@ -17,7 +17,7 @@ from starlette.background import BackgroundTask
 
 from s2vnet._version import __version__
 from s2vnet.errors import InputError
-from s2vnet.inference.label_writers import DERIVED, LABEL_MAPS
+from s2vnet.inference.label_writers import DICOM_FORMATS, LABEL_MAP_FORMATS
 from s2vnet.io.files import write_image
 from s2vnet.server.scan_library import Full
 from s2vnet.server.schemas import Add, Info, LabelClass, Open, Problem, Remove, Replace, Scan, State, Step, Suggestion
@@ -31,12 +31,12 @@ MOST_MESSAGES = 10_000
 """Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
 Format = Literal["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
 """In which labels can be had."""
-FORMATS = {**{name: name for name in LABEL_MAPS}, **{name: ending[1:] for name, ending in DERIVED.items()}}
+FORMATS = {**{name: name for name in LABEL_MAP_FORMATS}, **{name: ending[1:] for name, ending in DICOM_FORMATS.items()}}
 """Endings of their files."""
 TRY_AGAIN_LATER = 1013
 """Why a connection is closed that may come back."""
 _KINDS = {"nii.gz": "application/gzip", "json": "application/json"} | {
-    ending[1:]: "application/dicom" for ending in DERIVED.values()
+    ending[1:]: "application/dicom" for ending in DICOM_FORMATS.values()
 }
 _operations: TypeAdapter[Operation] = TypeAdapter(Operation)
 _REFUSALS = (400, 401, 403, 404, 413, 422, 429, 503)
@@ -167,7 +167,7 @@ async def log(held: ASession) -> Response:
 @router.get("/sessions/{name}/suggestion")
 async def suggestion(held: ASession) -> Suggestion | None:
     """The slice where the network is least sure, away from prompts; null where there is none."""
-    found = await held.line.run(lambda seconds: held.use(lambda session: session.next_to_check(), seconds))
+    found = await held.line.run(lambda seconds: held.use(lambda session: session.next_slice_to_check(), seconds))
     return None if found is None else Suggestion(axis=found[0], index=found[1])
 
 

@@ -21,10 +21,10 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from s2vnet.errors import InputError, S2VNetError
-from s2vnet.inference.label_writers import formats_of, require_kind, write_result
+from s2vnet.inference.label_writers import output_formats, require_dicom_source, write_result
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.history import History, Log
-from s2vnet.interactive.session import Session, extent
+from s2vnet.interactive.session import Session, num_prompt_voxels
 from s2vnet.interactive.voxelize import is_box
 from s2vnet.io.dicom.zip_archive import open_series_folder
 from s2vnet.io.files import count_voxels, is_portable_nifti, read_geometry, read_image
@@ -201,7 +201,7 @@ class SessionWorker:
 
     def _check(self, log: Log) -> None:
         """What can be told of prompts so far; their place only once the scan is open."""
-        if sum(2 if is_box(entry) else extent(entry) for entry in log) > MOST_VOXELS:
+        if sum(2 if is_box(entry) else num_prompt_voxels(entry) for entry in log) > MOST_VOXELS:
             raise InputError(f"prompts of more than {MOST_VOXELS} voxels together; draw smaller ones")
         unknown = {entry.class_id for entry in log} - set(self._segmenter.class_names)
         if unknown:
@@ -250,8 +250,8 @@ class SessionWorker:
                 can_undo=bool(self._wanted.past),
                 can_redo=bool(self._wanted.undone),
                 notes=self._notes(session) if ready and session is not None else (),
-                unlike=() if session is None else tuple(session.unlike),
-                formats=formats_of(self.path),
+                unlike=() if session is None else tuple(session.training_differences),
+                formats=output_formats(self.path),
             )
 
     def _notes(self, session: Session) -> tuple[str, ...]:
@@ -298,7 +298,7 @@ class SessionWorker:
         Raises:
             InputError: as :meth:`use`, or a series that the format cannot refer to.
         """
-        require_kind(path, self.path)
+        require_dicom_source(path, self.path)
         found, corrected = self.use(lambda session: (session.result, bool(session.log)), timeout)
         try:
             write_result(path, found, self._segmenter.class_names, self.path, corrected=corrected)
@@ -383,9 +383,9 @@ class SessionWorker:
             return self._wanted.remove(operation.index)
         if isinstance(operation, Replace):
             same = operation.entries == self._wanted.log
-            return self._wanted if same else self._wanted.move(operation.entries)
+            return self._wanted if same else self._wanted.push(operation.entries)
         if operation.op == "reset":
-            return self._wanted.move(()) if self._wanted.log else self._wanted
+            return self._wanted.push(()) if self._wanted.log else self._wanted
         return self._wanted.undo() if operation.op == "undo" else self._wanted.redo()
 
     def _work(self) -> None:
@@ -440,7 +440,7 @@ class SessionWorker:
         session.volume = None  # its file has it
         with self._lock:
             self._session, self._progress = session, 1.0
-            fitting = session.fitting(self._wanted.log)
+            fitting = session.valid_entries(self._wanted.log)
             if fitting != self._wanted.log:  # they came before the scan's size was known
                 self._lose("some prompts lay outside of the scan and were left out", History(fitting))
             if self._wanted == History():
@@ -468,7 +468,7 @@ class SessionWorker:
 
         with self._room.place(self), self._turns.turn(CLICK):
             try:
-                session.show(wanted, self._show, pause)
+                session.apply(wanted, self._show, pause)
             except _Stale:
                 return True
             except Exception as error:

@@ -105,7 +105,7 @@ class UncertaintyRanking:
             channels, most = len(store.segmenter.plan.channels), store.settings.max_voxels
             try:
                 volume = read_scan(store.scans.find(scan), channels, most)
-                return float(Session(store.segmenter, volume, progress).doubt().mean())
+                return float(Session(store.segmenter, volume, progress).slice_uncertainty().mean())
             except _Ended:
                 raise
             except Exception as error:  # whatever a library says of a file: it would stand in the way of all others

@@ -50,7 +50,7 @@ class Work:
         self.points.mode = "add"
         self._showing = False
         self.points.events.data.connect(lambda event: self._edited(event.action, event.data_indices))
-        self.session.followers.append(self.show)
+        self.session.listeners.append(self.show)
 
     def show(self) -> None:
         """Bring labels and points to what the session holds; whatever was painted or moved is gone."""
