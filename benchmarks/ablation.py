@@ -1,12 +1,13 @@
-"""Is propagation worth having? The same network and budget with and without it, on a phantom and on real data.
+"""Ablation of propagation: the same network and budget with and without it, on a phantom and on real data.
 
-    python benchmarks/ablation.py phantom --steps 800 -o docs/results/ablation.json
-    python benchmarks/ablation.py hippocampus --data ../shared/data/Dataset004_Hippocampus --steps 600 \\
+    python -m benchmarks.ablation phantom --steps 800 -o docs/results/ablation.json
+    python -m benchmarks.ablation hippocampus --data ../shared/data/Dataset004_Hippocampus --steps 600 \\
         -o docs/results/ablation.json
-    python benchmarks/ablation.py btcv --data ../shared/data/Dataset013_BTCV --spacing 6 --steps 3000 --batch-size 2 \\
+    python -m benchmarks.ablation btcv --data ../shared/data/Dataset013_BTCV --spacing 6 --steps 3000 --batch-size 2 \\
         -o docs/results/ablation.json
 
-The phantom is that of `phantom.py`. Finished runs are kept in the output, so that it can be interrupted.
+The phantom is that of `benchmarks.recipes.phantom`. Finished runs are kept in the output; run the command again to
+resume.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ import argparse
 import datetime
 import itertools
 import json
-import platform
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from phantom import SIZE, draw
-from recipe import changed_plan
+from benchmarks.measures.environment import command, processor, write_json
+from benchmarks.measures.timing import Stopwatch
+from benchmarks.recipes.phantom import SIZE, draw_phantom
+from benchmarks.recipes.recipe import changed_plan
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import read_dataset, read_folds
 from s2vnet.data.fingerprint import extract_fingerprint
@@ -34,7 +35,6 @@ from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.metrics.segmentation import dice
 from s2vnet.training.trainer import load_cases, train
-from s2vnet.utils.atomic_write import atomic_write
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "none": ({"propagation": "none"}, {}),
@@ -48,9 +48,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "aggregated-cut-off-soft": ({"assignment": "soft", "through_time": False}, {}),
     "aggregated-cut-off-both-modes": ({"through_time": False}, {"interactive_fraction": 0.6}),
 }
-"""Settings of network and training that differ from the default."""
+"""Changes to the default configurations of network and training."""
 RUNS = {"phantom": "phantom_runs", "hippocampus": "runs", "btcv": "btcv_runs"}
-"""Where the output keeps the runs of a testbed."""
+"""Key of a testbed's runs in the output."""
 
 PHANTOM_PLAN = Plan(
     dataset="phantom",
@@ -67,44 +67,45 @@ PHANTOM_PLAN = Plan(
 )
 
 
-def phantom(depth: int, rng: np.random.Generator, name: str) -> Case:
-    """A phantom as the network sees it."""
-    image, labels = draw(depth, rng)
+def phantom_case(depth: int, rng: np.random.Generator, name: str) -> Case:
+    """Generate and preprocess a phantom."""
+    image, labels = draw_phantom(depth, rng)
     return preprocess(image, PHANTOM_PLAN, labels, name)
 
 
 def score(segmenter: Segmenter, cases: list[Case]) -> float:
     """Mean Dice over cases and classes, on the network's grid (stem stride 1)."""
-    found = []
+    scores = []
     for case in cases:
         assert case.labels is not None
         predicted = segmenter.segment_case(case).scores.argmax(1).cpu().numpy()
-        found.append(np.nanmean([dice(predicted == k, case.labels == k) for k in segmenter.class_names if k]))
-    return float(np.mean(found))
+        scores.append(np.nanmean([dice(predicted == k, case.labels == k) for k in segmenter.class_names if k]))
+    return float(np.mean(scores))
 
 
 def fit(variant: str, seed: int, cases: list[Case], plan: Plan, steps: int, batch_size: int) -> tuple[Segmenter, float]:
-    """Train a variant, without prompts unless it says otherwise; also the seconds that it took."""
-    network, changes = VARIANTS[variant]
+    """Train a variant, by default without prompts; also the wall-clock seconds of training."""
+    network, training = VARIANTS[variant]
     model = ModelConfig(
         in_channels=plan.in_channels, num_classes=plan.num_classes, encoder=plan.encoder, stem_stride=plan.stem_stride
     ).model_copy(update=network)
-    settings = {"interactive_fraction": 0.0, "rarity_exponent": 0.0, "batch_size": batch_size, **changes}
+    settings = {"interactive_fraction": 0.0, "rarity_exponent": 0.0, "batch_size": batch_size, **training}
     config = TrainConfig(seed=seed, epochs=max(1, steps // 50), **settings)
-    start = datetime.datetime.now()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Stopwatch() as watch:
         trained = train(cases, [], plan, model, config, Path(folder), device="cpu")
-    return Segmenter([trained], device="cpu"), (datetime.datetime.now() - start).total_seconds()
+    return Segmenter([trained], device="cpu"), watch.seconds
 
 
 def run_phantom(variant: str, seed: int, steps: int, batch_size: int) -> dict[str, float]:
-    """Dice on unseen phantoms of 12 and of 50 slices."""
+    """Dice on held-out phantoms of 12 and of 50 slices."""
     rng = np.random.default_rng((seed, 7))
-    cases = [phantom(6, rng, f"train{n}") for n in range(60)]  # as long as a clip, so that every clip holds the mark
+    cases = [
+        phantom_case(6, rng, f"train{n}") for n in range(60)
+    ]  # as long as a clip, so that every clip includes the first slice
     segmenter, seconds = fit(variant, seed, cases, PHANTOM_PLAN, steps, batch_size)
-    unseen = np.random.default_rng((seed, 8))
-    short = score(segmenter, [phantom(12, unseen, f"short{n}") for n in range(20)])
-    long = score(segmenter, [phantom(50, unseen, f"long{n}") for n in range(10)])
+    held_out = np.random.default_rng((seed, 8))
+    short = score(segmenter, [phantom_case(12, held_out, f"short{n}") for n in range(20)])
+    long = score(segmenter, [phantom_case(50, held_out, f"long{n}") for n in range(10)])
     return {"seed": seed, "dice": short, "dice_50_slices": long, "seconds": seconds, "steps": steps}
 
 
@@ -119,25 +120,25 @@ def run_dataset(
     fold = read_folds(dataset)[0]
     cases, held_out = (load_cases(dataset, fold[part], plan, report=lambda *_: None) for part in ("train", "val"))
     segmenter, seconds = fit(variant, seed, cases, plan, steps, batch_size)
-    found = {"seed": seed, "dice": score(segmenter, held_out), "seconds": seconds, "steps": steps}
-    return found if spacing is None else found | {"spacing": spacing}
+    result = {"seed": seed, "dice": score(segmenter, held_out), "seconds": seconds, "steps": steps}
+    return result if spacing is None else result | {"spacing": spacing}
 
 
 def coarser(plan: Plan, spacing: float) -> Plan:
-    """The plan with a coarser sampling in plane and full-resolution masks, so that a CPU can train it in minutes."""
+    """Coarsen a plan in plane (mm), with full-resolution masks, so that a CPU trains it in minutes."""
     return changed_plan(plan, {"spacing": (spacing, spacing), "encoder": "tiny", "stem_stride": 1})
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What earlier runs found."""
+    """Read the results of earlier runs."""
     content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"variants": {}, "commands": []}
     return content
 
 
 def main() -> None:
-    """Run what is not in the output yet."""
+    """Run every variant and seed that the output does not contain."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=list(RUNS))
+    parser.add_argument("testbed", choices=list(RUNS))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--spacing", type=float, help="coarser sampling in plane, mm")
     parser.add_argument("--variants", nargs="+", default=["none", "previous", "aggregated"], choices=list(VARIANTS))
@@ -147,33 +148,33 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    command = "python benchmarks/ablation.py " + " ".join(sys.argv[1:])
     for seed, variant in itertools.product(arguments.seeds, arguments.variants):
-        runs = load(arguments.output)["variants"].get(variant, {}).get(RUNS[arguments.what], [])
-        wanted = {
+        runs = load(arguments.output)["variants"].get(variant, {}).get(RUNS[arguments.testbed], [])
+        settings = {
             "seed": seed,
             "steps": arguments.steps,
             "spacing": arguments.spacing,
             "batch_size": arguments.batch_size,
         }
-        if any(wanted.items() <= {"spacing": None, "batch_size": 4, **run}.items() for run in runs):
+        if any(settings.items() <= {"spacing": None, "batch_size": 4, **run}.items() for run in runs):
             continue
-        if arguments.what == "phantom":
-            found = run_phantom(variant, seed, arguments.steps, arguments.batch_size)
+        if arguments.testbed == "phantom":
+            result = run_phantom(variant, seed, arguments.steps, arguments.batch_size)
         else:
-            found = run_dataset(variant, seed, arguments.steps, arguments.batch_size, arguments.data, arguments.spacing)
-        found["batch_size"] = arguments.batch_size
-        content = load(arguments.output)  # again, since another process may have written meanwhile
+            result = run_dataset(
+                variant, seed, arguments.steps, arguments.batch_size, arguments.data, arguments.spacing
+            )
+        result["batch_size"] = arguments.batch_size
+        content = load(arguments.output)  # again, since another process may have written
         entry = content["variants"].setdefault(variant, {"runs": [], "phantom": []})
-        entry.setdefault(RUNS[arguments.what], []).append(found)
+        entry.setdefault(RUNS[arguments.testbed], []).append(result)
         entry["phantom"] = [run["dice"] for run in entry.get("phantom_runs", [])]
-        content["commands"] = sorted({*content["commands"], command})
+        content["commands"] = sorted({*content["commands"], command()})
         content["command"] = "; ".join(content["commands"])
         content["date"] = datetime.date.today().isoformat()
-        content["hardware"] = f"{platform.machine()} CPU, one thread, torch {torch.__version__}"
-        with atomic_write(arguments.output) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
-        print(arguments.what, variant, found, flush=True)  # noqa: T201
+        content["hardware"] = f"{processor()}, one thread, torch {torch.__version__}"
+        write_json(arguments.output, content)
+        print(arguments.testbed, variant, result, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""How many scans an hour a batch segments, and what becomes of damaged scans and of a case whose worker is killed.
+"""Throughput of a batch, and its behaviour on damaged scans and when a worker is killed.
 
-python benchmarks/batch.py -o docs/results/batch.json
+python -m benchmarks.batch -o docs/results/batch.json
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import gzip
-import json
 import os
 import signal
 import statistics
@@ -24,8 +22,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from machine import command, processor
-from phantom import draw
+from benchmarks.measures.environment import processor, provenance, write_result
+from benchmarks.recipes.phantom import draw_phantom
 from s2vnet.batch.cases import BatchItem, list_items
 from s2vnet.batch.jobs import plan_jobs, predict
 from s2vnet.batch.runner import run_batch
@@ -33,27 +31,26 @@ from s2vnet.batch.workers import BatchSettings, ItemResult, ProcessWorker
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_labels, write_image
 from s2vnet.io.geometry import Volume
-from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.cpu import available_cores
 
 SEED = 0
-INTO = 0.4
-"""Share of a scan's usual seconds after which its worker is killed."""
+KILL_AFTER = 0.4
+"""Share of a scan's usual time after which its worker is killed."""
 
 
-class Watched(ProcessWorker):
-    """A worker that counts whose labels are put in place, and is killed in the middle of one case, once."""
+class ObservedWorker(ProcessWorker):
+    """A worker that counts its finished cases, and is killed once, during one case."""
 
-    placed: ClassVar[Counter[str]] = Counter()
+    finished: ClassVar[Counter[str]] = Counter()
     victim, after_s = "", 0.0
 
     def run(self, item: BatchItem) -> ItemResult:
-        """As every worker's."""
-        if item.case == Watched.victim:
-            Watched.victim = ""
-            threading.Timer(Watched.after_s, os.kill, (self.pid, signal.SIGKILL)).start()
+        """Segment one case."""
+        if item.case == ObservedWorker.victim:
+            ObservedWorker.victim = ""
+            threading.Timer(ObservedWorker.after_s, os.kill, (self.pid, signal.SIGKILL)).start()
         done = super().run(item)
-        Watched.placed[item.case] += 1
+        ObservedWorker.finished[item.case] += 1
         return done
 
 
@@ -71,47 +68,43 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         names = write_scans(folder / "images", arguments.scans, arguments.depth)
-        usual = reference(arguments.model, folder, names)
-        bad = poison(folder / "images", names, arguments.poisoned)
-        victim = next(case for case in names[len(names) // 2 :] if case not in bad)
-        few = max(1, available_cores() // max(arguments.workers))
-        runs = {}
+        usual = segment_reference(arguments.model, folder, names)
+        damaged = damage(folder / "images", names, arguments.poisoned)
+        victim = next(case for case in names[len(names) // 2 :] if case not in damaged)
         cores = available_cores()
+        few = max(1, cores // max(arguments.workers))
+        runs = {}
         for workers, threads in sorted({(n, t) for n in arguments.workers for t in (few, max(1, cores // n))}):
             name = f"{workers} x {threads}"
-            runs[name] = measure(arguments.model, folder, (workers, threads), bad, victim, usual)
+            runs[name] = measure(arguments.model, folder, (workers, threads), damaged, victim, usual)
     best = {n: max(run["scans_per_hour"] for run in runs.values() if run["workers"] == n) for n in arguments.workers}
-    found = {
+    result = {
         "model": arguments.model,
         "scans": len(names),
-        "poisoned": len(bad),
+        "poisoned": len(damaged),
         "killed": victim,
         "in_this_process": {"seconds_per_scan": usual, "threads": torch.get_num_threads()},
         "workers": runs,
         "ratio": best[max(best)] / best[min(best)],
         "seed": SEED,
-        "command": command(),
-        "date": datetime.date.today().isoformat(),
-        "hardware": f"{available_cores()} cores, {processor()}, torch {torch.__version__}",
+        **provenance(f"{cores} cores, {processor()}, torch {torch.__version__}"),
         "load": os.getloadavg()[0],
     }
-    with atomic_write(arguments.output) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))  # noqa: T201
+    write_result(arguments.output, result)
 
 
 def write_scans(folder: Path, count: int, depth: int) -> list[str]:
-    """Phantoms; their cases."""
+    """Write phantoms and return the names of their cases."""
     folder.mkdir()
     rng = np.random.default_rng(SEED)
     names = [f"scan{number:04d}" for number in range(count)]
     for name in names:
-        write_image(folder / f"{name}_0000.nii.gz", draw(depth, rng)[0])
+        write_image(folder / f"{name}_0000.nii.gz", draw_phantom(depth, rng)[0])
     return names
 
 
-def reference(model: str, folder: Path, names: Sequence[str]) -> float:
-    """Segment all in this process, one thread as the workers' if they share two cores; median seconds of a scan."""
+def segment_reference(model: str, folder: Path, names: Sequence[str]) -> float:
+    """Segment all scans in this process on one thread; return the median seconds of a scan."""
     segmenter = Segmenter.from_pretrained(model, device="cpu")
     torch.set_num_threads(1)
     times = [time.perf_counter()]
@@ -121,38 +114,41 @@ def reference(model: str, folder: Path, names: Sequence[str]) -> float:
     return statistics.median(np.diff(times).tolist())
 
 
-def poison(folder: Path, names: Sequence[str], count: int) -> set[str]:
-    """Damage some scans, each in another way; their cases."""
-    chosen = np.random.default_rng(SEED).choice(len(names), count, replace=False).tolist()
-    for number, index in enumerate(chosen):
+def damage(folder: Path, names: Sequence[str], count: int) -> set[str]:
+    """Damage some scans, each in another way; return the names of their cases."""
+    indices = np.random.default_rng(SEED).choice(len(names), count, replace=False).tolist()
+    for number, index in enumerate(indices):
         file = folder / f"{names[index]}_0000.nii.gz"
-        whole = file.read_bytes()
-        ways: list[Any] = [whole[: len(whole) // 2], b"not an image\n", b"", gzip.compress(b"\0" * 348)]
+        content = file.read_bytes()
+        replacements = [content[: len(content) // 2], b"not an image\n", b"", gzip.compress(b"\0" * 348)]
         if number % 5 < 4:
-            file.write_bytes(ways[number % 5])
+            file.write_bytes(replacements[number % 5])
         else:
-            image, _ = draw(4, np.random.default_rng(SEED))
+            image, _ = draw_phantom(4, np.random.default_rng(SEED))
             write_image(file, Volume(np.full_like(image.data, np.nan), image.geometry))
-    return {names[index] for index in chosen}
+    return {names[index] for index in indices}
 
 
 def measure(
-    model: str, folder: Path, size: tuple[int, int], bad: set[str], victim: str, usual: float
+    model: str, folder: Path, size: tuple[int, int], damaged: set[str], victim: str, usual: float
 ) -> dict[str, Any]:
-    """A batch of all scans by some workers of some threads each."""
+    """Segment all scans as a batch; ``size`` is the number of workers and of threads of each."""
     workers, threads = size
     target = folder / f"workers{workers}x{threads}"
-    work = BatchSettings((model,), "cpu", threads=threads)
-    Watched.placed, Watched.victim, Watched.after_s = Counter(), victim, INTO * usual
+    settings = BatchSettings((model,), "cpu", threads=threads)
+    ObservedWorker.finished, ObservedWorker.victim = Counter(), victim
+    ObservedWorker.after_s = KILL_AFTER * usual
     items = list_items(str(folder / "images"), str(target), 1)
-    began = time.perf_counter()
+    start = time.perf_counter()
     records, times = [], []
-    for record in run_batch(items, str(target), work, partial(Watched, work), workers=workers):
+    for record in run_batch(items, str(target), settings, partial(ObservedWorker, settings), workers=workers):
         records.append(record)
-        times.append(time.perf_counter() - began)
-    whole = {item.case for item in items} - bad
+        times.append(time.perf_counter() - start)
+    intact = {item.case for item in items} - damaged
     done = [record for record in records if record.state == "done"]
-    right = [case for case in whole if same(target / f"{case}.nii.gz", folder / "reference" / f"{case}.nii.gz")]
+    correct = [
+        case for case in intact if same_labels(target / f"{case}.nii.gz", folder / "reference" / f"{case}.nii.gz")
+    ]
     repeated = [case for case, count in Counter(record.case for record in records).items() if count > 1]
     return {
         "workers": workers,
@@ -162,18 +158,18 @@ def measure(
         "scans_per_hour_once_begun": 3600 * (len(records) - 1) / (times[-1] - times[0]),
         "seconds_per_scan": statistics.median(record.seconds for record in done),
         "memory_mb": max(record.memory_mb or 0 for record in done),
-        "threads": work.threads,
-        "right": len(right),
-        "of": len(whole),
-        "poisoned_reported": len({record.case for record in records if record.state == "failed"} & bad),
-        "wrongly_reported": len({record.case for record in records if record.state == "failed"} - bad),
-        "twice": len(repeated) + sum(count > 1 for count in Watched.placed.values()),
+        "threads": settings.threads,
+        "right": len(correct),
+        "of": len(intact),
+        "poisoned_reported": len({record.case for record in records if record.state == "failed"} & damaged),
+        "wrongly_reported": len({record.case for record in records if record.state == "failed"} - damaged),
+        "twice": len(repeated) + sum(count > 1 for count in ObservedWorker.finished.values()),
         "attempts_of_the_killed": next(record.attempts for record in records if record.case == victim),
     }
 
 
-def same(file: Path, other: Path) -> bool:
-    """Whether two files hold the same labels on the same grid."""
+def same_labels(file: Path, other: Path) -> bool:
+    """Whether two files have the same labels on the same grid."""
     if not file.exists():
         return False
     a, b = read_labels(file), read_labels(other)

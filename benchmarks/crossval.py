@@ -1,8 +1,8 @@
-"""Gather five folds' validation.json into docs/results/hippocampus.json.
+"""Aggregate the validation.json of five folds into docs/results/hippocampus.json.
 
 DATA=../shared/data/Dataset004_Hippocampus
 for f in 0 1 2 3 4; do s2vnet train $DATA -f $f -o runs/hippocampus-f$f -n through_time=false; done
-python benchmarks/crossval.py runs/hippocampus-f? -o docs/results/hippocampus.json
+python -m benchmarks.crossval runs/hippocampus-f? -o docs/results/hippocampus.json
 """
 
 from __future__ import annotations
@@ -13,12 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from machine import processor
-from s2vnet.utils.atomic_write import atomic_write
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
+from benchmarks.measures.environment import processor, write_json
+from benchmarks.reports.gather import number
 
 
 def main() -> None:
@@ -62,7 +58,7 @@ def main() -> None:
         "nsd": float(np.mean([case["nsd"] for case in automatic])),
         "hd95": float(np.mean([case["hd95"] for case in automatic])),
         "per_class": {
-            name: float(np.nanmean([_number(case["per_class"][name]["dice"]) for case in automatic]))
+            name: float(np.nanmean([number(case["per_class"][name]["dice"]) for case in automatic]))
             for name in automatic[0]["per_class"]
         },
         "dice_per_round": per_round.tolist(),
@@ -71,10 +67,8 @@ def main() -> None:
         "hardware": f"{processor()}, one thread per run",
         "folds": folds,
     }
-    with atomic_write(arguments.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
-    shown = {k: v for k, v in result.items() if k != "folds"}
-    print(json.dumps(shown, indent=1))  # noqa: T201
+    write_json(arguments.output, result)
+    print(json.dumps({k: v for k, v in result.items() if k != "folds"}, indent=1))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Learning curves at a constant learning rate, with a short decay from each milestone.
 
-    python benchmarks/learning_curves.py s2vnet-auxiliary --fold 0 --data ../shared/data/Dataset013_BTCV \
+    python -m benchmarks.learning_curves s2vnet-auxiliary --fold 0 --data ../shared/data/Dataset013_BTCV \
         -o runs/curves/s2vnet-auxiliary-f0 --milestones 1500 3000 6000
 
 A network trains at a constant rate. At each milestone (a step) its state is kept in ``snapshot-STEP.pt``, and a copy
 trains on for a fifth of the steps while the rate falls linearly to zero; the copy's averaged weights are scored on the
-held-out cases of the fold and on as many training cases (automatic mode, on the file's grid, absent organs that are
-found count 0). All networks see the same clips, augmentation, class weights, dropout of encoder channels, optimiser and
-schedule. Run the command again to resume. Rows are written to ``curve.json``: steps, CPU seconds, Dice.
+held-out cases of the fold and on as many training cases (automatic mode, on the file's grid; a false positive class
+counts as Dice 0). All networks see the same clips, augmentation, class weights, dropout of encoder channels, optimiser
+and schedule. Run the command again to resume. Rows are written to ``curve.json``: steps, CPU seconds, Dice.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from monai.networks.nets.flexible_unet import UNetDecoder
 from safetensors.torch import load_file
 from safetensors.torch import save_model as save_weights
 from torch import Tensor, nn
 
-import opponents
-from machine import processor
+from benchmarks.measures.environment import processor, write_json
+from benchmarks.peers.encoder_unet import EncoderUNet
+from benchmarks.peers.inference import segment_slices
+from benchmarks.peers.networks import build_network
+from benchmarks.peers.training import deep_supervision_loss
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.clips import ClipDataset, collate
 from s2vnet.data.dataset import Dataset, read_dataset, read_folds
@@ -42,7 +43,6 @@ from s2vnet.inference.segmenter import Segmentation, Segmenter
 from s2vnet.io.files import read_labels
 from s2vnet.metrics.segmentation import dice
 from s2vnet.model.checkpoint import TrainedModel, read_description
-from s2vnet.model.efficientnet import EfficientNetLite0
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.initialization import IMAGENET, load_imagenet_encoder
 from s2vnet.training.losses import class_weights, segmentation_loss
@@ -53,7 +53,7 @@ from s2vnet.utils.memory import keep_memory
 
 NETWORKS = ("s2vnet", "s2vnet-auxiliary", "unet", "nnunet2d")
 DECAY_SHARE = 0.2
-"""Steps of a decay over those of its milestone."""
+"""Steps of a decay, as a share of its milestone."""
 TRAINING = {
     "batch_size": 2,
     "clip_length": 6,
@@ -64,63 +64,31 @@ TRAINING = {
     "interactive_fraction": 0.0,
     "checkpoint_minutes": 3.0,
 }
-"""The recipe of the shipped abdominal model, automatic mode only."""
-
-
-class UNet(nn.Module):
-    """The encoder of S2VNet with a U-Net decoder: two 3 x 3 convolutions a level, logits at stride 2, then bilinear.
-
-    Args:
-        channels: of the image, neighbouring slices included.
-        classes: with background.
-        widths: of the decoder's levels, coarsest first.
-    """
-
-    def __init__(self, channels: int, classes: int, widths: Sequence[int] = (96, 64, 48)) -> None:
-        super().__init__()
-        self.encoder = EfficientNetLite0(channels, 2)
-        norm = ("group", {"num_groups": 8})
-        act = ("relu", {"inplace": True})
-        maps = self.encoder.channels
-        options = (act, norm, 0.0, False, "nontrainable", "default", "nearest", None, False)
-        self.decoder = UNetDecoder(2, (channels, *maps), (*widths, 32), *options)
-        self.decoder.blocks = self.decoder.blocks[:3]  # the last block, to stride 1, doubles the cost of a step
-        self.head = nn.Conv2d(widths[-1], classes, 1)
-
-    def forward(self, slices: Tensor) -> Tensor:
-        """Slices (N, C, H, W) to logits (N, K, H, W)."""
-        return self.decode(self.encoder(slices), slices.shape[-2:])
-
-    def decode(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """The encoder's maps, finest first, to logits (N, K, *size)."""
-        x = maps[-1]
-        for block, skip in zip(self.decoder.blocks, maps[-2::-1], strict=True):
-            x = block(x, skip)
-        return F.interpolate(self.head(x), size=tuple(size), mode="bilinear")
+"""Training settings of the bundled abdominal model, automatic mode only."""
 
 
 class UNetStep(ClipStep):
-    """Clips to the loss of a U-Net: the same dropout, class weights and loss as S2VNet's final masks."""
+    """Loss of clips by a U-Net, with the feature dropout, class weights and loss of S2VNet's final masks."""
 
     def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
         """See :meth:`s2vnet.training.step.ClipStep.forward`."""
-        network = cast(UNet, self.model)
+        network = cast(EncoderUNet, self.model)
         maps = self._dropped(network.encoder(slices.flatten(0, 1)), indices)
         logits = network.decode(maps, labels.shape[-2:]).unflatten(0, labels.shape[:2])
         return segmentation_loss(logits.transpose(1, 2), labels, self.weights)
 
 
 class NnUNetStep(ClipStep):
-    """Clips, taken apart into slices, to nnU-Net's deeply supervised loss."""
+    """Loss of clips, flattened into slices, by nnU-Net with deep supervision."""
 
     def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
         """See :meth:`s2vnet.training.step.ClipStep.forward`."""
-        return opponents.compare(self.model(slices.flatten(0, 1)), labels.flatten(0, 1)[:, None])
+        return deep_supervision_loss(self.model(slices.flatten(0, 1)), labels.flatten(0, 1)[:, None])
 
 
 @dataclass
 class State:
-    """What changes in a training."""
+    """State of a training."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -130,14 +98,14 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Write everything to a file."""
+        """Write a checkpoint."""
         parts = {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "average")}
         counts = {"step": self.step, "cpu_seconds": self.cpu_seconds, "history": self.history}
         with atomic_write(path) as temporary:
             torch.save({**parts, **counts}, temporary)
 
     def load(self, path: Path) -> None:
-        """Read everything from a file."""
+        """Read a checkpoint."""
         stored = torch.load(path, map_location="cpu", weights_only=True)
         for name in ("network", "optimizer", "average"):
             getattr(self, name).load_state_dict(stored[name])
@@ -145,18 +113,18 @@ class State:
 
 
 class Curve:
-    """One network on one fold."""
+    """Learning curve of one network on one fold."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.name, self.out, self.bf16 = arguments.network, arguments.output, arguments.bf16
-        described = read_description(Path(arguments.recipe))
-        self.plan = Plan.model_validate(described["plan"])
+        description = read_description(Path(arguments.recipe))
+        self.plan = Plan.model_validate(description["plan"])
         settings = dict(pair.split("=", 1) for pair in arguments.set)
         self.config = TrainConfig.model_validate(
             {**TRAINING, "precision": "bf16-mixed" if self.bf16 else "32-true", **settings, "seed": arguments.seed}
         )
         auxiliary = {"auxiliary_masks": self.name == "s2vnet-auxiliary"}
-        self.model_config = ModelConfig.model_validate({**described["config"], **auxiliary})
+        self.model_config = ModelConfig.model_validate({**description["config"], **auxiliary})
         self.dataset = dataset = read_dataset(arguments.data)
         fold = read_folds(dataset)[arguments.fold]
         self.training, self.held_out = self._cases(dataset, fold["train"]), self._cases(dataset, fold["val"])
@@ -169,17 +137,17 @@ class Curve:
         torch.manual_seed(self.config.seed)
         channels, classes = self.plan.in_channels, self.plan.num_classes
         if self.name == "nnunet2d":
-            return opponents.build(self.name, channels, classes, self.plan.patch_size, self.plan.spacing)
+            return build_network(self.name, channels, classes, self.plan.patch_size, self.plan.spacing)
         if self.name == "unet":
-            network = UNet(channels, classes)
+            network = EncoderUNet(channels, classes)
             network.encoder.load_imagenet(load_file(IMAGENET))
             return network
         model = S2VNet(self.model_config)
         load_imagenet_encoder(model)
         return model
 
-    def fresh(self) -> State:
-        """State of a network that has not been trained."""
+    def initial_state(self) -> State:
+        """State of an untrained network."""
         network = self._network()
         return State(network, make_optimizer(network, self.config), make_average(network, self.config))
 
@@ -190,7 +158,7 @@ class Curve:
         return kind(cast(S2VNet, network), self.config, weights)
 
     def fit(self, state: State, until: int, rate: Callable[[int], float], checkpoint: Path) -> None:
-        """Train to a step, or from a checkpoint on if there is one. Raises KeyboardInterrupt after saving."""
+        """Train until a step; resume from the checkpoint if it exists. Raises KeyboardInterrupt after saving."""
         if checkpoint.exists():
             state.load(checkpoint)
         step_module = self._step_of(state.network).train()
@@ -227,7 +195,7 @@ class Curve:
     def run(self, milestones: Sequence[int]) -> None:
         """Train, decay from each milestone, score, and write ``curve.json``."""
         self.out.mkdir(parents=True, exist_ok=True)
-        state, base = self.fresh(), self.config.learning_rate
+        state, base = self.initial_state(), self.config.learning_rate
 
         def constant(step: int) -> float:
             return base * min(1.0, (step + 1) / max(1, self.config.warmup_steps))
@@ -237,13 +205,13 @@ class Curve:
             if not snapshot.exists():
                 self.fit(state, milestone, constant, self.out / "checkpoint.pt")
                 state.save(snapshot)
-            scored = self.out / f"scores-{milestone}.json"
-            if not scored.exists():
-                self._decay(milestone, snapshot, scored)
+            scores = self.out / f"scores-{milestone}.json"
+            if not scores.exists():
+                self._decay(milestone, snapshot, scores)
             self._write(milestones)
 
-    def _decay(self, milestone: int, snapshot: Path, scored: Path) -> None:
-        state = self.fresh()
+    def _decay(self, milestone: int, snapshot: Path, scores: Path) -> None:
+        state = self.initial_state()
         state.load(snapshot)
         start, length = milestone, max(1, round(DECAY_SHARE * milestone))
         base = self.config.learning_rate
@@ -253,18 +221,17 @@ class Curve:
         with atomic_write(self.out / f"model-{milestone}.safetensors") as temporary:
             save_weights(averaged, str(temporary))
         start_time = time.process_time()
-        found: dict[str, Any] = {"milestone": milestone, "steps": state.step, "cpu_seconds": state.cpu_seconds}
-        found["loss"] = state.history[-1]["loss"] if state.history else None
-        found["held_out"] = self._score(averaged, self.held_out)
-        found["training"] = self._score(averaged, self.training[: len(self.held_out)])
-        found["scoring_cpu_seconds"] = time.process_time() - start_time
-        with atomic_write(scored) as temporary:
-            temporary.write_text(json.dumps(found, indent=1) + "\n")
+        point: dict[str, Any] = {"milestone": milestone, "steps": state.step, "cpu_seconds": state.cpu_seconds}
+        point["loss"] = state.history[-1]["loss"] if state.history else None
+        point["held_out"] = self._score(averaged, self.held_out)
+        point["training"] = self._score(averaged, self.training[: len(self.held_out)])
+        point["scoring_cpu_seconds"] = time.process_time() - start_time
+        write_json(scores, point)
         checkpoint.unlink()
 
     @torch.inference_mode()
     def _score(self, network: nn.Module, cases: Sequence[Case]) -> dict[str, Any]:
-        """Dice of each case and class on the network's slices of the file; None where a class is in neither."""
+        """Dice of each case and class on the file's grid; None for a class in neither prediction nor truth."""
         rows = {}
         for case in cases:
             predicted = self.segment(network, case).labels().data
@@ -278,7 +245,7 @@ class Curve:
         if isinstance(network, S2VNet):
             segmenter = Segmenter([TrainedModel(network, self.plan.model_dump(mode="json"), {}, "")], device="cpu")
             return segmenter.segment_case(case)
-        scores = opponents.segment_slices(network, case, self.plan, (16, 16), torch.device("cpu"))
+        scores = segment_slices(network, case, self.plan, (16, 16), torch.device("cpu"))
         return Segmentation(case.grid, remove_detached_parts(scores, self.plan.smallest_part), self.plan.class_names)
 
     def _write(self, milestones: Sequence[int]) -> None:
@@ -291,12 +258,11 @@ class Curve:
             "training": self.config.model_dump(),
             "points": [json.loads(path.read_text()) for path in scores if path.exists()],
         }
-        with atomic_write(self.out / "curve.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(self.out / "curve.json", content)
 
 
 def main() -> None:
-    """Train, or resume."""
+    """Train or resume."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--data", type=Path, required=True, help="folder of the dataset")

@@ -1,12 +1,11 @@
-"""What memory segmenting a CT takes, by its number of slices: 512 x 512 pixels of 0.7 mm, slices 1 mm apart.
+"""Peak memory of segmenting a CT by its number of slices (512 x 512 pixels of 0.7 mm, slices 1 mm apart).
 
-python benchmarks/memory.py -n 150 400 800 2000 -o docs/results/memory.json
+python -m benchmarks.memory -n 150 400 800 2000 -o docs/results/memory.json
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import subprocess
 import sys
@@ -18,24 +17,23 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from machine import command, processor
-from s2vnet.utils.atomic_write import atomic_write
+from benchmarks.measures.environment import processor, provenance, write_json
 
 SIDE = 512
 SPACING = (0.7, 0.7, 1.0)
 BODY = (0.42, 0.34)
-"""Half axes of the body's ellipse, as shares of the side."""
-HELD = SIDE * SIDE * (2 + 1)
-"""Bytes of a slice of the input (int16) and of the label map."""
-_RUN = """
+"""Half axes of the body's ellipse, relative to the side."""
+SLICE_BYTES = SIDE * SIDE * (2 + 1)
+"""Bytes of a slice of the input (int16) and of the label map (uint8)."""
+_SEGMENT = """
 import json, sys, time
 from pathlib import Path
 from s2vnet.batch.jobs import plan_jobs, predict
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.utils.memory import bound_memory, peak_memory_mb
-model, image, output, most = sys.argv[1:]
+model, image, output, limit = sys.argv[1:]
 segmenter = Segmenter.from_pretrained(model, device="cpu")
-limit = int(most)
+limit = int(limit)
 if limit:
     bound_memory()
 if limit == 1:
@@ -45,46 +43,43 @@ for job, error in predict(segmenter, plan_jobs(Path(image), Path(output), 1), ma
     if error is not None:
         sys.exit(str(error))
 peak = int(peak_memory_mb() * (1 << 20))
-found = {"seconds": round(time.perf_counter() - start, 1), "peak_bytes": peak, "max_memory_bytes": limit}
-print(json.dumps(found))
+result = {"seconds": round(time.perf_counter() - start, 1), "peak_bytes": peak, "max_memory_bytes": limit}
+print(json.dumps(result))
 """
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="abdomen-ct")
     parser.add_argument("-n", "--slices", type=int, nargs="+", default=[150, 400, 800, 2000])
-    parser.add_argument("--max-memory", type=int, default=0, help="bytes; 1 is the least that will do, 0 no limit")
+    parser.add_argument("--max-memory", type=int, default=0, help="bytes; 1: the smallest possible, 0: no limit")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         for count in sorted(arguments.slices):
             image, labels = Path(name, "scan.nii"), Path(name, "labels.nii.gz")
-            draw(image, count)
-            worker = [sys.executable, "-c", _RUN, arguments.model, image, labels, arguments.max_memory]
-            found = subprocess.run(list(map(str, worker)), check=True, capture_output=True, text=True)
-            runs.append({"slices": count, **json.loads(found.stdout)})
+            write_ct(image, count)
+            command = [sys.executable, "-c", _SEGMENT, arguments.model, image, labels, arguments.max_memory]
+            finished = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+            runs.append({"slices": count, **json.loads(finished.stdout)})
             if len(runs) > 1:
                 before, now = runs[-2:]
-                grown = (now["peak_bytes"] - before["peak_bytes"]) / (now["slices"] - before["slices"])
-                now["growth_beyond_input_and_labels_mb_per_slice"] = round((grown - HELD) / 1e6, 3)
+                growth = (now["peak_bytes"] - before["peak_bytes"]) / (now["slices"] - before["slices"])
+                now["growth_beyond_input_and_labels_mb_per_slice"] = round((growth - SLICE_BYTES) / 1e6, 3)
             sys.stdout.write(f"{runs[-1]}\n")
     content = {
-        "command": command(),
+        **provenance(processor()),
         "model": arguments.model,
-        "date": datetime.date.today().isoformat(),
-        "processor": processor(),
         "side": SIDE,
         "runs": runs,
     }
-    with atomic_write(arguments.output) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(arguments.output, content)
 
 
-def draw(path: Path, count: int) -> None:
-    """A body of soft tissue with organs as noise has them, in air, int16; written slice by slice."""
+def write_ct(path: Path, count: int) -> None:
+    """Write a CT slice by slice (int16): a soft-tissue ellipse with smooth noise, in air."""
     rng = np.random.default_rng(0)
     rows, columns = (np.mgrid[:SIDE, :SIDE] + 0.5) / SIDE - 0.5
     body = (rows / BODY[0]) ** 2 + (columns / BODY[1]) ** 2 < 1

@@ -1,4 +1,4 @@
-"""Recipes: all that come with the repository are whole, and a wrong one is refused in one line."""
+"""Every bundled recipe is valid, and an invalid one is refused in one line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ablation import PHANTOM_PLAN
-from phantom import write_dataset
-from recipe import FINAL, OURS, RECIPES, changed_plan, chosen, read_recipe
+from benchmarks.ablation import PHANTOM_PLAN
+from benchmarks.recipes.phantom import write_dataset
+from benchmarks.recipes.recipe import FINAL, OURS, RECIPES, changed_plan, read_recipe, select
 from s2vnet.data.dataset import read_dataset
 from s2vnet.errors import InputError
 
@@ -18,15 +18,15 @@ NAMES = sorted(path.stem for path in RECIPES.glob("*.json"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_is_whole(name: str) -> None:
+def test_every_recipe_is_valid(name: str) -> None:
     recipe = read_recipe(name)
     plan = recipe.plan_from(PHANTOM_PLAN)
     settings, network = recipe.train_config(plan, 3).model_dump(), recipe.model_config_of(plan).model_dump()
     assert {"seed": 3, **recipe.training}.items() <= settings.items()
     assert {**plan.network, **recipe.network}.items() <= network.items()
     assert re.fullmatch(r"Dataset\d{3}_\w+", recipe.dataset)
-    assert recipe.methods[0] == OURS  # whose seconds the others get
-    assert FINAL not in recipe.folds  # the test is opened by --test alone
+    assert recipe.methods[0] == OURS  # its training time is the others' budget
+    assert FINAL not in recipe.folds  # test cases are only used with --test
     quick = recipe.quick()
     assert (len(quick.folds), len(quick.seeds), quick.train_config(plan, 0).epochs) == (1, 1, 1)
 
@@ -40,7 +40,7 @@ def test_every_recipe_is_whole(name: str) -> None:
         ({"seeds": []}, "seeds: Tuple should have at least 1"),
     ],
 )
-def test_a_wrong_recipe_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_invalid_recipe_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
     content = json.loads((RECIPES / "phantom.json").read_text()) | change
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(content))
@@ -52,7 +52,7 @@ def test_a_wrong_recipe_is_refused(change: dict[str, object], message: str, tmp_
             read_recipe(str(file))
 
 
-def test_wrong_settings_are_named() -> None:
+def test_invalid_settings_are_named() -> None:
     recipe = read_recipe("phantom").model_copy(update={"training": {"epoch": 3}, "plan": {"plane": "oblique"}})
     with pytest.raises(InputError, match="training: epoch: Extra"):
         recipe.train_config(PHANTOM_PLAN, 0)
@@ -60,7 +60,7 @@ def test_wrong_settings_are_named() -> None:
         recipe.plan_from(PHANTOM_PLAN)
 
 
-def test_a_method_may_have_a_learning_rate_of_its_own() -> None:
+def test_learning_rate_of_a_method() -> None:
     recipe = read_recipe("phantom").model_copy(update={"training": {"learning_rate": 0.01}})
     rates = {m: recipe.train_config(PHANTOM_PLAN, 0, m).learning_rate for m in ("s2vnet", "unet3d", "unetr")}
     assert rates == {"s2vnet": 0.01, "unet3d": 0.01, "unetr": 1e-4}
@@ -78,7 +78,7 @@ def test_a_method_may_have_a_learning_rate_of_its_own() -> None:
         ({"stem_stride": "x"}, "stem_stride: Input should be 1, 2 or 4"),
     ],
 )
-def test_a_wrong_plan_is_refused(changes: dict[str, object], message: str) -> None:
+def test_invalid_plan_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=f"^plan: [^\n]*{message}[^\n]*$"):
         changed_plan(PHANTOM_PLAN, changes)
 
@@ -88,7 +88,7 @@ def test_patches_keep_their_size_in_mm() -> None:
     assert recipe.plan_from(PHANTOM_PLAN).patch_size == (16, 16)
 
 
-def test_cases_of_folds_and_of_the_test(tmp_path: Path) -> None:
+def test_cases_of_folds_and_test_set(tmp_path: Path) -> None:
     write_dataset(tmp_path, training=10, test=2, depth=3)
     dataset, recipe = read_dataset(tmp_path), read_recipe("phantom")
     train, scored = recipe.cases(dataset, 1)
@@ -104,8 +104,8 @@ def test_cases_of_folds_and_of_the_test(tmp_path: Path) -> None:
         recipe.cases(read_dataset(tmp_path), "final")
 
 
-def test_names_choose_among_what_there_is() -> None:
-    assert chosen(None, (0, 1), "seed") == [0, 1]
-    assert chosen(["1", "1"], (0, 1), "seed") == [1]
+def test_items_are_selected_by_name() -> None:
+    assert select(None, (0, 1), "seed") == [0, 1]
+    assert select(["1", "1"], (0, 1), "seed") == [1]
     with pytest.raises(InputError, match="seed '7' is not one of 0, 1"):
-        chosen(["7"], (0, 1), "seed")
+        select(["7"], (0, 1), "seed")

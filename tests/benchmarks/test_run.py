@@ -1,4 +1,4 @@
-"""The whole command on phantoms: every table, no work twice, and one line for what is wrong."""
+"""The whole command on phantoms: every table, finished work is skipped, errors are one line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ import numpy as np
 import pytest
 import torch
 
-from phantom import write_dataset
-from recipe import RECIPES, read_recipe
+from benchmarks import run
+from benchmarks.pipeline.methods import TrainedMethod
+from benchmarks.pipeline.runs import Run, unavailable_reason
+from benchmarks.pipeline.stages import train_stage
+from benchmarks.recipes.phantom import write_dataset
+from benchmarks.recipes.recipe import RECIPES, read_recipe
 from s2vnet.data.plan import save_json
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.geometry import Geometry, Volume
-from stages import Run, Trained, missing, train_stage
 
 ROOT = Path(__file__).parent.parent.parent
-COMMAND = [sys.executable, str(ROOT / "benchmarks" / "run.py")]
+COMMAND = [sys.executable, "-m", "benchmarks.run"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 NETWORK = "nnunet2d" if importlib.util.find_spec("dynamic_network_architectures") else "unet2d"
 pytestmark = pytest.mark.timeout(300)
@@ -32,20 +35,18 @@ QUICK = ["phantom", "--quick", "--device", "cpu", "--methods", "s2vnet", NETWORK
 
 def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, check=False
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, check=False
     )
 
 
 def _main(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command in this process, where only what it finds or says counts."""
-    import run
-
+    """Run the command in this process, which is faster."""
     monkeypatch.setattr(sys, "argv", ["run.py", *options])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     run.main()
 
 
-def test_a_training_that_is_interrupted_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.loads((RECIPES / "phantom.json").read_text()) | {
         "phantom": {"training": 5, "test": 1, "depth": 4},
         "training": {"epochs": 5, "steps_per_epoch": 4, "max_correction_rounds": 1},
@@ -54,26 +55,26 @@ def test_a_training_that_is_interrupted_goes_on_where_it_was(tmp_path: Path, mon
     (tmp_path / "mine.json").write_text(json.dumps(content))
     out, call = tmp_path / "out", [str(tmp_path / "mine.json"), "--device", "cpu", "-o", str(tmp_path / "out")]
     folder = out / "fold-0-seed-0" / "s2vnet"
-    process = subprocess.Popen([*COMMAND, *call], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen([*COMMAND, *call], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT)
     for _ in range(3000):
         if (folder / "history.json").exists():  # after the first epoch
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert "interrupted; the same command goes on" in process.communicate(timeout=120)[1]
+    assert "interrupted; run the command again to resume" in process.communicate(timeout=120)[1]
     assert process.returncode == 130
     assert not (folder / "trained.json").exists()
     stored = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert 4 <= stored["step"] < 20
-    monkeypatch.setattr("run._apart", lambda stage, one: stage(one))
+    monkeypatch.setattr(run, "_run_in_subprocess", lambda stage, one: stage(one))
     _main(call, monkeypatch)
     trained = json.loads((folder / "trained.json").read_text())
-    assert trained["history"][: len(stored["history"])] == stored["history"]  # to the second: not trained again
+    assert trained["history"][: len(stored["history"])] == stored["history"]  # equal times: not trained again
     assert trained["steps"] == 20
     assert not (folder / "checkpoint.pt").exists()
 
 
-def test_quick_run_has_every_table_and_is_done_once(
+def test_quick_run_has_every_table_and_skips_finished_stages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -100,7 +101,14 @@ def test_quick_run_has_every_table_and_is_done_once(
     for name in (NETWORK, "clicknet"):
         assert report["methods"][name]["cost"]["cpu_seconds"] >= budget
     text = (out / "report.md").read_text()
-    for title in ("Automatic", "HD95 (mm) per organ", "Interactive", "Uncertainty", "Cost", "Where ours fails"):
+    for title in (
+        "Automatic",
+        "HD95 (mm) per organ",
+        "Interactive",
+        "Uncertainty",
+        "Cost",
+        "Errors of S2VNet by place",
+    ):
         assert f"# {title}\n" in text
     assert "Peak learning rates: S2VNet 0.002, " in text
     for name in ("curves", "rounds", "organs", "best", "median", "worst"):
@@ -117,7 +125,7 @@ def test_quick_run_has_every_table_and_is_done_once(
 
     _main([*QUICK[:-3], NETWORK, "-o", str(out)], monkeypatch)
     assert (out / "rounds.png").exists()
-    assert "rounds.png" not in (out / "report.md").read_text()  # nor any other picture of an earlier report
+    assert "rounds.png" not in (out / "report.md").read_text()  # only pictures of this report
 
     with pytest.raises(SystemExit, match="1"):
         _main([*(a for a in QUICK if a != "--quick"), "-o", str(out)], monkeypatch)
@@ -133,8 +141,8 @@ def test_quick_run_has_every_table_and_is_done_once(
         (["FILE", "--data", "DATA", "--folds", "7"], "no fold 7; choose 0 to 4"),
         (["FILE", "--data", "DATA", "--folds", "one"], "no fold 'one'"),
         (["FILE", "--data", "DATA", "--folds", "final"], "add --test once every choice has been made"),
-        (["FILE", "--data", "DATA", "--folds", "final", "0", "--test"], "fold final stands alone"),
-        (["FILE", "--data", "DATA", "--folds", "0", "--test"], "--test opens the test cases, which fold final scores"),
+        (["FILE", "--data", "DATA", "--folds", "final", "0", "--test"], "fold final cannot be combined"),
+        (["FILE", "--data", "DATA", "--folds", "0", "--test"], "--test scores the test cases, which are fold final"),
         (["FILE", "--data", "OTHER"], "no Dataset900_Phantom there"),
         (["phantom", "--folds", "7"], "no fold 7; choose 0 to 4"),
         (["FILE", "--data", "DATA", "--methods", "sam"], "method 'sam' is not one of s2vnet"),
@@ -142,7 +150,7 @@ def test_quick_run_has_every_table_and_is_done_once(
         (["FILE", "--data", "DATA", "--device", "abacus"], "device abacus is not available"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_errors_are_one_line(
     arguments: list[str],
     message: str,
     tmp_path: Path,
@@ -160,7 +168,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert not list((tmp_path / "out").glob("fold-*"))
 
 
-def test_a_folder_is_of_one_recipe_dataset_and_device(
+def test_folder_belongs_to_one_recipe_dataset_and_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = json.loads((RECIPES / "phantom.json").read_text())
@@ -170,9 +178,9 @@ def test_a_folder_is_of_one_recipe_dataset_and_device(
         write_dataset(tmp_path / name / content["dataset"], training=cases, test=1, depth=3)
     monkeypatch.chdir(tmp_path)
     call = ["mine.json", "--device", "cpu", "--methods", "unet2d", "--data"]
-    begun = "run s2vnet first"  # where a call has passed every other check
-    assert begun in _refused([*call, "one"], monkeypatch, capsys)
-    assert begun in _refused([*call, f"one/{content['dataset']}", "--folds", "0", "00"], monkeypatch, capsys)
+    accepted = "run s2vnet first"  # the last check
+    assert accepted in _refused([*call, "one"], monkeypatch, capsys)
+    assert accepted in _refused([*call, f"one/{content['dataset']}", "--folds", "0", "00"], monkeypatch, capsys)
     assert "another dataset (cases); choose" in _refused([*call, "other"], monkeypatch, capsys)
     inputs = json.loads((tmp_path / "out" / "inputs.json").read_text())
     (tmp_path / "out" / "inputs.json").write_text(json.dumps(inputs | {"device": "cuda"}))
@@ -182,21 +190,19 @@ def test_a_folder_is_of_one_recipe_dataset_and_device(
         assert "recipe.json: damaged (" in _refused([*call, "one"], monkeypatch, capsys)
 
 
-def test_a_fold_that_is_named_twice_is_run_once(
+def test_repeated_fold_runs_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import run
-
-    told: list[object] = []
-    monkeypatch.setattr(run, "_apart", lambda stage, one: told.append((stage.__name__, one.fold)))
-    monkeypatch.setattr(run, "_report", lambda *_: None)
+    stages: list[object] = []
+    monkeypatch.setattr(run, "_run_in_subprocess", lambda stage, one: stages.append((stage.__name__, one.fold)))
+    monkeypatch.setattr(run, "write_report", lambda *_: None)
     options = ["phantom", "--quick", "--folds", "0", "00", "--methods", "s2vnet", "-o", str(tmp_path / "out")]
     _main(options, monkeypatch)
-    assert told == [("train_stage", 0), ("predict_stage", 0), ("score_stage", 0)]
+    assert stages == [("train_stage", 0), ("predict_stage", 0), ("score_stage", 0)]
 
 
 def _refused(options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """The line that a call into the folder `out` ends with."""
+    """Error line of a call with the output folder `out`."""
     with pytest.raises(SystemExit) as stopped:
         _main([*options, "-o", "out"], monkeypatch)
     assert stopped.value.code == 1
@@ -206,19 +212,21 @@ def _refused(options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest
     return error
 
 
-def test_the_shipped_model_is_scored_on_test_cases_alone(tmp_path: Path) -> None:
+def test_bundled_model_is_scored_only_on_test_cases(tmp_path: Path) -> None:
     recipe = read_recipe("phantom").model_copy(update={"shipped": "hippocampus-mr"})
-    assert missing("shipped", recipe, [0, 1]) == "it was trained on every case of the folds"
-    assert missing("shipped", recipe, ["final"]) is None
-    assert "no model 'abacus'" in str(missing("shipped", recipe.model_copy(update={"shipped": "abacus"}), ["final"]))
+    assert unavailable_reason("shipped", recipe, [0, 1]) == "it was trained on every case of the folds"
+    assert unavailable_reason("shipped", recipe, ["final"]) is None
+    assert "no model 'abacus'" in str(
+        unavailable_reason("shipped", recipe.model_copy(update={"shipped": "abacus"}), ["final"])
+    )
     segmenter = Segmenter.from_pretrained("hippocampus-mr", device="cpu")
     save_json(segmenter.plan, tmp_path / "plan.json")
-    run = Run(recipe, tmp_path, tmp_path, "final", 0, "shipped", "cpu")
-    train_stage(run)
-    noted = json.loads((run.folder / "trained.json").read_text())
+    bundled = Run(recipe, tmp_path, tmp_path, "final", 0, "shipped", "cpu")
+    train_stage(bundled)
+    noted = json.loads((bundled.folder / "trained.json").read_text())
     assert (noted["parameters"], noted["steps"]) == (sum(p.numel() for p in segmenter.models[0].parameters()), 2400)
     image = np.random.default_rng(0).normal(size=(1, 20, 20, 6)).astype(np.float32)
     volume = Volume(image, Geometry((20, 20, 6), np.eye(4)))
-    session = Trained(run).session(volume)
+    session = TrainedMethod(bundled).session(volume)
     assert session is not None
     assert np.array_equal(session.labels, segmenter.segment(volume).labels().data)

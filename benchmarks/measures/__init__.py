@@ -1,0 +1,1 @@
+"""Scores, timings and the environment that figures were measured in."""
