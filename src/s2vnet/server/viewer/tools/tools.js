@@ -1,6 +1,7 @@
-// Pointer and keyboard turned into prompts and looking around. Knows the scene and what it tells its listener.
+// Pointer and keyboard events to prompts and navigation.
 
-import { bounds, disc, line, pack, placeOf, unique } from "./voxels.js";
+import { boundingBox, promptCenter, uniqueVoxels, voxelDisc, voxelLine } from "../drawing/voxels.js";
+import { encodeMask } from "../network/mask_codec.js";
 
 export const TOOLS = [
   { id: "point", key: "p", name: "Point" },
@@ -10,10 +11,10 @@ export const TOOLS = [
   { id: "mask", key: "m", name: "Brush" },
   { id: "look", key: "v", name: "Look" },
 ];
-const MANY = 10; // slices or voxels of a large step
+const LARGE_STEP = 10; // slices or voxels of a large step
 const WHEEL_STEP = 40; // of a touchpad's fine scrolling, CSS pixels a slice
 const ONE_NUMBER_MS = 500; // two digits within this are one number
-const MOST_RADIUS = 60; // mm
+const MAX_RADIUS = 60; // mm
 const TYPED_INTO = "input:not([type=checkbox], [type=range], [type=button]), select, textarea, [contenteditable]";
 const ARROWS_OF_ITS_OWN = "input, select, textarea";
 
@@ -52,7 +53,7 @@ export class Tools {
     document.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Take no keys and no pointer, as while there is no scan. */
+  /** Ignore keys and pointer, as while no scan is open. */
   set frozen(frozen) {
     this.#frozen = frozen;
     if (frozen) this.cancel();
@@ -77,9 +78,9 @@ export class Tools {
   }
 
   resize(radius) {
-    this.radius = Math.min(MOST_RADIUS, Math.max(0, Math.round(radius * 10) / 10));
+    this.radius = Math.min(MAX_RADIUS, Math.max(0, Math.round(radius * 10) / 10));
     this.#listener.changed();
-    this.#scene.mark();
+    this.#scene.redrawOverlay();
   }
 
   /** RAS axis across the plane that keys move along: the one last pointed at, if it is on the screen. */
@@ -88,7 +89,7 @@ export class Tools {
     return shown.includes(this.#normal) ? this.#normal : (shown[0] ?? 2);
   }
 
-  /** What marks.js has to draw of a prompt that is being drawn. */
+  /** The prompt that is being drawn, for the overlay. */
   get draft() {
     return this.#draft && { entry: entryOf(this.#draft, false), voxels: [...this.#draft.voxels.values()] };
   }
@@ -97,7 +98,7 @@ export class Tools {
     this.#drag = null;
     if (!this.#draft) return;
     this.#draft = null;
-    this.#scene.mark();
+    this.#scene.redrawOverlay();
   }
 
   // ---- prompts ----
@@ -121,15 +122,15 @@ export class Tools {
     const last = path.at(-1) ?? voxel;
     if (path.length && last.join() === voxel.join()) return;
     path.push(voxel);
-    for (const on of line(last, voxel)) {
+    for (const on of voxelLine(last, voxel)) {
       if (tool === "scribble") voxels.set(on.join(), on);
       if (tool === "mask") for (const near of this.#disc(on, axis)) voxels.set(near.join(), near);
     }
-    this.#scene.mark();
+    this.#scene.redrawOverlay();
   }
 
   #disc(voxel, axis) {
-    return disc(voxel, axis, this.radius, this.#scene.spacing, this.#scene.shape);
+    return voxelDisc(voxel, axis, this.radius, this.#scene.spacing, this.#scene.shape);
   }
 
   #finish() {
@@ -138,7 +139,7 @@ export class Tools {
     const entry = entryOf(draft, true);
     if (!entry) return this.#listener.say("a lasso has to go around something");
     this.#listener.act({ op: "add", entries: [entry] });
-    const place = placeOf(entry);
+    const place = promptCenter(entry);
     place[draft.axis] = this.#scene.at[draft.axis]; // the other planes follow, this one stays
     this.#scene.goTo(place);
   }
@@ -194,7 +195,7 @@ export class Tools {
     const positive = this.positive !== (shiftKey || altKey);
     const entry = { class_id: this.classId, positive };
     this.cursor = this.tool === "mask" && hit?.tile ? { x: clientX, y: clientY, radius: this.radius, entry } : null;
-    if (this.cursor || had) this.#scene.mark();
+    if (this.cursor || had) this.#scene.redrawOverlay();
   }
 
   #up(event) {
@@ -208,7 +209,7 @@ export class Tools {
   #leave() {
     this.cursor = this.#pointer = null;
     this.#listener.hover(null);
-    this.#scene.mark();
+    this.#scene.redrawOverlay();
   }
 
   #scroll(event) {
@@ -258,7 +259,7 @@ export class Tools {
     if (this.#run(event)) event.preventDefault();
   }
 
-  /** Do what a key is for; whether it is for anything. */
+  /** Run a key's action; returns whether it has one. */
   #run(event) {
     const key = event.key.toLowerCase();
     if (event.ctrlKey || event.metaKey) return this.#control(key, event);
@@ -287,8 +288,8 @@ export class Tools {
       escape: () => this.cancel(),
       arrowup: () => this.#slices(1),
       arrowdown: () => this.#slices(-1),
-      pageup: () => this.#slices(MANY),
-      pagedown: () => this.#slices(-MANY),
+      pageup: () => this.#slices(LARGE_STEP),
+      pagedown: () => this.#slices(-LARGE_STEP),
       home: () => this.#slices(-Infinity),
       end: () => this.#slices(Infinity),
       arrowleft: () => this.#nextClass(-1),
@@ -310,7 +311,7 @@ export class Tools {
 
   #control(key, { shiftKey }) {
     const { command } = this.#listener;
-    if (key.startsWith("arrow")) return shiftKey && this.#walk(key, MANY);
+    if (key.startsWith("arrow")) return shiftKey && this.#walk(key, LARGE_STEP);
     if (key === "z") return this.#done(() => command(shiftKey ? "redo" : "undo"));
     if (key === "y") return this.#done(() => command("redo"));
     if (key === "s") return this.#done(() => command("save"));
@@ -365,10 +366,10 @@ export class Tools {
 function entryOf({ tool, classId, positive, axis, path, voxels }, whole) {
   const entry = { kind: tool, class_id: classId, positive };
   if (tool === "point") return { ...entry, voxel: path.at(-1) };
-  if (tool === "box") return { ...entry, ...bounds([path[0], path.at(-1)]) };
+  if (tool === "box") return { ...entry, ...boundingBox([path[0], path.at(-1)]) };
   if (tool === "scribble") return { ...entry, voxels: [...voxels.values()] };
-  if (tool === "mask") return whole ? { ...entry, ...pack([...voxels.values()]) } : entry;
-  const vertices = unique(path);
+  if (tool === "mask") return whole ? { ...entry, ...encodeMask([...voxels.values()]) } : entry;
+  const vertices = uniqueVoxels(path);
   if (whole && vertices.length < 3) return null;
   return { ...entry, axis, vertices };
 }

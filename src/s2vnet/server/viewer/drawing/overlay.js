@@ -1,14 +1,14 @@
-// What is drawn above the slices: prompts where they were given, the stroke being drawn, and where the planes meet.
+// The overlay above the slices: prompts, the stroke being drawn, the crosshair and captions.
 
-import { unpack } from "./voxels.js";
+import { decodeMask } from "../network/mask_codec.js";
 
 const HALO = "rgba(0, 0, 0, 0.75)";
 const LINES = "rgba(150, 200, 255, 0.35)";
 const TEXT = "rgba(200, 210, 220, 0.85)";
-const GAP = 12; // CSS pixels around the meeting point that stay free
+const GAP = 12; // CSS pixels around the crosshair's centre that stay free
 const FILL = 0.55;
 
-export class Marks {
+export class PromptOverlay {
   #scene;
   #canvas;
   #context;
@@ -21,19 +21,19 @@ export class Marks {
   }
 
   /**
-   * Draw all anew.
-   * `entries`: the log; `draft`: `{entry, voxels}` of a prompt being drawn; `lit`: number of an entry to point out;
-   * `colourOf`: of a class; `cursor`: `{x, y, radius, entry}` of a brush, in viewport pixels and mm.
+   * Redraw everything.
+   * `entries`: the log; `draft`: `{entry, voxels}` of a prompt being drawn; `highlighted`: index of an entry to emphasise;
+   * `colorOf`: of a class; `cursor`: `{x, y, radius, entry}` of a brush, in viewport pixels and mm.
    */
-  draw({ entries, draft, lit, colourOf, cursor }) {
+  draw({ entries, draft, highlighted, colorOf, cursor }) {
     this.#clear();
     const tiles = this.#scene.tiles();
     for (const tile of tiles) {
-      this.#within(tile, () => {
-        if (tiles.length > 1) this.#lines(tile);
-        entries.forEach((entry, n) => this.#entry(tile, entry, colourOf(entry.class_id), n === lit));
-        if (draft) this.#entry(tile, draft.entry, colourOf(draft.entry.class_id), true, draft.voxels);
-        if (cursor) this.#brush(tile, cursor, colourOf(cursor.entry.class_id));
+      this.#clipTo(tile, () => {
+        if (tiles.length > 1) this.#crosshair(tile);
+        entries.forEach((entry, n) => this.#entry(tile, entry, colorOf(entry.class_id), n === highlighted));
+        if (draft) this.#entry(tile, draft.entry, colorOf(draft.entry.class_id), true, draft.voxels);
+        if (cursor) this.#brush(tile, cursor, colorOf(cursor.entry.class_id));
         this.#caption(tile);
       });
     }
@@ -50,7 +50,7 @@ export class Marks {
     this.#context.clearRect(0, 0, clientWidth, clientHeight);
   }
 
-  #within(tile, paint) {
+  #clipTo(tile, paint) {
     const { left, top, width, height } = tile.box;
     this.#context.save();
     this.#context.beginPath();
@@ -71,7 +71,7 @@ export class Marks {
     this.#context.fillText(`${tile.name} ${number} of 0–${length - 1}`, left + 8, top + height - 8);
   }
 
-  #lines(tile) {
+  #crosshair(tile) {
     const { x, y } = tile.project(this.#scene.toRas(this.#scene.at).map((at) => at + 0.5));
     const { left, top, width, height } = tile.box;
     this.#context.strokeStyle = LINES;
@@ -89,8 +89,8 @@ export class Marks {
     this.#context.stroke();
   }
 
-  #entry(tile, entry, colour, lit, voxels = null) {
-    const style = { colour, dashed: !entry.positive, width: lit ? 3 : 2 };
+  #entry(tile, entry, color, highlighted, voxels = null) {
+    const style = { color, dashed: !entry.positive, width: highlighted ? 3 : 2 };
     if (entry.kind === "point") this.#point(tile, entry, style);
     if (entry.kind === "box") this.#box(tile, entry, style);
     if (entry.kind === "lasso") this.#lasso(tile, entry, style);
@@ -99,16 +99,16 @@ export class Marks {
   }
 
   /** Centre of a voxel on a tile that shows it, else null. */
-  #on(tile, voxel) {
+  #project(tile, voxel) {
     const ras = this.#scene.toRas(voxel);
     return ras[tile.normal] === tile.depth ? tile.project(ras.map((at) => at + 0.5)) : null;
   }
 
-  #point(tile, entry, { colour, dashed, width }) {
-    const at = this.#on(tile, entry.voxel);
+  #point(tile, entry, { color, dashed, width }) {
+    const at = this.#project(tile, entry.voxel);
     if (!at) return;
     const radius = 3 + width;
-    this.#twice(colour, width, [], (context) => {
+    this.#strokeWithHalo(color, width, [], (context) => {
       context.arc(at.x, at.y, radius, 0, 2 * Math.PI);
       context.moveTo(at.x - radius + 2, at.y);
       context.lineTo(at.x + radius - 2, at.y);
@@ -118,25 +118,25 @@ export class Marks {
     });
   }
 
-  #box(tile, { start, stop }, { colour, dashed, width }) {
+  #box(tile, { start, stop }, { color, dashed, width }) {
     const axis = this.#scene.fileAxis(tile.normal);
     const depth = this.#scene.at[axis];
     if (depth < start[axis] || depth >= stop[axis]) return;
     const [a, b] = [start, stop].map((corner) => tile.project(this.#scene.toRas(corner, 0)));
-    this.#twice(colour, width, dashed ? [6, 4] : [], (context) => context.rect(a.x, a.y, b.x - a.x, b.y - a.y));
+    this.#strokeWithHalo(color, width, dashed ? [6, 4] : [], (context) => context.rect(a.x, a.y, b.x - a.x, b.y - a.y));
   }
 
-  #lasso(tile, { vertices }, { colour, dashed, width }) {
-    const places = vertices.map((voxel) => this.#on(tile, voxel));
+  #lasso(tile, { vertices }, { color, dashed, width }) {
+    const places = vertices.map((voxel) => this.#project(tile, voxel));
     if (places.some((place) => !place)) return;
-    this.#twice(colour, width, dashed ? [6, 4] : [], (context) => {
+    this.#strokeWithHalo(color, width, dashed ? [6, 4] : [], (context) => {
       places.forEach(({ x, y }) => context.lineTo(x, y));
       context.closePath();
     });
   }
 
-  /** Voxels as such, so that one sees what exactly was said. */
-  #voxels(tile, voxels, { colour, dashed, width }) {
+  /** The voxels of a prompt as rectangles. */
+  #voxels(tile, voxels, { color, dashed, width }) {
     const [u, v] = [tile.u, tile.v];
     this.#context.beginPath();
     for (const voxel of voxels) {
@@ -147,7 +147,7 @@ export class Marks {
       this.#context.rect(Math.min(a.x, b.x), Math.min(a.y, b.y), Math.abs(b.x - a.x), Math.abs(b.y - a.y));
     }
     this.#context.globalAlpha = width > 2 ? FILL + 0.2 : FILL;
-    this.#context.fillStyle = colour;
+    this.#context.fillStyle = color;
     this.#context.fill();
     this.#context.globalAlpha = 1;
     if (!dashed) return;
@@ -158,7 +158,7 @@ export class Marks {
     this.#context.restore();
   }
 
-  /** Stripes: what it is not. */
+  /** Stripes of negative prompts. */
   #hatch() {
     const tile = new OffscreenCanvas(6, 6);
     const context = tile.getContext("2d");
@@ -172,20 +172,20 @@ export class Marks {
     return this.#context.createPattern(tile, "repeat");
   }
 
-  #brush(tile, { x, y, radius, entry }, colour) {
+  #brush(tile, { x, y, radius, entry }, color) {
     const at = this.#scene.onCanvas(x, y);
     if (!tile.holds(at.x, at.y)) return;
     const dashes = entry.positive ? [] : [4, 3];
     const size = Math.max(2, radius * tile.scale);
-    this.#twice(colour, 1.5, dashes, (context) => context.arc(at.x, at.y, size, 0, 2 * Math.PI));
+    this.#strokeWithHalo(color, 1.5, dashes, (context) => context.arc(at.x, at.y, size, 0, 2 * Math.PI));
   }
 
-  /** A line with a dark border, to be seen on anything. */
-  #twice(colour, width, dashes, path) {
+  /** A line with a dark border, visible on any background. */
+  #strokeWithHalo(color, width, dashes, path) {
     const context = this.#context;
     for (const [style, thickness] of [
       [HALO, width + 2],
-      [colour, width],
+      [color, width],
     ]) {
       context.beginPath();
       path(context);
@@ -202,9 +202,9 @@ export class Marks {
     const key = `${entry.start}:${entry.bits}`;
     if (!this.#masks.has(key)) {
       this.#masks.set(key, []);
-      unpack(entry).then((voxels) => {
+      decodeMask(entry).then((voxels) => {
         this.#masks.set(key, voxels);
-        this.#scene.mark();
+        this.#scene.redrawOverlay();
       });
     }
     return this.#masks.get(key);

@@ -1,14 +1,16 @@
-// Everything that is NiiVue. Outside of this module voxels are the file's, [i, j, k]; NiiVue's are turned to RAS, by
-// the axes of the affine that are nearest. The one place where they are converted is here.
+// Adapter of NiiVue. Outside of this module and tile.js, voxels are the file's, [i, j, k]; NiiVue's are turned to RAS, by
+// the axes of the affine that are nearest. They are converted here alone.
+
+import { Tile } from "./tile.js";
 
 const AXIAL = 0;
 const RENDER = 4;
 const DRAWING_UNIT = 7; // where NiiVue's shaders look for the drawing
+
 const SOFTWARE = /swiftshader|llvmpipe|software/i;
 const PACE_MS = 400; // between two drawings of slices that stream in beside the one looked at, without a graphics card
+
 const MOST_ZOOM = 20;
-const NAMES = ["Sagittal", "Coronal", "Axial"]; // by the RAS axis across which the plane lies
-const TYPES = [2, 1, 0]; // NiiVue's numbers of the same
 const LAYOUTS = {
   planes3d: [
     { sliceType: 0, position: [0, 0, 0.6, 1] },
@@ -22,12 +24,13 @@ const LAYOUTS = {
     { sliceType: 2, position: [0.6, 0.5, 0.4, 0.5] },
   ],
 };
+
 const SINGLE = { axial: 0, coronal: 1, sagittal: 2, render: RENDER };
 
-/** In place of the shaders of a gradient that lights volumes; ours are not lit, and it took most of a new window's time. */
+/** Replaces the gradient shaders, which light volumes: these are not lit, and gradients took most of the time of a new window. */
 const NO_SHADER = { use: (gl) => gl.viewport(0, 0, 0, 0), uniforms: {} };
 
-/** NiiVue, but with labels that are solid in 3D whatever they are in the planes, and an image behind them at will. */
+/** NiiVue with labels that are opaque in 3D whatever their opacity in the planes, and an optional image behind them. */
 function solid(Niivue) {
   return class extends Niivue {
     imageIn3D = 0;
@@ -44,66 +47,9 @@ function solid(Niivue) {
   };
 }
 
-/** One plane on the screen. RAS axes: across it `normal`, rightwards `u`, upwards `v`. */
-class Tile {
-  constructor(slice, volume, depth, scale) {
-    this.normal = 2 - slice.axCorSag;
-    [this.u, this.v] = [0, 1, 2].filter((axis) => axis !== this.normal);
-    this.name = NAMES[this.normal];
-    this.depth = depth[this.normal];
-    const [left, top, width, height] = slice.leftTopWidthHeight.map((length) => length / scale);
-    this.box = { left: Math.min(left, left + width), top, width: Math.abs(width), height };
-    this.mirrored = width < 0;
-    this.from = slice.leftTopMM;
-    this.field = slice.fovMM;
-    this.volume = volume;
-  }
-
-  /** Canvas position in CSS pixels of a place in RAS voxels; a voxel's centre is at its index plus a half. */
-  project(place) {
-    let x = (this.#mm(this.u, place[this.u]) - this.from[0]) / this.field[0];
-    const y = (this.#mm(this.v, place[this.v]) - this.from[1]) / this.field[1];
-    if (this.mirrored) x = 1 - x;
-    return { x: this.box.left + x * this.box.width, y: this.box.top + (1 - y) * this.box.height };
-  }
-
-  /** The place in RAS voxels, on the plane, of a canvas position. */
-  place(x, y) {
-    let right = (x - this.box.left) / this.box.width;
-    if (this.mirrored) right = 1 - right;
-    const up = 1 - (y - this.box.top) / this.box.height;
-    const place = [0, 0, 0];
-    place[this.normal] = this.depth;
-    place[this.u] = this.#voxel(this.u, this.from[0] + right * this.field[0]);
-    place[this.v] = this.#voxel(this.v, this.from[1] + up * this.field[1]);
-    return place;
-  }
-
-  holds(x, y) {
-    const { left, top, width, height } = this.box;
-    return x >= left && x < left + width && y >= top && y < top + height;
-  }
-
-  /** CSS pixels of a millimetre. */
-  get scale() {
-    return Math.abs(this.box.width / this.field[0]);
-  }
-
-  // NiiVue draws oblique images along their own axes, so that a plane is a slice: in millimetres of an upright grid
-  #mm(axis, voxels) {
-    const { dimsRAS, frac2mmOrtho } = this.volume;
-    return (voxels / dimsRAS[axis + 1]) * frac2mmOrtho[axis * 5] + frac2mmOrtho[12 + axis];
-  }
-
-  #voxel(axis, mm) {
-    const fraction = (mm - this.volume.frac2mmOrtho[12 + axis]) / this.volume.frac2mmOrtho[axis * 5];
-    return fraction * this.volume.dimsRAS[axis + 1];
-  }
-}
-
 export class Scene {
-  /** Draws what lies over the slices; called with every frame. */
-  drawn = () => {};
+  /** Called with every frame, to draw the overlay. */
+  onDraw = () => {};
   shape = null;
   /** Whether the graphics are computed without a graphics card: 3D is slow then. */
   slow = false;
@@ -112,11 +58,11 @@ export class Scene {
   #perm = [];
   #flip = [];
   #at = [0, 0, 0];
-  #due = 0;
-  #stale = false;
-  #later = 0;
+  #frame = 0;
+  #sceneDirty = false;
+  #delayed = 0;
   #opening = Promise.resolve();
-  #recolour = false;
+  #recolor = false;
   #opacity = 0.4;
   #outline = true;
   #hidden = false;
@@ -129,10 +75,10 @@ export class Scene {
     scene.#nv = new Solid({
       backColor: [0.03, 0.035, 0.04, 1],
       gradientOrder: 1,
-      crosshairWidth: 0, // drawn with the prompts, thin at any voxel size
+      crosshairWidth: 0, // drawn with the prompts, one pixel wide at any voxel size
       dragAndDropEnabled: false,
       fontColor: [0.55, 0.6, 0.65, 1],
-      interactive: false, // pointer and keys are tools.js's
+      interactive: false, // tools/ handles pointer and keys
       isOrientCube: true,
       isRadiologicalConvention: true,
       loadingText: "",
@@ -271,17 +217,17 @@ export class Scene {
 
   goTo(voxel) {
     this.#at = this.toRas(voxel);
-    this.#look();
+    this.#showCrosshair();
   }
 
   /** Move so many voxels along a RAS axis, as far as the image goes. */
   step(axis, count) {
     const last = this.shape[this.#perm[axis]] - 1;
     this.#at[axis] = Math.min(last, Math.max(0, this.#at[axis] + count));
-    this.#look();
+    this.#showCrosshair();
   }
 
-  #look() {
+  #showCrosshair() {
     this.#nv.scene.crosshairPos = this.#nv.vox2frac(this.#at);
     this.draw();
   }
@@ -343,7 +289,7 @@ export class Scene {
   setWindow(low, high) {
     const [before, after] = [this.window, [low, Math.max(high, low + 1e-6)]];
     [this.#volume.cal_min, this.#volume.cal_max] = after;
-    this.#recolour ||= before.some((limit, n) => limit !== after[n]);
+    this.#recolor ||= before.some((limit, n) => limit !== after[n]);
     this.draw();
   }
 
@@ -363,12 +309,12 @@ export class Scene {
 
   setChannel(index) {
     this.#volume.frame4D = index;
-    this.#recolour = true;
+    this.#recolor = true;
     this.draw();
   }
 
   /** Colours of classes: `[{id, color: "#rrggbb", visible}]`. */
-  setColours(classes) {
+  setColors(classes) {
     const lut = new Uint8ClampedArray(1024);
     for (const { id, color, visible } of classes) {
       const [r, g, b] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
@@ -380,7 +326,7 @@ export class Scene {
   }
 
   /** How labels look in the planes: opacity of the areas, outlines or none, or not at all. */
-  setLook({ opacity = this.#opacity, outline = this.#outline, hidden = this.#hidden }) {
+  setLabelStyle({ opacity = this.#opacity, outline = this.#outline, hidden = this.#hidden }) {
     [this.#opacity, this.#outline, this.#hidden] = [opacity, outline, hidden];
     this.#nv.drawOpacity = hidden ? 0 : Math.max(opacity, outline ? 0.004 : 0);
     this.#nv.drawRimOpacity = outline && !hidden ? 0.9 : -1;
@@ -417,30 +363,30 @@ export class Scene {
     const thin = size.indexOf(Math.min(...size));
     const looked = this.at[thin] >= start[thin] && this.at[thin] < start[thin] + size[thin];
     if (looked || !this.slow) this.draw();
-    else this.#later ||= setTimeout(() => this.draw(), PACE_MS);
+    else this.#delayed ||= setTimeout(() => this.draw(), PACE_MS);
   }
 
-  /** Draw with the next frame, however often it is asked for until then. */
+  /** Redraw with the next frame; further calls until then change nothing. */
   draw() {
-    this.#stale = true;
-    this.mark();
+    this.#sceneDirty = true;
+    this.redrawOverlay();
   }
 
-  /** The same of what lies over the slices alone, which takes a hundredth of the time. */
-  mark() {
-    this.#due ||= requestAnimationFrame(() => this.flush());
+  /** Redraw the overlay alone with the next frame, which takes a hundredth of the time. */
+  redrawOverlay() {
+    this.#frame ||= requestAnimationFrame(() => this.flush());
   }
 
-  /** Draw now what is still to be drawn. */
+  /** Draw what is pending now. */
   flush() {
-    if (!this.#due && !this.#later) return;
-    cancelAnimationFrame(this.#due);
-    clearTimeout(this.#later);
-    this.#stale ||= Boolean(this.#later);
-    this.#due = this.#later = 0;
-    if (this.#recolour) this.#nv.updateGLVolume();
-    else if (this.#stale) this.#nv.drawScene();
-    this.#recolour = this.#stale = false;
-    this.drawn();
+    if (!this.#frame && !this.#delayed) return;
+    cancelAnimationFrame(this.#frame);
+    clearTimeout(this.#delayed);
+    this.#sceneDirty ||= Boolean(this.#delayed);
+    this.#frame = this.#delayed = 0;
+    if (this.#recolor) this.#nv.updateGLVolume();
+    else if (this.#sceneDirty) this.#nv.drawScene();
+    this.#recolor = this.#sceneDirty = false;
+    this.onDraw();
   }
 }

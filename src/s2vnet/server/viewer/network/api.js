@@ -1,0 +1,59 @@
+// HTTP requests to the server.
+
+/** The server refused a request; the message is for the user. */
+export class Refused extends Error {}
+
+/** The server could not be reached at all. */
+export class Unreachable extends Error {}
+
+export const info = () => json("api/info");
+export const scans = () => json("api/scans");
+export const open = (image) => json("api/sessions", { method: "POST", ...body({ image }) });
+export const suggestion = (name) => json(`api/sessions/${name}/suggestion`);
+export const log = (name) => bytes(`api/sessions/${name}/log`);
+export const labels = (name, format) => bytes(`api/sessions/${name}/labels?format=${encodeURIComponent(format)}`);
+export const image = (name, progress) => bytes(`api/sessions/${name}/image`, progress);
+export const replace = (name, entries) =>
+  json(`api/sessions/${name}/prompts`, { method: "PUT", ...body({ op: "replace", entries }) });
+
+/** Keep a file on the server; it answers with the scan. */
+export function send(file) {
+  const form = new FormData();
+  form.append("file", file);
+  return json("api/scans", { method: "POST", body: form });
+}
+
+function body(content) {
+  return { headers: { "content-type": "application/json" }, body: JSON.stringify(content) };
+}
+
+async function json(url, options) {
+  return (await request(url, options)).json();
+}
+
+async function bytes(url, progress = () => {}) {
+  const response = await request(url);
+  const total = Number(response.headers.get("content-length"));
+  const reader = response.body.getReader();
+  const parts = [];
+  let received = 0;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    parts.push(part.value);
+    received += part.value.length;
+    progress(total ? received / total : 0);
+  }
+  return new Blob(parts);
+}
+
+async function request(url, options) {
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch (error) {
+    throw new Unreachable("The server does not answer. Is it still running?", { cause: error });
+  }
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({}));
+  const detail = typeof problem.detail === "string" ? problem.detail : `the server answered ${response.status}`;
+  throw new Refused(detail);
+}

@@ -1,0 +1,83 @@
+// The live connection to a session.
+
+const RETRY_MS = [300, 700, 1500, 3000, 5000];
+const HEAD_BYTES = 4;
+
+/** Header and compressed labels of a binary message. */
+export function splitMessage(message) {
+  const length = new DataView(message).getUint32(0, true);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(message, HEAD_BYTES, length)));
+  return { head, packed: new Uint8Array(message, HEAD_BYTES + length) };
+}
+
+/**
+ * A WebSocket to a session that reconnects by itself. Operations sent meanwhile are queued and sent in order.
+ * Handlers: message(text or ArrayBuffer), connection(connected, close code).
+ */
+export class LiveConnection {
+  #socket = null;
+  #handlers;
+  #queue = [];
+  #attempts = 0;
+  #timer = 0;
+  #closed = false;
+  #accepted = false; // the server may still refuse a connection that is open
+  #url;
+
+  constructor(name, handlers) {
+    this.#url = new URL(`api/sessions/${name}/live`, location.href);
+    this.#url.protocol = this.#url.protocol === "https:" ? "wss:" : "ws:";
+    this.#url.hash = "";
+    this.#handlers = handlers;
+    this.connect();
+  }
+
+  /** Number of operations that wait for the connection. */
+  get queued() {
+    return this.#queue.length;
+  }
+
+  connect() {
+    clearTimeout(this.#timer);
+    if (this.#closed || (this.#socket && this.#socket.readyState < WebSocket.CLOSING)) return;
+    const socket = new WebSocket(this.#url);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => this.#onOpen();
+    socket.onmessage = ({ data }) => this.#handlers.message(data);
+    socket.onclose = ({ code }) => this.#onClose(socket, code);
+    this.#socket = socket;
+  }
+
+  send(operation) {
+    const text = JSON.stringify(operation);
+    if (this.#accepted && this.#socket.readyState === WebSocket.OPEN) this.#socket.send(text);
+    else this.#queue.push(text);
+  }
+
+  close() {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#socket?.close();
+  }
+
+  /** Send what is queued: the server has sent a message, so it has accepted the connection. */
+  accept() {
+    if (this.#accepted) return;
+    this.#accepted = true;
+    for (const text of this.#queue.splice(0)) this.#socket.send(text);
+  }
+
+  #onOpen() {
+    this.#attempts = 0;
+    this.#accepted = false;
+    this.#handlers.connection(true);
+  }
+
+  #onClose(socket, code) {
+    if (this.#closed || socket !== this.#socket) return;
+    this.#accepted = false;
+    this.#handlers.connection(false, code);
+    const wait = RETRY_MS[Math.min(this.#attempts++, RETRY_MS.length - 1)];
+    this.#timer = setTimeout(() => this.connect(), wait);
+  }
+}

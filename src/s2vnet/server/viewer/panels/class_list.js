@@ -1,0 +1,60 @@
+// The list of classes.
+
+import { $, createButton, createElement } from "./dom.js";
+
+/** Classes that the log has locked by its end. */
+export function lockedClasses(entries) {
+  const locked = new Set();
+  for (const entry of entries.filter((one) => one.kind === "lock")) {
+    if (entry.locked) locked.add(entry.class_id);
+    else locked.delete(entry.class_id);
+  }
+  return locked;
+}
+
+/** The list of classes. Handlers: choose(id), show(id), lock(id). */
+export class ClassList {
+  #rows = new Map();
+  #list = $("classes");
+
+  constructor(classes, handlers) {
+    this.#list.replaceChildren(...classes.map((one) => this.#row(one, handlers)));
+  }
+
+  #row({ id, name, color }, { choose, show, lock }) {
+    const eye = createButton("eye", "", () => show(id));
+    eye.title = `show or hide ${name}`;
+    eye.style.setProperty("--color", color);
+    eye.disabled = id === 0;
+    const pick = createElement(
+      "button",
+      { type: "button", className: "pick", onclick: () => choose(id) },
+      createElement("kbd", { textContent: id }),
+      createElement("span", { className: "name", textContent: name, title: name }),
+      createElement("span", { className: "amount" }),
+    );
+    const bolt = createButton("bolt", "Lock", () => lock(id));
+    bolt.title = `no later prompt changes ${name}`;
+    bolt.setAttribute("aria-label", `lock ${name}`);
+    eye.setAttribute("aria-label", `show ${name}`);
+    this.#rows.set(id, { eye, pick, bolt, amount: pick.lastChild });
+    return createElement("li", {}, eye, pick, bolt);
+  }
+
+  /** `counts`: voxels of each class; `volume`: ml of a voxel. */
+  update({ current, hidden, locked, counts, volume }) {
+    for (const [id, { eye, pick, bolt, amount }] of this.#rows) {
+      const chosen = id === current;
+      if (chosen && pick.getAttribute("aria-pressed") === "false") pick.scrollIntoView({ block: "nearest" });
+      pick.setAttribute("aria-pressed", chosen);
+      eye.setAttribute("aria-pressed", !hidden.has(id));
+      bolt.setAttribute("aria-pressed", locked.has(id));
+      amount.textContent = id && counts ? formatMl(counts[id] * volume) : "";
+    }
+  }
+}
+
+function formatMl(amount) {
+  if (amount === 0) return "–";
+  return `${amount < 10 ? amount.toFixed(1) : Math.round(amount).toLocaleString("en")} ml`;
+}

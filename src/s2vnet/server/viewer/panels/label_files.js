@@ -1,0 +1,69 @@
+// Saving labels and prompt logs, and loading prompt logs.
+
+import * as api from "../network/api.js";
+import { app } from "../state/app.js";
+import { $, createElement } from "./dom.js";
+import { showProblem } from "./messages.js";
+import { showMessage } from "./status.js";
+
+const SERIES_FORMATS = { dcm: "dcm (SEG)", rtstruct: "dcm (RTSTRUCT)" };
+const ENDINGS = /\.(nii\.gz|nii|nrrd|nhdr|mha|mhd|zip|dcm)$/i;
+
+/** Fill the select with the formats that a scan's labels can be saved in; what was chosen stays, if it can. */
+export function setFormats(formats) {
+  const select = $("format");
+  if (formats.join() === [...select.options].map(({ value }) => value).join()) return;
+  const chosen = select.value;
+  const made = formats.map((value) => createElement("option", { value, textContent: SERIES_FORMATS[value] ?? value }));
+  select.replaceChildren(...made);
+  if (formats.includes(chosen)) select.value = chosen;
+}
+
+/** The format that is chosen, and the ending of its files. */
+export function selectedFormat() {
+  const { value } = $("format");
+  return { format: value, ending: value === "rtstruct" ? "rtstruct.dcm" : value };
+}
+
+export async function saveLabels(session) {
+  const { format, ending } = selectedFormat();
+  await fetchAndSave(session, () => api.labels(session.name, format), `labels.${ending}`);
+}
+
+export async function saveLog(session) {
+  await fetchAndSave(session, () => api.log(session.name), "prompts.json");
+}
+
+async function fetchAndSave(session, fetched, ending) {
+  showMessage("preparing the file");
+  try {
+    const name = `${session.state.image.name.split("/").at(-1).replace(ENDINGS, "").replaceAll(" ", "-")}-${ending}`;
+    saveFile(await fetched(), name);
+    showMessage(`saved ${name}`);
+  } catch (error) {
+    showMessage("");
+    showProblem(error.message);
+  }
+}
+
+/** Offer a file for download. */
+export function saveFile(blob, name) {
+  const url = URL.createObjectURL(blob);
+  createElement("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60000);
+}
+
+export async function loadLog(file) {
+  $("log-file").value = "";
+  const { session, info } = app;
+  if (!file || !session?.state?.shape) return;
+  try {
+    const log = JSON.parse(await file.text());
+    if (!Array.isArray(log.entries)) throw new Error("it is no prompt log");
+    if (log.shape?.join() !== session.state.shape.join()) throw new Error("it belongs to an image of another shape");
+    if (log.model_sha256 !== info.model_sha256) throw new Error("it belongs to another model");
+    await api.replace(session.name, log.entries);
+  } catch (error) {
+    showProblem(`${file.name}: ${error.message}`);
+  }
+}

@@ -1,0 +1,167 @@
+// Choosing, sending and opening a scan; what its session tells.
+
+import { CT } from "../drawing/readout.js";
+import { presetRange, setPreset } from "../drawing/window_level.js";
+import * as api from "../network/api.js";
+import { $, createElement } from "../panels/dom.js";
+import { setFormats } from "../panels/label_files.js";
+import { showNotes, showProblem } from "../panels/messages.js";
+import { listScans } from "../panels/scan_list.js";
+import { updateStatus } from "../panels/status.js";
+import { classColors, updateLists } from "../panels/update_lists.js";
+import { app } from "./app.js";
+import { Session } from "./session.js";
+
+export function followAddress() {
+  const name = location.hash.slice(1);
+  closeSession();
+  if (name) openSession(name);
+  else showStartPage();
+}
+
+function closeSession() {
+  app.generation++;
+  app.session?.close();
+  Object.assign(app, { session: null, displayed: null, downloaded: null, statusText: "", highlighted: null });
+  app.tools.frozen = true;
+  app.scene.shape = null;
+  showNotes([]);
+  $("link").hidden = true;
+}
+
+/** Show the page on which a scan is chosen. */
+async function showStartPage() {
+  document.title = "s2vnet";
+  $("start").hidden = false;
+  $("app").inert = true;
+  $("search").focus();
+  try {
+    app.scans = await api.scans();
+  } catch (error) {
+    showProblem(error.message);
+  }
+  listScans(app.scans, $("search").value, openScan);
+}
+
+export async function openScan(scan) {
+  try {
+    location.hash = (await api.open(scan.id)).session;
+  } catch (error) {
+    showProblem(error.message);
+  }
+}
+
+export async function upload(chosen) {
+  if (chosen.length === 0) return;
+  if (chosen.length > 1) return showProblem("One file a scan, please: put the files of a DICOM series into a .zip.");
+  const [file] = chosen;
+  if (file.size > app.info.max_upload_mb * 2 ** 20) {
+    return showProblem(`${file.name} is larger than the ${app.info.max_upload_mb} MB that this server takes.`);
+  }
+  $("sending").textContent = `sending ${file.name} …`;
+  try {
+    await openScan(await api.send(file));
+  } catch (error) {
+    showProblem(error.message);
+  }
+  $("sending").textContent = "";
+  $("file").value = "";
+}
+
+/** Open a session by its name: a new one, or one from the address. */
+function openSession(name) {
+  $("start").hidden = true;
+  $("app").inert = false;
+  $("slices").focus({ preventScroll: true });
+  const session = new Session(name);
+  app.session = session;
+  const listen = (type, handle) => {
+    session.addEventListener(type, ({ detail }) => session === app.session && handle(detail));
+  };
+  listen("state", onState);
+  listen("block", ({ start, shape }) => onLabels(start, shape));
+  listen("settled", onSettled);
+  listen("problem", showProblem);
+  listen("closed", onClosed);
+  listen("connection", onConnection);
+  updateStatus();
+}
+
+export function onClosed(detail) {
+  showProblem(detail);
+  location.hash = "";
+}
+
+function onConnection(connected) {
+  $("link").hidden = connected;
+  updateStatus();
+}
+
+/** Download and show the image once the server has read it. */
+async function loadImage(session) {
+  if (!session.state.shape || app.downloaded !== null || [app.displayed, app.failed].includes(session)) return;
+  const generation = app.generation;
+  app.downloaded = 0;
+  try {
+    const blob = await api.image(session.name, (part) => {
+      if (generation !== app.generation) return;
+      app.downloaded = part;
+      updateStatus();
+    });
+    const bytes = await blob.arrayBuffer();
+    if (generation === app.generation) await showImage(session, bytes);
+  } catch (error) {
+    if (generation !== app.generation) return;
+    if (!(error instanceof api.Unreachable)) {
+      app.failed = session;
+      showProblem(error.message ?? String(error));
+    }
+  }
+  if (generation !== app.generation) return;
+  app.downloaded = null;
+  updateStatus();
+}
+
+async function showImage(session, bytes) {
+  const { scene, info } = app;
+  const preset = CT.test(info.channels[0] ?? "") ? "abdomen" : "auto";
+  await scene.open(bytes, presetRange(preset));
+  if (session !== app.session) return (scene.shape = null);
+  app.displayed = session;
+  scene.setColors(classColors());
+  setPreset(preset);
+  prepareChannels();
+  if (session.labels) onLabels([0, 0, 0], scene.shape);
+  app.tools.frozen = false;
+}
+
+function prepareChannels() {
+  const { channels } = app.scene;
+  const names = app.info.channels.slice(0, channels);
+  $("channel").replaceChildren(...names.map((name, n) => createElement("option", { value: n, textContent: name })));
+  $("channel-label").hidden = channels < 2;
+}
+
+function onState(state) {
+  document.title = `${state.image.name} · s2vnet`;
+  Object.assign($("scan"), { textContent: state.image.name, title: state.image.name });
+  showNotes([...state.unlike, ...state.notes]);
+  setFormats(state.formats);
+  if (state.status === "failed") showProblem(state.error);
+  loadImage(app.session);
+  updateLists();
+  updateStatus();
+  app.scene.redrawOverlay();
+}
+
+function onLabels(start, shape) {
+  if (app.displayed === app.session && app.session.labels) app.scene.showLabels(app.session.labels, start, shape);
+  updateLists();
+  updateStatus();
+}
+
+function onSettled({ changed: slices, first }) {
+  if (first) app.statusText = "ready; click where it is wrong";
+  else app.statusText = slices === 0 ? "nothing changed" : `${slices} ${slices === 1 ? "slice" : "slices"} changed`;
+  updateStatus();
+}

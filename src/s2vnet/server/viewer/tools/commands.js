@@ -1,0 +1,98 @@
+// Commands of buttons, keys and lists.
+
+import { promptCenter } from "../drawing/voxels.js";
+import * as api from "../network/api.js";
+import { lockedClasses } from "../panels/class_list.js";
+import { $ } from "../panels/dom.js";
+import { saveLabels, saveLog } from "../panels/label_files.js";
+import { confirmAction, showProblem } from "../panels/messages.js";
+import { showMessage } from "../panels/status.js";
+import { classColors, updateLists } from "../panels/update_lists.js";
+import { app } from "../state/app.js";
+
+export function sendOperation(operation) {
+  app.session.send(operation);
+  app.scene.redrawOverlay();
+}
+
+export async function runCommand(name) {
+  const { session, scene } = app;
+  if (name === "help") return $("help").showModal();
+  if (name === "hide") return setLabelsHidden(!app.labelsHidden);
+  if (name === "outline") return $("outline").click();
+  if (!session?.state) return;
+  if (name === "undo" && session.state.can_undo) sendOperation({ op: "undo" });
+  if (name === "redo" && session.state.can_redo) sendOperation({ op: "redo" });
+  if (name === "reset") await removeAllPrompts(session);
+  if (name === "next") await goToUncertainSlice(session);
+  if (name === "save") await saveLabels(session);
+  if (name === "save-log") await saveLog(session);
+  if (name === "load-log") $("log-file").click();
+  if (name === "fit") scene.fit();
+}
+
+async function removeAllPrompts({ state }) {
+  const count = state.entries.length;
+  if (count === 0) return showMessage("there are no prompts");
+  if (await confirmAction(`Take out all ${count} prompts? Undo brings them back.`)) sendOperation({ op: "reset" });
+}
+
+/** Go to the slice where the network is least sure. */
+async function goToUncertainSlice(session) {
+  showMessage("looking for the slice to check");
+  try {
+    const found = await api.suggestion(session.name);
+    if (session !== app.session) return;
+    if (!found) return showMessage("no slice left that needs a look");
+    const voxel = app.scene.at;
+    voxel[found.axis] = found.index;
+    showVoxel(voxel, app.scene.normalOf(found.axis));
+    showMessage(`least sure here: slice ${found.index}`);
+  } catch (error) {
+    showProblem(error.message);
+  }
+}
+
+/** Go to a voxel; where one plane alone is shown, it becomes the one across this RAS axis. */
+function showVoxel(voxel, normal) {
+  const single = ["sagittal", "coronal", "axial"];
+  if (normal !== null && [...single, "render"].includes($("layout").value)) {
+    $("layout").value = single[normal];
+    app.scene.setLayout(single[normal]);
+  }
+  app.scene.goTo(voxel);
+}
+
+export function goToPrompt(index) {
+  const entry = app.session.state.entries[index];
+  const place = promptCenter(entry);
+  if (place) showVoxel(place, entry.kind === "lasso" ? app.scene.normalOf(entry.axis) : null);
+}
+
+export function removePrompt(index) {
+  sendOperation({ op: "remove", index });
+}
+
+export function highlightPrompt(index) {
+  if (app.highlighted === index) return;
+  app.highlighted = index;
+  app.scene.redrawOverlay();
+}
+
+export function toggleLock(id) {
+  if (!app.session?.state) return;
+  const locked = !lockedClasses(app.session.state.entries).has(id);
+  sendOperation({ op: "add", entries: [{ kind: "lock", class_id: id, locked }] });
+}
+
+export function toggleClass(id) {
+  if (!app.hidden.delete(id)) app.hidden.add(id);
+  app.scene.setColors(classColors());
+  updateLists();
+}
+
+function setLabelsHidden(hidden) {
+  app.labelsHidden = hidden;
+  app.scene.setLabelStyle({ hidden });
+  showMessage(hidden ? "labels hidden" : "labels shown");
+}
