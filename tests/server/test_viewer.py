@@ -419,7 +419,8 @@ def test_labels_are_drawn_where_they_are(
         labels = viewer.labels()
         page.evaluate(  # the image black, class 1 white, others black, no outlines
             "() => { const { scene } = s2vnet; scene.setWindow(1e6, 2e6);"
-            " scene.setLabelStyle({opacity: 1, outline: false}); scene.setColors([0, 1, 2].map(id => ({id, color: id === 1 ? '#ffffff' : '#000000', visible: true}))); }"
+            " scene.setLabelStyle({opacity: 1, outline: false});"
+            " scene.setColors([0, 1, 2].map(id => ({id, color: id === 1 ? '#ffffff' : '#000000', visible: true}))); }"
         )
         axis = page.evaluate("() => s2vnet.scene.fileAxis(2)")
         depth = int(np.bincount(np.argwhere(labels == 1)[:, axis]).argmax())
