@@ -11,12 +11,12 @@ from typing import Any
 from benchmarks.measures.environment import write_json
 from benchmarks.recipes.phantom import write_dataset
 from benchmarks.recipes.recipe import Fold, Recipe
-from s2vnet.cli.console import make_folder
 from s2vnet.data.dataset import Dataset, read_dataset
 from s2vnet.data.fingerprint import extract_fingerprint
 from s2vnet.data.plan import make_plan, save_json
 from s2vnet.errors import InputError
 from s2vnet.utils.atomic_write import atomic_write, require_writable
+from s2vnet.utils.folders import make_folder
 
 
 def prepare(recipe: Recipe, data: Path | None, out: Path, folds: Sequence[Fold], device: str) -> Path:

@@ -2,23 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from s2vnet.cli.console import counter, note, refuse
-from s2vnet.errors import S2VNetError
+from s2vnet.cli.console import count_cases, note, note_mismatch
 
 
-def test_every_expected_error_is_of_one_kind() -> None:
-    with pytest.raises(S2VNetError, match="no"):
-        refuse("no")
-
-
-def test_a_note_stays_out_of_the_output(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_go_to_the_error_stream(capsys: pytest.CaptureFixture[str]) -> None:
     note("look twice")
-    assert capsys.readouterr() == ("", "note: look twice\n")
+    note_mismatch("case0", "a spacing of 9 mm")
+    assert capsys.readouterr() == ("", "note: look twice\nnote: case0: unlike the training data: a spacing of 9 mm\n")
 
 
-def test_a_counter_counts_its_calls() -> None:
-    told: list[tuple[str, int, int]] = []
-    count = counter(lambda *what: told.append(what), "cases", 2)
-    count("a")
-    count("b")
-    assert told == [("cases", 1, 2), ("cases", 2, 2)]
+def test_each_finished_case_counts() -> None:
+    reports: list[tuple[str, int, int]] = []
+    done = count_cases(lambda *report: reports.append(report), "cases", 2)
+    done("a")
+    done("b")
+    assert reports == [("cases", 1, 2), ("cases", 2, 2)]

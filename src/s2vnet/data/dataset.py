@@ -209,6 +209,20 @@ def read_folds(dataset: Dataset) -> list[dict[str, list[str]]]:
     return splits
 
 
+def select_fold(dataset: Dataset, fold: str) -> tuple[list[str], list[str]]:
+    """Return the names of a fold's training and held-out cases; of ``all``, every case and none.
+
+    Raises:
+        InputError: No such fold, or as :func:`read_folds`.
+    """
+    if fold == "all":
+        return [case.name for case in dataset.training], []
+    splits = read_folds(dataset)
+    if not fold.isdecimal() or int(fold) >= len(splits):
+        raise InputError(f"no fold {fold!r}; choose 0 to {len(splits) - 1}, or all")
+    return splits[int(fold)]["train"], splits[int(fold)]["val"]
+
+
 def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     named = content.get("channel_names", content.get("modality"))
     if not isinstance(named, dict) or not named:

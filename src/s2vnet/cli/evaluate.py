@@ -1,0 +1,60 @@
+"""``s2vnet evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2vnet.cli.console import count_cases, note, progress
+from s2vnet.cli.options import Device, Fill, comma_separated
+from s2vnet.errors import InputError
+from s2vnet.evaluation.compare import compare_labels, pair_files, read_pairs
+from s2vnet.evaluation.report import markdown, write_report
+from s2vnet.evaluation.validate import validate
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.utils.atomic_write import require_writable
+
+
+def evaluate(
+    input: Annotated[Path, typer.Option("-i", "--input", help="Predicted labels; with --interactive, images.")],
+    labels: Annotated[Path, typer.Option("-g", "--labels", help="True labels of the same names.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Report (.json); tables are written beside (.md).")],
+    interactive: Annotated[bool, typer.Option("--interactive", help="Let a simulated user correct a model.")] = False,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Model, for --interactive.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of one click per class.", min=1)] = 5,
+    jitter: Annotated[float, typer.Option(help="Standard deviation of clicks in mm.", min=0)] = 0.0,
+    negative_clicks: Annotated[bool, typer.Option("--negative-clicks", help="Answer excess by 'not CLASS'.")] = False,
+    classes: Annotated[str | None, typer.Option(help="Class names in order of label values from 1.")] = None,
+    device: Device = "auto",
+    fill_nan: Fill = None,
+) -> None:
+    """Score predictions, or a model under a simulated user.
+
+    Example: s2vnet evaluate -i predictions -g labelsTr -o report.json
+
+    Example: s2vnet evaluate --interactive -m hippocampus-mr -i imagesTr -g labelsTr -o report.json
+    """
+    if output.suffix != ".json":
+        raise InputError(f"{output}: the report must be named .json")
+    require_writable(output.parent)
+    if interactive and model is None:
+        raise InputError("--interactive needs a model: -m NAME_OR_DIR")
+    segmenter = Segmenter.from_pretrained(model, device=device) if interactive and model is not None else None
+    pairs = pair_files(input, labels, note)
+    with progress() as report:
+        done = count_cases(report, "evaluating", len(pairs))
+        if segmenter is None:
+            scores = compare_labels(pairs, comma_separated(classes) if classes is not None else (), done)
+        else:
+            scores = validate(
+                segmenter,
+                read_pairs(pairs, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1),
+                rounds=rounds,
+                jitter_mm=jitter,
+                false_positive_click="negative" if negative_clicks else "true-class",
+                done=done,
+            )
+    write_report(output, scores)
+    typer.echo(markdown(scores, cases=False))

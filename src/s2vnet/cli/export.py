@@ -1,0 +1,61 @@
+"""``s2vnet export``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2vnet.batch.jobs import find_cases
+from s2vnet.cli.console import note, note_mismatch, progress
+from s2vnet.cli.options import Model
+from s2vnet.errors import InputError
+from s2vnet.evaluation.int8_calibration import calibrate_int8
+from s2vnet.inference.segmenter import find_model
+from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, TrainedModel, load_model
+from s2vnet.model.onnx_export import export_onnx
+from s2vnet.model.quantization import remove_int8_graph
+from s2vnet.utils.atomic_write import atomic_write, require_writable
+from s2vnet.utils.folders import make_folder
+
+
+def export(
+    model: Model,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the model and its graphs.")],
+    int8: Annotated[
+        Path | None, typer.Option(help="Also an encode graph in int8, for openvino; calibrated on these images.")
+    ] = None,
+) -> None:
+    """Write a model with its ONNX graphs, for --runtime and for programs of your own.
+
+    Example: s2vnet export -m abdomen-ct -o models/abdomen-ct --int8 imagesTr
+    """
+    source = find_model(model)
+    trained = load_model(source)
+    cases = None if int8 is None else find_cases(int8, len(trained.plan.get("channels", ())))
+    make_folder(output)
+    require_writable(output)
+    if output.resolve() != source.resolve():
+        _copy_model(source, trained, output)
+    with progress() as report:
+        export_onnx(trained, output, lambda done, total: report("exporting", done, total))
+        remove_int8_graph(output)  # of an earlier export
+        if cases is not None:
+            agreement = calibrate_int8(
+                output,
+                cases,
+                progress=lambda done, total: report("calibrating", done, total),
+                note=note_mismatch,
+            )
+            note(f"labels with int8 agree with those of float32 by a Dice of {agreement:.3f}, slice by slice")
+    typer.echo(output)
+
+
+def _copy_model(source: Path, trained: TrainedModel, output: Path) -> None:
+    if (output / DESCRIPTION).exists() and load_model(output).sha256 != trained.sha256:
+        raise InputError(f"{output} holds another model; choose another folder")
+    for name in (WEIGHTS, DESCRIPTION):
+        with atomic_write(output / name) as temporary:
+            shutil.copyfile(source / name, temporary)

@@ -1,0 +1,22 @@
+"""``s2vnet export-log``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2vnet.interactive.text_commands import write_table
+
+
+def export_log(
+    log: Annotated[Path, typer.Argument(help="Prompt log of `interact --log`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help=".csv or .md file.")],
+) -> None:
+    """Write a prompt log as a table: one row per prompt.
+
+    Example: s2vnet export-log prompts.json -o prompts.csv
+    """
+    write_table(log, output)
+    typer.echo(str(output))

@@ -1,0 +1,135 @@
+"""``s2vnet interact``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2vnet.cli.console import note, progress
+from s2vnet.cli.options import Device, Fill, Model, Runtime, Series
+from s2vnet.data.dataset import find_channel_files
+from s2vnet.errors import InputError
+from s2vnet.inference.label_writers import require_format, write_result
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.interactive.session import Session
+from s2vnet.interactive.text_commands import COMMANDS, run_command
+from s2vnet.io.dicom.series import select_series
+from s2vnet.io.files import read_image
+from s2vnet.utils.atomic_write import require_writable
+
+
+def interact(
+    context: typer.Context,
+    model: Model,
+    input: Annotated[Path, typer.Option("-i", "--input", help="Image or DICOM folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Label file to write (of a DICOM series also .dcm).")],
+    log: Annotated[Path | None, typer.Option(help="Prompt log: replayed if it exists, then kept up to date.")] = None,
+    point: Annotated[list[str] | None, typer.Option("--point", help="CLASS,I,J,K: this voxel is CLASS.")] = None,
+    negative: Annotated[list[str] | None, typer.Option("--not", help="CLASS,I,J,K: this voxel is not CLASS.")] = None,
+    series: Series = None,
+    device: Device = "auto",
+    runtime: Runtime = "torch",
+    fill_nan: Fill = None,
+) -> None:
+    """Correct a segmentation by prompts, from options, a saved log, or typed in.
+
+    Without --point and --not, commands are read line by line: point CLASS I J K, not CLASS I J K,
+    scribble CLASS I J K I J K ..., lasso CLASS I J K I J K ... (corners on one slice), box CLASS I J K I J K,
+    mask CLASS FILE, lock CLASS, unlock CLASS, remove N, undo, redo, list, quit. With a log that exists they are read
+    from a terminal only.
+
+    Example: s2vnet interact -m abdomen-ct -i scan.nii.gz -o labels.nii.gz --point liver,120,80,60
+    """
+    source = context.with_resource(select_series(input, series))
+    images = find_channel_files(source) or (source,)
+    _check_paths(images, output, log)
+    commands = [*_point_commands("point", point), *_point_commands("not", negative)]
+    segmenter = Segmenter.from_pretrained(model, device=device, runtime=runtime)
+    session = _open_session(segmenter, images, fill_nan)
+    from_stdin = not commands and (log is None or not log.exists() or sys.stdin.isatty())
+    if log is not None and log.exists():
+        session.replay(log)
+    if from_stdin and sys.stdin.isatty():
+        classes = ", ".join(f"{k} {name}" for k, name in segmenter.class_names.items())
+        typer.echo(f"commands: {COMMANDS}\nclasses: {classes}; voxels are I J K of the file", err=True)
+    interrupted = False
+    try:
+        if from_stdin:
+            _run_commands(session, sys.stdin, log, retry=sys.stdin.isatty())
+        else:
+            _run_commands(session, commands)
+    except KeyboardInterrupt:
+        interrupted = True  # the labels with the prompts so far are written all the same
+    if log is not None:
+        session.save_log(log)
+    write_result(output, session.result, segmenter.class_names, images[0], corrected=bool(session.log))
+    for text in session.notes:
+        note(text)
+    typer.echo(f"{output}: {len(session.log)} prompts")
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _check_paths(images: Sequence[Path], output: Path, log: Path | None) -> None:
+    """Check, before prompts are given, that labels and log can be written and replace no input.
+
+    Raises:
+        InputError: They cannot, or they would.
+    """
+    require_format(output, images[0])
+    if output.resolve() in [image.resolve() for image in images]:
+        raise InputError(f"{output}: the labels would replace the image; choose another output")
+    if log is not None and log.resolve() in [path.resolve() for path in (output, *images)]:
+        raise InputError(f"{log}: the log needs a file of its own")
+    for path in (output, *([log] if log else [])):
+        require_writable(path.parent)
+
+
+def _point_commands(command: str, points: Sequence[str] | None) -> list[str]:
+    """Return CLASS,I,J,K options as text commands."""
+    for text in points or ():
+        if text.count(",") < 3:
+            raise InputError(f"{text!r}: a point is given as CLASS,I,J,K")
+    return [f"{command} {text}".replace(",", " ") for text in points or ()]
+
+
+def _open_session(segmenter: Segmenter, images: Sequence[Path], fill_nan: float | None) -> Session:
+    with progress() as report:
+        files = images if len(images) > 1 else images[0]
+        volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
+        session = Session(segmenter, volume, lambda done, total: report("encoding", done, total))
+    for text in session.training_differences:
+        note(f"unlike the training data: {text}")
+    return session
+
+
+def _run_commands(session: Session, lines: Iterable[str], log: Path | None = None, *, retry: bool = False) -> None:
+    """Run text commands until the end of the lines or ``quit``, and print the answers.
+
+    Args:
+        session: The session they are run on.
+        lines: One command each.
+        log: File of the prompts, saved after each command.
+        retry: Print an invalid command's error and go on, for a person who can correct it.
+
+    Raises:
+        InputError: An invalid command, without `retry`.
+    """
+    for line in lines:
+        try:
+            answer = run_command(session, line.strip())
+        except InputError as error:
+            if not retry:
+                raise
+            typer.echo(f"error: {error}", err=True)
+            continue
+        if answer is None:
+            break
+        if answer:
+            typer.echo(answer)
+        if log is not None:
+            session.save_log(log)

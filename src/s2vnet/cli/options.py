@@ -1,0 +1,71 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+from s2vnet.errors import InputError
+from s2vnet.utils.validation import first_error
+
+DatasetArgument = Annotated[Path | None, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")]
+DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, as nnU-Net's flag.")]
+Models = Annotated[list[str], typer.Option("-m", "--model", help="Model name or folder; several are averaged.")]
+Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Series = Annotated[str | None, typer.Option("--series", help="Of a DICOM folder or .zip with several: number or UID.")]
+Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels (else refused).")]
+Runtime = Annotated[str, typer.Option(help="torch, or on a CPU faster: onnxruntime or openvino.")]
+StateFolder = Annotated[
+    Path | None, typer.Option("--state", help="Folder for sessions and uploaded scans; default: the user's.")
+]
+_Settings = TypeVar("_Settings", bound=BaseModel)
+
+
+def dataset_folder(argument: Path | None, option: Path | None) -> Path:
+    """Return the dataset's folder, given either as an argument or as an option.
+
+    Raises:
+        InputError: Neither or both are given.
+    """
+    given = [folder for folder in (argument, option) if folder is not None]
+    if len(given) != 1:
+        raise InputError("name one dataset folder, as an argument or by -d")
+    return given[0]
+
+
+def comma_separated(text: str) -> list[str]:
+    """Return the parts of a comma-separated value, without surrounding blanks."""
+    return [part.strip() for part in text.split(",")]
+
+
+def key_values(options: Sequence[str] | None) -> dict[str, Any]:
+    """Return KEY=VALUE options as a dictionary, whole numbers as int; pydantic checks and converts the values.
+
+    Raises:
+        InputError: An option without "=".
+    """
+    values: dict[str, Any] = {}
+    for text in options or ():
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise InputError(f"{text!r}: settings are given as KEY=VALUE")
+        values[key] = int(value) if re.fullmatch("-?[0-9]+", value) else value
+    return values
+
+
+def validate_settings(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
+    """Return validated settings.
+
+    Raises:
+        InputError: An unknown setting, or an invalid value.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"setting {first_error(error)}") from error

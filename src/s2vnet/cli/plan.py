@@ -1,0 +1,40 @@
+"""``s2vnet plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2vnet.cli.console import note, progress
+from s2vnet.cli.options import DatasetArgument, DatasetOption, Fill, dataset_folder
+from s2vnet.data.dataset import read_dataset
+from s2vnet.data.fingerprint import extract_fingerprint
+from s2vnet.data.plan import make_plan, save_json
+from s2vnet.utils.folders import make_folder
+
+
+def plan(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for fingerprint.json and plan.json.")],
+    dataset: DatasetArgument = None,
+    named: DatasetOption = None,
+    sampling: Annotated[float | None, typer.Option(min=0.05, help="Pixel size in plane, mm; chosen if none.")] = None,
+    fill_nan: Fill = None,
+) -> None:
+    """Choose plane, sampling, intensities and network size for a dataset.
+
+    Example: s2vnet plan Dataset004_Hippocampus -o runs/hippocampus
+    """
+    source = read_dataset(dataset_folder(dataset, named))
+    make_folder(output)
+    with progress() as report:
+        fingerprint = extract_fingerprint(
+            source, fill_nonfinite=fill_nan, progress=lambda done, total: report("reading cases", done, total)
+        )
+    save_json(fingerprint, output / "fingerprint.json")
+    chosen = make_plan(fingerprint, sampling)
+    save_json(chosen, output / "plan.json")
+    typer.echo(chosen.model_dump_json(indent=2))
+    if fingerprint.empty_cases:
+        note(f"no label but background in {', '.join(fingerprint.empty_cases)}")

@@ -1,0 +1,95 @@
+"""Predictions and reference labels as files: pair them by name and score them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from s2vnet.data.dataset import find_case_files
+from s2vnet.errors import InputError
+from s2vnet.evaluation.report import automatic_report
+from s2vnet.evaluation.validate import LabelledCase
+from s2vnet.io.files import read_image, read_labels
+from s2vnet.metrics.segmentation import class_metrics
+
+_EXTRAS = ("_probabilities", "_uncertainty")
+"""Endings of what `predict` writes beside the labels of a case."""
+
+
+class FilePair(NamedTuple):
+    """Files of one case."""
+
+    name: str
+    images: tuple[Path, ...]
+    """Images, one per channel, or one file of predicted labels."""
+    labels: Path
+    """Reference labels."""
+
+
+def pair_files(images: Path, labels: Path, note: Callable[[str], None] = lambda text: None) -> list[FilePair]:
+    """Pair images, or predicted labels, with the reference labels of the same name.
+
+    Args:
+        images: A file or a folder.
+        labels: The same of reference labels.
+        note: Called with a line that names labelled cases without an image, if there are any.
+
+    Raises:
+        InputError: Not two files or two folders, or an image without labels.
+    """
+    if images.is_file() and labels.is_file():
+        return [FilePair(images.name.split(".")[0], (images,), labels)]
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: give two folders, or two files")
+    references = {case.name: case.images[0] for case in find_case_files(labels)}
+    cases = [case for case in find_case_files(images) if not _is_extra(case.name, references)]
+    without_labels = [case.name for case in cases if case.name not in references]
+    if without_labels:
+        raise InputError(f"{labels}: no labels for {', '.join(without_labels[:5])}")
+    without_image = sorted(references.keys() - {case.name for case in cases})
+    if without_image:
+        names = ", ".join(without_image[:5]) + (", ..." if len(without_image) > 5 else "")
+        note(f"{len(without_image)} of {len(references)} labelled cases are not in {images}: {names}")
+    return [FilePair(case.name, case.images, references[case.name]) for case in cases]
+
+
+def read_pairs(
+    pairs: Sequence[FilePair], *, fill_nonfinite: float | None = None, frames_as_channels: bool = False
+) -> Iterator[LabelledCase]:
+    """Read images and reference labels, with the options of :func:`s2vnet.io.files.read_image`."""
+    for name, images, labels in pairs:
+        image = read_image(images, fill_nonfinite=fill_nonfinite, frames_as_channels=frames_as_channels)
+        yield name, image, read_labels(labels)
+
+
+def compare_labels(
+    pairs: Sequence[FilePair], names: Sequence[str] = (), done: Callable[[str], None] = lambda name: None
+) -> dict[str, Any]:
+    """Score predicted labels, as :func:`s2vnet.evaluation.report.automatic_report` reports it.
+
+    Args:
+        pairs: Files of predicted and reference labels.
+        names: Class names in the order of label values from 1; further classes are named by their value.
+        done: Called with the name of each scored case.
+
+    Raises:
+        InputError: Labels on different grids.
+    """
+    scores, present = {}, set[int]()
+    for name, (predicted_file, *_), reference_file in pairs:
+        predicted, reference = read_labels(predicted_file), read_labels(reference_file)
+        reference.geometry.require_same_grid(predicted.geometry, f"{name}: labels and prediction")
+        classes = sorted((set(np.unique(reference.data).tolist()) | set(np.unique(predicted.data).tolist())) - {0})
+        present |= set(classes)
+        scores[name] = class_metrics(predicted.data, reference.data, classes, reference.geometry.spacing)
+        done(name)
+    class_names = {k: names[k - 1] if k <= len(names) else str(k) for k in sorted(present)}
+    return automatic_report(scores, class_names)
+
+
+def _is_extra(name: str, references: Collection[str]) -> bool:
+    return any(name.endswith(ending) and name.removesuffix(ending) in references for ending in _EXTRAS)

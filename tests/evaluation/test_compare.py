@@ -1,0 +1,59 @@
+"""Pairing and scoring of label files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2vnet.errors import InputError
+from s2vnet.evaluation.compare import FilePair, compare_labels, pair_files, read_pairs
+from s2vnet.io.files import write_labels
+from s2vnet.io.geometry import Geometry, LabelMap
+
+GRID = Geometry((4, 4, 4), np.eye(4))
+
+
+def write(folder: Path, *names: str, value: int = 1, grid: Geometry = GRID) -> Path:
+    folder.mkdir(exist_ok=True)
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[:2] = value
+    for name in names:
+        write_labels(folder / f"{name}.nii.gz", LabelMap(labels, grid))
+    return folder
+
+
+def test_files_are_paired_by_name_and_extras_are_left_out(tmp_path: Path) -> None:
+    images = write(tmp_path / "images", "a", "a_uncertainty", "a_probabilities")
+    labels = write(tmp_path / "labels", "a", "b", "c")
+    notes: list[str] = []
+    assert pair_files(images, labels, notes.append) == [FilePair("a", (images / "a.nii.gz",), labels / "a.nii.gz")]
+    assert notes == [f"2 of 3 labelled cases are not in {images}: b, c"]
+    file = labels / "b.nii.gz"
+    assert pair_files(images / "a.nii.gz", file) == [FilePair("a", (images / "a.nii.gz",), file)]
+
+
+def test_predictions_without_labels_are_refused(tmp_path: Path) -> None:
+    images, labels = write(tmp_path / "images", "a", "b"), write(tmp_path / "labels", "a")
+    with pytest.raises(InputError, match="no labels for b"):
+        pair_files(images, labels)
+    with pytest.raises(InputError, match="give two folders, or two files"):
+        pair_files(images, labels / "a.nii.gz")
+
+
+def test_scores_cover_the_classes_of_either_file(tmp_path: Path) -> None:
+    images, labels = write(tmp_path / "images", "a", value=2), write(tmp_path / "labels", "a")
+    done: list[str] = []
+    report = compare_labels(pair_files(images, labels), ["liver"], done.append)["automatic"]
+    assert (list(report["per_class"]), report["dice"], done) == (["liver", "2"], 0, ["a"])
+    same = pair_files(labels, labels)
+    assert compare_labels(same)["automatic"]["dice"] == 1
+    ((name, image, truth),) = read_pairs(same)
+    assert (name, image.data[0].tolist()) == ("a", truth.data.tolist())
+
+
+def test_another_grid_is_refused(tmp_path: Path) -> None:
+    images = write(tmp_path / "images", "a", grid=Geometry((4, 4, 4), np.diag([2.0, 2, 2, 1])))
+    with pytest.raises(InputError, match="a: labels and prediction"):
+        compare_labels(pair_files(images, write(tmp_path / "labels", "a")))
