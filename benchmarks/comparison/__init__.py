@@ -1,0 +1,1 @@
+"""What benchmarks.same_labels runs and compares."""
