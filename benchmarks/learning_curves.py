@@ -49,7 +49,7 @@ from s2vnet.training.losses import class_weights, segmentation_loss
 from s2vnet.training.step import ClipStep
 from s2vnet.training.trainer import deferred_interrupts, load_cases, make_average, make_optimizer
 from s2vnet.utils.atomic_write import atomic_write
-from s2vnet.utils.memory import keep_memory
+from s2vnet.utils.memory import keep_freed_memory
 
 NETWORKS = ("s2vnet", "s2vnet-auxiliary", "unet", "nnunet2d")
 DECAY_SHARE = 0.2
@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    keep_memory()
+    keep_freed_memory()
     Curve(arguments).run(arguments.milestones)
 
 

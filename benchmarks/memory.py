@@ -30,12 +30,12 @@ import json, sys, time
 from pathlib import Path
 from s2vnet.batch.jobs import plan_jobs, predict
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.utils.memory import bound_memory, peak_memory_mb
+from s2vnet.utils.memory import release_large_blocks, peak_memory_mb
 model, image, output, limit = sys.argv[1:]
 segmenter = Segmenter.from_pretrained(model, device="cpu")
 limit = int(limit)
 if limit:
-    bound_memory()
+    release_large_blocks()
 if limit == 1:
     limit = (1 << 60) - segmenter.memory_budget([Path(image)], 1 << 60).available + (16 << 20)
 start = time.perf_counter()

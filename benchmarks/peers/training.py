@@ -17,7 +17,7 @@ from benchmarks.peers.batches import Batches
 from s2vnet.config import TrainConfig
 from s2vnet.training.trainer import deferred_interrupts, learning_rate, make_average, make_optimizer
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
-from s2vnet.utils.memory import keep_memory
+from s2vnet.utils.memory import keep_freed_memory
 
 HISTORY_STEPS = 10
 """Steps per row of a training's history."""
@@ -64,7 +64,7 @@ def train_network(
     Raises:
         KeyboardInterrupt: on an interrupt, after the checkpoint has been written.
     """
-    keep_memory()
+    keep_freed_memory()
     network.to(device).train()
     optimizer, average = make_optimizer(network, config), make_average(network, config)
     modules: dict[str, Any] = {"network": network, "optimizer": optimizer, "average": average}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from s2vnet.io.files import read_image as read_image
     from s2vnet.io.files import write_labels as write_labels
 
-_WHERE = {
+_MODULES = {
     "Segmenter": "s2vnet.inference.segmenter",
     "Session": "s2vnet.interactive.session",
     "read_image": "s2vnet.io.files",
@@ -23,7 +23,7 @@ __all__ = ["Segmenter", "Session", "__version__", "read_image", "write_labels"]
 
 
 def __getattr__(name: str) -> object:
-    """Public names load when they are used: `import s2vnet` and `s2vnet --help` shall not wait for torch."""
-    if name not in _WHERE:
+    """Import a public name when it is used, so that `import s2vnet` and `s2vnet --help` need no torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module 's2vnet' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

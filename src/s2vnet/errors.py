@@ -4,20 +4,20 @@ from __future__ import annotations
 
 
 class S2VNetError(Exception):
-    """Base of every error that a user can cause or mend; its text is one line saying what is wrong and what to do."""
+    """Base of every expected error: one line that says what is wrong and what to do."""
 
     def __str__(self) -> str:
-        """One line whatever it names: keys and files may have line ends in their names."""
+        """Return the message on one line, also where a file or key that it names contains line ends."""
         return " ".join(super().__str__().splitlines())
 
 
 class InputError(S2VNetError, ValueError):
-    """A file, option, prompt or dataset is not what it has to be."""
+    """Invalid file, option, prompt or dataset, or an input or output that the system refuses."""
 
 
 class OutOfMemory(InputError):
-    """Memory could not be had; what needed it may fit another time."""
+    """Memory could not be allocated; the same call may succeed later."""
 
 
 class CheckpointError(S2VNetError):
-    """A model or checkpoint is missing, damaged, or of another format version or plan."""
+    """Missing or damaged model or checkpoint, or one of another format version or plan."""

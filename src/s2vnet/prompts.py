@@ -1,8 +1,8 @@
-"""Prompts shared by every layer. No torch, no files.
+"""Prompts as immutable values, shared by every layer. No torch, no files.
 
 A prompt names a class and a place in voxel indices ``i j k`` of the image as it lies in its file; conversion to
-the network's grid happens once, in :mod:`s2vnet.interactive.voxelize`. Prompts are immutable values, so a session is a
-list of them and undo is a shorter list.
+the network's grid happens in :mod:`s2vnet.interactive.voxelize`. A session is a list of
+prompts, and undo a shorter list.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Voxel = tuple[int, int, int]
 
 
 def _with_kind(schema: dict[str, Any]) -> None:
-    """In JSON the kind cannot be left out: it says what an entry is."""
+    """Require the kind in the JSON schema: it discriminates the entries."""
     schema["required"] = ["kind", *schema.get("required", [])]
 
 
@@ -30,7 +30,7 @@ class _Prompt(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_with_kind)
 
     class_id: int = Field(ge=0)
-    """Label value the prompt speaks about; 0 is background."""
+    """Label value that the prompt is about; 0 is background."""
     positive: bool = True
     """True: these voxels are ``class_id``. False: they are not."""
 
@@ -50,7 +50,7 @@ class Scribble(_Prompt):
 
 
 class Lasso(_Prompt):
-    """Closed polygon on the slice ``voxels[axis] == index`` of the image; what it encloses belongs to the prompt."""
+    """Closed polygon on one slice of the image, across ``axis``; the prompt is the area that it encloses."""
 
     kind: Literal["lasso"] = "lasso"
     axis: int = Field(ge=0, le=2)
@@ -64,9 +64,9 @@ class Lasso(_Prompt):
 
 
 class Box(_Prompt):
-    """Half-open box ``start <= ijk < stop`` that holds all of the class on the slices that it spans.
+    """Half-open box ``start <= ijk < stop`` that encloses the class on the slices that it spans.
 
-    A negative one holds nothing of the class.
+    A negative box contains no voxel of the class.
     """
 
     kind: Literal["box"] = "box"
@@ -93,41 +93,41 @@ class Mask(_Prompt):
         """Pack a boolean array (I, J, K) covering the whole image.
 
         Raises:
-            InputError: the mask is empty.
+            InputError: The mask is empty.
         """
-        found = np.argwhere(mask)
-        if len(found) == 0:
+        voxels = np.argwhere(mask)
+        if len(voxels) == 0:
             raise InputError("a mask prompt must hold at least one voxel")
-        low, high = found.min(0), found.max(0) + 1
+        low, high = voxels.min(0), voxels.max(0) + 1
         crop = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
         bits = base64.b64encode(zlib.compress(np.packbits(crop).tobytes())).decode()
         (i, j, k), (i1, j1, k1) = low.tolist(), high.tolist()
         return cls(class_id=class_id, positive=positive, start=(i, j, k), stop=(i1, j1, k1), bits=bits)
 
     def voxels(self) -> npt.NDArray[np.intp]:
-        """Voxel indices (N, 3) inside the mask.
+        """Return the voxel indices (N, 3) inside the mask.
 
         Raises:
-            InputError: the bits are damaged, cut off, or not those of the box.
+            InputError: The bits are damaged, truncated, or not those of the box.
         """
         shape = tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
         count = int(np.prod(shape))
         size = -(-count // 8)
         stream = zlib.decompressobj()
         try:
-            # one byte more than is due, so that bits for a larger box are noticed and never unpacked further
+            # one byte more than expected, so that bits of a larger box are detected and not unpacked further
             raw = stream.decompress(base64.b64decode(self.bits, validate=True), size + 1)
             if len(raw) != size or not stream.eof:
                 raise ValueError(f"it does not hold the {count} voxels of its box")
             crop = np.unpackbits(np.frombuffer(raw, np.uint8), count=count).reshape(shape)
         except (OverflowError, ValueError, zlib.error) as error:
             raise InputError(f"mask prompt is damaged ({error}); export the prompt log again") from error
-        found: npt.NDArray[np.intp] = np.argwhere(crop) + np.array(self.start)
-        return found
+        voxels: npt.NDArray[np.intp] = np.argwhere(crop) + np.array(self.start)
+        return voxels
 
 
 class Lock(BaseModel):
-    """From here on, no later prompt changes where ``class_id`` is (or may change it again, ``locked=False``)."""
+    """Lock a class: later prompts do not change its voxels, until an entry with ``locked=False``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_with_kind)
 

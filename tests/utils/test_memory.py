@@ -11,8 +11,8 @@ CODE = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == "kept":
-    from s2vnet.utils.memory import keep_memory
-    keep_memory()
+    from s2vnet.utils.memory import keep_freed_memory
+    keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(50):
     np.ones(2**22)

@@ -25,7 +25,7 @@ from s2vnet.errors import InputError, OutOfMemory, S2VNetError
 from s2vnet.inference.segmenter import Segmenter, volumes_ml
 from s2vnet.io.files import read_labels
 from s2vnet.utils.extras import require_extra
-from s2vnet.utils.memory import bound_memory, memory_errors, peak_memory_mb, reset_peak_memory
+from s2vnet.utils.memory import memory_errors, peak_memory_mb, release_large_blocks, reset_peak_memory
 
 _KILLED = "killed by signal 9, as the system does where memory is short"
 _RATHER = 500
@@ -92,7 +92,7 @@ class ModelRunner:
         torch.set_num_threads(work.threads)
         self._work = work
         if work.max_memory is not None:
-            bound_memory()
+            release_large_blocks()
         with memory_errors():
             self._segmenter = Segmenter.from_pretrained(*work.models, device=work.device, runtime=work.runtime)
 

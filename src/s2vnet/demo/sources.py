@@ -29,7 +29,7 @@ class Source:
     licence: str
     attribution: str
     labels: Mapping[str, int] = field(default_factory=dict)
-    """Label value of what the demo looks at, for label maps."""
+    """Label values that the demo uses, for label maps."""
 
 
 _SOURCES = (

@@ -61,7 +61,7 @@ class SessionStore:
 
     def _tidy(self) -> None:
         """Remove what a server has left that was killed."""
-        remove_unfinished(self.settings.state, but=self.settings.state / TRAINING)
+        remove_unfinished(self.settings.state, exclude=self.settings.state / TRAINING)
         for left in [*self._folder.glob(f"*/{CACHED}"), *self.temporary.iterdir()]:
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         for folder in self._folder.iterdir():

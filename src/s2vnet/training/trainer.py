@@ -40,7 +40,7 @@ from s2vnet.training.losses import class_weights
 from s2vnet.training.step import ClipStep
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
 from s2vnet.utils.cpu import available_cores
-from s2vnet.utils.memory import keep_memory, peak_memory_mb
+from s2vnet.utils.memory import keep_freed_memory, peak_memory_mb
 
 CHECKPOINT = "checkpoint.pt"
 LEGACY_TRAINING_DEFAULTS = {"first_slice_fraction": 0.0}
@@ -113,7 +113,7 @@ def train(
         CheckpointError: the device is not there, or the checkpoint is damaged or of another configuration.
         KeyboardInterrupt: after the state has been written; continue with `resume`.
     """
-    keep_memory()
+    keep_freed_memory()
     processes = devices * nodes
     if config.batch_size % processes:
         raise InputError(f"a batch of {config.batch_size} clips cannot be shared by {processes} processes")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name in a hidden folder beside, then renamed."""
+"""Atomic writes: a file is written in a hidden temporary folder beside its target, then moved into place."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PREFIX = ".s2vnet-"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a name to write to, in a hidden folder beside ``path``; at the end move what lies there into place.
+    """Yield a path to write to, in a hidden folder beside ``path``; move the folder's files into place at the end.
 
-    Formats of two files keep their names, so that the header still points to its data; the header is moved last.
-    Any exception, an interrupt too, removes the folder and leaves the old file.
+    Files of a format in two parts keep their names, so that the header still refers to its data; the header is moved
+    last. Any exception, an interrupt included, removes the folder and leaves the old file.
 
     Raises:
-        InputError: the system refuses (no folder, no permission, disk full), named in one line.
+        InputError: The system refuses: no such folder, no permission, or disk full.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as folder:
@@ -34,23 +34,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {reason}; choose an existing, writable folder with space") from error
 
 
-def remove_unfinished(folder: Path, but: Path | None = None) -> None:
-    """Remove, in a folder and all below, what writers have left that were killed; nobody may be writing there.
+def remove_unfinished(folder: Path, exclude: Path | None = None) -> None:
+    """Remove the temporary folders of killed writers, in a folder and all below it.
 
-    Args: the folder, and one in it that is left as it is.
+    Args:
+        folder: No process may be writing there.
+        exclude: A folder below it that is left as it is.
     """
-    for at, below, _ in os.walk(folder):
-        for name in below:
+    for parent, children, _ in os.walk(folder):
+        for name in children:
             if name.startswith(_PREFIX):
-                shutil.rmtree(Path(at, name), ignore_errors=True)
-        below[:] = [name for name in below if not name.startswith(_PREFIX) and Path(at, name) != but]
+                shutil.rmtree(Path(parent, name), ignore_errors=True)
+        children[:] = [name for name in children if not name.startswith(_PREFIX) and Path(parent, name) != exclude]
 
 
 def require_writable(folder: Path) -> None:
-    """Find out before long work, not after it, whether files can be written to a folder.
+    """Check, before long work, that files can be written to a folder.
 
     Raises:
-        InputError: they cannot.
+        InputError: They cannot.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder):
@@ -61,10 +63,10 @@ def require_writable(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Within it, a library's own errors of writing a file are the system's, as :func:`atomic_write` expects them.
+    """Turn a library's own errors of writing a file within the block into those that :func:`atomic_write` handles.
 
     Raises:
-        OSError: in place of any of `kinds`.
+        OSError: In place of any of `kinds`.
     """
     try:
         yield

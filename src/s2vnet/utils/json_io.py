@@ -1,4 +1,4 @@
-"""JSON that others wrote."""
+"""Parse untrusted JSON."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: no JSON, no text, or nested deeper than Python goes.
+        OSError: The file cannot be read.
+        ValueError: Not JSON, not text, or nested too deeply.
     """
     return parse_json(path.read_bytes())
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What JSON says. Raises ValueError as :func:`read_json`."""
+    """Return the content of JSON text. Raises ValueError as :func:`read_json`."""
     try:
         return json.loads(text)
     except RecursionError as error:

@@ -25,7 +25,7 @@ with warnings.catch_warnings():
         "napari", reason="napari is not installed: pip install napari, then PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"
     )
     from s2vnet.integrations.napari.reader import read
-    from s2vnet.integrations.napari.widget import Work, segment
+    from s2vnet.integrations.napari.widget import LayerSession, segment
 
 
 @pytest.fixture
@@ -55,13 +55,13 @@ def scan(bordered: Volume, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def work(viewer: Any, scan: Path, segmenter: Segmenter) -> Work:
+def work(viewer: Any, scan: Path, segmenter: Segmenter) -> LayerSession:
     for data, given, _ in read(str(scan)):
         viewer.add_image(data, **given)
-    return Work(viewer, segmenter)
+    return LayerSession(viewer, segmenter)
 
 
-def test_layers_lie_where_the_scan_does(work: Work, viewer: Any, scan: Path) -> None:
+def test_layers_lie_where_the_scan_does(work: LayerSession, viewer: Any, scan: Path) -> None:
     volume = read_image(scan)
     voxels = [(0, 0, 0), (3, 5, 7), (19, 12, 17)]
     assert [type(layer).__name__ for layer in viewer.layers] == ["Image", "Labels", "Points"]
@@ -71,7 +71,7 @@ def test_layers_lie_where_the_scan_does(work: Work, viewer: Any, scan: Path) -> 
         np.testing.assert_allclose(world, volume.geometry.to_world(voxels), atol=1e-4)
 
 
-def test_points_are_clicks_and_labels_follow(work: Work, scan: Path, segmenter: Segmenter) -> None:
+def test_points_are_clicks_and_labels_follow(work: LayerSession, scan: Path, segmenter: Segmenter) -> None:
     expected = Session(segmenter, read_image(scan))
     np.testing.assert_array_equal(work.labels.data, expected.labels)
     work.class_id = 2
@@ -94,7 +94,7 @@ def test_points_are_clicks_and_labels_follow(work: Work, scan: Path, segmenter: 
     assert len(work.points.data) == 0
 
 
-def test_a_point_outside_is_told_and_taken_back(work: Work, errors: list[str]) -> None:
+def test_a_point_outside_is_told_and_taken_back(work: LayerSession, errors: list[str]) -> None:
     work.points.add((6, 7, 8))
     work.points.add((6, 7, 99))
     assert len(work.session.log) == len(work.points.data) == 1
@@ -104,7 +104,7 @@ def test_a_point_outside_is_told_and_taken_back(work: Work, errors: list[str]) -
 def test_an_image_of_unknown_orientation_is_refused(viewer: Any, segmenter: Segmenter, bordered: Volume) -> None:
     viewer.add_image(bordered.data[0])
     with pytest.raises(InputError, match="which side is right"):
-        Work(viewer, segmenter)
+        LayerSession(viewer, segmenter)
 
 
 def test_the_panel(viewer: Any, scan: Path, model_folder: Path, errors: list[str]) -> None:

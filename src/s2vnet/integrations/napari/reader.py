@@ -1,6 +1,6 @@
-"""Scans as napari's layers: voxels in file axis order i j k, and an affine that places them in RAS+ mm.
+"""Read images as napari layers: voxels in file axis order i j k, with an affine to RAS+ mm.
 
-``napari.json`` names what there is (https://napari.org/stable/plugins/technical_references/manifest.html).
+``napari.json`` lists the contributions (https://napari.org/stable/plugins/technical_references/manifest.html).
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from s2vnet.io.dicom.series import series_files
 from s2vnet.io.files import image_ending, read_image
 
 GEOMETRY = "s2vnet"
-"""Where a layer's metadata holds its :class:`~s2vnet.io.geometry.Geometry`."""
+"""Key in a layer's metadata of its :class:`~s2vnet.io.geometry.Geometry`."""
 
 LayerData = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
-    """:func:`read` for image files and folders with one DICOM series, else None: napari then asks others."""
-    return read if all(_is_scan(Path(one)) for one in _listed(path)) else None
+    """Return :func:`read` for image files and folders of one DICOM series, else None, as napari expects."""
+    return read if all(_is_scan(Path(one)) for one in _as_list(path)) else None
 
 
 def read(paths: Paths) -> list[LayerData]:
-    """One image layer (I, J, K) per file, series or frame. Raises InputError as :func:`read_image`."""
-    volume = read_image(_listed(paths), frames_as_channels=True)
+    """Read one image layer (I, J, K) per file, series or frame. Raises InputError as :func:`read_image`."""
+    volume = read_image(_as_list(paths), frames_as_channels=True)
     given = {"affine": volume.geometry.affine, "metadata": {GEOMETRY: volume.geometry}}
     return [(channel, dict(given), "image") for channel in volume.data]
 
 
-def _listed(paths: Paths) -> list[str]:
+def _as_list(paths: Paths) -> list[str]:
     return [paths] if isinstance(paths, str) else list(paths)
 
 

@@ -1,6 +1,6 @@
-"""napari's panel: segment the selected layers, then click into a layer of points; its labels follow.
+"""Panel for napari: segment the selected layers, then correct the labels by clicks in a points layer.
 
-napari waits while the network works. Nothing here needs Qt before napari shows it.
+The network blocks napari while it computes. Qt is not needed before napari shows the panel.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ POINT_SIZE = 2
 """Voxels."""
 
 
-class Work:
-    """A session on the selected layers, with a layer of its labels and one whose points are its clicks."""
+class LayerSession:
+    """Session on the selected image layers, with a labels layer and a points layer of its clicks."""
 
     def __init__(self, viewer: Any, segmenter: Segmenter) -> None:
         """Segment the selected layers, one per channel from the lowest on.
@@ -36,7 +36,7 @@ class Work:
             InputError: none that s2vnet read is selected, or they do not fit each other or the model.
         """
         self.class_id, self.positive = 1, True
-        """What a new point says."""
+        """Class and sign of new points."""
         with progress(total=1) as bar:
             self.session = Session(segmenter, _selected(viewer), lambda done, total: _step(bar, done, total))
         self.session.volume = None  # the layers have it
@@ -48,14 +48,14 @@ class Work:
         self.labels = viewer.add_labels(self.session.labels.copy(), name="labels", colormap=table, **placed)
         self.points = viewer.add_points(ndim=3, name="clicks", size=POINT_SIZE, **placed)
         self.points.mode = "add"
-        self._showing = False
+        self._updating = False
         self.points.events.data.connect(lambda event: self._edited(event.action, event.data_indices))
         self.session.listeners.append(self.show)
 
     def show(self) -> None:
-        """Bring labels and points to what the session holds; whatever was painted or moved is gone."""
+        """Set labels and points to the session's; painted voxels and moved points are discarded."""
         clicks = [entry for entry in self.session.log if isinstance(entry, Point)]
-        self._showing = True
+        self._updating = True
         try:
             self.labels.data = self.session.labels.copy()
             self.points.data = np.array([click.voxel for click in clicks], float).reshape(-1, 3)
@@ -63,17 +63,17 @@ class Work:
                 self.points.face_color = [self._palette[click.class_id] for click in clicks]
                 self.points.symbol = ["disc" if click.positive else "x" for click in clicks]
         finally:
-            self._showing = False
+            self._updating = False
 
     def _edited(self, action: str, indices: tuple[int, ...]) -> None:
-        """Points came or went by the user's hand; one that was moved moves back."""
-        if self._showing or action not in ("added", "removed", "changed"):
+        """Apply points that the user has added or removed; moved points move back."""
+        if self._updating or action not in ("added", "removed", "changed"):
             return
         try:
             if action == "added":
                 voxels = np.rint(self.points.data[list(indices)]).astype(int).tolist()
-                said = {"class_id": self.class_id, "positive": self.positive}
-                self.session.add(*(Point(voxel=(i, j, k), **said) for i, j, k in voxels))
+                options = {"class_id": self.class_id, "positive": self.positive}
+                self.session.add(*(Point(voxel=(i, j, k), **options) for i, j, k in voxels))
             elif action == "removed":
                 clicks = [number for number, entry in enumerate(self.session.log) if isinstance(entry, Point)]
                 for index in sorted(indices, reverse=True):
@@ -84,32 +84,32 @@ class Work:
 
 
 def segment(viewer: Any = None) -> Container:
-    """The panel, for a viewer or napari's current one."""
+    """Create the panel for a viewer, by default napari's current one."""
     viewer = napari.current_viewer() if viewer is None else viewer
     model = LineEdit(label="model", value="abdomen-ct", tooltip="name or folder")
     class_choice = ComboBox(label="class", choices=[])
     negative = CheckBox(text="is not")
     start, undo, redo = (PushButton(text=text) for text in ("Segment selected layers", "Undo", "Redo"))
-    works: list[Work] = []
+    opened: list[LayerSession] = []
 
     def choose() -> None:
-        for work in works[-1:]:
-            work.class_id, work.positive = class_choice.value, not negative.value
+        for layers in opened[-1:]:
+            layers.class_id, layers.positive = class_choice.value, not negative.value
 
     def begin() -> None:
         try:
-            work = Work(viewer, Segmenter.from_pretrained(model.value))
+            layers = LayerSession(viewer, Segmenter.from_pretrained(model.value))
         except S2VNetError as error:
             show_error(str(error))
             return
-        works.append(work)
-        names = work.session.segmenter.class_names
+        opened.append(layers)
+        names = layers.session.segmenter.class_names
         class_choice.choices = [(name, k) for k, name in names.items() if k] + [(names[0], 0)]
         choose()
 
     start.changed.connect(begin)
-    undo.changed.connect(lambda: [work.session.undo() for work in works[-1:]])
-    redo.changed.connect(lambda: [work.session.redo() for work in works[-1:]])
+    undo.changed.connect(lambda: [layers.session.undo() for layers in opened[-1:]])
+    redo.changed.connect(lambda: [layers.session.redo() for layers in opened[-1:]])
     class_choice.changed.connect(choose)
     negative.changed.connect(choose)
     return Container(widgets=[model, start, class_choice, negative, undo, redo])
