@@ -11,19 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from benchmarks import run
-from benchmarks.pipeline.methods import TrainedMethod
-from benchmarks.pipeline.runs import Run, unavailable_reason
-from benchmarks.pipeline.stages import train_stage
 from benchmarks.recipes.phantom import write_dataset
-from benchmarks.recipes.recipe import RECIPES, read_recipe
-from s2vnet.data.plan import save_json
-from s2vnet.inference.segmenter import Segmenter
-from s2vnet.io.geometry import Geometry, Volume
+from benchmarks.recipes.recipe import RECIPES
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "benchmarks.run"]
@@ -210,23 +203,3 @@ def _refused(options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert error.count("\n") == 1
     assert not Path("out", "report.json").exists()
     return error
-
-
-def test_bundled_model_is_scored_only_on_test_cases(tmp_path: Path) -> None:
-    recipe = read_recipe("phantom").model_copy(update={"shipped": "hippocampus-mr"})
-    assert unavailable_reason("shipped", recipe, [0, 1]) == "it was trained on every case of the folds"
-    assert unavailable_reason("shipped", recipe, ["final"]) is None
-    assert "no model 'abacus'" in str(
-        unavailable_reason("shipped", recipe.model_copy(update={"shipped": "abacus"}), ["final"])
-    )
-    segmenter = Segmenter.from_pretrained("hippocampus-mr", device="cpu")
-    save_json(segmenter.plan, tmp_path / "plan.json")
-    bundled = Run(recipe, tmp_path, tmp_path, "final", 0, "shipped", "cpu")
-    train_stage(bundled)
-    noted = json.loads((bundled.folder / "trained.json").read_text())
-    assert (noted["parameters"], noted["steps"]) == (sum(p.numel() for p in segmenter.models[0].parameters()), 2400)
-    image = np.random.default_rng(0).normal(size=(1, 20, 20, 6)).astype(np.float32)
-    volume = Volume(image, Geometry((20, 20, 6), np.eye(4)))
-    session = TrainedMethod(bundled).session(volume)
-    assert session is not None
-    assert np.array_equal(session.labels, segmenter.segment(volume).labels().data)
