@@ -31,8 +31,9 @@ from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, save_model
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.prompts import Lock, Mask, Point
 from s2vnet.server import schemas
-from s2vnet.server.protocols import array_codec as packed
-from s2vnet.server.protocols import itksnap, monailabel
+from s2vnet.server.protocols import array_codec, itksnap
+from s2vnet.server.protocols.monailabel.infer import parse_points
+from s2vnet.server.protocols.monailabel.service import parse_params
 
 TOKENS = (
     b"Infinity",
@@ -295,7 +296,7 @@ def _take_text(read: Callable[[str], object]) -> Callable[[bytes, Path], None]:
 
 
 def _arrays(folder: Path) -> list[bytes]:
-    return [packed.pack(VOXELS[None].astype(kind)) for kind in (np.float32, np.int16, np.uint8)]
+    return [array_codec.pack(VOXELS[None].astype(kind)) for kind in (np.float32, np.int16, np.uint8)]
 
 
 def _drawings(folder: Path) -> list[bytes]:
@@ -312,17 +313,17 @@ GRID = {
 
 
 def _take_drawing(data: bytes, folder: Path) -> None:
-    itksnap._voxels(io.BytesIO(data), itksnap._grid(json.dumps(GRID)), 10**6)
+    itksnap.read_array(io.BytesIO(data), itksnap.parse_grid(json.dumps(GRID)), 10**6)
 
 
 def _take_train_config(data: bytes, folder: Path) -> None:
-    from s2vnet.server.training_jobs import _config
+    from s2vnet.server.training_jobs import parse_config
 
-    _config(monailabel._json(data.decode("utf-8", "replace")))
+    parse_config(parse_params(data.decode("utf-8", "replace")))
 
 
 def _take_clicks(text: str) -> None:
-    monailabel._points(monailabel._json(text), {0: "background", 1: "liver"})
+    parse_points(parse_params(text), {0: "background", 1: "liver"})
 
 
 TARGETS: dict[str, Target] = {
@@ -354,13 +355,13 @@ TARGETS: dict[str, Target] = {
         _as_json({"op": "add", "entries": ENTRIES}, {"op": "undo"}, {"op": "replace", "entries": ENTRIES}),
         _take_operation,
     ),
-    "grid": Target(_as_json(GRID), _take_text(lambda text: itksnap._grid(text).geometry)),
+    "grid": Target(_as_json(GRID), _take_text(lambda text: itksnap.parse_grid(text).geometry)),
     "drawing": Target(_drawings, _take_drawing),
     "clicks": Target(_as_json({"liver": [[1, 2, 3]], "background": [[0, 0, 0]]}), _take_text(_take_clicks)),
     "training": Target(
         _as_json({"max_epochs": 3, "learning_rate": 0.1}, TrainConfig().model_dump()), _take_train_config
     ),
-    "array": Target(_arrays, lambda data, folder: packed.unpack(data, 4, 10**6)),
+    "array": Target(_arrays, lambda data, folder: array_codec.unpack(data, 4, 10**6)),
 }
 """By name, every reader and every document."""
 

@@ -27,7 +27,7 @@ from s2vnet.prompts import Entry, Lock, Mask, Point
 from s2vnet.server.api import FORMATS
 from s2vnet.server.scheduler import CLICK as URGENT
 from s2vnet.server.schemas import unpack_block
-from s2vnet.server.session_worker import RECORD
+from s2vnet.server.session_record import RECORD
 
 Labels = npt.NDArray[np.uint8]
 CLICK = Point(class_id=2, voxel=(5, 9, 4))
@@ -473,11 +473,11 @@ def test_those_who_wait_keep_nobody_else_waiting(client: TestClient, bordered: V
     app: Any = client.app
     assert client.portal is not None
     client.portal.call(lambda: setattr(to_thread.current_default_thread_limiter(), "total_tokens", few))
-    held, shape = app.state.store.get(name), (18, 20, 13)
+    worker, shape = app.state.store.get(name), (18, 20, 13)
     claimed = client.post("/nninteractive/claim").json()["lease_token"]
     lease = app.state.nninteractive.get(claimed)
-    lease.begin(name, held.path, shape)
-    lease.class_id, lease.taken = 1, 1
+    lease.attach(worker, shape)
+    lease.class_id, lease.interactions = 1, 1
     clicking, sending = (client.get("/start_session").json()["session_id"] for _ in range(2))
     snap = app.state.itksnap.get(clicking)
     snap.session, snap.shape, snap.class_id = name, shape, 1
@@ -493,7 +493,7 @@ def test_those_who_wait_keep_nobody_else_waiting(client: TestClient, bordered: V
     waiting = (few + 1) * asked  # of each, more than the server's common threads
     with ThreadPoolExecutor(len(waiting) + 1) as threads:
         # nothing can be opened meanwhile, and no training be stopped
-        with app.state.store.turns.turn(URGENT), app.state.monailabel.trainer._lock:
+        with app.state.store.scheduler.acquire(URGENT), app.state.monailabel.trainer._lock:
             answers = [threads.submit(ask) for ask in waiting]
             time.sleep(0.5)
             for path in ("/healthz", "/api/info", "/api/scans", f"/api/sessions/{name}"):

@@ -14,8 +14,8 @@ from s2vnet.server.memory_budget import SessionMemoryBudget
 class Offloadable:
     """A session of so many bytes, all of which can be put away."""
 
-    def __init__(self, size: int, asked: float = 0) -> None:
-        self.name, self.size, self.asked, self.closed = "one", size, asked, False
+    def __init__(self, size: int, last_used: float = 0) -> None:
+        self.name, self.size, self.last_used, self.closed = "one", size, last_used, False
         self.here = self.computing = False
 
     @property
@@ -32,33 +32,34 @@ class Offloadable:
 
 
 def test_those_idle_for_longest_give_way_and_the_last_one_used_stays() -> None:
-    guests = [Offloadable(4, asked) for asked in (2, 1, 3)]
-    room = SessionMemoryBudget(9, lambda: guests)
-    for guest in guests:
-        guest.here = True
-    room.tidy()
-    assert [guest.here for guest in guests] == [True, False, True]
-    SessionMemoryBudget(0, lambda: guests).tidy()
-    assert [guest.here for guest in guests] == [False, False, True]
+    sessions = [Offloadable(4, last_used) for last_used in (2, 1, 3)]
+    memory = SessionMemoryBudget(9, lambda: sessions)
+    for session in sessions:
+        session.here = True
+    memory.offload_idle()
+    assert [session.here for session in sessions] == [True, False, True]
+    SessionMemoryBudget(0, lambda: sessions).offload_idle()
+    assert [session.here for session in sessions] == [False, False, True]
 
 
 @pytest.mark.parametrize(("limit", "size"), [(10, 4), (10, 12), (0, 1)])
 def test_many_at_once_stay_within_the_limit_or_are_alone(limit: int, size: int) -> None:
-    guests = [Offloadable(size) for _ in range(6)]
-    room, most = SessionMemoryBudget(limit, lambda: guests), max(limit, size)
+    sessions = [Offloadable(size) for _ in range(6)]
+    memory, most = SessionMemoryBudget(limit, lambda: sessions), max(limit, size)
     seen: list[int] = []
 
-    def work(guest: Offloadable, chance: random.Random) -> None:
+    def work(session: Offloadable, chance: random.Random) -> None:
         for _ in range(20):
-            with room.place(guest):
+            with memory.reserve(session):
                 time.sleep(chance.random() / 1000)
-                guest.here = guest.computing = True
-                seen.append(room.excess + limit)
+                session.here = session.computing = True
+                seen.append(memory.excess_nbytes + limit)
                 time.sleep(chance.random() / 500)
-                guest.asked, guest.computing = time.monotonic(), False
+                session.last_used, session.computing = time.monotonic(), False
 
     threads = [
-        threading.Thread(target=work, args=(guest, random.Random(n)), daemon=True) for n, guest in enumerate(guests)
+        threading.Thread(target=work, args=(session, random.Random(n)), daemon=True)
+        for n, session in enumerate(sessions)
     ]
     for thread in threads:
         thread.start()
@@ -70,19 +71,19 @@ def test_many_at_once_stay_within_the_limit_or_are_alone(limit: int, size: int) 
 
 
 def test_those_who_are_opened_come_in_turn_and_leave_room_for_others() -> None:
-    guests = [Offloadable(4) for _ in range(5)]
-    room = SessionMemoryBudget(9, lambda: guests)
+    sessions = [Offloadable(4) for _ in range(5)]
+    memory = SessionMemoryBudget(9, lambda: sessions)
     order: list[int] = []
 
     def open_one(n: int) -> None:
-        with room.opening(guests[n]):
+        with memory.reserve_for_opening(sessions[n]):
             order.append(n)
             time.sleep(0.01)
-            guests[n].here = True
-            assert room.excess <= 0
+            sessions[n].here = True
+            assert memory.excess_nbytes <= 0
 
-    with room.place(guests[4]):
-        guests[4].here = True
+    with memory.reserve(sessions[4]):
+        sessions[4].here = True
         threads = [threading.Thread(target=open_one, args=(n,), daemon=True) for n in range(4)]
         for thread in threads:
             thread.start()
@@ -90,14 +91,14 @@ def test_those_who_are_opened_come_in_turn_and_leave_room_for_others() -> None:
         for thread in threads:
             thread.join(30)
     assert order == [0, 1, 2, 3]
-    assert guests[4].here
+    assert sessions[4].here
 
 
 def test_who_is_closed_does_not_wait() -> None:
     first, second = Offloadable(5), Offloadable(5)
-    room = SessionMemoryBudget(5, lambda: [first, second])
-    with room.place(first):
+    memory = SessionMemoryBudget(5, lambda: [first, second])
+    with memory.reserve(first):
         first.here = True
         second.closed = True
-        with room.place(second):
+        with memory.reserve(second):
             pass

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.server import scan_library as scans_module
-from s2vnet.server.scan_library import Scans
+from s2vnet.server import scan_library
+from s2vnet.server.scan_library import ScanLibrary
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_what_is_inside_is_listed(folder: Path) -> None:
-    listed = Scans(folder / "data", folder / "sent").listed()
+    listed = ScanLibrary(folder / "data", folder / "sent").list_scans()
     assert [scan.id for scan in listed] == ["a.nii.gz", "deep/b.nrrd", "series"]
-    assert [Scans(folder / "data", folder / "sent").find(scan.id).exists() for scan in listed] == [True] * 3
+    assert [ScanLibrary(folder / "data", folder / "sent").find(scan.id).exists() for scan in listed] == [True] * 3
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_is_inside_is_listed(folder: Path) -> None:
     ],
 )
 def test_what_is_not_is_no_scan(folder: Path, name: str) -> None:
-    scans = Scans(folder / "data", folder / "sent")
+    scans = ScanLibrary(folder / "data", folder / "sent")
     for given in (name, str(folder / "outside.nii.gz")):
         with pytest.raises(InputError, match="no such scan"):
             scans.find(given)
@@ -61,7 +61,7 @@ def test_what_is_not_is_no_scan(folder: Path, name: str) -> None:
 
 def test_nothing_outside_is_looked_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, looked = (folder / "data").resolve(), []
-    served = Scans(data, folder / "sent")
+    served = ScanLibrary(data, folder / "sent")
     is_dir = Path.is_dir
 
     def spied(path: Path) -> bool:
@@ -81,20 +81,20 @@ def test_nothing_outside_is_looked_into(folder: Path, monkeypatch: pytest.Monkey
 def test_on_windows_names_that_lead_elsewhere_are_not_resolved(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scans, resolved = Scans(folder / "data", folder / "sent"), []
-    monkeypatch.setattr(scans_module, "_WINDOWS", True)
-    monkeypatch.setattr(Scans, "_inside", lambda self, path: resolved.append(path))
+    scans, resolved = ScanLibrary(folder / "data", folder / "sent"), []
+    monkeypatch.setattr(scan_library, "_WINDOWS", True)
+    monkeypatch.setattr(ScanLibrary, "_inside", lambda self, path: resolved.append(path))
     with pytest.raises(InputError, match="no such scan"):
         scans.find(name)
     assert resolved == []
 
 
 def test_a_series_with_one_file_from_outside_is_no_scan(folder: Path) -> None:
-    series, scans = folder / "data" / "series", Scans(folder / "data", folder / "sent")
+    series, scans = folder / "data" / "series", ScanLibrary(folder / "data", folder / "sent")
     (series / "2.dcm").symlink_to(series / "1.dcm")
     assert scans.find("series") == folder / "data" / "series"
     (series / "3.dcm").symlink_to(folder / "elsewhere" / "1.dcm")
-    assert "series" not in [scan.id for scan in scans.listed()]
+    assert "series" not in [scan.id for scan in scans.list_scans()]
     with pytest.raises(InputError, match="no such scan"):
         scans.find("series")
 
@@ -102,7 +102,7 @@ def test_a_series_with_one_file_from_outside_is_no_scan(folder: Path) -> None:
 def test_files_of_a_series_are_resolved_where_they_are_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(50):
         (folder / "data" / "series" / f"{number}.dcm").write_bytes(b"")
-    scans, resolve, resolved = Scans(folder / "data", folder / "sent"), Path.resolve, []
+    scans, resolve, resolved = ScanLibrary(folder / "data", folder / "sent"), Path.resolve, []
 
     def counted(path: Path, strict: bool = False) -> Path:
         resolved.append(path)
@@ -114,16 +114,16 @@ def test_files_of_a_series_are_resolved_where_they_are_links(folder: Path, monke
 
 
 def test_one_scan_is_served_alone(folder: Path) -> None:
-    scans = Scans(folder / "data" / "a.nii.gz", folder / "sent")
-    assert [scan.id for scan in scans.listed()] == ["a.nii.gz"]
+    scans = ScanLibrary(folder / "data" / "a.nii.gz", folder / "sent")
+    assert [scan.id for scan in scans.list_scans()] == ["a.nii.gz"]
     assert scans.find("a.nii.gz") == folder / "data" / "a.nii.gz"
     with pytest.raises(InputError, match="no such scan"):
         scans.find("deep/b.nrrd")
 
 
 def test_without_a_folder_there_is_what_was_sent(folder: Path) -> None:
-    scans = Scans(None, folder / "sent")
-    assert scans.listed() == []
+    scans = ScanLibrary(None, folder / "sent")
+    assert scans.list_scans() == []
     sent = scans.receive("MUELLER^HANS.nii.gz", io.BytesIO(b"voxels"))
     assert scans.find(sent.id).read_bytes() == b"voxels"
     assert "MUELLER" not in sent.id + sent.name + scans.find(sent.id).name
@@ -134,9 +134,9 @@ def test_without_a_folder_there_is_what_was_sent(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["scan", "scan.exe", "a.nii.gz.py", "a.mhd", "..", ""])
 def test_what_is_no_image_is_not_kept(folder: Path, name: str) -> None:
     with pytest.raises(InputError, match="has to be sent as one file"):
-        Scans(None, folder / "sent").receive(name, io.BytesIO(b""))
+        ScanLibrary(None, folder / "sent").receive(name, io.BytesIO(b""))
 
 
 def test_no_folder(folder: Path) -> None:
     with pytest.raises(InputError, match="no folder and no scan"):
-        Scans(folder / "missing", folder / "sent")
+        ScanLibrary(folder / "missing", folder / "sent")

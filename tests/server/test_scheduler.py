@@ -18,16 +18,16 @@ def start(*calls: object) -> list[threading.Thread]:
 
 
 def test_the_urgent_first_and_others_in_turn() -> None:
-    turns, order = Scheduler(), []
+    scheduler, order = Scheduler(), []
 
-    def waiting(name: str, patience: float) -> object:
+    def waiting(name: str, deadline_s: float) -> object:
         def call() -> None:
-            with turns.turn(patience):
+            with scheduler.acquire(deadline_s):
                 order.append(name)
 
         return call
 
-    with turns.turn(ENCODING):
+    with scheduler.acquire(ENCODING):
         threads = start(
             waiting("encoding 1", ENCODING), waiting("click 1", CLICK), waiting("encoding 2", ENCODING),
             waiting("click 2", CLICK),
@@ -39,17 +39,17 @@ def test_the_urgent_first_and_others_in_turn() -> None:
 
 
 def test_an_offer_is_taken_by_the_urgent_and_by_equals_once() -> None:
-    turns, order, busy = Scheduler(), [], threading.Event()
+    scheduler, order, busy = Scheduler(), [], threading.Event()
 
     def encoding() -> None:
-        with turns.turn(ENCODING):
+        with scheduler.acquire(ENCODING):
             busy.wait(10)
             for n in range(3):
                 order.append(f"slice {n}")
-                turns.offer(ENCODING)
+                scheduler.yield_to(ENCODING)
 
     def click() -> None:
-        with turns.turn(CLICK):
+        with scheduler.acquire(CLICK):
             order.append("click")
 
     threads = start(encoding, click, encoding)
@@ -61,15 +61,15 @@ def test_an_offer_is_taken_by_the_urgent_and_by_equals_once() -> None:
 
 
 def test_a_click_does_not_wait_for_encoding() -> None:
-    turns, order = Scheduler(), []
+    scheduler, order = Scheduler(), []
 
     def encoding() -> None:
-        with turns.turn(ENCODING):
+        with scheduler.acquire(ENCODING):
             order.append("encoding")
 
-    with turns.turn(CLICK):
+    with scheduler.acquire(CLICK):
         threads = start(encoding)
-        turns.offer(CLICK)  # nobody so urgent waits
+        scheduler.yield_to(CLICK)  # nobody so urgent waits
         time.sleep(0.05)
         order.append("click")
     threads[0].join(10)
@@ -77,26 +77,26 @@ def test_a_click_does_not_wait_for_encoding() -> None:
 
 
 def test_an_error_gives_the_turn_back() -> None:
-    turns = Scheduler()
+    scheduler = Scheduler()
     try:
-        with turns.turn(CLICK):
+        with scheduler.acquire(CLICK):
             raise ValueError
     except ValueError:
         pass
-    with turns.turn(ENCODING):
+    with scheduler.acquire(ENCODING):
         pass
 
 
 def test_nobody_waits_for_ever() -> None:
-    turns, over = Scheduler(), threading.Event()
+    scheduler, over = Scheduler(), threading.Event()
 
     def clicking() -> None:
         while not over.is_set():
-            with turns.turn(CLICK):
+            with scheduler.acquire(CLICK):
                 time.sleep(0.01)
 
     def encoding() -> None:
-        with turns.turn(0.3):
+        with scheduler.acquire(0.3):
             over.set()
 
     threads = start(clicking, clicking, clicking)
@@ -111,20 +111,20 @@ def test_nobody_waits_for_ever() -> None:
 
 
 def test_scans_give_way_to_clicks_but_not_to_each_other() -> None:
-    turns, order, busy = Scheduler(), [], threading.Event()
+    scheduler, order, busy = Scheduler(), [], threading.Event()
 
     def encoding(name: str) -> object:
         def call() -> None:
-            with turns.turn(0.01):  # its patience is over at once
+            with scheduler.acquire(0.01):  # its deadline passes at once
                 busy.wait(10)
                 for n in range(3):
                     order.append(f"{name} {n}")
-                    turns.offer(CLICK)
+                    scheduler.yield_to(CLICK)
 
         return call
 
     def click() -> None:
-        with turns.turn(CLICK):
+        with scheduler.acquire(CLICK):
             order.append("click")
 
     threads = start(encoding("a"), encoding("b"), click)

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 from starlette.websockets import WebSocketDisconnect
 
-from s2vnet.server.security import MOST_BYTES_ASKED, SecurityMiddleware
+from s2vnet.server.security import MAX_OPERATION_BYTES, SecurityMiddleware
 from s2vnet.server.settings import Settings
 
 TOKEN = "a secret of many characters"
@@ -166,7 +166,7 @@ def test_a_file_over_the_limit_is_not_kept(
 
 def test_arrays_are_taken_where_they_belong(serve: Callable[..., TestClient]) -> None:
     client, array = serve(), {"content-type": "application/octet-stream"}
-    content = b"0" * (MOST_BYTES_ASKED + 1)
+    content = b"0" * (MAX_OPERATION_BYTES + 1)
     assert client.post("/api/sessions", content=content, headers=array).status_code == 413
     token = client.post("/nninteractive/2/claim").json()["lease_token"]
     headers = array | {"x-lease-token": token}

@@ -19,10 +19,11 @@ from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Point
-from s2vnet.server.scan_library import Full
+from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import Add
+from s2vnet.server.session_record import RECORD
 from s2vnet.server.session_store import SessionStore
-from s2vnet.server.session_worker import CACHED, RECORD, SessionWorker
+from s2vnet.server.session_worker import CACHE_FILE, SessionWorker
 from s2vnet.server.settings import Settings
 
 CLICK = Add(entries=(Point(class_id=2, voxel=(5, 9, 4)),))
@@ -37,81 +38,81 @@ def make(settings: Callable[..., Settings], segmenter: Segmenter) -> MakeStore:
 
 def test_a_silent_session_is_let_go_and_comes_back(make: MakeStore) -> None:
     store = make(lease_s=60)
-    held = store.open("one.nii.gz")
-    held.ask(CLICK)
-    labels = held.wait(60).labels.copy()
-    store.tend(lambda: time.monotonic() + 59)
+    worker = store.open("one.nii.gz")
+    worker.apply(CLICK)
+    labels = worker.wait_ready(60).labels.copy()
+    store.maintain(lambda: time.monotonic() + 59)
     assert store.count == 1
-    store.tend(lambda: time.monotonic() + 61)
+    store.maintain(lambda: time.monotonic() + 61)
     assert (store.count, store.nbytes) == (0, 0)
-    np.testing.assert_array_equal(store.get(held.name).wait(60).labels, labels)
+    np.testing.assert_array_equal(store.get(worker.name).wait_ready(60).labels, labels)
 
 
 def test_a_session_that_somebody_looks_at_is_not_silent(make: MakeStore) -> None:
     store = make(lease_s=60)
-    held = store.open("one.nii.gz")
-    held.wait(60)
-    with held.listening(lambda message: None):
-        store.tend(lambda: time.monotonic() + 1000)
+    worker = store.open("one.nii.gz")
+    worker.wait_ready(60)
+    with worker.listen(lambda message: None):
+        store.maintain(lambda: time.monotonic() + 1000)
         assert store.count == 1
 
 
 def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: Path) -> None:
     store = make()
     names = [store.open("one.nii.gz").name for _ in range(3)]
-    sessions = [store.get(name).wait(60) for name in names]
+    sessions = [store.get(name).wait_ready(60) for name in names]
     store.get(names[0])  # the first has been asked last
     one = sessions[0].nbytes
-    store.room.limit = int(2.5 * one)
-    store.tend()
+    store.memory.limit = int(2.5 * one)
+    store.maintain()
     assert [session.nbytes > session.labels.nbytes for session in sessions] == [True, False, True]
     assert store.nbytes <= 2.5 * one
     assert all(session.volume is None for session in sessions)  # the images are in no server's memory
-    assert (tmp_path / "state" / "sessions" / names[1] / CACHED).exists()
-    held = store.get(names[1])
-    held.ask(CLICK)
+    assert (tmp_path / "state" / "sessions" / names[1] / CACHE_FILE).exists()
+    worker = store.get(names[1])
+    worker.apply(CLICK)
     sessions[0].add(*CLICK.entries)
-    np.testing.assert_array_equal(held.wait(60).labels, sessions[0].labels)
+    np.testing.assert_array_equal(worker.wait_ready(60).labels, sessions[0].labels)
 
 
 def test_a_full_disk_ends_no_look_at_the_sessions(make: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
     store = make()
     full, other, closed = (store.open("one.nii.gz") for _ in range(3))
-    sessions = [held.wait(60) for held in (full, other, closed)]
-    (full.folder / CACHED).mkdir()  # nothing can be written in its place
+    sessions = [worker.wait_ready(60) for worker in (full, other, closed)]
+    (full.folder / CACHE_FILE).mkdir()  # nothing can be written in its place
     closed.close()
-    store.room.limit = int(3 * other.nbytes) - 1000
+    store.memory.limit = int(3 * other.nbytes) - 1000
     closed.offload()
     assert sessions[2].nbytes > sessions[2].labels.nbytes
-    store.tend()
+    store.maintain()
     assert f"session {full.name[:8]} stays in memory" in caplog.text
     assert str(full.folder) not in caplog.text
-    assert (other.folder / CACHED).is_file()
+    assert (other.folder / CACHE_FILE).is_file()
 
 
 def test_a_full_disk_takes_no_prompt_and_no_scan_and_loses_none(
     make: MakeStore, data: Path, disk: Callable[[int], Path]
 ) -> None:
     store = make(state=disk(1 << 20))
-    held = store.open("one.nii.gz")
-    held.ask(CLICK)
-    labels, record = held.wait(60).labels.copy(), (held.folder / RECORD).read_bytes()
+    worker = store.open("one.nii.gz")
+    worker.apply(CLICK)
+    labels, record = worker.wait_ready(60).labels.copy(), (worker.folder / RECORD).read_bytes()
     scan = (data / "one.nii.gz").read_bytes()
     filling = fill(store.settings.state)
     for write in (
-        lambda: held.ask(CLICK),
+        lambda: worker.apply(CLICK),
         lambda: store.open("one.nii.gz"),
         lambda: store.scans.receive("x.nii.gz", io.BytesIO(scan)),
     ):
         with pytest.raises(InputError, match="No space left on device") as caught:
             write()
         assert "\n" not in str(caught.value)
-    assert (held.folder / RECORD).read_bytes() == record
-    assert [path.name for path in held.folder.iterdir()] == [RECORD]
+    assert (worker.folder / RECORD).read_bytes() == record
+    assert [path.name for path in worker.folder.iterdir()] == [RECORD]
     assert list((store.settings.state / "sent").iterdir()) == []
-    np.testing.assert_array_equal(held.wait(60).labels, labels)
+    np.testing.assert_array_equal(worker.wait_ready(60).labels, labels)
     filling.unlink()
-    assert held.ask(CLICK).revision == 2
+    assert worker.apply(CLICK).revision == 2
 
 
 @pytest.mark.parametrize("years", [10, -10])
@@ -119,96 +120,96 @@ def test_a_clock_that_is_put_on_or_back_ends_nothing(
     make: MakeStore, data: Path, monkeypatch: pytest.MonkeyPatch, years: int
 ) -> None:
     store, now, clock = make(keep_days=1, lease_s=60), time.time, time.monotonic
-    silent, held = store.open("one.nii.gz"), store.open("one.nii.gz")
+    silent, worker = store.open("one.nii.gz"), store.open("one.nii.gz")
     sent = store.scans.receive("x.nii.gz", io.BytesIO((data / "one.nii.gz").read_bytes()))
-    for session in (silent, held):
-        session.wait(60)
-    silent.asked -= 61
+    for session in (silent, worker):
+        session.wait_ready(60)
+    silent.last_used -= 61
     monkeypatch.setattr(time, "time", lambda: now() + years * 365 * 86400)
-    store.tend()
+    store.maintain()
     assert store.count == 1  # of whom nothing was heard for a lease, and nobody else
     later = store.open("one.nii.gz")
-    later.wait(60)
+    later.wait_ready(60)
     for path in (later.folder, later.folder / RECORD):
         os.utime(path, (time.time(),) * 2)
-    store.tend(lambda: clock() + 61)
-    store.tend()
+    store.maintain(lambda: clock() + 61)
+    store.maintain()
     assert store.count == 0
     assert store.scans.find(sent.id).is_file()
-    for session in (silent, held, later):
-        assert store.get(session.name).wait(60).log == ()
+    for session in (silent, worker, later):
+        assert store.get(session.name).wait_ready(60).log == ()
     monkeypatch.setattr(time, "time", now)
-    store.tend()
+    store.maintain()
     assert store.count == 3
 
 
 def test_where_labels_alone_are_too_many_the_silent_are_let_go(make: MakeStore) -> None:
     store = make()
     silent, heard = (store.open("one.nii.gz") for _ in range(2))
-    heard.wait(60)
-    labels = 2 * silent.wait(60).labels.nbytes  # as they are, and as they were told
-    store.room.limit = int(1.5 * labels)
-    with heard.listening(lambda message: None):
-        store.tend()
+    heard.wait_ready(60)
+    labels = 2 * silent.wait_ready(60).labels.nbytes  # as they are, and as they were told
+    store.memory.limit = int(1.5 * labels)
+    with heard.listen(lambda message: None):
+        store.maintain()
         assert (store.count, store.nbytes) == (1, labels)
-        assert store.get(silent.name).wait(60).log == ()
+        assert store.get(silent.name).wait_ready(60).log == ()
 
 
 def test_when_all_places_are_taken_only_a_silent_one_gives_way(make: MakeStore) -> None:
     store = make(max_sessions=2, lease_s=1000)
     first, second = (store.open("one.nii.gz") for _ in range(2))
-    for held in (first, second):
-        held.wait(60)
-    with pytest.raises(Full, match="all 2 sessions are taken"):
+    for worker in (first, second):
+        worker.wait_ready(60)
+    with pytest.raises(CapacityError, match="all 2 sessions are taken"):
         store.open("one.nii.gz")
-    first.asked -= 1001
+    first.last_used -= 1001
     third = store.open("one.nii.gz")
     assert store.count == 2
-    second.asked -= 1001
-    assert store.get(first.name).wait(60) is not None
-    assert {first.name, third.name} == set(store._held)
+    second.last_used -= 1001
+    assert store.get(first.name).wait_ready(60) is not None
+    assert {first.name, third.name} == set(store._workers)
 
 
 def test_a_session_that_failed_is_opened_anew_once(make: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make(lease_s=60)
     first = store.open("one.nii.gz")
-    first.ask(CLICK)
-    labels = first.wait(60).labels.copy()
+    first.apply(CLICK)
+    labels = first.wait_ready(60).labels.copy()
 
     def broken(*_: object) -> None:
         raise KeyError("a mistake in the code")
 
-    def fail(held: SessionWorker) -> None:
+    def fail(worker: SessionWorker) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(Session, "_result", broken)
-            held.ask(Add(entries=(Point(class_id=1, voxel=(6, 9, 4)),)))
+            worker.apply(Add(entries=(Point(class_id=1, voxel=(6, 9, 4)),)))
             with pytest.raises(InputError, match="the server failed"):
-                held.wait(60)
+                worker.wait_ready(60)
 
     fail(first)
     second = store.get(first.name)
-    assert (second.wait(60).labels != labels).any()  # its record has what was asked for last
+    assert (second.wait_ready(60).labels != labels).any()  # its record has what was asked for last
     fail(second)
     assert store.get(first.name) is second
-    store.tend(lambda: second.asked + 61)
+    store.maintain(lambda: second.last_used + 61)
     assert store.count == 0
-    assert store.get(first.name).wait(60) is not None
+    assert store.get(first.name).wait_ready(60) is not None
 
 
 def test_a_session_that_never_opened_is_not_kept_by_asking(make: MakeStore) -> None:
     store = make(lease_s=60)
-    held = store.open(store.scans.receive("x.nii.gz", io.BytesIO(b"no image")).id)
+    worker = store.open(store.scans.receive("x.nii.gz", io.BytesIO(b"no image")).id)
     with pytest.raises(InputError, match="not a readable NIfTI"):
-        held.wait(60)
-    held.asked = 7.0
-    assert store.get(held.name) is held
-    assert held.asked == 7
+        worker.wait_ready(60)
+    worker.last_used = 7.0
+    assert store.get(worker.name) is worker
+    assert worker.last_used == 7
 
 
 def test_another_model_does_not_take_over(make: MakeStore) -> None:
     store = make()
     name = store.open("one.nii.gz").name
-    store.get(name).wait(60)
+    store.get(name).wait_ready(60)
     store.close()
     store.segmenter.sha256, before = "0" * 64, store.segmenter.sha256
     try:
@@ -228,7 +229,7 @@ def test_no_such_session(make: MakeStore, name: str) -> None:
 def test_a_damaged_record_is_no_session(make: MakeStore, tmp_path: Path, text: str) -> None:
     store = make()
     name = store.open("one.nii.gz").name
-    store.get(name).wait(60)
+    store.get(name).wait_ready(60)
     store.close()
     (tmp_path / "state" / "sessions" / name / RECORD).write_text(text)
     with pytest.raises(InputError, match="no such session"):
@@ -239,7 +240,7 @@ def test_a_scan_that_is_gone_is_said(make: MakeStore, data: Path) -> None:
     store = make()
     scan = store.scans.receive("x.nii.gz", io.BytesIO((data / "one.nii.gz").read_bytes()))
     name = store.open(scan.id).name
-    store.get(name).wait(60)
+    store.get(name).wait_ready(60)
     store.close()
     store.scans.find(scan.id).unlink()
     with pytest.raises(InputError, match="no such scan"):
@@ -255,10 +256,10 @@ def test_prompts_are_not_replayed_on_another_scan_of_the_same_name(
     write_image(path, bordered)
     store = make(data=tmp_path / "scans")
     name = store.open("a.nii.gz").name
-    store.get(name).ask(CLICK)
-    store.get(name).wait(60)
+    store.get(name).apply(CLICK)
+    store.get(name).wait_ready(60)
     store.close()
-    store.get(name).wait(60)
+    store.get(name).wait_ready(60)
     store.close()
     geometry = bordered.geometry
     if what == "grid":
@@ -266,27 +267,27 @@ def test_prompts_are_not_replayed_on_another_scan_of_the_same_name(
     else:
         write_image(path, Volume(bordered.data[:, ::-1].copy(), geometry))
     with pytest.raises(InputError, match="the scan is another than it was; open it again"):
-        store.get(name).wait(60)
+        store.get(name).wait_ready(60)
     store.close()
     record = tmp_path / "state" / "sessions" / name / RECORD
     older = json.loads(record.read_text())
     del older["image"]
     record.write_text(json.dumps(older))
-    assert store.get(name).wait(60).log == CLICK.entries
+    assert store.get(name).wait_ready(60).log == CLICK.entries
 
 
 def test_old_sessions_and_scans_leave_the_disk(make: MakeStore, data: Path, tmp_path: Path) -> None:
     store = make(keep_days=1, lease_s=1)
     scan = store.scans.receive("x.nii.gz", io.BytesIO((data / "one.nii.gz").read_bytes()))
     old, new = (store.open(scan.id) for _ in range(2))
-    for held in (old, new):
-        held.wait(60)
-    store.tend(lambda: time.monotonic() + 2)
+    for worker in (old, new):
+        worker.wait_ready(60)
+    store.maintain(lambda: time.monotonic() + 2)
     past = time.time() - 2 * 86400
     folders = tmp_path / "state" / "sessions"
     for path in (folders / old.name / RECORD, folders / old.name, store.scans.find(scan.id)):
         os.utime(path, (past, past))
-    store.tend()
+    store.maintain()
     assert [path.name for path in folders.iterdir()] == [new.name]
     assert list((tmp_path / "state" / "sent").iterdir()) == []
 
@@ -294,7 +295,7 @@ def test_old_sessions_and_scans_leave_the_disk(make: MakeStore, data: Path, tmp_
 def test_what_is_sent_has_a_quota_and_the_oldest_not_in_use_gives_way(make: MakeStore, data: Path) -> None:
     content = (data / "one.nii.gz").read_bytes()
     store = make(sent_mb=1)
-    store.scans._most_bytes = 3 * len(content)
+    store.scans._max_upload_bytes = 3 * len(content)
 
     def send(times: int = 1) -> str:
         return store.scans.receive("x.nii.gz", io.BytesIO(content * times)).id
@@ -302,18 +303,18 @@ def test_what_is_sent_has_a_quota_and_the_oldest_not_in_use_gives_way(make: Make
     scans = [send() for _ in range(3)]
     for age, scan in zip((30, 20, 10), scans, strict=True):
         os.utime(store.scans.find(scan), (time.time() - age,) * 2)
-    held = store.open(scans[0])  # used last
-    held.wait(60)
-    os.utime(held.path, (0, 0))
+    worker = store.open(scans[0])  # used last
+    worker.wait_ready(60)
+    os.utime(worker.path, (0, 0))
     scans.append(send())
     with pytest.raises(InputError, match="no such scan"):
         store.scans.find(scans[1])
-    with pytest.raises(Full, match="no room for this scan in the 0 MB"):
+    with pytest.raises(CapacityError, match="no room for this scan in the 0 MB"):
         send(times=3)
     assert [store.scans.find(scans[n]).is_file() for n in (0, 2, 3)] == [True] * 3
-    with store.scans.room(2 * len(content)), pytest.raises(Full):
+    with store.scans.reserve_disk(2 * len(content)), pytest.raises(CapacityError):
         send()
-    store.end(held.name)
+    store.end(worker.name)
     send(times=3)
     assert len(list((store.settings.state / "sent").iterdir())) == 1
 
@@ -321,7 +322,7 @@ def test_what_is_sent_has_a_quota_and_the_oldest_not_in_use_gives_way(make: Make
 def test_what_a_killed_server_left_goes_once_no_other_runs(make: MakeStore, tmp_path: Path) -> None:
     state, name = tmp_path / "state", "0" * 32
     lasting = [f"sessions/{name}/{RECORD}", "sent/1.nii", "labels/final/1.nii.gz"]
-    left = [f"sessions/{name}/{CACHED}", f"sessions/{name}/.s2vnet-x/{RECORD}", f"sessions/{'1' * 32}/.s2vnet-x/a"]
+    left = [f"sessions/{name}/{CACHE_FILE}", f"sessions/{name}/.s2vnet-x/{RECORD}", f"sessions/{'1' * 32}/.s2vnet-x/a"]
     left += ["sent/.s2vnet-y/1.nii", "tmp/s2vnet-z/labels.nii.gz", "labels/final/.s2vnet-q/1.nii.gz"]
     running = make()
     for path in (*lasting, *left):

@@ -16,25 +16,26 @@ from fastapi.testclient import TestClient
 
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_image, write_labels
-from s2vnet.server.folder_lock import is_taken, take
+from s2vnet.server.folder_lock import is_locked, lock_folder
 from s2vnet.server.settings import Settings
-from s2vnet.server.training_jobs import LEAST_CASES, RECORD, RUNNING, LabelledScan, TrainingJob, TrainingJobs
+from s2vnet.server.training_dataset import LabelledScan
+from s2vnet.server.training_jobs import MIN_CASES, RECORD, RUNNING, TrainingJob, TrainingJobs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 
 
 @pytest.fixture
 def orphan(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
-    """Folder and process of a training whose server was killed: the mark is the process's alone."""
+    """Folder and process of a training whose server was killed: the lock is the process's alone."""
     folder = tmp_path / "state" / "training" / "20260101-000000-abcd"
     (folder / "run" / ".s2vnet-half").mkdir(parents=True)
     (folder / RECORD).write_text(json.dumps(asdict(TrainingJob("1", {}, {}, [], [], "2026-01-01", status=RUNNING))))
-    mark = take(folder)
-    assert mark is not None
+    lock = lock_folder(folder)
+    assert lock is not None
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
-    with subprocess.Popen(command, pass_fds=(mark,), start_new_session=True) as process:
-        os.write(mark, str(process.pid).encode())
-        os.close(mark)
+    with subprocess.Popen(command, pass_fds=(lock,), start_new_session=True) as process:
+        os.write(lock, str(process.pid).encode())
+        os.close(lock)
         yield folder, process
         process.kill()
 
@@ -47,7 +48,7 @@ def test_an_orphan_is_at_work_until_it_is_stopped(
     assert (folder / "run" / ".s2vnet-half").is_dir()  # it is still writing there
     assert client.get("/monailabel/train/?check_if_running=true").json()["status"] == "RUNNING"
     assert client.post("/monailabel/train/s2vnet", json={}).status_code == 429
-    assert take(folder) is None
+    assert lock_folder(folder) is None
     assert client.delete("/monailabel/train/").json()["status"] == "STOPPED"
     assert process.wait(10) != 0
     assert client.get("/monailabel/train/?check_if_running=true").status_code == 404
@@ -59,7 +60,7 @@ def test_an_orphan_that_was_killed_is_stopped(
     folder, process = orphan
     process.kill()
     process.wait(10)
-    assert not is_taken(folder)
+    assert not is_locked(folder)
     assert serve().get("/monailabel/train/").json()["status"] == "STOPPED"
 
 
@@ -78,7 +79,7 @@ def test_the_last_training_is_the_one_begun_last_whatever_the_clock_said(
     trainer, now = TrainingJobs(tmp_path / "training", segmenter, "no such model", "cpu"), time.time
     labels = tmp_path / "labels.nii.gz"
     write_labels(labels, segmenter.segment(read_image(data / "one.nii.gz")).labels())
-    scans = [LabelledScan(data / "one.nii.gz", labels)] * LEAST_CASES
+    scans = [LabelledScan(data / "one.nii.gz", labels)] * MIN_CASES
     begun = []
     for epochs in (1, 2):
         begun.append(trainer.start({"max_epochs": epochs}, scans)["id"])

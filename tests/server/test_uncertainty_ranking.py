@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.server import uncertainty_ranking as doubts_module
+from s2vnet.server import uncertainty_ranking
+from s2vnet.server.scan_library import read_scan
 from s2vnet.server.session_store import SessionStore
-from s2vnet.server.session_worker import read_scan
 from s2vnet.server.settings import Settings
 from s2vnet.server.uncertainty_ranking import UncertaintyRanking
 
@@ -30,14 +30,14 @@ def test_a_scan_that_breaks_is_tried_once(
             raise RuntimeError(f"{path}: a fault that nobody has thought of")
         return read_scan(path, *options)
 
-    monkeypatch.setattr(doubts_module, "read_scan", breaking)
+    monkeypatch.setattr(uncertainty_ranking, "read_scan", breaking)
     store = SessionStore(settings(), segmenter)
     for _ in range(2):  # as after a restart
-        asked = UncertaintyRanking(store)
-        asked.of(scans)
-        asked.wait(60)
-        assert set(asked.of(scans)) == {"one.nii.gz"}
-        asked.wait(60)
+        ranking = UncertaintyRanking(store)
+        ranking.scores(scans)
+        ranking.wait(60)
+        assert set(ranking.scores(scans)) == {"one.nii.gz"}
+        ranking.wait(60)
     assert tried == ["two.nii.gz", "one.nii.gz"]
     assert "a scan could not be scored: RuntimeError" in caplog.text
     assert "two" not in caplog.text

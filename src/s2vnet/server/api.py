@@ -1,4 +1,4 @@
-"""s2vnet's own API: REST for everything, and a WebSocket for a viewer. This module knows HTTP only."""
+"""s2vnet's own HTTP API: REST for all functions, and a WebSocket for viewers."""
 
 from __future__ import annotations
 
@@ -19,28 +19,41 @@ from s2vnet._version import __version__
 from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import DICOM_FORMATS, LABEL_MAP_FORMATS
 from s2vnet.io.files import write_image
-from s2vnet.server.scan_library import Full
-from s2vnet.server.schemas import Add, Info, LabelClass, Open, Problem, Remove, Replace, Scan, State, Step, Suggestion
-from s2vnet.server.security import MOST_BYTES_ASKED
+from s2vnet.server.scan_library import CapacityError
+from s2vnet.server.schemas import (
+    Add,
+    Info,
+    LabelClass,
+    Open,
+    Operation,
+    Problem,
+    Remove,
+    Replace,
+    Scan,
+    State,
+    Step,
+    Suggestion,
+)
+from s2vnet.server.security import MAX_OPERATION_BYTES
 from s2vnet.server.session_store import SessionStore
-from s2vnet.server.session_worker import Operation, SessionWorker
+from s2vnet.server.session_worker import SessionWorker
 from s2vnet.utils.validation import first_error
 from s2vnet.visualization.overlays import hex_palette
 
-MOST_MESSAGES = 10_000
-"""Not yet sent to a client that reads too slowly; it is then cut off and can come back."""
+MAX_QUEUED_MESSAGES = 10_000
+"""Messages waiting for one client; beyond that it reads too slowly and is disconnected."""
 Format = Literal["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
-"""In which labels can be had."""
+"""File formats of labels."""
 FORMATS = {**{name: name for name in LABEL_MAP_FORMATS}, **{name: ending[1:] for name, ending in DICOM_FORMATS.items()}}
-"""Endings of their files."""
+"""File endings by format."""
 TRY_AGAIN_LATER = 1013
-"""Why a connection is closed that may come back."""
-_KINDS = {"nii.gz": "application/gzip", "json": "application/json"} | {
+"""WebSocket close code for clients that may reconnect."""
+_MEDIA_TYPES = {"nii.gz": "application/gzip", "json": "application/json"} | {
     ending[1:]: "application/dicom" for ending in DICOM_FORMATS.values()
 }
 _operations: TypeAdapter[Operation] = TypeAdapter(Operation)
-_REFUSALS = (400, 401, 403, 404, 413, 422, 429, 503)
-_problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in _REFUSALS}
+_ERROR_CODES = (400, 401, 403, 404, 413, 422, 429, 503)
+_problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in _ERROR_CODES}
 router = APIRouter(prefix="/api", responses=_problems)
 
 
@@ -49,17 +62,17 @@ def _store(request: Request) -> SessionStore:
     return store
 
 
-def _held(request: Request, name: str) -> SessionWorker:
+def _worker(request: Request, name: str) -> SessionWorker:
     return _store(request).get(name)
 
 
-AStore = Annotated[SessionStore, Depends(_store)]
-ASession = Annotated[SessionWorker, Depends(_held)]
+StoreDep = Annotated[SessionStore, Depends(_store)]
+WorkerDep = Annotated[SessionWorker, Depends(_worker)]
 
 
 @router.get("/info")
-def info(store: AStore) -> Info:
-    """The model, its classes, and this server's limits."""
+def info(store: StoreDep) -> Info:
+    """Return the model, its classes, and this server's limits."""
     settings, names = store.settings, store.segmenter.class_names
     colours = hex_palette(max(names) + 1)
     return Info(
@@ -75,112 +88,117 @@ def info(store: AStore) -> Info:
 
 
 @router.get("/scans")
-def scans(store: AStore) -> list[Scan]:
-    """Scans in the data folder."""
-    return store.scans.listed()
+def scans(store: StoreDep) -> list[Scan]:
+    """List the scans in the data folder."""
+    return store.scans.list_scans()
 
 
 @router.post("/scans", status_code=201)
-def send_scan(store: AStore, file: UploadFile) -> Scan:
-    """Keep a scan on the server: NIfTI, NRRD, MetaImage, or DICOM files in a .zip."""
+def send_scan(store: StoreDep, file: UploadFile) -> Scan:
+    """Upload a scan: NIfTI, NRRD, MetaImage, or DICOM files in a .zip."""
     return store.scans.receive(file.filename or "", file.file)
 
 
 @router.post("/sessions", status_code=201)
-def open_session(store: AStore, wanted: Open) -> State:
-    """A session on a scan; reading, encoding and the automatic result follow in the background."""
-    return store.open(wanted.image).state()
+def open_session(store: StoreDep, request: Open) -> State:
+    """Open a session on a scan; it is read, encoded and segmented in the background."""
+    return store.open(request.image).state()
 
 
 @router.get("/sessions/{name}")
-def state(held: ASession) -> State:
-    """How a session stands."""
-    return held.state()
+def state(worker: WorkerDep) -> State:
+    """Return the state of a session."""
+    return worker.state()
 
 
 @router.delete("/sessions/{name}", status_code=204)
-def end(store: AStore, name: str) -> None:
-    """Close a session for good."""
+def end(store: StoreDep, name: str) -> None:
+    """Close a session and delete it."""
     store.end(name)
 
 
 @router.post("/sessions/{name}/prompts")
-def add(held: ASession, operation: Add) -> State:
-    """Prompts and locks as one operation."""
-    return held.ask(operation)
+def add(worker: WorkerDep, operation: Add) -> State:
+    """Add prompts and locks as one operation."""
+    return worker.apply(operation)
 
 
 @router.put("/sessions/{name}/prompts")
-def replace(held: ASession, operation: Replace) -> State:
-    """Another log as one operation."""
-    return held.ask(operation)
+def replace(worker: WorkerDep, operation: Replace) -> State:
+    """Replace the log as one operation."""
+    return worker.apply(operation)
 
 
 @router.delete("/sessions/{name}/prompts/{index}")
-def remove(held: ASession, index: int) -> State:
-    """Take one entry out of the log."""
-    return held.ask(Remove(index=index))
+def remove(worker: WorkerDep, index: int) -> State:
+    """Remove one entry of the log."""
+    return worker.apply(Remove(index=index))
 
 
 @router.post("/sessions/{name}/steps")
-def step(held: ASession, operation: Step) -> State:
+def step(worker: WorkerDep, operation: Step) -> State:
     """Undo, redo, or reset."""
-    return held.ask(operation)
+    return worker.apply(operation)
 
 
 @router.get("/sessions/{name}/image", response_class=FileResponse)
-async def image(held: ASession) -> Response:
-    """The image as the server reads it, as NIfTI; its own file where that says the same."""
+async def image(worker: WorkerDep) -> Response:
+    """Return the image as the server reads it, as NIfTI; its original file where that is equivalent."""
 
-    def written(_: float) -> Response:
-        if (path := held.file()) is not None:
-            return FileResponse(path, media_type=_KINDS["nii.gz"], filename=f"{held.name[:8]}.nii.gz")
-        return file_of(held.name, "nii.gz", lambda path: write_image(path, held.read()))
+    def respond(_: float) -> Response:
+        if (path := worker.plain_file()) is not None:
+            return FileResponse(path, media_type=_MEDIA_TYPES["nii.gz"], filename=f"{worker.name[:8]}.nii.gz")
+        return temporary_file_response(worker.name, "nii.gz", lambda path: write_image(path, worker.read_image()))
 
-    return await held.image_line.run(written)
+    return await worker.image_queue.run(respond)
 
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)
-async def labels(held: ASession, format: Format = "nii.gz") -> Response:
-    """Labels with everything in them that was asked for, on exactly the image's grid; waits for them.
+async def labels(worker: WorkerDep, format: Format = "nii.gz") -> Response:
+    """Return the labels on exactly the image's grid, once all requested operations are computed.
 
-    Of a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images; refused for
-    other scans, and where the server cannot write them.
+    For a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images; refused for
+    other scans, and where the server lacks the packages to write them.
     """
 
-    def written(seconds: float) -> Response:
-        return file_of(held.name, FORMATS[format], lambda path: held.save(path, seconds))
+    def respond(seconds: float) -> Response:
+        return temporary_file_response(worker.name, FORMATS[format], lambda path: worker.save(path, seconds))
 
-    return await held.line.run(written)
+    return await worker.label_queue.run(respond)
 
 
 @router.get("/sessions/{name}/log", response_class=FileResponse)
-async def log(held: ASession) -> Response:
-    """The prompt log, as `s2vnet interact --log` reads and writes it."""
+async def log(worker: WorkerDep) -> Response:
+    """Return the prompt log, as `s2vnet interact --log` reads and writes it."""
 
-    def written(seconds: float) -> Response:
-        return file_of(held.name, "json", lambda path: held.use(lambda session: session.save_log(path), seconds))
+    def respond(seconds: float) -> Response:
+        def write(path: Path) -> None:
+            worker.when_ready(lambda session: session.save_log(path), seconds)
 
-    return await held.line.run(written)
+        return temporary_file_response(worker.name, "json", write)
+
+    return await worker.label_queue.run(respond)
 
 
 @router.get("/sessions/{name}/suggestion")
-async def suggestion(held: ASession) -> Suggestion | None:
-    """The slice where the network is least sure, away from prompts; null where there is none."""
-    found = await held.line.run(lambda seconds: held.use(lambda session: session.next_slice_to_check(), seconds))
-    return None if found is None else Suggestion(axis=found[0], index=found[1])
+async def suggestion(worker: WorkerDep) -> Suggestion | None:
+    """Return the slice of highest uncertainty away from prompts; null where there is none."""
+    slice_ = await worker.label_queue.run(
+        lambda seconds: worker.when_ready(lambda session: session.next_slice_to_check(), seconds)
+    )
+    return None if slice_ is None else Suggestion(axis=slice_[0], index=slice_[1])
 
 
 @router.websocket("/sessions/{name}/live")
 async def live(socket: WebSocket, name: str) -> None:
-    """Operations in; states, problems and blocks of labels out, in the order in which they came about."""
+    """Receive operations, and send states, problems and blocks of labels in the order in which they occur."""
     await socket.accept()
     try:
-        held = await anyio.to_thread.run_sync(socket.app.state.store.get, name)
+        worker = await anyio.to_thread.run_sync(socket.app.state.store.get, name)
     except InputError as error:
         await socket.send_text(Problem(detail=str(error)).model_dump_json())
-        return await socket.close(TRY_AGAIN_LATER if isinstance(error, Full) else 1000)
-    loop, messages = asyncio.get_running_loop(), asyncio.Queue[str | bytes | None](MOST_MESSAGES)
+        return await socket.close(TRY_AGAIN_LATER if isinstance(error, CapacityError) else 1000)
+    loop, messages = asyncio.get_running_loop(), asyncio.Queue[str | bytes | None](MAX_QUEUED_MESSAGES)
 
     def put(message: str | bytes) -> None:
         try:
@@ -191,7 +209,7 @@ async def live(socket: WebSocket, name: str) -> None:
             messages.put_nowait(None)
 
     def listener(message: str | bytes) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop ends before a thread does
+        with contextlib.suppress(RuntimeError):  # the event loop may end before the thread
             loop.call_soon_threadsafe(put, message)
 
     async def send() -> None:
@@ -204,30 +222,30 @@ async def live(socket: WebSocket, name: str) -> None:
             message = await socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
-            problem = await anyio.to_thread.run_sync(_ask, held, message.get("text") or "")
+            problem = await anyio.to_thread.run_sync(_apply, worker, message.get("text") or "")
             if problem is not None:
                 put(problem)
 
-    listening = held.listening(listener)
-    await anyio.to_thread.run_sync(listening.__enter__)  # packs all labels
+    subscription = worker.listen(listener)
+    await anyio.to_thread.run_sync(subscription.__enter__)  # compresses all labels
     try:
         tasks = [asyncio.create_task(send()), asyncio.create_task(receive())]
-        done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in left:
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
             task.cancel()
         for task in done:
             with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 task.result()
     finally:
-        await anyio.to_thread.run_sync(listening.__exit__, None, None, None)
+        await anyio.to_thread.run_sync(subscription.__exit__, None, None, None)
 
 
-def _ask(held: SessionWorker, text: str) -> str | None:
-    """Take an operation; the problem with it, if there is one."""
+def _apply(worker: SessionWorker, text: str) -> str | None:
+    """Apply an operation given as JSON; return a problem message when it is refused, else None."""
     try:
-        if len(text) > MOST_BYTES_ASKED:
+        if len(text) > MAX_OPERATION_BYTES:
             raise InputError("more than an operation can be")
-        held.ask(_operations.validate_json(text))
+        worker.apply(_operations.validate_json(text))
     except ValidationError as error:
         return Problem(detail=f"no operation: {first_error(error)}").model_dump_json()
     except InputError as error:
@@ -235,8 +253,8 @@ def _ask(held: SessionWorker, text: str) -> str | None:
     return None
 
 
-def file_of(name: str, ending: str, write: Callable[[Path], None]) -> FileResponse:
-    """A file made for this answer alone."""
+def temporary_file_response(name: str, ending: str, write: Callable[[Path], None]) -> FileResponse:
+    """Write a temporary file and respond with it; it is deleted after it has been sent."""
     folder = tempfile.TemporaryDirectory(prefix="s2vnet-")
     path = Path(folder.name) / f"{name[:8]}.{ending}"
     try:
@@ -244,5 +262,5 @@ def file_of(name: str, ending: str, write: Callable[[Path], None]) -> FileRespon
     except BaseException:
         folder.cleanup()
         raise
-    kind = _KINDS.get(ending, "application/octet-stream")
-    return FileResponse(path, media_type=kind, filename=path.name, background=BackgroundTask(folder.cleanup))
+    media_type = _MEDIA_TYPES.get(ending, "application/octet-stream")
+    return FileResponse(path, media_type=media_type, filename=path.name, background=BackgroundTask(folder.cleanup))

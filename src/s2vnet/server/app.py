@@ -1,4 +1,4 @@
-"""The server: one application of the API and the viewer, behind the guard."""
+"""ASGI application: API, protocols of other programs, and viewer, behind the security middleware."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from s2vnet._version import __version__
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.server import api
-from s2vnet.server import security as guard
 from s2vnet.server.protocols import itksnap, monailabel, nninteractive
-from s2vnet.server.scan_library import Full
+from s2vnet.server.scan_library import CapacityError
+from s2vnet.server.security import SecurityMiddleware, cookie_name
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.settings import Settings
 from s2vnet.utils.validation import first_error
 
 _log = logging.getLogger(__name__)
 VIEWER = Path(__file__).parent / "viewer"
-TEND_S = 5.0
-"""Seconds between two looks at leases and memory."""
+MAINTENANCE_S = 5.0
+"""Seconds between two checks of leases, memory and old files."""
 
 
 def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAPI:
-    """The application of a server.
+    """Create the application of a server.
 
     Raises:
         CheckpointError: no such model.
-        InputError: folders that are not there or cannot be written.
+        InputError: a folder that does not exist or is not writable.
     """
     if segmenter is None:
         segmenter = Segmenter.from_pretrained(settings.model, device=settings.device, runtime=settings.runtime)
@@ -47,25 +47,25 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tending = asyncio.create_task(_tend(store))
+        maintenance = asyncio.create_task(_maintain(store))
         yield
-        tending.cancel()
+        maintenance.cancel()
         await anyio.to_thread.run_sync(app.state.monailabel.close)
         store.close()
 
     app = FastAPI(title="s2vnet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.store = store
-    app.add_middleware(guard.SecurityMiddleware, settings=settings)
-    app.add_exception_handler(InputError, _refused)
-    app.add_exception_handler(RequestValidationError, _unreadable)
-    app.add_exception_handler(HTTPException, _failed)
-    app.state.nninteractive = nninteractive.Leases(store)
-    app.state.monailabel = monailabel.Pool(store)
-    app.state.itksnap = itksnap.Clients(store)
+    app.add_middleware(SecurityMiddleware, settings=settings)
+    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.state.nninteractive = nninteractive.LeasedClients(store)
+    app.state.monailabel = monailabel.MonaiLabel(store)
+    app.state.itksnap = itksnap.SnapClients(store)
     app.include_router(api.router)
     app.include_router(monailabel.router)
-    for address in ("", "/{label}", "/{label}/{axes}"):
-        app.include_router(nninteractive.router, prefix=f"/nninteractive{address}")
+    for path in ("", "/{label}", "/{label}/{axes}"):
+        app.include_router(nninteractive.router, prefix=f"/nninteractive{path}")
     app.include_router(itksnap.router)
     app.add_api_route("/healthz", _health, include_in_schema=False)
     app.add_api_route("/", _page, include_in_schema=False)
@@ -74,19 +74,19 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
 
 
 def viewer_hint() -> str | None:
-    """What to do where the viewer's library is missing, as in a clone that nobody has built; None where it is there."""
+    """Return how to install the viewer's library where it is missing, as in a clone; None where it is installed."""
     if (VIEWER / "vendor" / "niivue.js").is_file():
         return None
     return "the viewer's library (NiiVue) is missing; run `python scripts/viewer.py` in the clone, or install a wheel"
 
 
-async def _tend(store: SessionStore) -> None:
+async def _maintain(store: SessionStore) -> None:
     while True:
-        await asyncio.sleep(TEND_S)
+        await asyncio.sleep(MAINTENANCE_S)
         try:
-            await anyio.to_thread.run_sync(store.tend)
-        except Exception:  # a full disk, say: the next look may find room
-            _log.exception("housekeeping failed")
+            await anyio.to_thread.run_sync(store.maintain)
+        except Exception:  # for example a full disk, which may have space at the next try
+            _log.exception("maintenance failed")
 
 
 def _health(request: Request) -> dict[str, Any]:
@@ -97,23 +97,23 @@ def _health(request: Request) -> dict[str, Any]:
 def _page(request: Request, token: str | None = None) -> Response:
     if token is None:
         return FileResponse(VIEWER / "index.html")
-    answer = RedirectResponse("/", 303)  # out of the address bar, and of the history
-    name, secure = guard.cookie_name(request.url.port), request.url.scheme == "https"
-    answer.set_cookie(name, token, httponly=True, samesite="strict", secure=secure)
-    return answer
+    response = RedirectResponse("/", 303)  # removes the token from address bar and history
+    name, secure = cookie_name(request.url.port), request.url.scheme == "https"
+    response.set_cookie(name, token, httponly=True, samesite="strict", secure=secure)
+    return response
 
 
-async def _unreadable(request: Request, error: Exception) -> Response:
+async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return JSONResponse({"type": "problem", "detail": first_error(error)}, 422)
 
 
-async def _failed(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"type": "problem", "detail": error.detail}, error.status_code, error.headers)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    status = 503 if isinstance(error, Full) else 404 if str(error).startswith("no such") else 422
+async def _input_error(request: Request, error: Exception) -> Response:
+    status = 503 if isinstance(error, CapacityError) else 404 if str(error).startswith("no such") else 422
     headers = {"retry-after": "30"} if status == 503 else None
     return JSONResponse({"type": "problem", "detail": str(error)}, status, headers)

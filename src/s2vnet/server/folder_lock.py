@@ -1,4 +1,4 @@
-"""Marks on folders that are at work. The system takes them back when their processes end, also when they are killed."""
+"""File locks on folders in use. The operating system releases them when a process ends, also when it is killed."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-MARK = ".running"
-_TRIES, _PAUSE_S = 50, 0.02
+LOCK_FILE = ".running"
+_ATTEMPTS, _RETRY_S = 50, 0.02
 
 
 class FolderLock:
-    """Held by a running server; several servers may share a folder."""
+    """Lock of a running server on its state folder, which several servers may share."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises OSError where the folder cannot be written."""
-        self._descriptor = os.open(folder / MARK, os.O_RDWR | os.O_CREAT, 0o600)
+        """Raises OSError when the folder is not writable."""
+        self._descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         self.close = weakref.finalize(self, os.close, self._descriptor)
-        """The server uses the folder no longer."""
-        self.alone = False
-        """Whether no other server uses the folder, until :meth:`share`; False too where the system cannot tell."""
+        """Release the lock."""
+        self.exclusive = False
+        """Whether no other server uses the folder, until :meth:`share`; False where the system has no file locks."""
         if sys.platform != "win32":
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.alone = True
+                self.exclusive = True
             except OSError:
                 self.share()
 
     def share(self) -> None:
-        """Let others use the folder too."""
-        self.alone = False
+        """Turn the lock into a shared one."""
+        self.exclusive = False
         if sys.platform != "win32":
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_SH)
@@ -42,37 +42,38 @@ class FolderLock:
                 return
 
 
-def take(folder: Path) -> int | None:
-    """Mark a folder as one's own; None where somebody else has. Whoever inherits the descriptor has it too.
+def lock_folder(folder: Path) -> int | None:
+    """Lock a folder for this process and for those that inherit the file descriptor returned.
 
-    Nothing is marked where the system has no locks. Raises OSError where the folder cannot be written.
+    None where another process holds the lock. On systems without file locks nothing is locked. Raises OSError when the
+    folder is not writable.
     """
-    descriptor = os.open(folder / MARK, os.O_RDWR | os.O_CREAT, 0o600)
-    for _ in range(_TRIES):
-        if _lock(descriptor, alone=True):
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    for _ in range(_ATTEMPTS):
+        if _try_lock(descriptor, exclusive=True):
             os.truncate(descriptor, 0)
             return descriptor
-        time.sleep(_PAUSE_S)  # one that looks holds it for a moment
+        time.sleep(_RETRY_S)  # is_locked() holds it for a moment
     os.close(descriptor)
     return None
 
 
-def is_taken(folder: Path) -> bool:
-    """Whether somebody works in a folder, as far as the system can tell."""
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock on a folder, as far as the system can tell."""
     try:
-        descriptor = os.open(folder / MARK, os.O_RDWR)
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR)
     except OSError:
         return False
     try:
-        return not _lock(descriptor, alone=False)
+        return not _try_lock(descriptor, exclusive=False)
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, alone: bool) -> bool:
+def _try_lock(descriptor: int, exclusive: bool) -> bool:
     if sys.platform != "win32":
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError:  # a file system without locks

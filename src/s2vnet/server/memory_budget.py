@@ -1,4 +1,4 @@
-"""Memory that sessions share. Who computes has its features in it; those that were idle for longest give way first."""
+"""LRU memory budget over sessions. Active sessions are pinned; the least recently used ones are offloaded first."""
 
 from __future__ import annotations
 
@@ -10,97 +10,97 @@ from typing import Protocol
 
 from s2vnet.errors import InputError
 
-LOOK_S = 0.5
-"""Seconds after which one that waits for room looks again, for sessions also end by themselves."""
+POLL_S = 0.5
+"""Seconds between two looks of a waiting session, because sessions are also closed without a notification."""
 _log = logging.getLogger(__name__)
 
 
 class Offloadable(Protocol):
-    """A session, as far as its memory goes."""
+    """A session, as far as its memory is concerned."""
 
     name: str
-    asked: float
-    """When its client last said something."""
+    last_used: float
+    """Monotonic time of the client's last request, seconds."""
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Bytes in memory."""
 
     @property
     def offloaded_nbytes(self) -> int:
-        """Memory that it takes besides when what was put away comes back, or when it is encoded."""
+        """Additional bytes once offloaded features are loaded again, or the image has been encoded."""
 
     @property
     def closed(self) -> bool:
-        """Whether nobody needs it any more."""
+        """Whether the session has been closed."""
 
     def offload(self) -> None:
-        """Move what is cached to the disk. Raises InputError when the system refuses to."""
+        """Move cached features to the disk. Raises InputError when they cannot be written."""
 
 
 class SessionMemoryBudget:
-    """So many bytes for all sessions. Safe to use from any thread.
+    """Memory limit for all sessions together. Thread-safe.
 
-    One that computes is in the room and never put away; the others are, as far as it takes. One that needs more than
-    there is waits until others have left; one that is alone gets what it needs.
+    A session that computes is active and is never offloaded; others are offloaded as needed. A session that does not
+    fit waits until active ones have finished; a session that is the only active one always gets its memory.
     """
 
-    def __init__(self, limit: int, guests: Callable[[], Iterable[Offloadable]]) -> None:
-        """Args: the limit in bytes, and what gives all open sessions."""
-        self.limit, self._guests = limit, guests
-        self._left = threading.Condition()
-        self._inside: list[Offloadable] = []
+    def __init__(self, limit: int, sessions: Callable[[], Iterable[Offloadable]]) -> None:
+        """Args: the limit in bytes, and a function that returns all open sessions."""
+        self.limit, self._sessions = limit, sessions
+        self._released = threading.Condition()
+        self._active: list[Offloadable] = []
         self._opening: list[Offloadable] = []
 
     @contextmanager
-    def place(self, guest: Offloadable) -> Iterator[None]:
-        """Be in the room until the block ends; waits for it."""
-        with self._left:
-            while not guest.closed and self._crowded(guest) and self._inside:
-                self._left.wait(LOOK_S)
-            self._inside.append(guest)
+    def reserve(self, session: Offloadable) -> Iterator[None]:
+        """Wait until the session fits, and pin it until the block ends."""
+        with self._released:
+            while not session.closed and self._exceeds_limit(session) and self._active:
+                self._released.wait(POLL_S)
+            self._active.append(session)
         try:
             yield
         finally:
-            with self._left:
-                self._inside.remove(guest)
-                self._left.notify_all()
+            with self._released:
+                self._active.remove(session)
+                self._released.notify_all()
 
     @contextmanager
-    def opening(self, guest: Offloadable) -> Iterator[None]:
-        """Be in the room to be encoded: one after the other as they came, or those that wait would keep others out."""
-        with self._left:
-            self._opening.append(guest)
-            while not guest.closed and self._opening[0] is not guest:
-                self._left.wait(LOOK_S)
+    def reserve_for_opening(self, session: Offloadable) -> Iterator[None]:
+        """Reserve memory to encode an image, in order of arrival: several waiting at once would block the others."""
+        with self._released:
+            self._opening.append(session)
+            while not session.closed and self._opening[0] is not session:
+                self._released.wait(POLL_S)
         try:
-            with self.place(guest):
+            with self.reserve(session):
                 yield
         finally:
-            with self._left:
-                self._opening.remove(guest)
-                self._left.notify_all()
+            with self._released:
+                self._opening.remove(session)
+                self._released.notify_all()
 
-    def tidy(self) -> None:
-        """Put idle sessions away as far as it takes to stay within the limit, but for the one that was used last."""
-        with self._left:
-            self._crowded(max(self._guests(), key=lambda guest: guest.asked, default=None))
+    def offload_idle(self) -> None:
+        """Offload inactive sessions until the limit holds, except the most recently used one."""
+        with self._released:
+            self._exceeds_limit(max(self._sessions(), key=lambda session: session.last_used, default=None))
 
     @property
-    def excess(self) -> int:
-        """Bytes beyond the limit."""
-        return sum(guest.nbytes for guest in self._guests()) - self.limit
+    def excess_nbytes(self) -> int:
+        """Bytes beyond the limit; negative where there is memory left."""
+        return sum(session.nbytes for session in self._sessions()) - self.limit
 
-    def _crowded(self, coming: Offloadable | None) -> bool:
-        """Whether there is too little room for one that comes, also when all others that are idle are put away."""
-        back = [*self._inside, *([] if coming is None else [coming])]
-        more = sum(guest.offloaded_nbytes for guest in back)
-        idle = (guest for guest in self._guests() if guest is not coming and guest not in self._inside)
-        for guest in sorted(idle, key=lambda guest: guest.asked):
-            if self.excess + more <= 0:
+    def _exceeds_limit(self, incoming: Offloadable | None) -> bool:
+        """Offload inactive sessions to make room for an incoming one; True when that is not enough."""
+        loaded = [*self._active, *([] if incoming is None else [incoming])]
+        additional = sum(session.offloaded_nbytes for session in loaded)
+        idle = (session for session in self._sessions() if session is not incoming and session not in self._active)
+        for session in sorted(idle, key=lambda session: session.last_used):
+            if self.excess_nbytes + additional <= 0:
                 break
             try:
-                guest.offload()
+                session.offload()
             except InputError as error:
-                _log.warning("session %s stays in memory: %s", guest.name[:8], error)
-        return self.excess + more > 0
+                _log.warning("session %s stays in memory: %s", session.name[:8], error)
+        return self.excess_nbytes + additional > 0

@@ -1,4 +1,4 @@
-"""Running a server until it is interrupted."""
+"""Run a server until it is interrupted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fastapi import FastAPI
 
 from s2vnet.errors import InputError
 from s2vnet.server.app import create_app
-from s2vnet.server.security import MOST_BYTES_ASKED
+from s2vnet.server.security import MAX_OPERATION_BYTES
 from s2vnet.server.settings import Settings
 
 GRACE_S = 3
-"""Seconds that requests in work get when the server is stopped."""
+"""Seconds that running requests get to finish when the server stops."""
 
 
 def run(
@@ -26,16 +26,16 @@ def run(
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> None:
-    """Serve until interrupted.
+    """Run a server until it is interrupted.
 
     Args:
         settings: of the server.
-        started: told of the address when clients can connect, and of the application.
+        started: called with the address and the application when clients can connect.
         certificate, key: PEM files for TLS.
 
     Raises:
         CheckpointError: no such model.
-        InputError: the address is taken or not of this machine, or a folder or certificate cannot be used.
+        InputError: the address is in use or not of this machine, or a folder or certificate cannot be used.
     """
     application = create_app(settings)
     config = uvicorn.Config(
@@ -43,7 +43,7 @@ def run(
         log_level="warning",
         access_log=False,  # addresses hold session names, and the token once
         server_header=False,
-        ws_max_size=MOST_BYTES_ASKED,
+        ws_max_size=MAX_OPERATION_BYTES,
         timeout_graceful_shutdown=GRACE_S,
         ssl_certfile=certificate,
         ssl_keyfile=key,
@@ -53,26 +53,26 @@ def run(
     except OSError as error:
         raise InputError(f"the certificate or its key cannot be used ({error})") from error
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((settings.host, settings.port))
+            listener.bind((settings.host, settings.port))
         except OSError as error:
             raise InputError(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); --port") from error
-        listening.listen()
+        listener.listen()
         name = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
-        address = f"http{'s' if certificate else ''}://{name}:{listening.getsockname()[1]}/"
-        with _temporary(application.state.store.temporary):
+        address = f"http{'s' if certificate else ''}://{name}:{listener.getsockname()[1]}/"
+        with _temporary_files_in(application.state.store.temporary):
             started(address, application)
-            uvicorn.Server(config).run(sockets=[listening])
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 @contextmanager
-def _temporary(folder: Path) -> Iterator[None]:
-    """What this process writes for a while lies in a folder that the next server empties, should this one be killed."""
-    before = tempfile.tempdir
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Create temporary files in a folder that the next server empties, in case this one is killed."""
+    previous = tempfile.tempdir
     tempfile.tempdir = str(folder.resolve())
     try:
         yield
     finally:
-        tempfile.tempdir = before
+        tempfile.tempdir = previous

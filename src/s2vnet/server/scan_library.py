@@ -1,7 +1,6 @@
-"""Which scans may be opened: those in the data folder, and those that were sent. Nothing else is ever read.
+"""Scans that clients may open: those in the data folder, and uploaded ones. No other file is ever read.
 
-Clients name a scan by an ``id`` that this module gave out; a path that leaves the data folder, by ``..`` or by a
-symbolic link, is none.
+Clients refer to a scan by an ``id``. Paths that leave the data folder, by ``..`` or a symbolic link, are refused.
 """
 
 from __future__ import annotations
@@ -18,148 +17,158 @@ from typing import IO
 
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.zip_archive import ENDING as ZIP
-from s2vnet.io.files import ENDINGS
+from s2vnet.io.dicom.zip_archive import open_series_folder
+from s2vnet.io.files import ENDINGS, count_voxels, read_image
+from s2vnet.io.geometry import Volume
 from s2vnet.server.schemas import Scan
 from s2vnet.utils.atomic_write import atomic_write
 
-SENT = "upload:"
-MOST_LISTED = 5000
-_ONE_FILE = (*(e for e in ENDINGS if e not in (".nhdr", ".mhd")), ZIP)  # those name a second file, which may be any
+UPLOAD_PREFIX = "upload:"
+MAX_LISTED = 5000
+_ONE_FILE = (*(e for e in ENDINGS if e not in (".nhdr", ".mhd")), ZIP)  # those two refer to a second file, at any path
 _WINDOWS = os.name == "nt"
 _NAME = re.compile("[0-9a-f]{32}")
 
 
-class Full(InputError):
-    """There is no room for more, for now."""
+class CapacityError(InputError):
+    """All sessions or all disk space in use for now; the client may try again later."""
 
 
-class Scans:
-    """The data folder, and the folder of what was sent. Safe to call from any thread."""
+class ScanLibrary:
+    """The data folder and the upload folder. Thread-safe."""
 
     def __init__(
         self,
         data: Path | None,
-        sent: Path,
-        most_bytes: int | None = None,
-        used: Callable[[], Collection[Path]] = tuple,
+        uploads: Path,
+        max_upload_bytes: int | None = None,
+        in_use: Callable[[], Collection[Path]] = tuple,
     ) -> None:
-        """Args: the folders, the disk that all sent scans may take together, and which of them are in use.
+        """Create the upload folder.
 
-        The data may be one scan: then no other is served. Raises InputError when they are not there.
+        Args:
+            data: folder of scans, or one scan, which is then the only one.
+            uploads: folder for uploaded scans.
+            max_upload_bytes: disk quota of all uploads together; None for no limit.
+            in_use: returns the scans of open sessions, which are never removed.
+
+        Raises:
+            InputError: `data` does not exist.
+            OSError: the upload folder cannot be made.
         """
         if data is not None and not data.is_dir() and not _is_scan(data):
             raise InputError(f"{data}: no folder and no scan; name one, or leave it out")
         self._only = data.resolve() if data is not None and _is_scan(data) else None
         self._data = data.resolve() if data is not None and self._only is None else self._only and self._only.parent
-        self._sent, self._most_bytes, self._used = sent, most_bytes, used
+        self._uploads, self._max_upload_bytes, self._in_use = uploads, max_upload_bytes, in_use
         self._lock = threading.Lock()
-        self._coming = 0
-        """Bytes of what is being written."""
-        sent.mkdir(parents=True, exist_ok=True)
+        self._pending_bytes = 0
+        """Bytes of uploads that are being written."""
+        uploads.mkdir(parents=True, exist_ok=True)
 
-    def listed(self) -> list[Scan]:
-        """Scans in the data folder, in the order of their names, as many as a list can show."""
+    def list_scans(self) -> list[Scan]:
+        """List the scans of the data folder by name, at most MAX_LISTED."""
         if self._data is None:
             return []
-        found = []
+        scans = []
         for path in _walk(self._data) if self._only is None else [self._only]:
             if _is_scan(path) and self._allowed(path):
                 name = path.relative_to(self._data).as_posix()
-                found.append(Scan(id=name, name=name))
-                if len(found) == MOST_LISTED:
+                scans.append(Scan(id=name, name=name))
+                if len(scans) == MAX_LISTED:
                     break
-        return found
+        return scans
 
     def find(self, scan: str) -> Path:
-        """Where a scan lies. Raises InputError for what is not, or not to be read."""
+        """Return the path of a scan by its id. Raises InputError for an unknown or forbidden one."""
         path = None
-        if scan.startswith(SENT):
-            name = scan.removeprefix(SENT)
+        if scan.startswith(UPLOAD_PREFIX):
+            name = scan.removeprefix(UPLOAD_PREFIX)
             if _NAME.fullmatch(name):
-                path = next(iter(sorted(self._sent.glob(f"{name}.*"))), None)
-        elif self._data is not None and _is_name(scan) and self._inside(self._data / scan):
+                path = next(iter(sorted(self._uploads.glob(f"{name}.*"))), None)
+        elif self._data is not None and _is_valid_name(scan) and self._inside(self._data / scan):
             path = self._data / scan
-        if path is None or not _is_scan(path) or not (scan.startswith(SENT) or self._allowed(path)):
+        if path is None or not _is_scan(path) or not (scan.startswith(UPLOAD_PREFIX) or self._allowed(path)):
             raise InputError("no such scan; ask for the list of scans, or send one")
         return path
 
-    def name(self, scan: str) -> Scan:
-        """A scan as it is shown; what was sent has no name, for names tell of patients."""
-        return Scan(id=scan, name="sent scan" if scan.startswith(SENT) else scan)
+    def describe(self, scan: str) -> Scan:
+        """Return a scan's id and display name; uploads have no name, since file names may identify patients."""
+        return Scan(id=scan, name="sent scan" if scan.startswith(UPLOAD_PREFIX) else scan)
 
-    def new(self, filename: str) -> tuple[Scan, Path]:
-        """A place for a scan that is being sent; of its name the ending alone is used.
+    def new_upload(self, filename: str) -> tuple[Scan, Path]:
+        """Return a new id and path for an upload; only the ending of its file name is used.
 
         Raises:
-            InputError: an ending of no image.
+            InputError: not the ending of an image format in one file.
         """
         ending = next((e for e in _ONE_FILE if filename.lower().endswith(e)), None)
         if ending is None:
             raise InputError("a scan has to be sent as one file: .nii.gz, .nii, .nrrd, .mha, or DICOM files in a .zip")
         name = uuid.uuid4().hex
-        return self.name(SENT + name), self._sent / (name + ending)
+        return self.describe(UPLOAD_PREFIX + name), self._uploads / (name + ending)
 
     def receive(self, filename: str, content: IO[bytes]) -> Scan:
-        """Keep a scan that is sent; nothing of it stays when it breaks off.
+        """Save an upload; nothing is kept of one that breaks off.
 
         Raises:
-            InputError: as :meth:`new`.
-            Full: as :meth:`room`.
+            InputError: as :meth:`new_upload`.
+            CapacityError: as :meth:`reserve_disk`.
         """
-        scan, path = self.new(filename)
+        scan, path = self.new_upload(filename)
         self.write(path, content)
         return scan
 
     def write(self, path: Path, content: IO[bytes]) -> None:
-        """Write whole or not at all. Raises Full as :meth:`room`."""
+        """Write an upload atomically. Raises CapacityError as :meth:`reserve_disk`."""
         content.seek(0, os.SEEK_END)
         size = content.tell()
         content.seek(0)
-        with self.room(size), atomic_write(path) as temporary, temporary.open("wb") as target:
+        with self.reserve_disk(size), atomic_write(path) as temporary, temporary.open("wb") as target:
             shutil.copyfileobj(content, target)
 
     @contextmanager
-    def room(self, size: int) -> Iterator[None]:
-        """Room for so many bytes while they are written; what was not used for longest makes it.
+    def reserve_disk(self, size: int) -> Iterator[None]:
+        """Reserve bytes of the upload quota while an upload is written; the least recently used uploads are removed.
 
         Raises:
-            Full: what is in use leaves too little; nothing is removed then.
+            CapacityError: uploads in use leave too little space; then none is removed.
         """
         with self._lock:
-            self._make_room(size)
-            self._coming += size
+            self._free_disk(size)
+            self._pending_bytes += size
         try:
             yield
         finally:
             with self._lock:
-                self._coming -= size
+                self._pending_bytes -= size
 
-    def _make_room(self, size: int) -> None:
-        if self._most_bytes is None:
+    def _free_disk(self, size: int) -> None:
+        if self._max_upload_bytes is None:
             return
-        kept = {path: path.stat() for path in self._sent.iterdir() if path.is_file()}
-        excess = sum(one.st_size for one in kept.values()) + self._coming + size - self._most_bytes
-        going, used = [], set(self._used())
+        kept = {path: path.stat() for path in self._uploads.iterdir() if path.is_file()}
+        excess = sum(stat.st_size for stat in kept.values()) + self._pending_bytes + size - self._max_upload_bytes
+        removed, in_use = [], set(self._in_use())
         for path in sorted(kept, key=lambda path: kept[path].st_mtime):
-            if excess > 0 and path not in used:
+            if excess > 0 and path not in in_use:
                 excess -= kept[path].st_size
-                going.append(path)
+                removed.append(path)
         if excess > 0:
-            most = self._most_bytes // 2**20
-            raise Full(
-                f"no room for this scan in the {most} MB for what is sent; send a smaller one, or try again later"
+            raise CapacityError(
+                f"no room for this scan in the {self._max_upload_bytes // 2**20} MB for what is sent; "
+                "send a smaller one, or try again later"
             )
-        for path in going:
+        for path in removed:
             path.unlink(missing_ok=True)
 
     def _allowed(self, path: Path) -> bool:
-        """Whether a scan, with every file of a series, lies in the data folder."""
+        """Whether a scan, with all files of a series, lies in the data folder."""
         if not self._inside(path):
             return False
         if not path.is_dir():
             return True
         try:
-            with os.scandir(path) as files:  # a file that is no link lies where its folder does
+            with os.scandir(path) as files:  # only links can lead out of the folder
                 return all(self._inside(Path(file)) for file in files if file.is_symlink() or file.is_dir())
         except OSError:
             return False
@@ -167,10 +176,27 @@ class Scans:
     def _inside(self, path: Path) -> bool:
         assert self._data is not None
         try:
-            found = path.resolve()
-            return found.is_relative_to(self._only or self._data)
+            return path.resolve().is_relative_to(self._only or self._data)
         except (OSError, RuntimeError, ValueError):
             return False
+
+
+def read_scan(path: Path, channels: int, max_voxels: int) -> Volume:
+    """Read an image for a model.
+
+    Args:
+        path: file or DICOM folder.
+        channels: of the model; frames of the image are channels if there are several.
+        max_voxels: largest number of voxels that is read.
+
+    Raises:
+        InputError: not readable, or too many voxels.
+    """
+    with open_series_folder(path) as unpacked:  # unpacks an archive once for both reads
+        voxels = count_voxels(unpacked)
+        if voxels > max_voxels:
+            raise InputError(f"{voxels} voxels, more than the {max_voxels} that this server opens; crop the scan")
+        return read_image(unpacked, frames_as_channels=channels > 1)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -190,14 +216,14 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _is_name(scan: str) -> bool:
-    """Whether a name may be looked up; on Windows to look one up may ask another machine for it."""
+def _is_valid_name(scan: str) -> bool:
+    """Whether a name is safe to look up; on Windows a lookup can contact another machine (a UNC path)."""
     foreign = _WINDOWS and ("\\" in scan or PureWindowsPath(scan).anchor != "")
     return scan != "" and "\0" not in scan and not foreign
 
 
 def _is_scan(path: Path) -> bool:
-    """A file with an image's ending, or a folder of DICOM files."""
+    """Whether a path is a file with the ending of an image format, or a folder of DICOM files."""
     try:
         if path.is_dir():
             return any(file.suffix.lower() == ".dcm" for file in path.iterdir() if file.is_file())

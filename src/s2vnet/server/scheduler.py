@@ -1,7 +1,7 @@
-"""Who computes now: one at a time, clicks before encoding for some seconds, scoring last, and otherwise in turn.
+"""Earliest-deadline-first lock on the processor: one session computes at a time, clicks before encoding.
 
-A processor's cores serve one network best when they serve it alone. So every session works in a thread of its own but
-computes only in its turn, and offers its turn after every slice.
+A network runs fastest when it has all cores to itself. So every session works in a thread of its own, computes only
+while it holds the lock, and lets more urgent sessions run after every slice.
 """
 
 from __future__ import annotations
@@ -15,64 +15,69 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 CLICK, ENCODING, SCORING = 0.0, 5.0, math.inf
-"""Patience in seconds: who waits goes before those that come so much later, whatever they come for."""
+"""Relative deadlines in seconds: encoding runs before clicks that arrive more than 5 s later; scoring always last."""
 
 
-class _Place(NamedTuple):
-    """Of one that waits or has the turn; the least goes first."""
+class _Ticket(NamedTuple):
+    """Position of a waiting or running thread; the smallest runs first."""
 
-    end: float
+    deadline: float
     number: int
-    patience: float
+    deadline_s: float
 
 
 class Scheduler:
-    """A lock that the one gets next whose patience ends first."""
+    """A lock that goes to the waiting thread with the earliest deadline."""
 
     def __init__(self) -> None:
-        self._free = threading.Condition()
+        self._released = threading.Condition()
         self._count = itertools.count()
-        self._waiting: list[_Place] = []
-        self._holder: _Place | None = None
-        self._offered = math.inf
-        """Who may take the turn: those of so much patience or less."""
+        self._waiting: list[_Ticket] = []
+        self._holder: _Ticket | None = None
+        self._max_deadline_s = math.inf
+        """Relative deadline up to which waiting threads may take the lock now."""
 
     @contextmanager
-    def turn(self, patience: float) -> Iterator[None]:
-        """Hold the turn until the block ends."""
-        with self._free:
-            self._take(self._place(patience))
+    def acquire(self, deadline_s: float) -> Iterator[None]:
+        """Hold the lock until the block ends.
+
+        Args:
+            deadline_s: relative deadline, seconds from now: CLICK, ENCODING or SCORING.
+        """
+        with self._released:
+            self._acquire(self._ticket(deadline_s))
         try:
             yield
         finally:
-            with self._free:
-                self._give(math.inf)
+            with self._released:
+                self._release(math.inf)
 
-    def offer(self, patience: float) -> None:
-        """Let those go first that have so much patience or less; only within :meth:`turn`.
+    def yield_to(self, deadline_s: float) -> None:
+        """Let waiting threads run first whose relative deadline is at most `deadline_s`; only inside :meth:`acquire`.
 
-        One that has as much goes to the end of the line, one that has more goes on as soon as they are done: so scans
-        give way to clicks but not to each other.
+        A holder with that relative deadline queues up again, one with a later deadline continues as soon as they are
+        done: scans yield to clicks but not to each other.
         """
-        with self._free:
+        with self._released:
             own = self._holder
             assert own is not None
-            if any(other.patience <= patience for other in self._waiting):
-                self._give(patience)
-                self._take(own if patience < own.patience else self._place(own.patience))
+            if any(other.deadline_s <= deadline_s for other in self._waiting):
+                self._release(deadline_s)
+                self._acquire(own if deadline_s < own.deadline_s else self._ticket(own.deadline_s))
 
-    def _place(self, patience: float) -> _Place:
-        return _Place(time.monotonic() + patience, next(self._count), patience)
+    def _ticket(self, deadline_s: float) -> _Ticket:
+        return _Ticket(time.monotonic() + deadline_s, next(self._count), deadline_s)
 
-    def _take(self, own: _Place) -> None:
+    def _acquire(self, own: _Ticket) -> None:
         self._waiting.append(own)
-        self._free.wait_for(lambda: self._holder is None and self._next() == own)
+        self._released.wait_for(lambda: self._holder is None and self._next() == own)
         self._waiting.remove(own)
-        self._holder, self._offered = own, math.inf
+        self._holder, self._max_deadline_s = own, math.inf
 
-    def _next(self) -> _Place:
-        return min((place for place in self._waiting if place.patience <= self._offered), default=self._waiting[0])
+    def _next(self) -> _Ticket:
+        allowed = (ticket for ticket in self._waiting if ticket.deadline_s <= self._max_deadline_s)
+        return min(allowed, default=self._waiting[0])
 
-    def _give(self, patience: float) -> None:
-        self._holder, self._offered = None, patience
-        self._free.notify_all()
+    def _release(self, max_deadline_s: float) -> None:
+        self._holder, self._max_deadline_s = None, max_deadline_s
+        self._released.notify_all()

@@ -1,8 +1,7 @@
-"""What travels between server and clients: JSON, and blocks of labels. No torch.
+"""Messages between server and clients: JSON, and binary blocks of labels. Imports no torch.
 
-Voxel indices are ``i j k`` in file axis order, as everywhere. A block is a binary message: four bytes that tell the
-length of the JSON head (little endian), the head (:class:`Block`), and the labels, one byte a voxel in C order,
-compressed with zlib.
+Voxel indices are ``i j k`` in file axis order. A block is a binary message: the length of its JSON header (4 bytes,
+little endian), the header (:class:`Block`), and the labels (uint8, C order), compressed with zlib.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from s2vnet.prompts import Entry, Voxel
 
 LABELS = npt.NDArray[np.uint8]
-MOST_ENTRIES = 1000
-"""Prompts of one operation."""
+MAX_ENTRIES = 1000
+"""Largest number of prompts of one operation."""
 _LENGTH = struct.Struct("<I")
 
 
-class _Sent(BaseModel):
+class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class LabelClass(_Sent):
+class LabelClass(_Message):
     """A class of the model."""
 
     id: int
@@ -38,68 +37,69 @@ class LabelClass(_Sent):
     """``#rrggbb``"""
 
 
-class Info(_Sent):
-    """What this server is and can do."""
+class Info(_Message):
+    """The server's model, classes and limits."""
 
     name: Literal["s2vnet"] = "s2vnet"
     version: str
     model: str
     model_sha256: str
     channels: tuple[str, ...]
-    """Channels that an image needs."""
+    """Channels that an image must have."""
     classes: tuple[LabelClass, ...]
     max_upload_mb: int
     max_voxels: int
     token_needed: bool
 
 
-class Scan(_Sent):
-    """An image in the data folder, or one that was sent."""
+class Scan(_Message):
+    """An image in the data folder, or an uploaded one."""
 
     id: str
-    """What names it to this server: its path in the data folder, or ``upload:`` and a number."""
+    """Its path in the data folder, or ``upload:`` and a number."""
     name: str
 
 
-class Open(_Sent):
-    """Ask for a session."""
+class Open(_Message):
+    """Request to open a session."""
 
     image: str = Field(max_length=1024)
     """A scan's ``id``."""
 
 
-class Add(_Sent):
-    """Prompts and locks as one operation; undone together."""
+class Add(_Message):
+    """Add prompts and locks as one operation; they are undone together."""
 
     op: Literal["add"] = "add"
-    entries: tuple[Entry, ...] = Field(min_length=1, max_length=MOST_ENTRIES)
+    entries: tuple[Entry, ...] = Field(min_length=1, max_length=MAX_ENTRIES)
 
 
-class Remove(_Sent):
-    """Take out one entry of the log, by its place in it."""
+class Remove(_Message):
+    """Remove one entry of the log by its index."""
 
     op: Literal["remove"] = "remove"
     index: int
 
 
-class Step(_Sent):
-    """Back or on by an operation, or back to no prompts at all."""
+class Step(_Message):
+    """Undo or redo an operation, or remove all prompts."""
 
     op: Literal["undo", "redo", "reset"]
 
 
-class Replace(_Sent):
-    """Another log, such as a saved one, as one operation."""
+class Replace(_Message):
+    """Replace the log, such as by a saved one, as one operation."""
 
     op: Literal["replace"] = "replace"
-    entries: tuple[Entry, ...] = Field(max_length=MOST_ENTRIES)
+    entries: tuple[Entry, ...] = Field(max_length=MAX_ENTRIES)
 
 
-Operation = Annotated[Add | Remove | Step | Replace, Field(discriminator="op")]
+Operation = Add | Remove | Step | Replace
+"""What a client may do to a session's prompt log."""
 
 
-class State(_Sent):
-    """A session as it is now."""
+class State(_Message):
+    """Current state of a session."""
 
     type: Literal["state"] = "state"
     session: str
@@ -111,63 +111,63 @@ class State(_Sent):
     plane: int | None
     """File axis across which the network's slices lie."""
     status: Literal["opening", "working", "ready", "failed"]
-    """Opening: it is read, encoded and segmented. Working: a newer operation is being worked out."""
+    """Opening: the image is read, encoded and segmented. Working: a newer operation is being computed."""
     error: str | None = None
     progress: float
-    """Of opening, 0 to 1."""
+    """Progress of opening, 0 to 1."""
     revision: int
-    """Operations that the session has taken."""
+    """Number of operations requested so far."""
     shown: int
-    """Operations that the labels have in them."""
+    """Number of operations that the labels include."""
     entries: tuple[Entry, ...]
     can_undo: bool
     can_redo: bool
     notes: tuple[str, ...]
-    """Prompts that a later one or a lock overrules."""
+    """Prompts that a later prompt or a lock overrides."""
     unlike: tuple[str, ...]
-    """In what the image lies outside of what the network was trained on."""
+    """Properties of the image outside the ranges of the training data."""
     formats: tuple[str, ...]
-    """In which labels can be had: ``dcm`` (SEG) and ``rtstruct`` of a DICOM series alone."""
+    """Formats available for the labels; ``dcm`` (SEG) and ``rtstruct`` for a DICOM series only."""
 
 
-class Block(_Sent):
-    """Head of a block of labels."""
+class Block(_Message):
+    """Header of a block of labels."""
 
     type: Literal["block"] = "block"
     revision: int
     start: Voxel
     shape: Voxel
     final: bool
-    """False: a slice as it is done, of work that goes on."""
+    """False for one slice of a computation in progress."""
 
 
-class Suggestion(_Sent):
-    """Where to look next."""
+class Suggestion(_Message):
+    """Slice to check next."""
 
     axis: int
     """File axis across which the slice lies."""
     index: int
 
 
-class Problem(_Sent):
-    """Why something was not done, in one line that says what to do."""
+class Problem(_Message):
+    """Error message: one line that says what is wrong and what to do."""
 
     type: Literal["problem"] = "problem"
     detail: str
 
 
-def pack_block(head: Block, labels: LABELS) -> bytes:
-    """A block (I, J, K) as a message."""
-    text = head.model_dump_json().encode()
+def pack_block(header: Block, labels: LABELS) -> bytes:
+    """Encode labels (I, J, K) and their header as a message."""
+    text = header.model_dump_json().encode()
     return _LENGTH.pack(len(text)) + text + zlib.compress(np.ascontiguousarray(labels).tobytes(), 1)
 
 
 def unpack_block(message: bytes) -> tuple[Block, LABELS]:
-    """The block of a message. Raises ValueError when it is none."""
+    """Decode a message into header and labels (I, J, K). Raises ValueError when it is invalid."""
     try:
         (length,) = _LENGTH.unpack_from(message)
-        head = Block.model_validate(json.loads(message[4 : 4 + length]))
-        raw = zlib.decompress(message[4 + length :], bufsize=int(np.prod(head.shape)))
+        header = Block.model_validate(json.loads(message[4 : 4 + length]))
+        raw = zlib.decompress(message[4 + length :], bufsize=int(np.prod(header.shape)))
     except (struct.error, zlib.error) as error:
         raise ValueError(f"no block of labels ({error})") from error
-    return head, np.frombuffer(raw, np.uint8).reshape(head.shape)
+    return header, np.frombuffer(raw, np.uint8).reshape(header.shape)

@@ -1,7 +1,7 @@
-"""Who may talk to the server, and how much. The threat model is docs/security.md.
+"""Access control, rate limits and body limits of the server. The threat model is docs/security.md.
 
-A page from elsewhere that a browser has open must not reach the server (by its origin, or by a name that resolves to
-127.0.0.1: https://owasp.org/www-community/attacks/DNS_Rebinding); beyond this machine nobody does without the token.
+Web pages of other origins must not reach the server through a user's browser, also not by DNS rebinding
+(https://owasp.org/www-community/attacks/DNS_Rebinding); clients on other machines need the token.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2vnet.server.settings import Settings, is_local
 
-MALFORMED, REFUSED, FOREIGN, TOO_LARGE, TOO_MANY = 400, 401, 403, 413, 429
-_CLOSE_POLICY = 1008
-PAUSE_S = 0.2
-"""Until a message that came too early is tried again."""
-MOST_BYTES_ASKED = 32 * 2**20
-"""Of one operation, by request or WebSocket."""
-ARRAYS = "/nninteractive/"
-"""Paths that take arrays as they are; elsewhere such a body would be held in memory to be refused."""
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, TOO_LARGE, TOO_MANY = 400, 401, 403, 413, 429
+_POLICY_VIOLATION = 1008
+RETRY_S = 0.2
+"""Seconds after which a message beyond the rate limit is tried again."""
+MAX_OPERATION_BYTES = 32 * 2**20
+"""Largest operation, by request or WebSocket message."""
+RAW_UPLOAD_PATHS = "/nninteractive/"
+"""Paths that accept arrays as raw bodies; elsewhere such a body would only be held in memory to be refused."""
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'",
@@ -50,111 +50,114 @@ class SecurityMiddleware:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is allowed, with a bound on what it may send; answer the rest."""
+        """Pass on permitted requests, with limits on rate and size; answer the others with an error."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
-        problem = self._problem(scope)
-        if problem is None:
-            paced = self._paced(scope, receive)
-            return await self._app(scope, _bounded(paced, self._limit(scope)), _headed(send))
-        status, detail = problem
+        refusal = self._refusal(scope)
+        if refusal is None:
+            receive = _with_body_limit(self._with_rate_limit(scope, receive), self._body_limit(scope))
+            return await self._app(scope, receive, _with_security_headers(send))
+        status, detail = refusal
         if scope["type"] == "websocket":
             await receive()
-            return await send({"type": "websocket.close", "code": _CLOSE_POLICY, "reason": detail})
-        again = {"retry-after": "10"} if status == TOO_MANY else {}
-        return await JSONResponse({"type": "problem", "detail": detail}, status, headers=again)(
-            scope, receive, _headed(send)
-        )
+            return await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": detail})
+        retry = {"retry-after": "10"} if status == TOO_MANY else {}
+        response = JSONResponse({"type": "problem", "detail": detail}, status, headers=retry)
+        return await response(scope, receive, _with_security_headers(send))
 
-    def _hit(self, scope: Scope) -> bool:
-        """Count a request or message of an address; False when it has had as many as it may."""
+    def _within_rate(self, scope: Scope) -> bool:
+        """Count a request or message of a client address; False beyond the rate limit."""
         client = scope.get("client") or ("unknown", 0)
         return bool(self._limiter.hit(self._rate, str(client[0])))
 
-    def _paced(self, scope: Scope, receive: Receive) -> Receive:
-        """Receive messages of a WebSocket no faster than requests may come; none is lost, the client has to wait."""
+    def _with_rate_limit(self, scope: Scope, receive: Receive) -> Receive:
+        """Delay WebSocket messages beyond the rate limit; none is dropped."""
 
-        async def paced() -> Message:
+        async def receive_delayed() -> Message:
             message = await receive()
-            while message["type"] == "websocket.receive" and not self._hit(scope):
-                await asyncio.sleep(PAUSE_S)
+            while message["type"] == "websocket.receive" and not self._within_rate(scope):
+                await asyncio.sleep(RETRY_S)
             return message
 
-        return paced
+        return receive_delayed
 
-    def _limit(self, scope: Scope) -> int:
-        """Bytes that a body may have: a file's, or an operation's."""
+    def _body_limit(self, scope: Scope) -> int:
+        """Return the largest body in bytes: of an upload or of an operation."""
         kind = Headers(scope=scope).get("content-type", "")
-        array = kind.startswith("application/octet-stream") and scope["path"].startswith(ARRAYS)
-        files = array or kind.startswith("multipart/form-data")
-        return self._settings.max_upload_mb * 2**20 if files else MOST_BYTES_ASKED
+        raw = kind.startswith("application/octet-stream") and scope["path"].startswith(RAW_UPLOAD_PATHS)
+        upload = raw or kind.startswith("multipart/form-data")
+        return self._settings.max_upload_mb * 2**20 if upload else MAX_OPERATION_BYTES
 
-    def _problem(self, scope: Scope) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """Return status and message of a request that is not permitted; None for a permitted one."""
         headers = Headers(scope=scope)
         try:
             host, origin = urlsplit(f"//{headers.get('host', '')}"), urlsplit(headers.get("origin") or "")
             cookie = cookie_name(host.port)
         except ValueError:
-            return MALFORMED, "no such address"
+            return BAD_REQUEST, "no such address"
         if is_local(self._settings.host) and not is_local(host.hostname or ""):
-            return FOREIGN, "the server answers to 127.0.0.1 and localhost only"
+            return FORBIDDEN, "the server answers to 127.0.0.1 and localhost only"
         if "origin" in headers and origin.netloc != host.netloc:
-            return FOREIGN, "pages from elsewhere may not talk to this server"
-        if not self._hit(scope):
+            return FORBIDDEN, "pages from elsewhere may not talk to this server"
+        if not self._within_rate(scope):
             return TOO_MANY, "too many requests; wait a while"
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > (limit := self._limit(scope)):
+        if not length.isdecimal() or int(length) > (limit := self._body_limit(scope)):
             return TOO_LARGE, f"more than the {limit // 2**20} MB that the server takes here"
         token = self._settings.token
         if token is None or scope["path"] in ("/healthz", "/favicon.ico"):
             return None
-        given = _given_tokens(headers, cookie, scope["query_string"].decode("latin-1"))
-        if not any(hmac.compare_digest(one.encode(), token.encode()) for one in given):
-            return REFUSED, "this server needs its token: Authorization: Bearer TOKEN, or /?token=TOKEN in a browser"
+        tokens = _request_tokens(headers, cookie, scope["query_string"].decode("latin-1"))
+        if not any(hmac.compare_digest(each.encode(), token.encode()) for each in tokens):
+            return (
+                UNAUTHORIZED,
+                "this server needs its token: Authorization: Bearer TOKEN, or /?token=TOKEN in a browser",
+            )
         return None
 
 
 def cookie_name(port: int | None) -> str:
-    """The token's cookie; cookies of one machine are shared by its ports, so the port is part of the name."""
+    """Return the name of the token's cookie; it contains the port, since all ports of a host share their cookies."""
     return f"s2vnet_token_{port or 'default'}"
 
 
-def _given_tokens(headers: Mapping[str, str], cookie: str, query: str) -> list[str]:
-    """What a request gives as token: header, cookie and query."""
-    kind, _, given = headers.get("authorization", "").partition(" ")
-    found = [given.strip()] if kind.lower() == "bearer" else []
-    if kind.lower() == "basic":  # libcurl's for http://any:TOKEN@host: all that ITK-SNAP can send
+def _request_tokens(headers: Mapping[str, str], cookie: str, query: str) -> list[str]:
+    """Return the tokens of a request: from header, cookie and query."""
+    kind, _, credentials = headers.get("authorization", "").partition(" ")
+    tokens = [credentials.strip()] if kind.lower() == "bearer" else []
+    if kind.lower() == "basic":  # ITK-SNAP can only send what libcurl makes of http://any:TOKEN@host
         with contextlib.suppress(ValueError):
-            found.append(base64.b64decode(given, validate=True).decode().partition(":")[2])
+            tokens.append(base64.b64decode(credentials, validate=True).decode().partition(":")[2])
     with contextlib.suppress(CookieError):
-        found += [crumb.value for name, crumb in SimpleCookie(headers.get("cookie", "")).items() if name == cookie]
-    return [*found, *parse_qs(query).get("token", [])]
+        tokens += [morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items() if name == cookie]
+    return [*tokens, *parse_qs(query).get("token", [])]
 
 
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """Receive no more than so many bytes of a request's body, whatever its headers say."""
-    taken = 0
+def _with_body_limit(receive: Receive, limit: int) -> Receive:
+    """Receive at most `limit` bytes of a request's body, whatever its headers claim."""
+    received = 0
 
-    async def bounded() -> Message:
-        nonlocal taken
+    async def receive_limited() -> Message:
+        nonlocal received
         message = await receive()
         if message["type"] == "http.request":
-            taken += len(message.get("body", b""))
-            if taken > limit:
+            received += len(message.get("body", b""))
+            if received > limit:
                 raise HTTPException(TOO_LARGE, "more than this server takes")
         return message
 
-    return bounded
+    return receive_limited
 
 
-def _headed(send: Send) -> Send:
-    """Send with the headers that keep pages apart."""
+def _with_security_headers(send: Send) -> Send:
+    """Add the security headers to responses that do not set them."""
 
-    async def headed(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             names = {name for name, _ in message["headers"]}
             extra = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in names]
             message = {**message, "headers": [*message["headers"], *extra]}
         await send(message)
 
-    return headed
+    return send_with_headers

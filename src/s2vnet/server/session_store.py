@@ -1,13 +1,12 @@
-"""All sessions: who holds which, how much memory they may take, and what is kept on the disk.
+"""All sessions of a server: lookup, leases, memory limits, and clean-up of the state folder.
 
-What is cached of sessions that were idle for longest goes to the disk when memory runs short; a session whose client
-has been silent for a lease is let go, and comes back from its record when the client does, also after a restart.
+When memory runs short, the least recently used sessions are offloaded to the disk. A session without requests for the
+length of a lease is closed; it is restored from its record at the client's next request, also after a restart.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import shutil
@@ -23,78 +22,79 @@ from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.folder_lock import FolderLock
 from s2vnet.server.memory_budget import SessionMemoryBudget
-from s2vnet.server.scan_library import Full, Scans
+from s2vnet.server.scan_library import CapacityError, ScanLibrary
 from s2vnet.server.scheduler import Scheduler
-from s2vnet.server.session_worker import CACHED, RECORD, SessionWorker
+from s2vnet.server.session_record import RECORD
+from s2vnet.server.session_worker import CACHE_FILE, SessionWorker
 from s2vnet.server.settings import Settings
 from s2vnet.utils.atomic_write import remove_unfinished
 from s2vnet.utils.folders import folder_errors
 from s2vnet.utils.memory import release_freed_memory
 
 TRAINING = "training"
-"""Folder of the trainings, which outlive a server; they tidy up themselves."""
+"""Folder of training jobs, which may outlive a server and clean up after themselves."""
 _NAME = re.compile("[0-9a-f]{32}")
-_SECONDS_A_DAY = 86400.0
-_log = logging.getLogger(__name__)
+_SECONDS_PER_DAY = 86400.0
 
 
 class SessionStore:
-    """The sessions of a server. Safe to call from any thread."""
+    """The sessions of a server. Thread-safe."""
 
     def __init__(self, settings: Settings, segmenter: Segmenter) -> None:
-        """Raises InputError when the data folder is not there or the state folder cannot be written."""
+        """Raises InputError when the data folder does not exist or the state folder is not writable."""
         self.settings, self.segmenter = settings, segmenter
-        self.turns = Scheduler()
-        self.room = SessionMemoryBudget(settings.memory_mb * 2**20, self._guests)
+        self.scheduler = Scheduler()
+        self.memory = SessionMemoryBudget(settings.memory_mb * 2**20, self._open_sessions)
         self._lock = threading.RLock()
-        self._epoch = time.time() - time.monotonic()
-        self._held: dict[str, SessionWorker] = {}
+        self._clock_offset = time.time() - time.monotonic()
+        self._workers: dict[str, SessionWorker] = {}
         self._folder, self.temporary = settings.state / "sessions", settings.state / "tmp"
         with folder_errors(settings.state):
             for folder in (self._folder, self.temporary):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._presence = FolderLock(settings.state)
-            self.scans = Scans(settings.data, settings.state / "sent", settings.sent_mb * 2**20, self._used)
-        if self._presence.alone:
-            self._tidy()
-        self._presence.share()
+            self._folder_lock = FolderLock(settings.state)
+            quota = settings.sent_mb * 2**20
+            self.scans = ScanLibrary(settings.data, settings.state / "sent", quota, self._scans_in_use)
+        if self._folder_lock.exclusive:
+            self._remove_leftovers()
+        self._folder_lock.share()
 
-    def _tidy(self) -> None:
-        """Remove what a server has left that was killed."""
+    def _remove_leftovers(self) -> None:
+        """Remove temporary files of servers that were killed."""
         remove_unfinished(self.settings.state, exclude=self.settings.state / TRAINING)
-        for left in [*self._folder.glob(f"*/{CACHED}"), *self.temporary.iterdir()]:
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        for path in [*self._folder.glob(f"*/{CACHE_FILE}"), *self.temporary.iterdir()]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         for folder in self._folder.iterdir():
-            if folder.is_dir() and not (folder / RECORD).is_file():  # nobody was told its name
+            if folder.is_dir() and not (folder / RECORD).is_file():  # its name was never sent to a client
                 shutil.rmtree(folder, ignore_errors=True)
 
     def open(self, scan: str) -> SessionWorker:
-        """A new session on a scan; it is read and encoded in the background.
+        """Open a new session on a scan, which is read and encoded in the background.
 
         Raises:
             InputError: no such scan.
-            Full: too many sessions.
+            CapacityError: too many sessions.
         """
         name = uuid.uuid4().hex
-        path, shown = self.scans.find(scan), self.scans.name(scan)
+        path, description = self.scans.find(scan), self.scans.describe(scan)
         with self._lock:
-            self._make_room()
-            held = SessionWorker(name, shown, path, self._folder / name, *self._common)
-            held.write()
-            self._held[name] = held
+            self._free_place()
+            worker = SessionWorker(name, description, path, self._folder / name, *self._shared)
+            worker.write_record()
+            self._workers[name] = worker
         self._touch(path)
-        held.start()
-        return held
+        worker.start()
+        return worker
 
-    def open_sent(self, volume: Volume) -> SessionWorker:
-        """A new session on a volume that a client sent as an array; its file is kept as other scans that are sent.
+    def open_volume(self, volume: Volume) -> SessionWorker:
+        """Open a new session on a volume that a client sent as an array; it is saved like an uploaded scan.
 
         Raises:
             InputError: it cannot be written.
-            Full: too many sessions, or too much that was sent.
+            CapacityError: too many sessions, or no disk space left for uploads.
         """
-        scan, path = self.scans.new("sent.nii")
-        with self.scans.room(volume.data.nbytes):
+        scan, path = self.scans.new_upload("sent.nii")
+        with self.scans.reserve_disk(volume.data.nbytes):
             write_image(path, volume)
         try:
             return self.open(scan.id)
@@ -103,114 +103,122 @@ class SessionStore:
             raise
 
     def get(self, name: str) -> SessionWorker:
-        """A session, from the disk where it was let go, or where it failed at work: once, lest it be tried for ever.
+        """Return a session by its name, restored from the disk if it was closed.
+
+        A session that failed after opening is restored too, but only once, so that a permanent fault is not retried
+        with every request.
 
         Raises:
             InputError: no such session.
-            Full: too many sessions.
+            CapacityError: too many sessions.
         """
         with self._lock:
-            held = self._held.get(name)
-            anew = held is not None and held.failed_at_work and not held.anew
-            if held is not None and anew:
-                self._let_go(name, held)
-            if held is None or anew:
+            worker = self._workers.get(name)
+            reopen = worker is not None and worker.failed_after_opening and not worker.reopened
+            if worker is not None and reopen:
+                self._evict(name, worker)
+            if worker is None or reopen:
                 if not _NAME.fullmatch(name) or not (self._folder / name / RECORD).is_file():
                     raise InputError("no such session; open the scan again")
-                self._make_room()
-                held = SessionWorker.of_record(self._folder / name, self.scans.find, *self._common)
-                held.anew = anew
-                self._held[name] = held
-            if not held.failed:  # one that takes nothing any more is not kept by asking for it
-                held.asked = time.monotonic()
-        self._touch(held.folder / RECORD)
-        self._touch(held.path)
-        held.start()
-        return held
-
-    def _used(self) -> list[Path]:
-        """Scans of open sessions."""
-        return [held.path for held in list(self._held.values())]
-
-    def _touch(self, path: Path) -> None:
-        """So that what is in use is not taken for old; a scan in the data folder is left as it is."""
-        if path.is_relative_to(self.settings.state):
-            with contextlib.suppress(OSError):
-                os.utime(path)
+                self._free_place()
+                worker = SessionWorker.from_record(self._folder / name, self.scans.find, *self._shared)
+                worker.reopened = reopen
+                self._workers[name] = worker
+            if not worker.failed:  # requests do not keep a failed session open
+                worker.last_used = time.monotonic()
+        self._touch(worker.folder / RECORD)
+        self._touch(worker.path)
+        worker.start()
+        return worker
 
     def end(self, name: str) -> None:
-        """Close a session for good. Raises InputError for none."""
+        """Close a session and delete it. Raises InputError when there is none of that name."""
         folder = self._folder / name
         with self._lock:
-            held = self._held.pop(name, None)
-            if held is not None:
-                held.close()
+            worker = self._workers.pop(name, None)
+            if worker is not None:
+                worker.close()
             elif not _NAME.fullmatch(name) or not (folder / RECORD).is_file():
                 raise InputError("no such session; open the scan again")
         shutil.rmtree(folder, ignore_errors=True)
 
-    def tend(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Let go what is overdue; to be called now and then."""
+    def maintain(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Close expired sessions, enforce the memory limit and delete old files; to be called periodically."""
         with self._lock:
-            for name, held in list(self._held.items()):
-                if self._overdue(held, clock()):
-                    self._let_go(name, held)
-            idle = sorted((h for h in self._held.values() if not h.busy), key=lambda h: h.asked)
-        self.room.tidy()  # not under the lock: writing takes its time
+            for name, worker in list(self._workers.items()):
+                if self._expired(worker, clock()):
+                    self._evict(name, worker)
+            idle = sorted((w for w in self._workers.values() if not w.busy), key=lambda w: w.last_used)
+        self.memory.offload_idle()  # outside the lock, since writing takes long
         release_freed_memory()
         with self._lock:
-            for held in idle:  # labels are left of them
-                silent = self._held.get(held.name) is held and not held.heard and not held.busy
-                if self.room.excess > 0 and silent:
-                    self._let_go(held.name, held)
-        # a clock that was put forward makes nothing old, and one that was put back none of what is new
-        oldest = min(time.time(), self._epoch + time.monotonic()) - self.settings.keep_days * _SECONDS_A_DAY
+            for worker in idle:  # their labels stay in memory when they are offloaded
+                unused = self._workers.get(worker.name) is worker and not worker.has_listeners and not worker.busy
+                if self.memory.excess_nbytes > 0 and unused:
+                    self._evict(worker.name, worker)
+        self._delete_old_files()
+
+    def _delete_old_files(self) -> None:
+        """Delete sessions and uploads that were not used for `keep_days`, however the system's clock is changed."""
+        oldest = min(time.time(), self._clock_offset + time.monotonic()) - self.settings.keep_days * _SECONDS_PER_DAY
         for path in [*self._folder.iterdir(), *(self.settings.state / "sent").iterdir()]:
-            if path.name not in self._held and _last_written(path) < oldest:
+            if path.name not in self._workers and _last_written(path) < oldest:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """End all work; what was asked for is on the disk already."""
+        """Close all sessions; their records stay on the disk."""
         with self._lock:
-            for name, held in list(self._held.items()):
-                self._let_go(name, held)
-        self._presence.close()
+            for name, worker in list(self._workers.items()):
+                self._evict(name, worker)
+        self._folder_lock.close()
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes of all sessions."""
-        return sum(held.nbytes for held in self._guests())
+        """Bytes in memory of all sessions."""
+        return sum(worker.nbytes for worker in self._open_sessions())
 
     @property
     def count(self) -> int:
-        """Open sessions."""
-        return len(self._held)
+        """Number of open sessions."""
+        return len(self._workers)
 
     @property
-    def _common(self) -> tuple[Segmenter, Scheduler, SessionMemoryBudget, int]:
-        return self.segmenter, self.turns, self.room, self.settings.max_voxels
+    def _shared(self) -> tuple[Segmenter, Scheduler, SessionMemoryBudget, int]:
+        """What all sessions share, as arguments of :class:`SessionWorker`."""
+        return self.segmenter, self.scheduler, self.memory, self.settings.max_voxels
 
-    def _guests(self) -> list[SessionWorker]:
+    def _open_sessions(self) -> list[SessionWorker]:
         with self._lock:
-            return list(self._held.values())
+            return list(self._workers.values())
 
-    def _let_go(self, name: str, held: SessionWorker) -> None:
-        """Forget a session in memory; its record stays."""
-        held.close()
-        del self._held[name]
-        (self._folder / name / CACHED).unlink(missing_ok=True)
+    def _scans_in_use(self) -> list[Path]:
+        return [worker.path for worker in list(self._workers.values())]
 
-    def _overdue(self, held: SessionWorker, now: float) -> bool:
-        return not held.heard and not held.busy and now - held.asked > self.settings.lease_s
+    def _touch(self, path: Path) -> None:
+        """Mark a file of the state folder as used now; scans in the data folder are left unchanged."""
+        if path.is_relative_to(self.settings.state):
+            with contextlib.suppress(OSError):
+                os.utime(path)
 
-    def _make_room(self) -> None:
-        """Let the session go that was idle for longest, if all places are taken and its lease is over."""
-        if len(self._held) < self.settings.max_sessions:
+    def _evict(self, name: str, worker: SessionWorker) -> None:
+        """Remove a session from memory; its record stays on the disk."""
+        worker.close()
+        del self._workers[name]
+        (self._folder / name / CACHE_FILE).unlink(missing_ok=True)
+
+    def _expired(self, worker: SessionWorker, now: float) -> bool:
+        return not worker.has_listeners and not worker.busy and now - worker.last_used > self.settings.lease_s
+
+    def _free_place(self) -> None:
+        """Evict the least recently used session if all places are taken. Raises CapacityError if it is in use."""
+        if len(self._workers) < self.settings.max_sessions:
             return
-        name, held = min(self._held.items(), key=lambda item: item[1].asked)
-        if not self._overdue(held, time.monotonic()):
-            raise Full(f"all {self.settings.max_sessions} sessions are taken; close one, or try again in a while")
-        self._let_go(name, held)
+        name, worker = min(self._workers.items(), key=lambda item: item[1].last_used)
+        if not self._expired(worker, time.monotonic()):
+            raise CapacityError(
+                f"all {self.settings.max_sessions} sessions are taken; close one, or try again in a while"
+            )
+        self._evict(name, worker)
 
 
 def _last_written(path: Path) -> float:

@@ -208,7 +208,7 @@ def test_who_is_silent_gives_way(serve: Callable[..., TestClient], bordered: Vol
     client = serve(max_sessions=1)
     first = Snap(client, bordered)
     assert client.get("/v2/start_session/s2vnet").status_code == 503
-    client.app.state.itksnap.get(first.session).asked -= 601  # type: ignore[attr-defined]
+    client.app.state.itksnap.get(first.session).last_active -= 601  # type: ignore[attr-defined]
     Snap(client, bordered).point((5, 9, 4))
     assert client.get(f"/reset_interactions/{first.session}").status_code == 404
 

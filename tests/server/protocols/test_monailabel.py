@@ -210,7 +210,7 @@ def test_the_least_sure_scan_comes_first_and_is_kept(
     serve: Callable[..., TestClient], segmenter: Segmenter, tmp_path: Path, bordered: Volume
 ) -> None:
     """Whichever that is: the entropy of every scan, by definition, from a session of one's own."""
-    data, doubts = tmp_path / "scans", {}
+    data, expected = tmp_path / "scans", {}
     data.mkdir()
     for name, part in (("a.nii.gz", bordered.data[..., ::-1]), ("b.nii.gz", bordered.data * 0.2), ("c.nii.gz", None)):
         if part is None:
@@ -218,26 +218,26 @@ def test_the_least_sure_scan_comes_first_and_is_kept(
             continue
         write_image(data / name, Volume(np.ascontiguousarray(part), bordered.geometry))
         scores = Session(segmenter, read_image(data / name))._shown.segmentation.scores.double()  # type: ignore[union-attr]
-        doubts[name] = float(-(scores * scores.clamp_min(1e-12).log()).sum(1).mean())
+        expected[name] = float(-(scores * scores.clamp_min(1e-12).log()).sum(1).mean())
     client = serve(data=data)
     assert "uncertainty" in client.get("/monailabel/info/").json()["strategies"]
     assert (
         client.post("/monailabel/activelearning/uncertainty", json={}).json()["id"] == "a.nii.gz"
     )  # none is known yet
-    pool = client.app.state.monailabel  # type: ignore[attr-defined]
-    pool.doubts.wait(60)
-    assert pool.doubts.of(["a.nii.gz", "b.nii.gz", "c.nii.gz"]) == pytest.approx(doubts, rel=1e-3)
-    least_sure = max(doubts, key=lambda name: doubts[name])
+    service = client.app.state.monailabel  # type: ignore[attr-defined]
+    service.uncertainty.wait(60)
+    assert service.uncertainty.scores(["a.nii.gz", "b.nii.gz", "c.nii.gz"]) == pytest.approx(expected, rel=1e-3)
+    most_uncertain = max(expected, key=lambda name: expected[name])
     for asked in (client, serve(data=data)):
-        assert asked.post("/monailabel/activelearning/uncertainty", json={}).json()["id"] == least_sure
-        assert asked.app.state.monailabel.doubts._thread is None  # type: ignore[attr-defined]
+        assert asked.post("/monailabel/activelearning/uncertainty", json={}).json()["id"] == most_uncertain
+        assert asked.app.state.monailabel.uncertainty._thread is None  # type: ignore[attr-defined]
     assert ".nii" not in (tmp_path / "state" / "doubts.json").read_text()
     write_image(data / "a.nii.gz", bordered)
-    assert set(pool.doubts.of(["a.nii.gz", "b.nii.gz"])) == {"b.nii.gz"}  # another file now
+    assert set(service.uncertainty.scores(["a.nii.gz", "b.nii.gz"])) == {"b.nii.gz"}  # another file now
 
 
 def save_final(client: TestClient, folder: Path, phantoms: list[tuple[Volume, LabelMap]]) -> None:
-    """Scans with labels, as a client saves them."""
+    """Scans with final labels, as a client saves them."""
     for number, (volume, labels) in enumerate(phantoms):
         name = f"Doe {number}.nii.gz" if number else "Doe 0.mha"
         write_image(folder / name, volume)

@@ -170,7 +170,7 @@ def test_a_session_that_the_store_let_go_comes_back(
     assert sent.status_code == 200
     seen = []
     for point in ((4, 9, 5), (6, 7, 8)):
-        client.app.state.store.tend(lambda: float("inf"))  # type: ignore[attr-defined]
+        client.app.state.store.maintain(lambda: float("inf"))  # type: ignore[attr-defined]
         assert client.app.state.store.count == 0  # type: ignore[attr-defined]
         asked = {"coordinates": point, "include_interaction": True}
         seen.append(client.post("/nninteractive/add_point_interaction", json=asked, headers=lease))
@@ -200,18 +200,18 @@ def test_a_prompt_that_was_left_out_is_none_to_undo(
         asked = {"coordinates": voxel, "include_interaction": True}
         return client.post("/nninteractive/add_point_interaction", json=asked, headers=headers).status_code
 
-    assert (click((4, 9, 5)), lease.taken) == (200, 1)
+    assert (click((4, 9, 5)), lease.interactions) == (200, 1)
     with monkeypatch.context() as patch:
         patch.setattr(Session, "_result", short)
-        assert (click((6, 7, 8)), lease.taken) == (422, 1)
+        assert (click((6, 7, 8)), lease.interactions) == (422, 1)
     assert client.post("/nninteractive/undo", headers=headers).status_code == 200
-    assert (lease.taken, lease.held().state().entries) == (0, ())
+    assert (lease.interactions, lease.worker().state().entries) == (0, ())
 
 
 def test_a_dead_client_s_place_is_free_again(serve: Callable[..., TestClient]) -> None:
     client = serve(max_sessions=1)
     token = client.post("/nninteractive/claim").json()["lease_token"]
     leases = client.app.state.nninteractive  # type: ignore[attr-defined]
-    leases.get(token).seen -= 61
+    leases.get(token).last_seen -= 61
     assert client.post("/nninteractive/claim").status_code == 200
     assert client.post("/nninteractive/heartbeat", headers={"x-lease-token": token}).status_code == 410

@@ -1,4 +1,4 @@
-"""What a client has drawn as a prompt."""
+"""Drawings of clients as prompts."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import numpy.typing as npt
 from s2vnet.errors import InputError
 from s2vnet.prompts import Entry, Mask, Scribble, Voxel
 
-SCRIBBLE_VOXELS = 20_000
-"""More than these are taken as a mask."""
+MAX_SCRIBBLE_VOXELS = 20_000
+"""Scribbles of more voxels become masks."""
 
 
-def voxels_of(drawing: npt.NDArray[np.bool_], start: npt.ArrayLike = (0, 0, 0)) -> npt.NDArray[np.intp]:
-    """Voxels (N, 3) of a drawing (I, J, K) whose first voxel lies at `start`. Raises InputError when there are none."""
-    inside = np.argwhere(drawing) + np.asarray(start, np.intp)
-    if not len(inside):
+def drawn_voxels(drawing: npt.NDArray[np.bool_], start: npt.ArrayLike = (0, 0, 0)) -> npt.NDArray[np.intp]:
+    """Return the voxels (N, 3) of a drawing (I, J, K) that begins at `start`. Raises InputError if it is empty."""
+    voxels = np.argwhere(drawing) + np.asarray(start, np.intp)
+    if not len(voxels):
         raise InputError("the drawing holds no voxel")
-    return inside
+    return voxels
 
 
-def entry_of(voxels: npt.NDArray[np.intp], shape: Voxel, class_id: int, positive: bool, scribble: bool) -> Entry:
-    """Voxels (N, 3) of a volume of a shape (I, J, K) as a prompt: a scribble, or all of an area.
+def drawing_prompt(voxels: npt.NDArray[np.intp], shape: Voxel, class_id: int, positive: bool, scribble: bool) -> Entry:
+    """Make a prompt of voxels (N, 3) in a volume of a shape (I, J, K): a scribble, or else a mask.
 
     Raises:
-        InputError: some lie outside of the volume.
+        InputError: a mask's voxels outside the volume.
     """
-    if scribble and len(voxels) <= SCRIBBLE_VOXELS:
+    if scribble and len(voxels) <= MAX_SCRIBBLE_VOXELS:
         return Scribble(class_id=class_id, positive=positive, voxels=tuple(map(tuple, voxels.tolist())))
     if (voxels < 0).any() or (voxels >= np.array(shape)).any():
         raise InputError("the drawing reaches outside the volume")
-    whole = np.zeros(shape, bool)
-    whole[tuple(voxels.T)] = True
-    return Mask.from_array(whole, class_id, positive)
+    mask = np.zeros(shape, bool)
+    mask[tuple(voxels.T)] = True
+    return Mask.from_array(mask, class_id, positive)

@@ -1,20 +1,16 @@
 """nnInteractive's server protocol, so that its clients connect unchanged (https://github.com/MIC-DKFZ/nnInteractive).
 
-Those clients know one object at a time and no class: they get one class at a time. Which one is part of the address,
-``/nninteractive/liver``; under ``/nninteractive`` the first prompt says it: the class that it lies on, or the most
-probable one there. They send arrays without orientation; axes are taken as SimpleITK's arrays have them (slices, rows
-to the back, columns to the left), unless the address ends in where they point: ``/nninteractive/liver/RAS``.
+Its clients segment one object at a time and have no classes, so each sees one class at a time: the one in the address,
+``/nninteractive/liver``, or under ``/nninteractive`` the one that the first prompt lies on, or the most probable one
+there. Its arrays have no orientation; axes are those of SimpleITK's arrays (to superior, posterior, left) unless the
+address ends in other axis codes: ``/nninteractive/liver/RAS``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 import time
-import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,20 +21,18 @@ from pydantic import BaseModel, Field
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Geometry, Region, Volume
 from s2vnet.prompts import Box, Entry, Point, Voxel
-from s2vnet.server.api import AStore
+from s2vnet.server.api import StoreDep
 from s2vnet.server.protocols.array_codec import pack, unpack
-from s2vnet.server.protocols.drawings import entry_of, voxels_of
-from s2vnet.server.request_queue import RequestQueue
-from s2vnet.server.scan_library import Full
+from s2vnet.server.protocols.drawings import drawing_prompt, drawn_voxels
+from s2vnet.server.protocols.object_client import ObjectClient, ObjectClients
 from s2vnet.server.schemas import Add, Step
 from s2vnet.server.session_store import SessionStore
-from s2vnet.server.session_worker import SessionWorker
 from s2vnet.utils.components import bounding_box
 from s2vnet.utils.json_io import parse_json
 
 LIVENESS_S = 60.0
-"""A client that says nothing for so long is dead; living ones send heartbeats."""
-SIMPLEITK = "SPL"
+"""Seconds without a heartbeat after which a client is taken to have died."""
+SIMPLEITK_AXES = "SPL"
 CAPABILITIES = {
     "supported_interactions": dict.fromkeys(("points", "bbox2d", "bbox3d", "scribble", "lasso"), True),
     "channel_mapping": {},
@@ -55,121 +49,96 @@ CAPABILITIES = {
 }
 
 
-class Lease:
-    """One client: its session, and the object that it sees."""
+class Lease(ObjectClient):
+    """One client with its lease token, and the object as the client knows it."""
 
-    def __init__(self, store: SessionStore, token: str, class_id: int | None, codes: str) -> None:
-        self.token, self.codes = token, codes
-        self._store = store
-        self.line = RequestQueue()
-        """Where all requests wait that change it or its session, one after the other."""
-        self.seen = self.active = time.monotonic()
-        self.session = ""
-        """Its name: the store may let it go and take it up again between two requests."""
-        self.image: Path | None = None
-        self._fixed = self.class_id = class_id
-        self.taken = 0
-        """Interactions since the last reset; so many can be undone."""
-        self.shown: npt.NDArray[np.bool_] = np.zeros((1, 1, 1), bool)
+    upload_route = "set_image"
 
-    def begin(self, session: str, image: Path, shape: tuple[int, int, int]) -> None:
-        """A new image."""
-        self.session, self.image, self.shown = session, image, np.zeros(shape, bool)
-        self.reset()
-
-    def held(self) -> SessionWorker:
-        """Its session. Raises InputError for none yet, and as :meth:`SessionStore.get`."""
-        session = self.session  # ending the lease takes it away at any moment
-        if not session:
-            raise InputError("no image yet; set_image comes first")
-        return self._store.get(session)
+    def __init__(self, store: SessionStore, class_id: int | None, codes: str) -> None:
+        """Args: as :class:`ObjectClient`, and the axis codes of its arrays."""
+        super().__init__(store, class_id)
+        self.codes = codes
+        self.last_seen = self.last_active
+        """Monotonic time of the last request or heartbeat, seconds."""
+        self.interactions = 0
+        """Number of interactions since the last reset, all of which can be undone."""
+        self.shown: npt.NDArray[np.bool_] = np.zeros(self.shape, bool)
+        """The object (I, J, K) as it was last sent."""
 
     def reset(self) -> None:
-        """A new object on the same image."""
-        self.class_id, self.taken = self._fixed, 0
-        self.shown = np.zeros_like(self.shown)
+        """Begin a new object on the same image."""
+        super().reset()
+        self.interactions, self.shown = 0, np.zeros(self.shape, bool)
 
     def interact(
         self, make: Callable[[int], Entry], voxels: Callable[[], npt.ArrayLike], predict: bool, seconds: float
     ) -> Response:
-        """Take a prompt; the change of the object if it is asked for, within so many seconds."""
-        held = self.held()
-        if self.class_id is None:
-            self.class_id = held.use(lambda session: session.likely_class(voxels()), seconds)
-        held.ask(Add(entries=(make(self.class_id),)))
-        self.taken += 1
-        return self.change(seconds) if predict else _reply(None, False)
+        """Add a prompt.
+
+        Args:
+            make: returns the prompt for a class.
+            voxels: returns the prompt's voxels (N, 3), by which the first prompt chooses the class.
+            predict: whether to respond with the change of the object.
+            seconds: time limit.
+        """
+        worker = self.worker()
+        self.class_id = self.choose_class(worker, voxels, seconds)
+        worker.apply(Add(entries=(make(self.class_id),)))
+        self.interactions += 1
+        return self.change(seconds) if predict else _response(None, False)
+
+    def undo(self, seconds: float) -> Response:
+        """Undo the last interaction."""
+        if not self.session or not self.interactions:
+            return _response(None, False)
+        self.worker().apply(Step(op="undo"))
+        self.interactions -= 1
+        return self.change(seconds)
 
     def change(self, seconds: float) -> Response:
-        """What of the object is different from what the client knows."""
-        held = self.held()
+        """Respond with the change of the object since it was last sent."""
+        worker = self.worker()
         try:
-            now = held.wait(seconds).labels == self.class_id if self.taken else np.zeros_like(self.shown)
-        except InputError:  # a prompt that was left out cannot be undone
-            self.taken = len(held.state().entries)
+            any_left = self.interactions > 0
+            mask = worker.wait_ready(seconds).labels == self.class_id if any_left else np.zeros_like(self.shown)
+        except InputError:  # prompts that were left out cannot be undone
+            self.interactions = len(worker.state().entries)
             raise
-        self.active = time.monotonic()
-        box = bounding_box(now != self.shown)
-        self.shown = now
-        return _reply(box, True, None if box is None else now[box])
+        self.last_active = time.monotonic()
+        box = bounding_box(mask != self.shown)
+        self.shown = mask
+        return _response(box, True, None if box is None else mask[box])
+
+    def remaining_s(self) -> float:
+        """Return the seconds until the lease ends without further activity."""
+        return max(0.0, self._store.settings.lease_s - (time.monotonic() - self.last_active))
 
 
-class Leases:
-    """All clients of this protocol."""
-
-    def __init__(self, store: SessionStore) -> None:
-        self.store = store
-        self._lock = threading.Lock()
-        self._leases: dict[str, Lease] = {}
+class LeasedClients(ObjectClients[Lease]):
+    """All clients of this protocol. They expire without heartbeats, and when they are idle for a lease."""
 
     def claim(self, label: str | None, codes: str) -> Lease:
-        """A place for a client. Raises Full when there is none, InputError for no such class or axes."""
+        """Add a client. Raises CapacityError when there are too many, InputError for an unknown class or axis codes."""
         class_id = None if label in (None, "any") else self._class_of(str(label))
         if sorted("RASLPI".index(c) % 3 for c in codes if c in "RASLPI") != [0, 1, 2] or len(codes) != 3:
             raise InputError(f"no such axes {codes!r}; three of R/L, A/P and S/I say where they point")
-        self.sweep()
-        with self._lock:
-            if len(self._leases) >= self.store.settings.max_sessions:
-                raise Full(f"all {self.store.settings.max_sessions} sessions are taken; try again in a while")
-            lease = Lease(self.store, uuid.uuid4().hex, class_id, codes)
-            self._leases[lease.token] = lease
-        return lease
+        return self.add(Lease(self.store, class_id, codes))
 
     def get(self, token: str) -> Lease:
-        """The lease of a token, or an HTTP error 410."""
-        self.sweep()
+        """Return the lease of a token. Raises HTTPException 410 when it is unknown or has expired."""
         with self._lock:
-            if token not in self._leases:
+            expired = self._expired(time.monotonic())
+        for lease in expired:
+            self.remove(lease.name)
+        with self._lock:
+            if token not in self._clients:
                 raise HTTPException(410, "lease expired or unknown; connect again")
-            return self._leases[token]
+            return self._clients[token]
 
-    def release(self, token: str) -> None:
-        """Give a place back."""
-        with self._lock:
-            lease = self._leases.pop(token, None)
-        if lease is not None:
-            self.end(lease)
-
-    def end(self, lease: Lease) -> None:
-        """End a client's session, and forget the image that it sent."""
-        session, image, lease.session, lease.image = lease.session, lease.image, "", None
-        if session:
-            with contextlib.suppress(InputError):
-                self.store.end(session)
-        if image is not None:
-            image.unlink(missing_ok=True)
-
-    def sweep(self) -> None:
-        """Release clients that are dead or have done nothing for a lease."""
-        now = time.monotonic()
-        with self._lock:
-            over = [
-                token
-                for token, lease in self._leases.items()
-                if now - lease.seen > LIVENESS_S or now - lease.active > self.store.settings.lease_s
-            ]
-        for token in over:
-            self.release(token)
+    def _expired(self, now: float) -> list[Lease]:
+        lease_s = self.store.settings.lease_s
+        clients = self._clients.values()
+        return [c for c in clients if now - c.last_seen > LIVENESS_S or now - c.last_active > lease_s]
 
     def _class_of(self, label: str) -> int:
         names = self.store.segmenter.class_names
@@ -179,46 +148,46 @@ class Leases:
         raise InputError(f"no such class {label!r}; the model knows {', '.join(names.values())}")
 
 
-def _leases(request: Request) -> Leases:
-    leases: Leases = request.app.state.nninteractive
-    return leases
+def _clients(request: Request) -> LeasedClients:
+    clients: LeasedClients = request.app.state.nninteractive
+    return clients
 
 
 def _lease(request: Request) -> Lease:
-    lease = _leases(request).get(request.headers.get("x-lease-token", ""))
-    lease.seen = time.monotonic()
+    lease = _clients(request).get(request.headers.get("x-lease-token", ""))
+    lease.last_seen = time.monotonic()
     return lease
 
 
-def _active(request: Request) -> Lease:
+def _active_lease(request: Request) -> Lease:
     lease = _lease(request)
-    lease.active = lease.seen
+    lease.last_active = lease.last_seen
     return lease
 
 
-AnyLease = Annotated[Lease, Depends(_lease)]
-ActiveLease = Annotated[Lease, Depends(_active)]
+LeaseDep = Annotated[Lease, Depends(_lease)]
+ActiveLeaseDep = Annotated[Lease, Depends(_active_lease)]
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/healthz")
 def healthz() -> dict[str, bool]:
-    """Whether the server answers."""
+    """Report that the server runs."""
     return {"ok": True}
 
 
 @router.get("/capabilities")
 def capabilities() -> dict[str, Any]:
-    """What prompts may be."""
+    """Return the supported kinds of prompts."""
     return CAPABILITIES
 
 
 @router.post("/claim")
-def claim(request: Request, store: AStore) -> dict[str, Any]:
-    """A lease, whose token every other request carries."""
-    label, codes = request.path_params.get("label"), request.path_params.get("axes", SIMPLEITK)
+def claim(request: Request, store: StoreDep) -> dict[str, Any]:
+    """Grant a lease, whose token all other requests must carry."""
+    label, codes = request.path_params.get("label"), request.path_params.get("axes", SIMPLEITK_AXES)
     return {
-        "lease_token": _leases(request).claim(label, codes).token,
+        "lease_token": _clients(request).claim(label, codes).name,
         "idle_timeout_seconds": store.settings.lease_s,
         "liveness_timeout_seconds": LIVENESS_S,
         "max_sessions": store.settings.max_sessions,
@@ -227,87 +196,73 @@ def claim(request: Request, store: AStore) -> dict[str, Any]:
 
 @router.post("/release")
 def release(request: Request) -> dict[str, bool]:
-    """Give the lease back; also one that is over."""
-    _leases(request).release(request.headers.get("x-lease-token", ""))
+    """End a lease; also one that has expired."""
+    _clients(request).remove(request.headers.get("x-lease-token", ""))
     return {"released": True}
 
 
 @router.post("/heartbeat")
-def heartbeat(lease: AnyLease, store: AStore) -> dict[str, float]:
-    """The client lives; being idle ends all the same."""
-    return {"remaining_seconds": _remaining(lease, store)}
+def heartbeat(lease: LeaseDep) -> dict[str, float]:
+    """Keep the lease of a running client, within its idle timeout."""
+    return {"remaining_seconds": lease.remaining_s()}
 
 
 @router.get("/lease_status")
-def lease_status(lease: AnyLease, store: AStore) -> dict[str, float]:
-    """Seconds until an idle client is let go."""
-    return {"remaining_seconds": _remaining(lease, store), "idle_timeout_seconds": store.settings.lease_s}
+def lease_status(lease: LeaseDep, store: StoreDep) -> dict[str, float]:
+    """Return the seconds until an idle client's lease ends."""
+    return {"remaining_seconds": lease.remaining_s(), "idle_timeout_seconds": store.settings.lease_s}
 
 
 @router.post("/set_image")
-async def set_image(request: Request, lease: ActiveLease) -> dict[str, list[int]]:
-    """An image (C, x, y, z); answered when it has been encoded and segmented."""
+async def set_image(request: Request, store: StoreDep, lease: ActiveLeaseDep) -> dict[str, list[int]]:
+    """Receive an image (C, x, y, z); the response follows when it is encoded and segmented."""
     properties, body = _meta(request).get("image_properties") or {}, await request.body()
-    return await lease.line.run(lambda seconds: _open(_leases(request), lease, body, properties, seconds))
+    return await lease.queue.run(lambda seconds: _open(store, lease, body, properties, seconds))
 
 
 class Buffer(BaseModel):
-    """The client's own array of the object."""
+    """The client's array for the object."""
 
     shape: tuple[Annotated[int, Field(gt=0)], ...]
     dtype: str
 
 
 @router.post("/set_target_buffer")
-async def set_target_buffer(lease: ActiveLease, buffer: Buffer) -> dict[str, Any]:
-    """A client that begins with an empty array gets all of the object at its next prompt."""
+async def set_target_buffer(lease: ActiveLeaseDep, buffer: Buffer) -> dict[str, Any]:
+    """Start with an empty array on the client's side; the next prediction sends the whole object."""
 
-    def taken(_: float) -> dict[str, Any]:
+    def clear(_: float) -> dict[str, Any]:
         if buffer.shape != lease.shown.shape:
             raise HTTPException(400, f"target buffer {buffer.shape} must have the image's shape {lease.shown.shape}")
         lease.shown = np.zeros_like(lease.shown)
         return {}
 
-    return await lease.line.run(taken)
+    return await lease.queue.run(clear)
 
 
 @router.post("/set_do_autozoom")
-def set_do_autozoom(lease: ActiveLease) -> dict[str, Any]:
-    """Slices are seen whole: there is nothing to zoom."""
+def set_do_autozoom(lease: ActiveLeaseDep) -> dict[str, Any]:
+    """Accept and ignore: the network always processes whole slices."""
     return {}
 
 
 @router.post("/reset_interactions")
-async def reset_interactions(lease: ActiveLease) -> dict[str, Any]:
-    """The next prompt begins a new object."""
-
-    def begun(_: float) -> dict[str, Any]:
-        if lease.session:
-            lease.held().ask(Step(op="reset"))
-        lease.reset()
-        return {}
-
-    return await lease.line.run(begun)
+async def reset_interactions(lease: ActiveLeaseDep) -> dict[str, Any]:
+    """Remove all prompts; the next one begins a new object."""
+    await lease.queue.run(lambda _: lease.reset_prompts())
+    return {}
 
 
 @router.post("/undo")
-async def undo(lease: ActiveLease) -> Response:
-    """Take the last interaction back."""
-
-    def undone(seconds: float) -> Response:
-        if not lease.session or not lease.taken:
-            return _reply(None, False)
-        lease.held().ask(Step(op="undo"))
-        lease.taken -= 1
-        return lease.change(seconds)
-
-    return await lease.line.run(undone)
+async def undo(lease: ActiveLeaseDep) -> Response:
+    """Undo the last interaction."""
+    return await lease.queue.run(lease.undo)
 
 
 @router.post("/predict")
-async def predict(lease: ActiveLease) -> Response:
-    """What the interactions so far give."""
-    return await lease.line.run(lease.change)
+async def predict(lease: ActiveLeaseDep) -> Response:
+    """Return the change of the object after all interactions so far."""
+    return await lease.queue.run(lease.change)
 
 
 class PointInteraction(BaseModel):
@@ -319,14 +274,14 @@ class PointInteraction(BaseModel):
 
 
 @router.post("/add_point_interaction")
-async def add_point(lease: ActiveLease, asked: PointInteraction) -> Response:
-    """This voxel is, or is not, of the object."""
+async def add_point(lease: ActiveLeaseDep, interaction: PointInteraction) -> Response:
+    """Add a point inside or outside the object."""
 
     def point(class_id: int) -> Entry:
-        return Point(class_id=class_id, positive=asked.include_interaction, voxel=asked.coordinates)
+        return Point(class_id=class_id, positive=interaction.include_interaction, voxel=interaction.coordinates)
 
-    return await lease.line.run(
-        lambda seconds: lease.interact(point, lambda: [asked.coordinates], asked.run_prediction, seconds)
+    return await lease.queue.run(
+        lambda seconds: lease.interact(point, lambda: [interaction.coordinates], interaction.run_prediction, seconds)
     )
 
 
@@ -339,50 +294,50 @@ class BoxInteraction(BaseModel):
 
 
 @router.post("/add_bbox_interaction")
-async def add_box(lease: ActiveLease, asked: BoxInteraction) -> Response:
-    """All of the object on the slices of the box lies in it, or nothing of it does."""
-    start, stop = zip(*((min(a, b), max(a, b)) for a, b in asked.bbox_coords), strict=True)
+async def add_box(lease: ActiveLeaseDep, interaction: BoxInteraction) -> Response:
+    """Add a box that contains all of the object on its slices, or none of it."""
+    start, stop = zip(*((min(a, b), max(a, b)) for a, b in interaction.bbox_coords), strict=True)
 
     def box(class_id: int) -> Entry:
-        return Box(class_id=class_id, positive=asked.include_interaction, start=start, stop=stop)
+        return Box(class_id=class_id, positive=interaction.include_interaction, start=start, stop=stop)
 
-    def middle() -> npt.ArrayLike:
+    def centre() -> npt.ArrayLike:
         return [[(a + b) // 2 for a, b in zip(start, stop, strict=True)]]
 
-    return await lease.line.run(lambda seconds: lease.interact(box, middle, asked.run_prediction, seconds))
+    return await lease.queue.run(lambda seconds: lease.interact(box, centre, interaction.run_prediction, seconds))
 
 
 @router.post("/add_scribble_interaction")
 @router.post("/add_lasso_interaction")
-async def add_mask(request: Request, store: AStore, lease: ActiveLease) -> Response:
-    """Voxels above 0 are, or are not, of the object."""
+async def add_mask(request: Request, store: StoreDep, lease: ActiveLeaseDep) -> Response:
+    """Add voxels above 0, inside or outside the object."""
     meta, body, scribble = _meta(request), await request.body(), request.url.path.endswith("scribble_interaction")
-    return await lease.line.run(lambda seconds: _mask(store, lease, body, meta, scribble, seconds))
+    return await lease.queue.run(lambda seconds: _interact_mask(store, lease, body, meta, scribble, seconds))
 
 
 @router.post("/add_initial_seg_interaction")
-def add_initial_seg(lease: ActiveLease) -> Response:
-    """Not supported, as the capabilities say: the automatic result is where every object begins."""
+def add_initial_seg(lease: ActiveLeaseDep) -> Response:
+    """Refuse initial segmentations, which the capabilities exclude: objects begin with the automatic result."""
     raise HTTPException(400, "initial segmentations are not supported; objects begin with the automatic result")
 
 
 def _open(
-    leases: Leases, lease: Lease, body: bytes, properties: dict[str, Any], seconds: float
+    store: SessionStore, lease: Lease, body: bytes, properties: dict[str, Any], seconds: float
 ) -> dict[str, list[int]]:
-    store = leases.store
     image = unpack(body, 4, store.settings.max_voxels * len(store.segmenter.plan.channels))
     i, j, k = image.shape[1:]
     volume = Volume(image.astype(np.float32), _geometry((i, j, k), properties.get("spacing"), lease.codes))
-    leases.end(lease)
-    held = store.open_sent(volume)
-    lease.begin(held.name, held.path, (i, j, k))
-    held.wait(seconds)
-    lease.active = time.monotonic()
+    lease.open(volume, seconds)
+    lease.last_active = time.monotonic()
     return {"original_image_shape": list(image.shape)}
 
 
 def _geometry(shape: Voxel, spacing: Any, codes: str) -> Geometry:
-    """A grid with the client's spacing (mm), its axes along those of the world that the letters name."""
+    """Build a grid of a shape (I, J, K) from spacing (mm) and axis codes.
+
+    Raises:
+        InputError: invalid spacing.
+    """
     try:
         sizes = [float(s) for s in (spacing or (1, 1, 1))]
     except (TypeError, ValueError):
@@ -396,7 +351,7 @@ def _geometry(shape: Voxel, spacing: Any, codes: str) -> Geometry:
     return Geometry(shape, affine)
 
 
-def _mask(
+def _interact_mask(
     store: SessionStore, lease: Lease, body: bytes, meta: dict[str, Any], scribble: bool, seconds: float
 ) -> Response:
     crop = unpack(body, 3, store.settings.max_voxels) != 0
@@ -405,30 +360,26 @@ def _mask(
         start = np.array([int(low) for low, _ in box] if box else [0, 0, 0])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("include_interaction and interaction_bbox have to come in X-Meta") from error
-    inside = voxels_of(crop, start)
+    voxels = drawn_voxels(crop, start)
 
     def entry(class_id: int) -> Entry:
-        return entry_of(inside, lease.shown.shape, class_id, positive, scribble)
+        return drawing_prompt(voxels, lease.shown.shape, class_id, positive, scribble)
 
-    return lease.interact(entry, lambda: inside, bool(meta.get("run_prediction", True)), seconds)
+    return lease.interact(entry, lambda: voxels, bool(meta.get("run_prediction", True)), seconds)
 
 
 def _meta(request: Request) -> dict[str, Any]:
     try:
-        found = parse_json(request.headers.get("x-meta", "{}"))
-        if isinstance(found, dict):
-            return found
+        meta = parse_json(request.headers.get("x-meta", "{}"))
+        if isinstance(meta, dict):
+            return meta
     except ValueError:
         pass
     raise InputError("X-Meta is no JSON object")
 
 
-def _remaining(lease: Lease, store: SessionStore) -> float:
-    return max(0.0, store.settings.lease_s - (time.monotonic() - lease.active))
-
-
-def _reply(box: Region | None, ran: bool, labels: npt.NDArray[np.bool_] | None = None) -> Response:
-    meta: dict[str, Any] = {"ran_prediction": ran, "bbox": None}
+def _response(box: Region | None, predicted: bool, labels: npt.NDArray[np.bool_] | None = None) -> Response:
+    meta: dict[str, Any] = {"ran_prediction": predicted, "bbox": None}
     if box is not None and labels is not None:
         meta |= {"bbox": [[s.start, s.stop] for s in box], "dtype": "uint8", "shape": list(labels.shape)}
     body = b"" if labels is None else pack(labels.astype(np.uint8))

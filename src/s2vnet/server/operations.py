@@ -1,0 +1,40 @@
+"""Operations on a session's history, and the limits that hold before its scan is open."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from s2vnet.errors import InputError
+from s2vnet.interactive.history import History, Log
+from s2vnet.interactive.session import num_prompt_voxels
+from s2vnet.interactive.voxelize import is_box
+from s2vnet.server.schemas import Add, Operation, Remove, Replace
+
+MAX_PROMPT_VOXELS = 2**25
+"""Of all prompts of a session together; a box around a class counts as two voxels."""
+
+
+def apply_operation(history: History, operation: Operation) -> History:
+    """Return the history after an operation; the same object when nothing changes.
+
+    Raises:
+        InputError: no such index in the log.
+    """
+    if isinstance(operation, Add):
+        return history.add(*operation.entries)
+    if isinstance(operation, Remove):
+        return history.remove(operation.index)
+    if isinstance(operation, Replace):
+        return history if operation.entries == history.log else history.push(operation.entries)
+    if operation.op == "reset":
+        return history.push(()) if history.log else history
+    return history.undo() if operation.op == "undo" else history.redo()
+
+
+def check_log(log: Log, classes: Collection[int]) -> None:
+    """Check what can be checked of prompts without the image. Raises InputError for too many or an unknown class."""
+    if sum(2 if is_box(entry) else num_prompt_voxels(entry) for entry in log) > MAX_PROMPT_VOXELS:
+        raise InputError(f"prompts of more than {MAX_PROMPT_VOXELS} voxels together; draw smaller ones")
+    unknown = {entry.class_id for entry in log} - set(classes)
+    if unknown:
+        raise InputError(f"no class {min(unknown)}; the model knows 0 to {max(classes)}")

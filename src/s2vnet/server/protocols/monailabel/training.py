@@ -1,0 +1,54 @@
+"""Routes that start, stop and report training jobs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import PlainTextResponse, Response
+
+from s2vnet.errors import InputError
+from s2vnet.server.protocols.monailabel.service import TRAINER, ServiceDep
+from s2vnet.server.training_jobs import ALREADY_RUNNING
+
+router = APIRouter()
+
+
+@router.get("/train/")
+def train_status(service: ServiceDep, all: bool = False, check_if_running: bool = False) -> Any:
+    """Return the last training job, or all of them. Clients take any status but 200 to mean that there is none."""
+    latest = service.trainer.latest()
+    if latest is None or (check_if_running and not service.trainer.running):
+        raise HTTPException(404, "no training is running")
+    return service.trainer.all() if all else latest
+
+
+@router.post("/train/{model}")
+def train_start(
+    service: ServiceDep, model: Literal["s2vnet", "automatic", "clicks"], params: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train on all scans with a final label, in the background, starting from this server's model."""
+    if service.trainer.running:
+        raise HTTPException(429, ALREADY_RUNNING)
+    return service.trainer.start(params or {}, service.labelled_scans())
+
+
+@router.post("/train/")
+def train_start_all(service: ServiceDep, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Train, with parameters given by the name of the trainer."""
+    own_params = (params or {}).get(TRAINER, params or {})
+    if not isinstance(own_params, dict):
+        raise InputError(f"parameters of {TRAINER} are no JSON object")
+    return {TRAINER: {"result": train_start(service, "s2vnet", own_params), "detail": None}}
+
+
+@router.delete("/train/")
+async def train_stop(service: ServiceDep) -> dict[str, Any] | None:
+    """Stop the training after its current step; the same request resumes it from there."""
+    return await service.training_queue.run(lambda _: service.trainer.stop())
+
+
+@router.get("/logs/")
+def logs(service: ServiceDep) -> Response:
+    """Return the last training's log; requests of other clients are not part of it."""
+    return PlainTextResponse(service.trainer.log())

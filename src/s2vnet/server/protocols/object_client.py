@@ -1,0 +1,132 @@
+"""Clients of protocols that show one object at a time: each sees one class of the labels of its own session."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy.typing as npt
+
+from s2vnet.errors import InputError
+from s2vnet.io.geometry import Volume
+from s2vnet.prompts import Voxel
+from s2vnet.server.request_queue import RequestQueue
+from s2vnet.server.scan_library import CapacityError
+from s2vnet.server.schemas import Step
+from s2vnet.server.session_store import SessionStore
+from s2vnet.server.session_worker import SessionWorker
+
+
+class ObjectClient:
+    """One client: the session of its image, and the class that it sees."""
+
+    upload_route: str
+    """Route by which clients send their image, for messages."""
+
+    def __init__(self, store: SessionStore, class_id: int | None) -> None:
+        """Args: the sessions, and the class of all prompts; None where the first prompt chooses it."""
+        self.name = uuid.uuid4().hex
+        self.queue = RequestQueue()
+        """Requests that change the client or its session."""
+        self.last_active = time.monotonic()
+        self.session = ""
+        """Name of its session, which the store may close and restore between two requests."""
+        self.image: Path | None = None
+        self.shape: Voxel = (1, 1, 1)
+        self._store = store
+        self._fixed_class = self.class_id = class_id
+
+    def worker(self) -> SessionWorker:
+        """Return its session. Raises InputError without an image, and as :meth:`SessionStore.get`."""
+        session = self.session  # another thread may close the client at any moment
+        if not session:
+            raise InputError(f"no image yet; {self.upload_route} comes first")
+        return self._store.get(session)
+
+    def open(self, volume: Volume, seconds: float) -> None:
+        """Replace the image, and wait until it is encoded.
+
+        Raises:
+            InputError: as :meth:`SessionWorker.when_ready`.
+            CapacityError: as :meth:`SessionStore.open_volume`.
+        """
+        self.close()
+        worker = self._store.open_volume(volume)
+        self.attach(worker, volume.geometry.shape)
+        worker.wait_ready(seconds)
+
+    def attach(self, worker: SessionWorker, shape: Voxel) -> None:
+        """Use a session on an image of a shape (I, J, K)."""
+        self.session, self.image, self.shape = worker.name, worker.path, shape
+        self.reset()
+
+    def close(self) -> None:
+        """End the session and delete the image."""
+        session, image, self.session, self.image = self.session, self.image, "", None
+        if session:
+            with contextlib.suppress(InputError):
+                self._store.end(session)
+        if image is not None:
+            image.unlink(missing_ok=True)
+
+    def reset(self) -> None:
+        """Begin a new object on the same image."""
+        self.class_id = self._fixed_class
+
+    def reset_prompts(self) -> None:
+        """Remove all prompts, and begin a new object."""
+        if self.session:
+            self.worker().apply(Step(op="reset"))
+        self.reset()
+
+    def choose_class(self, worker: SessionWorker, voxels: Callable[[], npt.ArrayLike], seconds: float) -> int:
+        """Return the class of prompts: the chosen one, or else the most likely one at voxels (N, 3)."""
+        if self.class_id is not None:
+            return self.class_id
+        return worker.when_ready(lambda session: session.likely_class(voxels()), seconds)
+
+
+Client = TypeVar("Client", bound=ObjectClient)
+
+
+class ObjectClients(ABC, Generic[Client]):
+    """All clients of a protocol, by name. Thread-safe."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self.store = store
+        self._lock = threading.Lock()
+        self._clients: dict[str, Client] = {}
+
+    @abstractmethod
+    def _expired(self, now: float) -> list[Client]:
+        """Return the clients to remove before another one is added, at a monotonic time in seconds."""
+
+    def add(self, client: Client) -> Client:
+        """Add a client; expired ones are removed. Raises CapacityError when there are too many."""
+        limit = self.store.settings.max_sessions
+        with self._lock:
+            expired = self._expired(time.monotonic())
+            for other in expired:
+                del self._clients[other.name]
+            full = len(self._clients) >= limit
+            if not full:
+                self._clients[client.name] = client
+        for other in expired:
+            other.close()
+        if full:
+            raise CapacityError(f"all {limit} sessions are taken; try again in a while")
+        return client
+
+    def remove(self, name: str) -> bool:
+        """Remove a client and end its session; False if there is none of that name."""
+        with self._lock:
+            client = self._clients.pop(name, None)
+        if client is not None:
+            client.close()
+        return client is not None
