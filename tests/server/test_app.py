@@ -101,7 +101,7 @@ def own(segmenter: Segmenter, bordered: Volume) -> Session:
     return Session(segmenter, bordered)
 
 
-def test_it_says_what_it_is(client: TestClient, segmenter: Segmenter) -> None:
+def test_info_describes_model_and_classes(client: TestClient, segmenter: Segmenter) -> None:
     info = client.get("/api/info").json()
     assert [c["name"] for c in info["classes"]] == ["background", "left part", "right"]
     assert info["model_sha256"] == segmenter.sha256
@@ -113,7 +113,7 @@ def test_scans_of_the_data_folder_are_listed(client: TestClient) -> None:
     assert [scan["id"] for scan in client.get("/api/scans").json()] == ["more/two.nii.gz", "one.nii.gz"]
 
 
-def test_a_session_is_the_session(client: TestClient, own: Session, tmp_path: Path) -> None:
+def test_a_session_gives_the_labels_of_a_local_session(client: TestClient, own: Session, tmp_path: Path) -> None:
     name = opened(client)
     np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
     ask(client, name, CLICK)
@@ -134,7 +134,7 @@ def test_a_session_is_the_session(client: TestClient, own: Session, tmp_path: Pa
     assert client.get(f"/api/sessions/{name}/suggestion").json()["axis"] == own.plane
 
 
-def test_the_image_comes_back(client: TestClient, bordered: Volume, tmp_path: Path) -> None:
+def test_the_image_is_returned(client: TestClient, bordered: Volume, tmp_path: Path) -> None:
     answer = client.get(f"/api/sessions/{opened(client)}/image")
     (tmp_path / "image.nii.gz").write_bytes(answer.content)
     found = read_image(tmp_path / "image.nii.gz")
@@ -142,7 +142,7 @@ def test_the_image_comes_back(client: TestClient, bordered: Volume, tmp_path: Pa
     assert found.geometry.same_grid(bordered.geometry)
 
 
-def test_a_plain_file_comes_back_as_it_is(client: TestClient, data: Path, tmp_path: Path) -> None:
+def test_a_portable_file_is_returned_unchanged(client: TestClient, data: Path, tmp_path: Path) -> None:
     voxels = (100 * read_image(data / "one.nii.gz").data[0]).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, np.diag([-2.0, -2.0, 3.0, 1.0])), tmp_path / "plain.nii.gz")
     content = (tmp_path / "plain.nii.gz").read_bytes()
@@ -151,7 +151,7 @@ def test_a_plain_file_comes_back_as_it_is(client: TestClient, data: Path, tmp_pa
     assert client.get(f"/api/sessions/{name}/image").content == content
 
 
-def test_a_log_saved_here_replays_elsewhere(client: TestClient, own: Session, tmp_path: Path) -> None:
+def test_a_saved_log_replays_in_another_session(client: TestClient, own: Session, tmp_path: Path) -> None:
     name = opened(client)
     ask(client, name, CLICK, OTHER)
     (tmp_path / "log.json").write_bytes(client.get(f"/api/sessions/{name}/log").content)
@@ -163,7 +163,7 @@ def test_a_log_saved_here_replays_elsewhere(client: TestClient, own: Session, tm
     np.testing.assert_array_equal(labels_of(client, again, tmp_path), own.labels)
 
 
-def test_a_scan_that_is_sent_is_segmented(client: TestClient, data: Path, own: Session, tmp_path: Path) -> None:
+def test_an_uploaded_scan_is_segmented(client: TestClient, data: Path, own: Session, tmp_path: Path) -> None:
     answer = client.post("/api/scans", files={"file": ("Doe^John.nii.gz", (data / "one.nii.gz").read_bytes())})
     assert answer.status_code == 201
     assert "Doe" not in answer.text
@@ -171,7 +171,7 @@ def test_a_scan_that_is_sent_is_segmented(client: TestClient, data: Path, own: S
     np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
 
 
-def test_what_is_done_is_told_slice_by_slice(client: TestClient, own: Session) -> None:
+def test_labels_are_sent_slice_by_slice(client: TestClient, own: Session) -> None:
     name = opened(client)
     with live(client, name) as socket:
         screen = Screen(socket).until(ready)
@@ -188,7 +188,7 @@ def test_what_is_done_is_told_slice_by_slice(client: TestClient, own: Session) -
         np.testing.assert_array_equal(screen.labels, own.labels)
 
 
-def test_everyone_who_looks_sees_the_same(client: TestClient) -> None:
+def test_all_viewers_receive_the_same_labels(client: TestClient) -> None:
     name = opened(client)
     with (
         live(client, name) as first,
@@ -201,7 +201,7 @@ def test_everyone_who_looks_sees_the_same(client: TestClient) -> None:
         np.testing.assert_array_equal(screens[0].labels, screens[1].labels)
 
 
-def test_many_prompts_at_once_end_as_they_would_one_by_one(client: TestClient, own: Session) -> None:
+def test_prompts_in_quick_succession_give_the_labels_of_single_ones(client: TestClient, own: Session) -> None:
     name = opened(client)
     points = [Point(class_id=n % 3, voxel=(5 + n, 9, 3 + n % 7)) for n in range(8)]
     with live(client, name) as socket:
@@ -217,7 +217,7 @@ def test_many_prompts_at_once_end_as_they_would_one_by_one(client: TestClient, o
         np.testing.assert_array_equal(screen.labels, own.labels)
 
 
-def test_sessions_do_not_mix(client: TestClient, segmenter: Segmenter, data: Path, tmp_path: Path) -> None:
+def test_sessions_are_independent(client: TestClient, segmenter: Segmenter, data: Path, tmp_path: Path) -> None:
     scans = {"one.nii.gz": CLICK, "more/two.nii.gz": OTHER}
     names = {scan: opened(client, scan) for scan in scans}
     for scan, click in scans.items():
@@ -242,7 +242,7 @@ def test_sessions_survive_a_restart(serve: Callable[..., TestClient], own: Sessi
     np.testing.assert_array_equal(labels_of(second, name, tmp_path), own.labels)
 
 
-def test_a_closed_session_is_gone(client: TestClient) -> None:
+def test_a_deleted_session_is_not_found(client: TestClient) -> None:
     name = opened(client)
     assert client.delete(f"/api/sessions/{name}").status_code == 204
     assert client.get(f"/api/sessions/{name}").status_code == 404
@@ -256,7 +256,7 @@ def test_a_closed_session_is_gone(client: TestClient) -> None:
         (Mask(class_id=1, start=(0, 0, 0), stop=(2, 2, 2), bits="AAAA"), "mask prompt is damaged"),
     ],
 )
-def test_a_wrong_prompt_is_refused_and_changes_nothing(client: TestClient, entry: Entry, message: str) -> None:
+def test_an_invalid_prompt_is_refused_and_changes_nothing(client: TestClient, entry: Entry, message: str) -> None:
     name = opened(client)
     with live(client, name) as socket:
         screen = Screen(socket).until(ready)
@@ -268,7 +268,7 @@ def test_a_wrong_prompt_is_refused_and_changes_nothing(client: TestClient, entry
     assert client.get(f"/api/sessions/{name}").json()["entries"] == []
 
 
-def test_what_is_no_operation_is_refused(client: TestClient) -> None:
+def test_invalid_operations_are_refused(client: TestClient) -> None:
     name = opened(client)
     with live(client, name) as socket:
         screen = Screen(socket).until(ready)
@@ -277,7 +277,7 @@ def test_what_is_no_operation_is_refused(client: TestClient) -> None:
         assert len(screen.until(lambda s: len(s.problems) == 3).problems) == 3
 
 
-def test_a_scan_that_cannot_be_read_is_said(client: TestClient) -> None:
+def test_an_unreadable_scan_is_reported(client: TestClient) -> None:
     sent = client.post("/api/scans", files={"file": ("x.nii.gz", b"no image")}).json()
     name = opened(client, sent["id"])
     with live(client, name) as socket:
@@ -286,7 +286,7 @@ def test_a_scan_that_cannot_be_read_is_said(client: TestClient) -> None:
     assert client.get(f"/api/sessions/{name}/labels").status_code == 422
 
 
-def test_a_wrong_prompt_before_the_scan_is_open_is_left_out(client: TestClient, own: Session, tmp_path: Path) -> None:
+def test_an_invalid_prompt_before_opening_is_left_out(client: TestClient, own: Session, tmp_path: Path) -> None:
     name = opened(client)
     ask(client, name, CLICK)
     ask(client, name, Point(class_id=1, voxel=(99, 1, 1)))
@@ -301,7 +301,7 @@ def test_a_wrong_prompt_before_the_scan_is_open_is_left_out(client: TestClient, 
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_a_prompt_that_cannot_be_worked_out_is_left_out(
+def test_a_prompt_that_cannot_be_computed_is_left_out(
     serve: Callable[..., TestClient], own: Session, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve()
@@ -335,7 +335,7 @@ def test_undone_while_opening_can_be_redone(client: TestClient, own: Session, tm
     assert (state["shown"], state["status"]) == (state["revision"], "ready")
 
 
-def test_a_closed_session_takes_nothing_and_stays_gone(client: TestClient, tmp_path: Path) -> None:
+def test_a_deleted_session_accepts_nothing_and_stays_deleted(client: TestClient, tmp_path: Path) -> None:
     name = opened(client)
     with live(client, name) as socket:
         screen = Screen(socket).until(ready)
@@ -358,7 +358,7 @@ def test_prompts_of_too_many_voxels_are_refused(client: TestClient) -> None:
     assert client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]}).status_code == 200
 
 
-def test_what_cannot_be_read_is_one_line(client: TestClient) -> None:
+def test_errors_of_unreadable_input_are_one_line(client: TestClient) -> None:
     answer = client.post("/api/sessions", json={"scan": "one.nii.gz"})
     assert answer.status_code == 422
     assert answer.json() == {"type": "problem", "detail": "body.image: Field required"}
@@ -376,7 +376,7 @@ def test_what_cannot_be_read_is_one_line(client: TestClient) -> None:
         "\xff",
     ],
 )
-def test_odd_json_is_refused(client: TestClient, text: str) -> None:
+def test_invalid_json_is_refused(client: TestClient, text: str) -> None:
     head = {"content-type": "application/json"}
     answer = client.post("/api/sessions", content=text.encode("latin-1"), headers=head)
     assert answer.status_code in (400, 404, 422)
@@ -401,7 +401,7 @@ def test_an_operation_over_the_limit_is_not_read(client: TestClient) -> None:
     assert answer.status_code == 413
 
 
-def test_an_archive_of_a_series_is_a_scan(
+def test_a_zipped_series_is_a_scan(
     client: TestClient, segmenter: Segmenter, sent_series: tuple[Path, bytes], tmp_path: Path
 ) -> None:
     series, packed = sent_series
@@ -410,7 +410,7 @@ def test_an_archive_of_a_series_is_a_scan(
     np.testing.assert_array_equal(labels_of(client, opened(client, sent["id"]), tmp_path), own.labels)
 
 
-def test_labels_of_a_series_come_as_seg_and_contours_that_refer_to_it(
+def test_labels_of_a_series_are_exported_as_seg_and_rtstruct(
     client: TestClient, segmenter: Segmenter, sent_series: tuple[Path, bytes], tmp_path: Path
 ) -> None:
     pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
@@ -437,7 +437,7 @@ def test_labels_of_a_series_come_as_seg_and_contours_that_refer_to_it(
         ask(client, name, Point(class_id=2, voxel=(5, 9, 4)))
 
 
-def test_labels_of_other_scans_refer_to_no_series(client: TestClient, data: Path) -> None:
+def test_labels_of_other_scans_have_no_dicom_export(client: TestClient, data: Path) -> None:
     name = opened(client)
     assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha"]
     for chosen, message in (("dcm", "SEG object belongs to a DICOM"), ("rtstruct", "structure set belongs to a DICOM")):
@@ -447,7 +447,7 @@ def test_labels_of_other_scans_refer_to_no_series(client: TestClient, data: Path
         assert str(data) not in answer.text
 
 
-def test_a_series_that_cannot_be_referred_to_is_said_without_where_it_lies(
+def test_errors_of_dicom_export_contain_no_path(
     serve: Callable[..., TestClient], write_series: Callable[..., None], tmp_path: Path
 ) -> None:
     (tmp_path / "scans" / "one").mkdir(parents=True)
@@ -462,13 +462,13 @@ def test_a_series_that_cannot_be_referred_to_is_said_without_where_it_lies(
     assert answer.json()["detail"].startswith("one: images without FrameOfReferenceUID")
 
 
-def test_formats_of_the_schema_are_those_that_labels_come_in(client: TestClient) -> None:
+def test_the_schema_lists_all_label_formats(client: TestClient) -> None:
     parameters = client.get("/openapi.json").json()["paths"]["/api/sessions/{name}/labels"]["get"]["parameters"]
     (asked,) = (one["schema"] for one in parameters if one["name"] == "format")
     assert tuple(asked["enum"]) == tuple(FORMATS) == (*LABEL_MAP_FORMATS, *DICOM_FORMATS)
 
 
-def test_those_who_wait_keep_nobody_else_waiting(client: TestClient, bordered: Volume) -> None:
+def test_waiting_requests_do_not_block_others(client: TestClient, bordered: Volume) -> None:
     name, few = opened(client), 4
     app: Any = client.app
     assert client.portal is not None

@@ -155,7 +155,7 @@ def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
 
 
-def test_killed_at_work_it_comes_back_as_it_was(make: Callable[[], Settings], tmp_path: Path) -> None:
+def test_a_server_killed_while_computing_restores_its_sessions(make: Callable[[], Settings], tmp_path: Path) -> None:
     settings = make()
     first = (Point(class_id=2, voxel=(12, 12, 75)), Lock(class_id=1), Point(class_id=2, voxel=(5, 6, 20)))
     second = (Point(class_id=1, voxel=(8, 12, 40)),)
@@ -192,7 +192,7 @@ def ask_something(client: Client, histories: list[History], rng: np.random.Gener
         client.until(lambda c: revision(c) == len(histories) - 1)
 
 
-def test_killed_at_any_moment_it_loses_nothing_that_it_acknowledged(
+def test_a_server_killed_at_any_moment_keeps_acknowledged_operations(
     make: Callable[[], Settings], tmp_path: Path
 ) -> None:
     settings, rng = make(), np.random.default_rng(int(os.environ.get("S2VNET_SEED", "0")))

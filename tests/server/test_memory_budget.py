@@ -31,7 +31,7 @@ class Offloadable:
         self.here = False
 
 
-def test_those_idle_for_longest_give_way_and_the_last_one_used_stays() -> None:
+def test_the_least_recently_used_are_offloaded_and_the_last_one_stays() -> None:
     sessions = [Offloadable(4, last_used) for last_used in (2, 1, 3)]
     memory = SessionMemoryBudget(9, lambda: sessions)
     for session in sessions:
@@ -43,7 +43,7 @@ def test_those_idle_for_longest_give_way_and_the_last_one_used_stays() -> None:
 
 
 @pytest.mark.parametrize(("limit", "size"), [(10, 4), (10, 12), (0, 1)])
-def test_many_at_once_stay_within_the_limit_or_are_alone(limit: int, size: int) -> None:
+def test_concurrent_sessions_stay_within_the_limit_or_run_alone(limit: int, size: int) -> None:
     sessions = [Offloadable(size) for _ in range(6)]
     memory, most = SessionMemoryBudget(limit, lambda: sessions), max(limit, size)
     seen: list[int] = []
@@ -70,7 +70,7 @@ def test_many_at_once_stay_within_the_limit_or_are_alone(limit: int, size: int) 
     assert max(seen) <= most
 
 
-def test_those_who_are_opened_come_in_turn_and_leave_room_for_others() -> None:
+def test_sessions_are_opened_in_order_and_within_the_limit() -> None:
     sessions = [Offloadable(4) for _ in range(5)]
     memory = SessionMemoryBudget(9, lambda: sessions)
     order: list[int] = []
@@ -94,7 +94,7 @@ def test_those_who_are_opened_come_in_turn_and_leave_room_for_others() -> None:
     assert sessions[4].here
 
 
-def test_who_is_closed_does_not_wait() -> None:
+def test_closed_sessions_do_not_wait() -> None:
     first, second = Offloadable(5), Offloadable(5)
     memory = SessionMemoryBudget(5, lambda: [first, second])
     with memory.reserve(first):

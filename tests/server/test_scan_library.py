@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_inside_is_listed(folder: Path) -> None:
+def test_scans_inside_the_data_folder_are_listed(folder: Path) -> None:
     listed = ScanLibrary(folder / "data", folder / "sent").list_scans()
     assert [scan.id for scan in listed] == ["a.nii.gz", "deep/b.nrrd", "series"]
     assert [ScanLibrary(folder / "data", folder / "sent").find(scan.id).exists() for scan in listed] == [True] * 3
@@ -52,14 +52,14 @@ def test_what_is_inside_is_listed(folder: Path) -> None:
         *("missing.nii.gz", "a.nii.gz\0", "upload:../a.nii.gz", "upload:" + "0" * 32, "upload:*", "~", "x" * 5000),
     ],
 )
-def test_what_is_not_is_no_scan(folder: Path, name: str) -> None:
+def test_other_ids_are_refused(folder: Path, name: str) -> None:
     scans = ScanLibrary(folder / "data", folder / "sent")
     for given in (name, str(folder / "outside.nii.gz")):
         with pytest.raises(InputError, match="no such scan"):
             scans.find(given)
 
 
-def test_nothing_outside_is_looked_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_outside_are_not_accessed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, looked = (folder / "data").resolve(), []
     served = ScanLibrary(data, folder / "sent")
     is_dir = Path.is_dir
@@ -78,7 +78,7 @@ def test_nothing_outside_is_looked_into(folder: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "name", [r"\\host\share\a.nii.gz", "//host/share/a.nii.gz", "C:/a.nii.gz", "C:a.nii.gz", r"a\b.nii"]
 )
-def test_on_windows_names_that_lead_elsewhere_are_not_resolved(
+def test_on_windows_absolute_and_unc_names_are_not_resolved(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans, resolved = ScanLibrary(folder / "data", folder / "sent"), []
@@ -89,7 +89,7 @@ def test_on_windows_names_that_lead_elsewhere_are_not_resolved(
     assert resolved == []
 
 
-def test_a_series_with_one_file_from_outside_is_no_scan(folder: Path) -> None:
+def test_a_series_with_a_link_to_outside_is_refused(folder: Path) -> None:
     series, scans = folder / "data" / "series", ScanLibrary(folder / "data", folder / "sent")
     (series / "2.dcm").symlink_to(series / "1.dcm")
     assert scans.find("series") == folder / "data" / "series"
@@ -99,7 +99,7 @@ def test_a_series_with_one_file_from_outside_is_no_scan(folder: Path) -> None:
         scans.find("series")
 
 
-def test_files_of_a_series_are_resolved_where_they_are_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_links_of_a_series_are_resolved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(50):
         (folder / "data" / "series" / f"{number}.dcm").write_bytes(b"")
     scans, resolve, resolved = ScanLibrary(folder / "data", folder / "sent"), Path.resolve, []
@@ -113,7 +113,7 @@ def test_files_of_a_series_are_resolved_where_they_are_links(folder: Path, monke
     assert {path.name for path in resolved} == {"series"}
 
 
-def test_one_scan_is_served_alone(folder: Path) -> None:
+def test_a_single_scan_as_data_is_the_only_one(folder: Path) -> None:
     scans = ScanLibrary(folder / "data" / "a.nii.gz", folder / "sent")
     assert [scan.id for scan in scans.list_scans()] == ["a.nii.gz"]
     assert scans.find("a.nii.gz") == folder / "data" / "a.nii.gz"
@@ -121,7 +121,7 @@ def test_one_scan_is_served_alone(folder: Path) -> None:
         scans.find("deep/b.nrrd")
 
 
-def test_without_a_folder_there_is_what_was_sent(folder: Path) -> None:
+def test_without_a_data_folder_only_uploads_are_found(folder: Path) -> None:
     scans = ScanLibrary(None, folder / "sent")
     assert scans.list_scans() == []
     sent = scans.receive("MUELLER^HANS.nii.gz", io.BytesIO(b"voxels"))
@@ -132,11 +132,11 @@ def test_without_a_folder_there_is_what_was_sent(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["scan", "scan.exe", "a.nii.gz.py", "a.mhd", "..", ""])
-def test_what_is_no_image_is_not_kept(folder: Path, name: str) -> None:
+def test_uploads_of_other_formats_are_refused(folder: Path, name: str) -> None:
     with pytest.raises(InputError, match="has to be sent as one file"):
         ScanLibrary(None, folder / "sent").receive(name, io.BytesIO(b""))
 
 
-def test_no_folder(folder: Path) -> None:
+def test_a_missing_data_folder_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="no folder and no scan"):
         ScanLibrary(folder / "missing", folder / "sent")

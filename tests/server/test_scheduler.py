@@ -17,7 +17,7 @@ def start(*calls: object) -> list[threading.Thread]:
     return threads
 
 
-def test_the_urgent_first_and_others_in_turn() -> None:
+def test_urgent_threads_run_first_and_others_in_order() -> None:
     scheduler, order = Scheduler(), []
 
     def waiting(name: str, deadline_s: float) -> object:
@@ -38,7 +38,7 @@ def test_the_urgent_first_and_others_in_turn() -> None:
     assert order == ["click 1", "click 2", "encoding 1", "encoding 2"]
 
 
-def test_an_offer_is_taken_by_the_urgent_and_by_equals_once() -> None:
+def test_yielding_lets_urgent_and_equal_threads_run_once() -> None:
     scheduler, order, busy = Scheduler(), [], threading.Event()
 
     def encoding() -> None:
@@ -60,7 +60,7 @@ def test_an_offer_is_taken_by_the_urgent_and_by_equals_once() -> None:
     assert order[2:] == ["slice 0", "slice 1", "slice 1", "slice 2", "slice 2"]
 
 
-def test_a_click_does_not_wait_for_encoding() -> None:
+def test_a_click_does_not_wait_for_the_end_of_encoding() -> None:
     scheduler, order = Scheduler(), []
 
     def encoding() -> None:
@@ -76,7 +76,7 @@ def test_a_click_does_not_wait_for_encoding() -> None:
     assert order == ["click", "encoding"]
 
 
-def test_an_error_gives_the_turn_back() -> None:
+def test_an_error_releases_the_lock() -> None:
     scheduler = Scheduler()
     try:
         with scheduler.acquire(CLICK):
@@ -87,7 +87,7 @@ def test_an_error_gives_the_turn_back() -> None:
         pass
 
 
-def test_nobody_waits_for_ever() -> None:
+def test_no_thread_starves() -> None:
     scheduler, over = Scheduler(), threading.Event()
 
     def clicking() -> None:
@@ -110,7 +110,7 @@ def test_nobody_waits_for_ever() -> None:
         thread.join(10)
 
 
-def test_scans_give_way_to_clicks_but_not_to_each_other() -> None:
+def test_scans_yield_to_clicks_but_not_to_each_other() -> None:
     scheduler, order, busy = Scheduler(), [], threading.Event()
 
     def encoding(name: str) -> object:

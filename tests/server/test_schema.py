@@ -66,7 +66,7 @@ schema = schemathesis.openapi.from_dict(described.openapi())
 @schema.given(known=st.booleans())
 @schema.parametrize()
 @examples(max_examples=MOST, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-def test_it_does_what_its_schema_says(case: Any, known: bool, session: str, address: str) -> None:
+def test_responses_conform_to_the_schema(case: Any, known: bool, session: str, address: str) -> None:
     if known and "name" in (case.path_parameters or {}) and case.method != "DELETE":
         case.path_parameters["name"] = session
     fits = case.meta.generation.mode.is_positive
@@ -78,5 +78,5 @@ def test_it_does_what_its_schema_says(case: Any, known: bool, session: str, addr
         assert "Value error" in detail or not detail.startswith(("body", "path", "query")), detail
 
 
-def test_the_server_tells_this_schema(address: str) -> None:
+def test_the_server_publishes_this_schema(address: str) -> None:
     assert requests.get(f"{address}/openapi.json").json()["paths"] == described.openapi()["paths"]

@@ -25,23 +25,23 @@ LOCAL = "ws://127.0.0.1:1537"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "scanner.example.org"])
-def test_beyond_this_machine_a_token_is_needed(settings: Callable[..., Settings], host: str) -> None:
+def test_public_addresses_need_a_token(settings: Callable[..., Settings], host: str) -> None:
     with pytest.raises(ValidationError, match="needs a token"):
         settings(host=host)
     assert settings(host=host, token=TOKEN).host == host
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
-def test_on_this_machine_none_is(settings: Callable[..., Settings], host: str) -> None:
+def test_local_addresses_need_no_token(settings: Callable[..., Settings], host: str) -> None:
     assert settings(host=host).token is None
 
 
-def test_a_short_token_is_none(settings: Callable[..., Settings]) -> None:
+def test_a_short_token_is_refused(settings: Callable[..., Settings]) -> None:
     with pytest.raises(ValidationError, match="at least 16 characters"):
         settings(token="1234")
 
 
-def test_the_token_is_not_shown(settings: Callable[..., Settings]) -> None:
+def test_the_token_is_not_in_the_repr(settings: Callable[..., Settings]) -> None:
     assert TOKEN not in repr(settings(token=TOKEN))
 
 
@@ -60,7 +60,7 @@ def test_the_token_is_not_shown(settings: Callable[..., Settings]) -> None:
         ({}, f"?token={TOKEN}", 200),
     ],
 )
-def test_with_a_token_nobody_else_gets_in(
+def test_requests_without_the_token_are_refused(
     serve: Callable[..., TestClient], headers: dict[str, str], query: str, status: int
 ) -> None:
     assert serve(token=TOKEN).get(f"/api/info{query}", headers=headers).status_code == status
@@ -75,7 +75,7 @@ def test_every_path_but_health_needs_the_token(serve: Callable[..., TestClient])
         pass
 
 
-def test_a_browser_gets_a_cookie_and_a_clean_address(serve: Callable[..., TestClient]) -> None:
+def test_a_browser_gets_a_cookie_and_a_redirect(serve: Callable[..., TestClient]) -> None:
     client = serve(token=TOKEN)
     answer = client.get("/", params={"token": TOKEN}, follow_redirects=False)
     assert answer.headers["location"] == "/"
@@ -85,17 +85,17 @@ def test_a_browser_gets_a_cookie_and_a_clean_address(serve: Callable[..., TestCl
 
 
 @pytest.mark.parametrize("host", ["evil.example.org", "evil.example.org:1537", "127.0.0.1.evil.org", "", "[::1"])
-def test_another_name_for_this_machine_is_not_answered(client: TestClient, host: str) -> None:
+def test_other_host_names_are_refused(client: TestClient, host: str) -> None:
     assert client.get("/api/info", headers={"host": host}).status_code in (400, 403)
 
 
 @pytest.mark.parametrize("host", ["localhost:1537", "127.0.0.1", "[::1]:1537"])
-def test_names_of_this_machine_are(client: TestClient, host: str) -> None:
+def test_local_host_names_are_accepted(client: TestClient, host: str) -> None:
     assert client.get("/api/info", headers={"host": host}).status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example.org", "http://127.0.0.1:8000", "null", "http://[::1"])
-def test_pages_from_elsewhere_are_not(client: TestClient, origin: str) -> None:
+def test_foreign_origins_are_refused(client: TestClient, origin: str) -> None:
     refused = client.post("/api/sessions", json={"image": "one.nii.gz"}, headers={"origin": origin})
     assert refused.status_code in (400, 403)
     assert "access-control-allow-origin" not in refused.headers
@@ -104,19 +104,19 @@ def test_pages_from_elsewhere_are_not(client: TestClient, origin: str) -> None:
         pass
 
 
-def test_the_own_page_is(client: TestClient) -> None:
+def test_the_own_origin_is_accepted(client: TestClient) -> None:
     answer = client.get("/api/scans", headers={"origin": "http://127.0.0.1:1537"})
     assert answer.status_code == 200
     assert "default-src 'self'" in answer.headers["content-security-policy"]
 
 
-def test_too_many_requests_are_told_to_wait(serve: Callable[..., TestClient]) -> None:
+def test_requests_beyond_the_rate_limit_are_refused(serve: Callable[..., TestClient]) -> None:
     client = serve(requests_per_minute=5)
     codes = [client.get("/healthz").status_code for _ in range(7)]
     assert codes == [200] * 5 + [429] * 2
 
 
-def test_too_many_messages_wait(serve: Callable[..., TestClient]) -> None:
+def test_messages_beyond_the_rate_limit_are_delayed(serve: Callable[..., TestClient]) -> None:
     client = serve(requests_per_minute=5)
     name = client.post("/api/sessions", json={"image": "one.nii.gz"}).json()["session"]
     with client.websocket_connect(f"{LOCAL}/api/sessions/{name}/live") as socket:
@@ -145,7 +145,7 @@ def test_too_many_messages_wait(serve: Callable[..., TestClient]) -> None:
 
 
 @pytest.mark.parametrize("stated", [True, False])
-def test_a_file_over_the_limit_is_not_kept(
+def test_an_upload_over_the_limit_is_not_saved(
     serve: Callable[..., TestClient], settings: Callable[..., Settings], stated: bool
 ) -> None:
     client = serve(max_upload_mb=1)
@@ -164,7 +164,7 @@ def test_a_file_over_the_limit_is_not_kept(
     assert list((settings().state / "sent").iterdir()) == []
 
 
-def test_arrays_are_taken_where_they_belong(serve: Callable[..., TestClient]) -> None:
+def test_raw_arrays_are_accepted_by_nninteractive_only(serve: Callable[..., TestClient]) -> None:
     client, array = serve(), {"content-type": "application/octet-stream"}
     content = b"0" * (MAX_OPERATION_BYTES + 1)
     assert client.post("/api/sessions", content=content, headers=array).status_code == 413

@@ -36,7 +36,7 @@ def make(settings: Callable[..., Settings], segmenter: Segmenter) -> MakeStore:
     return lambda **changes: SessionStore(settings(**changes), segmenter)
 
 
-def test_a_silent_session_is_let_go_and_comes_back(make: MakeStore) -> None:
+def test_an_expired_session_is_closed_and_restored(make: MakeStore) -> None:
     store = make(lease_s=60)
     worker = store.open("one.nii.gz")
     worker.apply(CLICK)
@@ -48,7 +48,7 @@ def test_a_silent_session_is_let_go_and_comes_back(make: MakeStore) -> None:
     np.testing.assert_array_equal(store.get(worker.name).wait_ready(60).labels, labels)
 
 
-def test_a_session_that_somebody_looks_at_is_not_silent(make: MakeStore) -> None:
+def test_a_session_with_listeners_does_not_expire(make: MakeStore) -> None:
     store = make(lease_s=60)
     worker = store.open("one.nii.gz")
     worker.wait_ready(60)
@@ -57,7 +57,7 @@ def test_a_session_that_somebody_looks_at_is_not_silent(make: MakeStore) -> None
         assert store.count == 1
 
 
-def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: Path) -> None:
+def test_the_least_recently_used_session_is_offloaded(make: MakeStore, tmp_path: Path) -> None:
     store = make()
     names = [store.open("one.nii.gz").name for _ in range(3)]
     sessions = [store.get(name).wait_ready(60) for name in names]
@@ -75,7 +75,7 @@ def test_what_was_idle_for_longest_goes_to_the_disk(make: MakeStore, tmp_path: P
     np.testing.assert_array_equal(worker.wait_ready(60).labels, sessions[0].labels)
 
 
-def test_a_full_disk_ends_no_look_at_the_sessions(make: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_does_not_stop_maintenance(make: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
     store = make()
     full, other, closed = (store.open("one.nii.gz") for _ in range(3))
     sessions = [worker.wait_ready(60) for worker in (full, other, closed)]
@@ -90,7 +90,7 @@ def test_a_full_disk_ends_no_look_at_the_sessions(make: MakeStore, caplog: pytes
     assert (other.folder / CACHE_FILE).is_file()
 
 
-def test_a_full_disk_takes_no_prompt_and_no_scan_and_loses_none(
+def test_a_full_disk_refuses_prompts_and_scans_and_loses_none(
     make: MakeStore, data: Path, disk: Callable[[int], Path]
 ) -> None:
     store = make(state=disk(1 << 20))
@@ -116,7 +116,7 @@ def test_a_full_disk_takes_no_prompt_and_no_scan_and_loses_none(
 
 
 @pytest.mark.parametrize("years", [10, -10])
-def test_a_clock_that_is_put_on_or_back_ends_nothing(
+def test_a_changed_clock_expires_nothing(
     make: MakeStore, data: Path, monkeypatch: pytest.MonkeyPatch, years: int
 ) -> None:
     store, now, clock = make(keep_days=1, lease_s=60), time.time, time.monotonic
@@ -143,7 +143,7 @@ def test_a_clock_that_is_put_on_or_back_ends_nothing(
     assert store.count == 3
 
 
-def test_where_labels_alone_are_too_many_the_silent_are_let_go(make: MakeStore) -> None:
+def test_sessions_are_closed_when_their_labels_exceed_the_limit(make: MakeStore) -> None:
     store = make()
     silent, heard = (store.open("one.nii.gz") for _ in range(2))
     heard.wait_ready(60)
@@ -155,7 +155,7 @@ def test_where_labels_alone_are_too_many_the_silent_are_let_go(make: MakeStore) 
         assert store.get(silent.name).wait_ready(60).log == ()
 
 
-def test_when_all_places_are_taken_only_a_silent_one_gives_way(make: MakeStore) -> None:
+def test_a_full_store_closes_expired_sessions_only(make: MakeStore) -> None:
     store = make(max_sessions=2, lease_s=1000)
     first, second = (store.open("one.nii.gz") for _ in range(2))
     for worker in (first, second):
@@ -170,7 +170,7 @@ def test_when_all_places_are_taken_only_a_silent_one_gives_way(make: MakeStore) 
     assert {first.name, third.name} == set(store._workers)
 
 
-def test_a_session_that_failed_is_opened_anew_once(make: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_session_is_reopened_once(make: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make(lease_s=60)
     first = store.open("one.nii.gz")
     first.apply(CLICK)
@@ -196,7 +196,7 @@ def test_a_session_that_failed_is_opened_anew_once(make: MakeStore, monkeypatch:
     assert store.get(first.name).wait_ready(60) is not None
 
 
-def test_a_session_that_never_opened_is_not_kept_by_asking(make: MakeStore) -> None:
+def test_requests_do_not_keep_a_session_that_never_opened(make: MakeStore) -> None:
     store = make(lease_s=60)
     worker = store.open(store.scans.receive("x.nii.gz", io.BytesIO(b"no image")).id)
     with pytest.raises(InputError, match="not a readable NIfTI"):
@@ -206,7 +206,7 @@ def test_a_session_that_never_opened_is_not_kept_by_asking(make: MakeStore) -> N
     assert worker.last_used == 7
 
 
-def test_another_model_does_not_take_over(make: MakeStore) -> None:
+def test_a_session_of_another_model_is_refused(make: MakeStore) -> None:
     store = make()
     name = store.open("one.nii.gz").name
     store.get(name).wait_ready(60)
@@ -220,13 +220,13 @@ def test_another_model_does_not_take_over(make: MakeStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", "../sent", "0" * 32, "x" * 32, "0" * 31 + "/"])
-def test_no_such_session(make: MakeStore, name: str) -> None:
+def test_unknown_names_are_refused(make: MakeStore, name: str) -> None:
     with pytest.raises(InputError, match="no such session"):
         make().get(name)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 9}'])
-def test_a_damaged_record_is_no_session(make: MakeStore, tmp_path: Path, text: str) -> None:
+def test_a_damaged_record_is_refused(make: MakeStore, tmp_path: Path, text: str) -> None:
     store = make()
     name = store.open("one.nii.gz").name
     store.get(name).wait_ready(60)
@@ -236,7 +236,7 @@ def test_a_damaged_record_is_no_session(make: MakeStore, tmp_path: Path, text: s
         store.get(name)
 
 
-def test_a_scan_that_is_gone_is_said(make: MakeStore, data: Path) -> None:
+def test_a_removed_scan_is_reported(make: MakeStore, data: Path) -> None:
     store = make()
     scan = store.scans.receive("x.nii.gz", io.BytesIO((data / "one.nii.gz").read_bytes()))
     name = store.open(scan.id).name
@@ -276,7 +276,7 @@ def test_prompts_are_not_replayed_on_another_scan_of_the_same_name(
     assert store.get(name).wait_ready(60).log == CLICK.entries
 
 
-def test_old_sessions_and_scans_leave_the_disk(make: MakeStore, data: Path, tmp_path: Path) -> None:
+def test_old_sessions_and_uploads_are_deleted(make: MakeStore, data: Path, tmp_path: Path) -> None:
     store = make(keep_days=1, lease_s=1)
     scan = store.scans.receive("x.nii.gz", io.BytesIO((data / "one.nii.gz").read_bytes()))
     old, new = (store.open(scan.id) for _ in range(2))
@@ -292,7 +292,7 @@ def test_old_sessions_and_scans_leave_the_disk(make: MakeStore, data: Path, tmp_
     assert list((tmp_path / "state" / "sent").iterdir()) == []
 
 
-def test_what_is_sent_has_a_quota_and_the_oldest_not_in_use_gives_way(make: MakeStore, data: Path) -> None:
+def test_uploads_have_a_quota_and_the_oldest_unused_is_removed(make: MakeStore, data: Path) -> None:
     content = (data / "one.nii.gz").read_bytes()
     store = make(sent_mb=1)
     store.scans._max_upload_bytes = 3 * len(content)
@@ -319,7 +319,7 @@ def test_what_is_sent_has_a_quota_and_the_oldest_not_in_use_gives_way(make: Make
     assert len(list((store.settings.state / "sent").iterdir())) == 1
 
 
-def test_what_a_killed_server_left_goes_once_no_other_runs(make: MakeStore, tmp_path: Path) -> None:
+def test_leftovers_are_removed_when_no_other_server_runs(make: MakeStore, tmp_path: Path) -> None:
     state, name = tmp_path / "state", "0" * 32
     lasting = [f"sessions/{name}/{RECORD}", "sent/1.nii", "labels/final/1.nii.gz"]
     left = [f"sessions/{name}/{CACHE_FILE}", f"sessions/{name}/.s2vnet-x/{RECORD}", f"sessions/{'1' * 32}/.s2vnet-x/a"]

@@ -40,7 +40,7 @@ def orphan(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
         process.kill()
 
 
-def test_an_orphan_is_at_work_until_it_is_stopped(
+def test_an_orphaned_training_runs_until_it_is_stopped(
     orphan: tuple[Path, subprocess.Popen[bytes]], serve: Callable[..., TestClient]
 ) -> None:
     folder, process = orphan
@@ -54,7 +54,7 @@ def test_an_orphan_is_at_work_until_it_is_stopped(
     assert client.get("/monailabel/train/?check_if_running=true").status_code == 404
 
 
-def test_an_orphan_that_was_killed_is_stopped(
+def test_a_killed_orphan_is_stopped(
     orphan: tuple[Path, subprocess.Popen[bytes]], serve: Callable[..., TestClient]
 ) -> None:
     folder, process = orphan
@@ -64,7 +64,7 @@ def test_an_orphan_that_was_killed_is_stopped(
     assert serve().get("/monailabel/train/").json()["status"] == "STOPPED"
 
 
-def test_a_server_that_ends_leaves_the_training_of_another(
+def test_closing_a_server_keeps_the_training_of_another(
     orphan: tuple[Path, subprocess.Popen[bytes]], serve: Callable[..., TestClient]
 ) -> None:
     _, process = orphan
@@ -72,7 +72,7 @@ def test_a_server_that_ends_leaves_the_training_of_another(
     assert process.poll() is None
 
 
-def test_the_last_training_is_the_one_begun_last_whatever_the_clock_said(
+def test_jobs_are_ordered_by_start_whatever_the_clock_says(
     settings: Callable[..., Settings], segmenter: Segmenter, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("lightning_fabric", reason="lightning-fabric (the extra train) is not installed")

@@ -16,7 +16,7 @@ from s2vnet.server.settings import Settings
 from s2vnet.server.uncertainty_ranking import UncertaintyRanking
 
 
-def test_a_scan_that_breaks_is_tried_once(
+def test_a_scan_that_fails_is_scored_once(
     settings: Callable[..., Settings],
     segmenter: Segmenter,
     monkeypatch: pytest.MonkeyPatch,

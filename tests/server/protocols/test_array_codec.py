@@ -20,26 +20,26 @@ ARRAYS = [
 
 
 @pytest.mark.parametrize("array", ARRAYS)
-def test_what_is_packed_is_unpacked(array: np.ndarray) -> None:
+def test_arrays_are_unpacked_as_they_were_packed(array: np.ndarray) -> None:
     found = unpack(pack(array), 3, array.size)
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
 
 
 @pytest.mark.parametrize("array", ARRAYS)
-def test_their_package_reads_and_writes_the_same(array: np.ndarray) -> None:
+def test_nninteractive_reads_and_writes_the_same_format(array: np.ndarray) -> None:
     theirs = pytest.importorskip("nnInteractive.inference.remote.serialization")
     np.testing.assert_array_equal(theirs.unpack_array(pack(array)), array)
     np.testing.assert_array_equal(unpack(theirs.pack_array(array), 3, array.size), array)
 
 
-def test_larger_than_allowed() -> None:
+def test_arrays_over_the_limit_are_refused() -> None:
     with pytest.raises(InputError, match="24 elements, more than the 23"):
         unpack(pack(ARRAYS[0]), 3, 23)
 
 
 @pytest.mark.parametrize("shape", [(2**40, 2**20, 2), (-1, 3, 4), (0, 3, 4), (2**62, 2**62, 2)])
-def test_a_header_of_too_much(shape: tuple[int, ...]) -> None:
+def test_headers_of_invalid_shapes_are_refused(shape: tuple[int, ...]) -> None:
     message = bytearray(pack(ARRAYS[0]))
     message[13:37] = struct.pack("<3q", *shape)
     with pytest.raises(InputError, match="cannot be taken"):
@@ -60,11 +60,11 @@ def test_every_damaged_byte_is_refused_or_harmless() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 3, 8, 12, 30, 40, 60])
-def test_cut_off(length: int) -> None:
+def test_cut_messages_are_refused(length: int) -> None:
     with pytest.raises(InputError, match="cannot be taken"):
         unpack(pack(ARRAYS[0])[:length], 3, 10**6)
 
 
-def test_other_dimensions() -> None:
+def test_other_numbers_of_dimensions_are_refused() -> None:
     with pytest.raises(InputError, match="3 dimensions of uint8"):
         unpack(pack(ARRAYS[0]), 4, 10**6)

@@ -103,7 +103,7 @@ def voxel_of(labels: Array, class_id: int, which: int) -> Voxel:
     return i, j, k
 
 
-def test_a_whole_loop_is_a_session_of_one_s_own(client: TestClient, bordered: Volume, own: Session) -> None:
+def test_interactions_give_the_labels_of_a_local_session(client: TestClient, bordered: Volume, own: Session) -> None:
     snap = Snap(client, bordered, "s2vnet-right")
     own.add_point(2, (5, 9, 4))
     np.testing.assert_array_equal(snap.point((5, 9, 4)), own.labels == 2)
@@ -125,7 +125,7 @@ def test_a_whole_loop_is_a_session_of_one_s_own(client: TestClient, bordered: Vo
     snap.end()
 
 
-def test_the_first_positive_prompt_says_which_class(client: TestClient, bordered: Volume, own: Session) -> None:
+def test_the_first_positive_prompt_chooses_the_class(client: TestClient, bordered: Volume, own: Session) -> None:
     snap = Snap(client, bordered)
     for class_id in (1, 2, 1):
         place, second = voxel_of(own.labels, class_id, 3), voxel_of(own.labels, 3 - class_id, 5)
@@ -143,7 +143,7 @@ def test_the_first_positive_prompt_says_which_class(client: TestClient, bordered
     np.testing.assert_array_equal(snap.point(place), own.labels == 1)
 
 
-def test_the_grid_counts(client: TestClient, oriented: tuple[Volume, Volume, str], segmenter: Segmenter) -> None:
+def test_the_grid_is_respected(client: TestClient, oriented: tuple[Volume, Volume, str], segmenter: Segmenter) -> None:
     """However the file's axes lie, and with its voxel sizes."""
     _, volume, _ = oriented
     own = Session(segmenter, volume)
@@ -152,7 +152,7 @@ def test_the_grid_counts(client: TestClient, oriented: tuple[Volume, Volume, str
     np.testing.assert_array_equal(Snap(client, volume, "s2vnet-right").point(place), own.labels == 2)
 
 
-def test_the_older_form(client: TestClient, bordered: Volume, own: Session) -> None:
+def test_the_older_protocol_is_supported(client: TestClient, bordered: Volume, own: Session) -> None:
     session = client.get("/start_session").json()["session_id"]
     body = encoded(bordered.data[0], bordered.geometry)
     assert client.post(f"/upload_raw/{session}?filename=upload.nii.gz", **body).status_code == 200
@@ -165,7 +165,7 @@ def test_the_older_form(client: TestClient, bordered: Volume, own: Session) -> N
     assert client.get(f"/end_session/{session}").status_code == 200
 
 
-def test_clients_never_share(client: TestClient, bordered: Volume, own: Session, segmenter: Segmenter) -> None:
+def test_clients_are_independent(client: TestClient, bordered: Volume, own: Session, segmenter: Segmenter) -> None:
     turned = Volume(np.ascontiguousarray(bordered.data[:, ::-1]), bordered.geometry)
     one, other = Snap(client, bordered), Snap(client, turned)
     assert one.session != other.session
@@ -185,7 +185,7 @@ def test_clients_never_share(client: TestClient, bordered: Volume, own: Session,
     assert client.get(f"/reset_interactions/{other.session}").status_code == 404
 
 
-def test_another_image_begins_anew_and_nothing_stays(
+def test_a_new_image_replaces_session_and_file(
     client: TestClient, bordered: Volume, own: Session, tmp_path: Path
 ) -> None:
     turned = Volume(np.ascontiguousarray(bordered.data[:, ::-1]), bordered.geometry)
@@ -204,7 +204,7 @@ def test_another_image_begins_anew_and_nothing_stays(
     assert not list((tmp_path / "state" / "sessions").iterdir())
 
 
-def test_who_is_silent_gives_way(serve: Callable[..., TestClient], bordered: Volume) -> None:
+def test_an_expired_client_makes_room(serve: Callable[..., TestClient], bordered: Volume) -> None:
     client = serve(max_sessions=1)
     first = Snap(client, bordered)
     assert client.get("/v2/start_session/s2vnet").status_code == 503
@@ -213,7 +213,7 @@ def test_who_is_silent_gives_way(serve: Callable[..., TestClient], bordered: Vol
     assert client.get(f"/reset_interactions/{first.session}").status_code == 404
 
 
-def test_what_is_wrong_is_said(serve: Callable[..., TestClient], bordered: Volume) -> None:
+def test_invalid_requests_are_refused(serve: Callable[..., TestClient], bordered: Volume) -> None:
     client = serve(max_voxels=5000)
     assert "no such model" in client.get("/v2/start_session/nnInteractive").json()["detail"]
     assert client.post("/upload_raw/x", **encoded(bordered.data[0], bordered.geometry)).status_code == 404
@@ -252,7 +252,7 @@ def test_what_is_wrong_is_said(serve: Callable[..., TestClient], bordered: Volum
     assert "upload_raw comes first" in refused.json()["detail"]
 
 
-def test_a_page_from_elsewhere_starts_nothing(client: TestClient) -> None:
+def test_browsers_are_refused(client: TestClient) -> None:
     """An image in a page is a GET without an origin."""
     for site in ("cross-site", "same-site", "same-origin", "none"):
         assert client.get("/start_session", headers={"sec-fetch-site": site}).status_code == 403
@@ -260,7 +260,7 @@ def test_a_page_from_elsewhere_starts_nothing(client: TestClient) -> None:
     assert client.get("/").status_code == 200
 
 
-def test_names_fit_into_an_address_and_are_no_two_alike() -> None:
+def test_model_names_are_unique_and_safe_in_urls() -> None:
     names = model_names({0: "background", 1: "left kidney", 2: "left/kidney", 3: "Niere (rechts)", 4: "肝"})
     assert names == {
         "s2vnet": None,

@@ -53,7 +53,7 @@ def own(segmenter: Segmenter, bordered: Volume) -> Session:
     return Session(segmenter, bordered)
 
 
-def test_info_is_what_clients_look_for(client: TestClient) -> None:
+def test_info_has_what_clients_need(client: TestClient) -> None:
     info = client.get("/monailabel/info/").json()
     assert "config" not in info  # Slicer refuses a server with one
     assert info["labels"] == ["background", "left part", "right"]
@@ -65,7 +65,7 @@ def test_info_is_what_clients_look_for(client: TestClient) -> None:
     assert client.get("/monailabel/auth/").status_code == 404
 
 
-def test_slicer_segments_and_clicks(client: TestClient, own: Session, tmp_path: Path) -> None:
+def test_slicer_segments_and_corrects_by_clicks(client: TestClient, own: Session, tmp_path: Path) -> None:
     for model, clicks in (("automatic", {}), ("clicks", CLICKS), ("clicks", {"right": [[5, 9, 4]]}), ("clicks", {})):
         params = {"label": "right", "client_id": "user-xyz", **clicks}
         form = slicer_form({"params": json.dumps(params)}, {})
@@ -82,7 +82,7 @@ def test_slicer_segments_and_clicks(client: TestClient, own: Session, tmp_path: 
         assert labels.geometry.same_grid(own.geometry)
 
 
-def test_ohif_gets_nrrd(client: TestClient, own: Session, tmp_path: Path) -> None:
+def test_ohif_receives_nrrd(client: TestClient, own: Session, tmp_path: Path) -> None:
     params = {
         "result_extension": ".nrrd",
         "result_dtype": "uint8",
@@ -100,7 +100,7 @@ def test_ohif_gets_nrrd(client: TestClient, own: Session, tmp_path: Path) -> Non
     assert text.json()["label_names"]["right"] == 2
 
 
-def test_a_session_of_a_scan_that_is_sent(
+def test_an_uploaded_scan_has_a_session(
     serve: Callable[..., TestClient], data: Path, own: Session, tmp_path: Path
 ) -> None:
     client = serve()
@@ -119,7 +119,7 @@ def test_a_session_of_a_scan_that_is_sent(
     assert client.get(f"/monailabel/session/{name}").status_code == 404
 
 
-def test_an_archive_that_is_sent_comes_back_as_dicom_seg(
+def test_a_zipped_series_is_returned_as_dicom_seg(
     client: TestClient, segmenter: Segmenter, tmp_path: Path, sent_series: tuple[Path, bytes]
 ) -> None:
     pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
@@ -135,7 +135,7 @@ def test_an_archive_that_is_sent_comes_back_as_dicom_seg(
     assert list((tmp_path / "state" / "sent").iterdir()) == []
 
 
-def test_images_that_dicom_seg_cannot_refer_to_are_called_as_the_client_does(
+def test_errors_of_dicom_seg_name_the_scan_as_the_client_does(
     serve: Callable[..., TestClient], tmp_path: Path, write_series: Callable[..., None]
 ) -> None:
     pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
@@ -154,7 +154,7 @@ def test_images_that_dicom_seg_cannot_refer_to_are_called_as_the_client_does(
     assert answer.json()["detail"].startswith("some: images without StudyInstanceUID")
 
 
-def test_labels_are_kept_and_the_next_scan_is_one_without(client: TestClient, own: Session, tmp_path: Path) -> None:
+def test_labels_are_saved_and_the_next_sample_has_none(client: TestClient, own: Session, tmp_path: Path) -> None:
     first = client.post("/monailabel/activelearning/first", json={"client_id": "x"}).json()
     assert first["id"] == "more/two.nii.gz"
     write_labels(tmp_path / "final.nii.gz", own.result)
@@ -173,7 +173,7 @@ def test_labels_are_kept_and_the_next_scan_is_one_without(client: TestClient, ow
     assert client.get("/monailabel/datastore/?output=all").json()["objects"]["one.nii.gz"]["labels"]["final"]
 
 
-def test_scans_of_one_name_in_two_folders_have_labels_of_their_own(
+def test_equal_names_in_two_folders_have_separate_labels(
     serve: Callable[..., TestClient], data: Path, own: Session, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -186,7 +186,7 @@ def test_scans_of_one_name_in_two_folders_have_labels_of_their_own(
     assert other.get("/monailabel/datastore/").json()["completed"] == 0
 
 
-def test_ohif_s_bytes_are_a_label(client: TestClient, own: Session, tmp_path: Path) -> None:
+def test_raw_bytes_of_ohif_are_a_label(client: TestClient, own: Session, tmp_path: Path) -> None:
     raw = own.labels.tobytes(order="F")
     form = slicer_form({"params": "{}"}, {"label": ("label.bin", raw)})
     assert client.put("/monailabel/datastore/label?image=one.nii.gz&tag=", **form).status_code == 200
@@ -196,7 +196,7 @@ def test_ohif_s_bytes_are_a_label(client: TestClient, own: Session, tmp_path: Pa
     assert client.put("/monailabel/datastore/label?image=one.nii.gz", **form).status_code == 422
 
 
-def test_a_scan_comes_back_as_it_is(client: TestClient, data: Path) -> None:
+def test_a_scan_is_returned_unchanged(client: TestClient, data: Path) -> None:
     answer = client.get("/monailabel/datastore/image?image=one.nii.gz")
     assert answer.content == (data / "one.nii.gz").read_bytes()
     assert client.head("/monailabel/datastore/image?image=one.nii.gz").status_code == 200
@@ -206,7 +206,7 @@ def test_a_scan_comes_back_as_it_is(client: TestClient, data: Path) -> None:
     assert client.get(f"/monailabel/datastore/image?image={sent}").content == answer.content
 
 
-def test_the_least_sure_scan_comes_first_and_is_kept(
+def test_the_most_uncertain_scan_is_chosen_and_scores_are_saved(
     serve: Callable[..., TestClient], segmenter: Segmenter, tmp_path: Path, bordered: Volume
 ) -> None:
     """Whichever that is: the entropy of every scan, by definition, from a session of one's own."""
@@ -257,7 +257,7 @@ def wait_for(client: TestClient, until: Callable[[dict[str, Any]], bool]) -> dic
 
 
 @pytest.mark.timeout(300)
-def test_labelled_scans_are_trained_on_stopped_and_gone_on_with(
+def test_training_starts_stops_and_resumes(
     serve: Callable[..., TestClient], make_phantom: Callable[..., tuple[Volume, LabelMap]], tmp_path: Path
 ) -> None:
     data, params = tmp_path / "scans", {"max_epochs": 12, "steps_per_epoch": 1, "train_batch_size": 1, "name": "x"}
@@ -305,7 +305,7 @@ def test_labelled_scans_are_trained_on_stopped_and_gone_on_with(
 
 
 @pytest.mark.timeout(300)
-def test_what_fails_in_training_is_said(
+def test_failed_trainings_are_reported(
     serve: Callable[..., TestClient], make_phantom: Callable[..., tuple[Volume, LabelMap]], tmp_path: Path
 ) -> None:
     (tmp_path / "scans").mkdir()
@@ -330,13 +330,13 @@ def test_what_fails_in_training_is_said(
         ("automatic?image=one.nii.gz", {"result_extension": ".exe"}, "no format"),
     ],
 )
-def test_what_is_wrong_is_said(client: TestClient, path: str, params: Any, message: str) -> None:
+def test_invalid_requests_are_refused(client: TestClient, path: str, params: Any, message: str) -> None:
     answer = client.post(f"/monailabel/infer/{path}", **slicer_form({"params": json.dumps(params)}, {}))
     assert answer.status_code in (404, 422)
     assert any(text in str(answer.json()["detail"]) for text in message.split("|"))
 
 
-def test_another_grid_is_no_label_of_the_scan(client: TestClient, tmp_path: Path, own: Session) -> None:
+def test_labels_of_another_grid_are_refused(client: TestClient, tmp_path: Path, own: Session) -> None:
     write_labels(tmp_path / "other.nii.gz", LabelMap(own.labels[1:], own.geometry.__class__((17, 20, 13), np.eye(4))))
     files = {"label": ("other.nii.gz", (tmp_path / "other.nii.gz").read_bytes())}
     answer = client.put("/monailabel/datastore/label?image=one.nii.gz", **slicer_form({"params": "{}"}, files))
@@ -348,7 +348,7 @@ def test_another_grid_is_no_label_of_the_scan(client: TestClient, tmp_path: Path
     ("dimensions", "message"),
     [((3, 2048, 2048, 2048, 1), "grids differ"), ((4, 18, 20, 13, 30000), "label of 140400000 values for 4680 voxels")],
 )
-def test_a_label_that_claims_more_voxels_is_not_unpacked(
+def test_a_label_that_claims_more_voxels_is_not_decompressed(
     client: TestClient, tmp_path: Path, own: Session, dimensions: tuple[int, ...], message: str
 ) -> None:
     write_labels(tmp_path / "label.nii.gz", own.result)

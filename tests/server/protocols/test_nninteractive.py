@@ -65,7 +65,9 @@ def connect(address: str, image: npt.NDArray[np.float32]) -> tuple[Client, npt.N
     return client, buffer
 
 
-def test_a_whole_click_loop(address: str, image: npt.NDArray[np.float32], own: Session) -> None:
+def test_interactions_give_the_labels_of_a_local_session(
+    address: str, image: npt.NDArray[np.float32], own: Session
+) -> None:
     client, buffer = connect(address + "/right", image)
     point = (4, 9, 5)
     client.add_point_interaction(point, True)
@@ -96,7 +98,7 @@ def test_a_whole_click_loop(address: str, image: npt.NDArray[np.float32], own: S
     client.close()
 
 
-def test_prompts_without_prediction_are_taken_together(
+def test_prompts_without_prediction_are_applied_together(
     address: str, image: npt.NDArray[np.float32], own: Session
 ) -> None:
     client, buffer = connect(address + "/2", image)
@@ -109,7 +111,7 @@ def test_prompts_without_prediction_are_taken_together(
     client.close()
 
 
-def test_the_first_prompt_says_which_class_and_a_reset_asks_again(
+def test_the_first_prompt_chooses_the_class_until_a_reset(
     address: str, image: npt.NDArray[np.float32], own: Session
 ) -> None:
     client, buffer = connect(address, image)
@@ -124,7 +126,7 @@ def test_the_first_prompt_says_which_class_and_a_reset_asks_again(
     client.close()
 
 
-def test_clients_do_not_mix(address: str, image: npt.NDArray[np.float32], own: Session) -> None:
+def test_clients_are_independent(address: str, image: npt.NDArray[np.float32], own: Session) -> None:
     first, one = connect(address + "/2", image)
     second, other = connect(address + "/1", np.ascontiguousarray(image[:, ::-1]))
     assert first._lease_token != second._lease_token
@@ -137,7 +139,7 @@ def test_clients_do_not_mix(address: str, image: npt.NDArray[np.float32], own: S
     second.close()
 
 
-def test_what_is_wrong_is_said(serve: Callable[..., TestClient]) -> None:
+def test_invalid_requests_are_refused(serve: Callable[..., TestClient]) -> None:
     client = serve(max_sessions=1)
     for path, message in (
         ("/spleen", "no such class 'spleen'"),
@@ -160,7 +162,7 @@ def test_what_is_wrong_is_said(serve: Callable[..., TestClient]) -> None:
     assert client.post("/nninteractive/heartbeat", headers=lease).status_code == 410
 
 
-def test_a_session_that_the_store_let_go_comes_back(
+def test_an_evicted_session_is_restored(
     serve: Callable[..., TestClient], image: npt.NDArray[np.float32], own: Session
 ) -> None:
     client = serve()
@@ -184,7 +186,7 @@ def test_a_session_that_the_store_let_go_comes_back(
     assert not path.exists()
 
 
-def test_a_prompt_that_was_left_out_is_none_to_undo(
+def test_a_rejected_prompt_is_not_counted_for_undo(
     serve: Callable[..., TestClient], image: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve()
@@ -208,7 +210,7 @@ def test_a_prompt_that_was_left_out_is_none_to_undo(
     assert (lease.interactions, lease.worker().state().entries) == (0, ())
 
 
-def test_a_dead_client_s_place_is_free_again(serve: Callable[..., TestClient]) -> None:
+def test_the_lease_of_a_dead_client_expires(serve: Callable[..., TestClient]) -> None:
     client = serve(max_sessions=1)
     token = client.post("/nninteractive/claim").json()["lease_token"]
     leases = client.app.state.nninteractive  # type: ignore[attr-defined]
