@@ -20,5 +20,5 @@ def test_a_block_is_unpacked_as_it_was_packed() -> None:
 @pytest.mark.parametrize("length", [0, 3, 10, -1])
 def test_a_cut_block_is_refused(length: int) -> None:
     message = pack_block(HEADER, np.zeros((2, 3, 4), np.uint8))
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         unpack_block(message[:length])
