@@ -562,7 +562,7 @@ def test_view_opens_the_page_of_its_one_scan(
         application = create_app(settings)
         started("http://127.0.0.1:1/", application)
         name = opened[-1].partition("#")[2]
-        assert application.state.store.get(name).wait(60).geometry.shape == read_image(image).geometry.shape
+        assert application.state.store.get(name).wait_ready(60).geometry.shape == read_image(image).geometry.shape
         application.state.store.close()
 
     monkeypatch.setattr("s2vnet.server.app.viewer_hint", lambda: None)

@@ -1,4 +1,4 @@
-"""A server for a process of its own, which has to find this by name."""
+"""Server for a process of its own: multiprocessing needs an importable function."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from s2vnet.server.run import run
 from s2vnet.server.settings import Settings
 
 
-def serve(settings: Settings, tell: Connection) -> None:
-    """Run a server, and tell its address."""
+def serve(settings: Settings, connection: Connection) -> None:
+    """Run a server, and send its address through a connection."""
 
     def started(address: str, *_: Any) -> None:
-        tell.send(address)
+        connection.send(address)
 
     run(settings, started)

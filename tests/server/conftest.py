@@ -22,7 +22,7 @@ HOST = "http://127.0.0.1:1537"
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory, bordered: Volume) -> Path:
-    """Two scans, and something that is none."""
+    """A folder of two scans and another file."""
     folder = tmp_path_factory.mktemp("data")
     write_image(folder / "one.nii.gz", bordered)
     (folder / "more").mkdir()

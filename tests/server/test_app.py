@@ -1,4 +1,4 @@
-"""The API: what is asked for is shown, to everyone who looks, and is what a session of one's own would give."""
+"""The HTTP API gives the labels of a local session, to every client and viewer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OTHER = Point(class_id=1, voxel=(11, 9, 9))
 LEFT_OUT = "some prompts lay outside of the scan and were left out"
 
 
-def opened(client: TestClient, scan: str = "one.nii.gz") -> str:
+def open_session(client: TestClient, scan: str = "one.nii.gz") -> str:
     answer = client.post("/api/sessions", json={"image": scan})
     assert answer.status_code == 201, answer.text
     return str(answer.json()["session"])
@@ -48,21 +48,21 @@ def labels_of(client: TestClient, session: str, tmp_path: Path, ending: str = "n
     return read_labels(tmp_path / f"labels.{ending}").data
 
 
-def ask(client: TestClient, session: str, *entries: Entry) -> dict[str, Any]:
-    asked = {"entries": [entry.model_dump(mode="json") for entry in entries]}
-    answer = client.post(f"/api/sessions/{session}/prompts", json=asked)
+def add_prompts(client: TestClient, session: str, *entries: Entry) -> dict[str, Any]:
+    body = {"entries": [entry.model_dump(mode="json") for entry in entries]}
+    answer = client.post(f"/api/sessions/{session}/prompts", json=body)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    state: dict[str, Any] = answer.json()
+    return state
 
 
 def live(client: TestClient, session: str) -> Any:
-    """A viewer's connection."""
+    """Connect as a viewer."""
     return client.websocket_connect(f"ws://127.0.0.1:1537/api/sessions/{session}/live")
 
 
 class Screen:
-    """What a viewer shows: states and blocks as they come."""
+    """A viewer's display: the latest state, and labels assembled from blocks."""
 
     def __init__(self, socket: Any) -> None:
         self.socket, self.state, self.problems = socket, {}, []
@@ -87,7 +87,7 @@ class Screen:
                 self.finals, self.parts = self.finals + head.final, self.parts + (not head.final)
         return self
 
-    def ask(self, **operation: Any) -> None:
+    def send(self, **operation: Any) -> None:
         self.socket.send_text(json.dumps(operation))
 
 
@@ -96,8 +96,8 @@ def ready(screen: Screen) -> bool:
 
 
 @pytest.fixture
-def own(segmenter: Segmenter, bordered: Volume) -> Session:
-    """The same, without a server."""
+def local(segmenter: Segmenter, bordered: Volume) -> Session:
+    """A local session on the same image."""
     return Session(segmenter, bordered)
 
 
@@ -113,29 +113,29 @@ def test_scans_of_the_data_folder_are_listed(client: TestClient) -> None:
     assert [scan["id"] for scan in client.get("/api/scans").json()] == ["more/two.nii.gz", "one.nii.gz"]
 
 
-def test_a_session_gives_the_labels_of_a_local_session(client: TestClient, own: Session, tmp_path: Path) -> None:
-    name = opened(client)
-    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
-    ask(client, name, CLICK)
-    own.add(CLICK)
-    np.testing.assert_array_equal(labels_of(client, name, tmp_path, "nrrd"), own.labels)
-    ask(client, name, Lock(class_id=2), OTHER)
-    own.add(Lock(class_id=2), OTHER)
-    np.testing.assert_array_equal(labels_of(client, name, tmp_path, "mha"), own.labels)
+def test_a_session_gives_the_labels_of_a_local_session(client: TestClient, local: Session, tmp_path: Path) -> None:
+    name = open_session(client)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), local.labels)
+    add_prompts(client, name, CLICK)
+    local.add(CLICK)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path, "nrrd"), local.labels)
+    add_prompts(client, name, Lock(class_id=2), OTHER)
+    local.add(Lock(class_id=2), OTHER)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path, "mha"), local.labels)
     for op in ("undo", "undo", "redo", "reset", "undo"):
         client.post(f"/api/sessions/{name}/steps", json={"op": op})
-        getattr(own, op)()
-        np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+        getattr(local, op)()
+        np.testing.assert_array_equal(labels_of(client, name, tmp_path), local.labels)
     client.delete(f"/api/sessions/{name}/prompts/0")
-    own.remove(0)
-    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    local.remove(0)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), local.labels)
     state = client.get(f"/api/sessions/{name}").json()
     assert (state["status"], state["entries"], state["can_undo"]) == ("ready", [], True)
-    assert client.get(f"/api/sessions/{name}/suggestion").json()["axis"] == own.plane
+    assert client.get(f"/api/sessions/{name}/suggestion").json()["axis"] == local.plane
 
 
 def test_the_image_is_returned(client: TestClient, bordered: Volume, tmp_path: Path) -> None:
-    answer = client.get(f"/api/sessions/{opened(client)}/image")
+    answer = client.get(f"/api/sessions/{open_session(client)}/image")
     (tmp_path / "image.nii.gz").write_bytes(answer.content)
     found = read_image(tmp_path / "image.nii.gz")
     np.testing.assert_array_equal(found.data, bordered.data)
@@ -146,104 +146,104 @@ def test_a_portable_file_is_returned_unchanged(client: TestClient, data: Path, t
     voxels = (100 * read_image(data / "one.nii.gz").data[0]).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, np.diag([-2.0, -2.0, 3.0, 1.0])), tmp_path / "plain.nii.gz")
     content = (tmp_path / "plain.nii.gz").read_bytes()
-    name = opened(client, client.post("/api/scans", files={"file": ("a.nii.gz", content)}).json()["id"])
+    name = open_session(client, client.post("/api/scans", files={"file": ("a.nii.gz", content)}).json()["id"])
     labels_of(client, name, tmp_path)
     assert client.get(f"/api/sessions/{name}/image").content == content
 
 
-def test_a_saved_log_replays_in_another_session(client: TestClient, own: Session, tmp_path: Path) -> None:
-    name = opened(client)
-    ask(client, name, CLICK, OTHER)
+def test_a_saved_log_replays_in_another_session(client: TestClient, local: Session, tmp_path: Path) -> None:
+    name = open_session(client)
+    add_prompts(client, name, CLICK, OTHER)
     (tmp_path / "log.json").write_bytes(client.get(f"/api/sessions/{name}/log").content)
-    own.replay(tmp_path / "log.json")
-    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    local.replay(tmp_path / "log.json")
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), local.labels)
     entries = json.loads((tmp_path / "log.json").read_text())["entries"]
-    again = opened(client)
+    again = open_session(client)
     client.put(f"/api/sessions/{again}/prompts", json={"op": "replace", "entries": entries})
-    np.testing.assert_array_equal(labels_of(client, again, tmp_path), own.labels)
+    np.testing.assert_array_equal(labels_of(client, again, tmp_path), local.labels)
 
 
-def test_an_uploaded_scan_is_segmented(client: TestClient, data: Path, own: Session, tmp_path: Path) -> None:
+def test_an_uploaded_scan_is_segmented(client: TestClient, data: Path, local: Session, tmp_path: Path) -> None:
     answer = client.post("/api/scans", files={"file": ("Doe^John.nii.gz", (data / "one.nii.gz").read_bytes())})
     assert answer.status_code == 201
     assert "Doe" not in answer.text
-    name = opened(client, answer.json()["id"])
-    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    name = open_session(client, answer.json()["id"])
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), local.labels)
 
 
-def test_labels_are_sent_slice_by_slice(client: TestClient, own: Session) -> None:
-    name = opened(client)
+def test_labels_are_sent_slice_by_slice(client: TestClient, local: Session) -> None:
+    name = open_session(client)
     with live(client, name) as socket:
         screen = Screen(socket).until(ready)
-        np.testing.assert_array_equal(screen.labels, own.labels)
+        np.testing.assert_array_equal(screen.labels, local.labels)
         parts = screen.parts
-        screen.ask(op="add", entries=[CLICK.model_dump(mode="json")])
+        screen.send(op="add", entries=[CLICK.model_dump(mode="json")])
         screen.until(lambda s: ready(s) and s.state["shown"] == 1)
-        own.add(CLICK)
-        np.testing.assert_array_equal(screen.labels, own.labels)
+        local.add(CLICK)
+        np.testing.assert_array_equal(screen.labels, local.labels)
         assert screen.parts > parts
-        screen.ask(op="undo")
+        screen.send(op="undo")
         screen.until(lambda s: ready(s) and s.state["shown"] == 2)
-        own.undo()
-        np.testing.assert_array_equal(screen.labels, own.labels)
+        local.undo()
+        np.testing.assert_array_equal(screen.labels, local.labels)
 
 
 def test_all_viewers_receive_the_same_labels(client: TestClient) -> None:
-    name = opened(client)
+    name = open_session(client)
     with (
         live(client, name) as first,
         live(client, name) as second,
     ):
         screens = [Screen(first).until(ready), Screen(second).until(ready)]
-        screens[0].ask(op="add", entries=[CLICK.model_dump(mode="json")])
+        screens[0].send(op="add", entries=[CLICK.model_dump(mode="json")])
         for screen in screens:
             screen.until(lambda s: ready(s) and s.state["shown"] == 1)
         np.testing.assert_array_equal(screens[0].labels, screens[1].labels)
 
 
-def test_prompts_in_quick_succession_give_the_labels_of_single_ones(client: TestClient, own: Session) -> None:
-    name = opened(client)
+def test_prompts_in_quick_succession_give_the_labels_of_single_ones(client: TestClient, local: Session) -> None:
+    name = open_session(client)
     points = [Point(class_id=n % 3, voxel=(5 + n, 9, 3 + n % 7)) for n in range(8)]
     with live(client, name) as socket:
         screen = Screen(socket)
         for point in points:  # the first before the scan is open
-            screen.ask(op="add", entries=[point.model_dump(mode="json")])
-            own.add(point)
+            screen.send(op="add", entries=[point.model_dump(mode="json")])
+            local.add(point)
         screen.until(lambda s: ready(s) and s.state["shown"] == len(points))
-        np.testing.assert_array_equal(screen.labels, own.labels)
-        screen.ask(op="undo")
+        np.testing.assert_array_equal(screen.labels, local.labels)
+        screen.send(op="undo")
         screen.until(lambda s: ready(s) and s.state["shown"] == len(points) + 1)
-        own.undo()
-        np.testing.assert_array_equal(screen.labels, own.labels)
+        local.undo()
+        np.testing.assert_array_equal(screen.labels, local.labels)
 
 
 def test_sessions_are_independent(client: TestClient, segmenter: Segmenter, data: Path, tmp_path: Path) -> None:
     scans = {"one.nii.gz": CLICK, "more/two.nii.gz": OTHER}
-    names = {scan: opened(client, scan) for scan in scans}
+    names = {scan: open_session(client, scan) for scan in scans}
     for scan, click in scans.items():
-        ask(client, names[scan], click)
+        add_prompts(client, names[scan], click)
     for scan, click in scans.items():
-        own = Session(segmenter, read_image(data / scan))
-        own.add(click)
-        np.testing.assert_array_equal(labels_of(client, names[scan], tmp_path), own.labels)
+        local = Session(segmenter, read_image(data / scan))
+        local.add(click)
+        np.testing.assert_array_equal(labels_of(client, names[scan], tmp_path), local.labels)
 
 
-def test_sessions_survive_a_restart(serve: Callable[..., TestClient], own: Session, tmp_path: Path) -> None:
+def test_sessions_survive_a_restart(serve: Callable[..., TestClient], local: Session, tmp_path: Path) -> None:
     first = serve()
-    name = opened(first)
-    ask(first, name, CLICK)
-    ask(first, name, OTHER)
+    name = open_session(first)
+    add_prompts(first, name, CLICK)
+    add_prompts(first, name, OTHER)
     first.post(f"/api/sessions/{name}/steps", json={"op": "undo"})
     second = serve()
-    own.add(CLICK)
-    np.testing.assert_array_equal(labels_of(second, name, tmp_path), own.labels)
+    local.add(CLICK)
+    np.testing.assert_array_equal(labels_of(second, name, tmp_path), local.labels)
     second.post(f"/api/sessions/{name}/steps", json={"op": "redo"})
-    own.add(OTHER)
-    np.testing.assert_array_equal(labels_of(second, name, tmp_path), own.labels)
+    local.add(OTHER)
+    np.testing.assert_array_equal(labels_of(second, name, tmp_path), local.labels)
 
 
 def test_a_deleted_session_is_not_found(client: TestClient) -> None:
-    name = opened(client)
+    name = open_session(client)
     assert client.delete(f"/api/sessions/{name}").status_code == 204
     assert client.get(f"/api/sessions/{name}").status_code == 404
 
@@ -257,10 +257,10 @@ def test_a_deleted_session_is_not_found(client: TestClient) -> None:
     ],
 )
 def test_an_invalid_prompt_is_refused_and_changes_nothing(client: TestClient, entry: Entry, message: str) -> None:
-    name = opened(client)
+    name = open_session(client)
     with live(client, name) as socket:
         screen = Screen(socket).until(ready)
-        screen.ask(op="add", entries=[entry.model_dump(mode="json")])
+        screen.send(op="add", entries=[entry.model_dump(mode="json")])
         assert message in screen.until(lambda s: bool(s.problems)).problems[0]
     answer = client.post(f"/api/sessions/{name}/prompts", json={"entries": [entry.model_dump(mode="json")]})
     assert answer.status_code == 422
@@ -269,7 +269,7 @@ def test_an_invalid_prompt_is_refused_and_changes_nothing(client: TestClient, en
 
 
 def test_invalid_operations_are_refused(client: TestClient) -> None:
-    name = opened(client)
+    name = open_session(client)
     with live(client, name) as socket:
         screen = Screen(socket).until(ready)
         for text in ("{}", "no JSON", json.dumps({"op": "add", "entries": []})):
@@ -279,35 +279,35 @@ def test_invalid_operations_are_refused(client: TestClient) -> None:
 
 def test_an_unreadable_scan_is_reported(client: TestClient) -> None:
     sent = client.post("/api/scans", files={"file": ("x.nii.gz", b"no image")}).json()
-    name = opened(client, sent["id"])
+    name = open_session(client, sent["id"])
     with live(client, name) as socket:
         screen = Screen(socket).until(lambda s: s.state.get("status") == "failed")
     assert "not a readable NIfTI" in screen.state["error"]
     assert client.get(f"/api/sessions/{name}/labels").status_code == 422
 
 
-def test_an_invalid_prompt_before_opening_is_left_out(client: TestClient, own: Session, tmp_path: Path) -> None:
-    name = opened(client)
-    ask(client, name, CLICK)
-    ask(client, name, Point(class_id=1, voxel=(99, 1, 1)))
-    own.add(CLICK)
+def test_an_invalid_prompt_before_opening_is_left_out(client: TestClient, local: Session, tmp_path: Path) -> None:
+    name = open_session(client)
+    add_prompts(client, name, CLICK)
+    add_prompts(client, name, Point(class_id=1, voxel=(99, 1, 1)))
+    local.add(CLICK)
     refused = client.get(f"/api/sessions/{name}/labels")
     assert (refused.status_code, refused.json()["detail"]) == (422, LEFT_OUT)
     assert client.get(f"/api/sessions/{name}").json()["notes"][-1] == LEFT_OUT
     record = json.loads((tmp_path / "state" / "sessions" / name / RECORD).read_text())
     assert [entry["voxel"] for entry in record["entries"]] == [list(CLICK.voxel)]
-    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
-    assert LEFT_OUT not in ask(client, name, OTHER)["notes"]
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), local.labels)
+    assert LEFT_OUT not in add_prompts(client, name, OTHER)["notes"]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_a_prompt_that_cannot_be_computed_is_left_out(
-    serve: Callable[..., TestClient], own: Session, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., TestClient], local: Session, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve()
-    name = opened(client)
-    ask(client, name, CLICK)
-    own.add(CLICK)
+    name = open_session(client)
+    add_prompts(client, name, CLICK)
+    local.add(CLICK)
     before = labels_of(client, name, tmp_path)
 
     def short(*_: object) -> None:
@@ -315,38 +315,38 @@ def test_a_prompt_that_cannot_be_computed_is_left_out(
 
     with monkeypatch.context() as patch:
         patch.setattr(Session, "_result", short)
-        ask(client, name, OTHER)
+        add_prompts(client, name, OTHER)
         refused = client.get(f"/api/sessions/{name}/labels")
     assert (refused.status_code, "memory" in refused.json()["detail"]) == (422, True)
     assert "memory" in client.get(f"/api/sessions/{name}").json()["notes"][-1]
     for running in (client, serve()):
         np.testing.assert_array_equal(labels_of(running, name, tmp_path), before)
-    np.testing.assert_array_equal(before, own.labels)
+    np.testing.assert_array_equal(before, local.labels)
 
 
-def test_undone_while_opening_can_be_redone(client: TestClient, own: Session, tmp_path: Path) -> None:
-    name = opened(client)
-    ask(client, name, CLICK)
+def test_undone_while_opening_can_be_redone(client: TestClient, local: Session, tmp_path: Path) -> None:
+    name = open_session(client)
+    add_prompts(client, name, CLICK)
     for op in ("undo", "redo"):
         client.post(f"/api/sessions/{name}/steps", json={"op": op})
-    own.add(CLICK)
-    np.testing.assert_array_equal(labels_of(client, name, tmp_path), own.labels)
+    local.add(CLICK)
+    np.testing.assert_array_equal(labels_of(client, name, tmp_path), local.labels)
     state = client.get(f"/api/sessions/{name}").json()
     assert (state["shown"], state["status"]) == (state["revision"], "ready")
 
 
 def test_a_deleted_session_accepts_nothing_and_stays_deleted(client: TestClient, tmp_path: Path) -> None:
-    name = opened(client)
+    name = open_session(client)
     with live(client, name) as socket:
         screen = Screen(socket).until(ready)
         client.delete(f"/api/sessions/{name}")
-        screen.ask(op="add", entries=[CLICK.model_dump(mode="json")])
+        screen.send(op="add", entries=[CLICK.model_dump(mode="json")])
         assert "no such session" in screen.until(lambda s: len(s.problems) == 2).problems[1]
     assert list((tmp_path / "state" / "sessions").iterdir()) == []
 
 
 def test_prompts_of_too_many_voxels_are_refused(client: TestClient) -> None:
-    name = opened(client)
+    name = open_session(client)
     box = {"kind": "box", "class_id": 1, "positive": False, "start": [0, 0, 0], "stop": [2**20, 2**20, 2**20]}
     answer = client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]})
     assert answer.status_code == 422
@@ -381,7 +381,7 @@ def test_invalid_json_is_refused(client: TestClient, text: str) -> None:
     answer = client.post("/api/sessions", content=text.encode("latin-1"), headers=head)
     assert answer.status_code in (400, 404, 422)
     assert answer.json()["type"] == "problem"
-    name = opened(client)
+    name = open_session(client)
     wrong = r'{"kind": "point", "class_id": 1, "voxel": [1, 1, 1], "\ud800": 1}'
     for entry in (
         wrong,
@@ -406,8 +406,8 @@ def test_a_zipped_series_is_a_scan(
 ) -> None:
     series, packed = sent_series
     sent = client.post("/api/scans", files={"file": ("x.zip", packed)}).json()
-    own = Session(segmenter, read_image(series))
-    np.testing.assert_array_equal(labels_of(client, opened(client, sent["id"]), tmp_path), own.labels)
+    local = Session(segmenter, read_image(series))
+    np.testing.assert_array_equal(labels_of(client, open_session(client, sent["id"]), tmp_path), local.labels)
 
 
 def test_labels_of_a_series_are_exported_as_seg_and_rtstruct(
@@ -418,7 +418,7 @@ def test_labels_of_a_series_are_exported_as_seg_and_rtstruct(
 
     series, packed = sent_series
     sent = client.post("/api/scans", files={"file": ("x.zip", packed)}).json()
-    name = opened(client, sent["id"])
+    name = open_session(client, sent["id"])
     assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
     for kind in ("AUTOMATIC", "SEMIAUTOMATIC"):
         labels, files = labels_of(client, name, tmp_path), {}
@@ -434,11 +434,11 @@ def test_labels_of_a_series_are_exported_as_seg_and_rtstruct(
         assert {r.ROIGenerationAlgorithm for r in files["rtstruct"].StructureSetROISequence} == {kind}
         regions = files["rtstruct"].ROIContourSequence
         assert {r.ReferencedROINumber for r in regions if "ContourSequence" in r} == set(np.unique(labels)) - {0}
-        ask(client, name, Point(class_id=2, voxel=(5, 9, 4)))
+        add_prompts(client, name, Point(class_id=2, voxel=(5, 9, 4)))
 
 
 def test_labels_of_other_scans_have_no_dicom_export(client: TestClient, data: Path) -> None:
-    name = opened(client)
+    name = open_session(client)
     assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha"]
     for chosen, message in (("dcm", "SEG object belongs to a DICOM"), ("rtstruct", "structure set belongs to a DICOM")):
         answer = client.get(f"/api/sessions/{name}/labels", params={"format": chosen})
@@ -457,7 +457,7 @@ def test_errors_of_dicom_export_contain_no_path(
         del image.FrameOfReferenceUID
         image.save_as(file)
     client = serve(data=tmp_path / "scans")
-    answer = client.get(f"/api/sessions/{opened(client, 'one')}/labels", params={"format": "rtstruct"})
+    answer = client.get(f"/api/sessions/{open_session(client, 'one')}/labels", params={"format": "rtstruct"})
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("one: images without FrameOfReferenceUID")
 
@@ -469,7 +469,7 @@ def test_the_schema_lists_all_label_formats(client: TestClient) -> None:
 
 
 def test_waiting_requests_do_not_block_others(client: TestClient, bordered: Volume) -> None:
-    name, few = opened(client), 4
+    name, few = open_session(client), 4
     app: Any = client.app
     assert client.portal is not None
     client.portal.call(lambda: setattr(to_thread.current_default_thread_limiter(), "total_tokens", few))

@@ -1,6 +1,6 @@
-"""A server is killed at any moment, and what it has acknowledged is there again.
+"""A server that is killed at any moment keeps what it has acknowledged.
 
-Real servers, in processes of their own, which no handler of theirs sees end.
+Real servers, in processes of their own, which get no signal that they could handle.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from s2vnet.server.settings import Settings
 SHAPE = (24, 24, 150)
 KILLS = int(os.environ.get("S2VNET_KILLS", "2"))
 """Of servers; more for a longer check."""
-PATIENCE_S = 60
+TIMEOUT_S = 60
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL"), pytest.mark.timeout(300)]
 
 
@@ -59,7 +59,7 @@ def make(scans: Path, model_folder: Path, tmp_path: Path) -> Callable[[], Settin
 
 @contextmanager
 def by_command(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
-    """`s2vnet serve`: its address, and what kills it."""
+    """Start `s2vnet serve`; yield its address and a function that kills it."""
     command = [sys.executable, "-m", "s2vnet", "serve", "-m", settings.model, "--data", str(settings.data)]
     command += ["--state", str(settings.state), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -73,28 +73,28 @@ def by_command(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
 
 @contextmanager
 def by_call(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The same, from a process that has imported everything already."""
+    """Start a server in a process forked from one that has imported everything; faster than a command."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["s2vnet.server.run"])
-    told, tell = context.Pipe(duplex=False)
-    process = context.Process(target=serve, args=(settings, tell))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=serve, args=(settings, sender))
     process.start()
-    tell.close()
+    sender.close()
     try:
-        assert told.poll(PATIENCE_S)
-        yield told.recv(), process.kill
+        assert receiver.poll(TIMEOUT_S)
+        yield receiver.recv(), process.kill
     finally:
         process.kill()
-        process.join(PATIENCE_S)
-        told.close()
+        process.join(TIMEOUT_S)
+        receiver.close()
     assert process.exitcode == -signal.SIGKILL
 
 
 class Client:
-    """Asks by WebSocket, and looks at what comes."""
+    """Client of a session's WebSocket; keeps the latest state and counts partial blocks."""
 
     def __init__(self, address: str, name: str | None = None) -> None:
-        self.http = httpx2.Client(base_url=address, timeout=PATIENCE_S)
+        self.http = httpx2.Client(base_url=address, timeout=TIMEOUT_S)
         if name is None:
             name = self.http.post("/api/sessions", json={"image": "long.nii.gz"}).json()["session"]
         self.name, self.state, self.parts = name, {}, 0
@@ -110,7 +110,7 @@ class Client:
 
     def until(self, done: Callable[[Client], bool]) -> Client:
         while not done(self):
-            message = self.socket.recv(PATIENCE_S)
+            message = self.socket.recv(TIMEOUT_S)
             if isinstance(message, bytes):
                 self.parts += not unpack_block(message)[0].final
             else:
@@ -118,11 +118,11 @@ class Client:
                 assert self.state["type"] == "state", message
         return self
 
-    def ask(self, **operation: Any) -> None:
+    def send(self, **operation: Any) -> None:
         self.socket.send(json.dumps(operation))
 
     def add(self, *entries: Entry) -> None:
-        self.ask(op="add", entries=[entry.model_dump(mode="json") for entry in entries])
+        self.send(op="add", entries=[entry.model_dump(mode="json") for entry in entries])
 
     def labels(self, folder: Path) -> npt.NDArray[np.uint8]:
         (folder / "labels.nii.gz").write_bytes(self.http.get(f"/api/sessions/{self.name}/labels").content)
@@ -141,12 +141,12 @@ def dumped(entries: tuple[Entry, ...]) -> list[dict[str, Any]]:
     return [entry.model_dump(mode="json") for entry in entries]
 
 
-def require_as_undisturbed(address: str, name: str, entries: tuple[Entry, ...], folder: Path) -> None:
+def require_same_as_undisturbed(address: str, name: str, entries: tuple[Entry, ...], folder: Path) -> None:
     """The session has these entries, and the labels that another one has which gets them in one go."""
     with Client(address, name) as client, Client(address) as other:
         client.until(ready)
         assert client.state["entries"] == dumped(entries)
-        other.ask(op="replace", entries=dumped(entries))
+        other.send(op="replace", entries=dumped(entries))
         np.testing.assert_array_equal(client.labels(folder), other.labels(folder))
         other.http.delete(f"/api/sessions/{other.name}").raise_for_status()
 
@@ -173,17 +173,17 @@ def test_a_server_killed_while_computing_restores_its_sessions(make: Callable[[]
             names = client.name, opening.name
     with by_call(settings) as (address, _):
         for name, entries in zip(names, (first, second), strict=True):
-            require_as_undisturbed(address, name, entries, tmp_path)
+            require_same_as_undisturbed(address, name, entries, tmp_path)
     assert files_in(settings.state) == {".running", *(f"sessions/{name}/session.json" for name in names)}
 
 
-def ask_something(client: Client, histories: list[History], rng: np.random.Generator) -> None:
+def send_random_operation(client: Client, histories: list[History], rng: np.random.Generator) -> None:
     """One operation more, and mostly its acknowledgement."""
     history = histories[-1]
     if history.log and rng.random() < 0.3:
         index = int(rng.integers(len(history.log)))
         histories.append(history.remove(index))
-        client.ask(op="remove", index=index)
+        client.send(op="remove", index=index)
     else:
         i, j, k = (int(rng.integers(n)) for n in SHAPE)
         histories.append(history.add(Point(class_id=int(rng.integers(3)), voxel=(i, j, k))))
@@ -207,8 +207,8 @@ def test_a_server_killed_at_any_moment_keeps_acknowledged_operations(
             timer.start()
             with contextlib.suppress(ConnectionClosed):
                 while True:
-                    ask_something(client, histories, rng)
-            timer.join(PATIENCE_S)
+                    send_random_operation(client, histories, rng)
+            timer.join(TIMEOUT_S)
             assert client.state["revision"] >= taken
             acknowledged = client.state["revision"]
         assert files_in(settings.state) >= {f"sessions/{name}/session.json"}
@@ -217,5 +217,5 @@ def test_a_server_killed_at_any_moment_keeps_acknowledged_operations(
         with Client(address, name) as client:
             taken = client.until(lambda c: bool(c.state)).state["revision"]
         assert len(histories) > taken >= acknowledged > 0
-        require_as_undisturbed(address, str(name), histories[taken].log, tmp_path)
+        require_same_as_undisturbed(address, str(name), histories[taken].log, tmp_path)
     assert files_in(settings.state) == {".running", f"sessions/{name}/session.json"}

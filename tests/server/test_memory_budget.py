@@ -1,4 +1,4 @@
-"""Memory that sessions share: never more than there is while several compute, and never a deadlock."""
+"""The memory budget holds while several sessions compute, without deadlocks."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from s2vnet.server.memory_budget import SessionMemoryBudget
 
 
 class Offloadable:
-    """A session of so many bytes, all of which can be put away."""
+    """A session of a size in bytes, all of which can be offloaded."""
 
     def __init__(self, size: int, last_used: float = 0) -> None:
         self.name, self.size, self.last_used, self.closed = "one", size, last_used, False
-        self.here = self.computing = False
+        self.loaded = self.computing = False
 
     @property
     def nbytes(self) -> int:
-        return self.size if self.here else 0
+        return self.size if self.loaded else 0
 
     @property
     def offloaded_nbytes(self) -> int:
-        return 0 if self.here else self.size
+        return 0 if self.loaded else self.size
 
     def offload(self) -> None:
         assert not self.computing
-        self.here = False
+        self.loaded = False
 
 
 def test_the_least_recently_used_are_offloaded_and_the_last_one_stays() -> None:
     sessions = [Offloadable(4, last_used) for last_used in (2, 1, 3)]
     memory = SessionMemoryBudget(9, lambda: sessions)
     for session in sessions:
-        session.here = True
+        session.loaded = True
     memory.offload_idle()
-    assert [session.here for session in sessions] == [True, False, True]
+    assert [session.loaded for session in sessions] == [True, False, True]
     SessionMemoryBudget(0, lambda: sessions).offload_idle()
-    assert [session.here for session in sessions] == [False, False, True]
+    assert [session.loaded for session in sessions] == [False, False, True]
 
 
 @pytest.mark.parametrize(("limit", "size"), [(10, 4), (10, 12), (0, 1)])
@@ -52,7 +52,7 @@ def test_concurrent_sessions_stay_within_the_limit_or_run_alone(limit: int, size
         for _ in range(20):
             with memory.reserve(session):
                 time.sleep(chance.random() / 1000)
-                session.here = session.computing = True
+                session.loaded = session.computing = True
                 seen.append(memory.excess_nbytes + limit)
                 time.sleep(chance.random() / 500)
                 session.last_used, session.computing = time.monotonic(), False
@@ -79,11 +79,11 @@ def test_sessions_are_opened_in_order_and_within_the_limit() -> None:
         with memory.reserve_for_opening(sessions[n]):
             order.append(n)
             time.sleep(0.01)
-            sessions[n].here = True
+            sessions[n].loaded = True
             assert memory.excess_nbytes <= 0
 
     with memory.reserve(sessions[4]):
-        sessions[4].here = True
+        sessions[4].loaded = True
         threads = [threading.Thread(target=open_one, args=(n,), daemon=True) for n in range(4)]
         for thread in threads:
             thread.start()
@@ -91,14 +91,14 @@ def test_sessions_are_opened_in_order_and_within_the_limit() -> None:
         for thread in threads:
             thread.join(30)
     assert order == [0, 1, 2, 3]
-    assert sessions[4].here
+    assert sessions[4].loaded
 
 
 def test_closed_sessions_do_not_wait() -> None:
     first, second = Offloadable(5), Offloadable(5)
     memory = SessionMemoryBudget(5, lambda: [first, second])
     with memory.reserve(first):
-        first.here = True
+        first.loaded = True
         second.closed = True
         with memory.reserve(second):
             pass

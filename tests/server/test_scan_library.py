@@ -1,4 +1,4 @@
-"""Nothing outside the data folder is ever opened, whatever a client calls it."""
+"""Nothing outside the data folder is ever opened, whatever id a client sends."""
 
 from __future__ import annotations
 

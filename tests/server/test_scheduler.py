@@ -1,4 +1,4 @@
-"""One at a time, the urgent first, nobody forgotten."""
+"""One thread at a time, the most urgent first, without starvation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API does what its OpenAPI schema says, whatever a client sends that fits the schema, or does not."""
+"""The API conforms to its OpenAPI schema, for valid and invalid requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is let in, and what is not taken."""
+"""Access control, rate limits and size limits."""
 
 from __future__ import annotations
 

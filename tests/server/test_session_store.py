@@ -1,4 +1,4 @@
-"""Leases, bounds and what is kept."""
+"""Leases, limits, and what is kept on the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training may outlive the server that began it."""
+"""A training may outlive the server that started it."""
 
 from __future__ import annotations
 

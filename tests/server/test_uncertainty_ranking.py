@@ -1,4 +1,4 @@
-"""A scan that cannot be scored stands in nobody's way."""
+"""A scan that cannot be scored does not block others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays travel as nnInteractive's own package packs them; what is damaged or too large is refused beforehand."""
+"""Arrays are serialized as by nnInteractive's package; damaged or too large ones are refused."""
 
 from __future__ import annotations
 

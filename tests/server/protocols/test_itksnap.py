@@ -1,4 +1,4 @@
-"""Requests as ITK-SNAP's client sends them (`DeepLearningSegmentationModel.cxx`), and answers as it reads them."""
+"""Requests as ITK-SNAP sends them (`DeepLearningSegmentationModel.cxx`), and responses as it reads them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Snap:
 
 @pytest.fixture
 def own(segmenter: Segmenter, bordered: Volume) -> Session:
-    """The same, without a server."""
+    """A local session on the same image."""
     return Session(segmenter, bordered)
 
 

@@ -1,4 +1,4 @@
-"""Requests as Slicer's and OHIF's plugins send them, and answers as they read them."""
+"""Requests as Slicer's and OHIF's plugins send them, and responses as they read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nnInteractive's real client drives a whole click loop and gets what a session of one's own gives."""
+"""nnInteractive's real client gets the masks of a local session."""
 
 from __future__ import annotations
 
