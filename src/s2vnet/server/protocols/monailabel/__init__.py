@@ -6,7 +6,14 @@ later requests are fast. One model has two names: ``automatic`` of type `segment
 `deepedit`.
 """
 
-from s2vnet.server.protocols.monailabel.router import router
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from s2vnet.server.protocols.monailabel import app_info, datastore, infer, training
 from s2vnet.server.protocols.monailabel.service import MonaiLabel
 
 __all__ = ["MonaiLabel", "router"]
+router = APIRouter(prefix="/monailabel", include_in_schema=False)
+for _module in (app_info, infer, datastore, training):
+    router.include_router(_module.router)
