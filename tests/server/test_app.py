@@ -346,16 +346,18 @@ def test_a_deleted_session_accepts_nothing_and_stays_deleted(client: TestClient,
 
 
 def test_prompts_of_too_many_voxels_are_refused(client: TestClient) -> None:
-    name = open_session(client)
-    box = {"kind": "box", "class_id": 1, "positive": False, "start": [0, 0, 0], "stop": [2**20, 2**20, 2**20]}
-    answer = client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]})
-    assert answer.status_code == 422
-    assert "draw smaller ones" in answer.json()["detail"]
-    for stop, positive, status in (([2, 2**24, 1], False, 200), ([1, 1, 1], False, 422), ([2**20] * 3, True, 422)):
-        box |= {"positive": positive, "stop": stop}
-        assert client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]}).status_code == status
-    client.post(f"/api/sessions/{name}/steps", json={"op": "undo"})
-    assert client.post(f"/api/sessions/{name}/prompts", json={"entries": [box]}).status_code == 200
+    app: Any = client.app
+    with app.state.store.scheduler.acquire(URGENT):  # before the scan is open, which would check their place too
+        url = f"/api/sessions/{open_session(client)}"
+        box = {"kind": "box", "class_id": 1, "positive": False, "start": [0, 0, 0], "stop": [2**20, 2**20, 2**20]}
+        answer = client.post(f"{url}/prompts", json={"entries": [box]})
+        assert answer.status_code == 422
+        assert "draw smaller ones" in answer.json()["detail"]
+        for stop, positive, status in (([2, 2**24, 1], False, 200), ([1, 1, 1], False, 422), ([2**20] * 3, True, 422)):
+            box |= {"positive": positive, "stop": stop}
+            assert client.post(f"{url}/prompts", json={"entries": [box]}).status_code == status
+        client.post(f"{url}/steps", json={"op": "undo"})
+        assert client.post(f"{url}/prompts", json={"entries": [box]}).status_code == 200
 
 
 def test_errors_of_unreadable_input_are_one_line(client: TestClient) -> None:
