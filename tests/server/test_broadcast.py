@@ -24,8 +24,8 @@ def test_a_listener_receives_the_state_all_labels_and_then_changes() -> None:
         assert broadcast.has_listeners
         labels = np.zeros(SHAPE, np.uint8)
         labels[1:3, 2, 4] = 7
-        broadcast.send_labels(np.s_[:, :, 3:5], labels[:, :, 3:5], revision=4, final=False)
-        broadcast.send_labels(np.s_[:, :, :], labels, revision=4, final=True)  # nothing new
+        broadcast.send_labels(np.s_[0:4, 0:5, 3:5], labels[:, :, 3:5], revision=4, final=False)
+        broadcast.send_labels(np.s_[0:4, 0:5, 0:6], labels, revision=4, final=True)  # nothing new
         broadcast.send_problem("no such class")
     broadcast.send("not received any more")
     state, first, change, problem = messages
