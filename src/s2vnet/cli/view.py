@@ -61,5 +61,5 @@ def view(
 
 def _only_session(store: SessionStore) -> str:
     """Fragment of the page's address where there is one scan: its session, which starts before the browser asks."""
-    scans = store.scans.listed()
+    scans = store.scans.list_scans()
     return f"#{store.open(scans[0].id).name}" if len(scans) == 1 else ""
