@@ -1,4 +1,4 @@
-"""Write constraints.txt and docs/licences.md of what this environment has of `s2vnet[dev]`; `--check` only compares.
+"""Write constraints.txt and docs/licences.md from the installed versions of `s2vnet[dev]`; `--check` only compares.
 
 make lock    # after `pip install --upgrade --upgrade-strategy eager -e ".[dev]"` on the oldest Python supported
 """
@@ -18,7 +18,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 PINS, LICENCES = ROOT / "constraints.txt", ROOT / "docs" / "licences.md"
 OF_TORCH = ("cuda-", "nvidia-", "triton")
-"""What torch's builds for GPUs bring; torch itself says in which versions."""
+"""Dependencies of torch's GPU builds, whose versions torch itself pins."""
 HEAD = """# Written by scripts/lock.py: exact versions of all that `pip install -e ".[dev]"` brings, for the
 # README's two commands and for CI. torch's CPU build has the same version; on other machines use any torch >= 2.4
 # (https://pytorch.org/get-started/locally/).
@@ -35,29 +35,29 @@ rest is installed beside it and keeps its own terms. Of what `s2vnet[all,noteboo
 
 
 def closure(*extras: str) -> dict[str, Distribution]:
-    """All that s2vnet with these extras needs here, by canonical name; without s2vnet.
+    """Return the installed distributions that s2vnet with these extras needs, by canonical name.
 
     Raises:
-        SystemExit: something of it is not installed.
+        SystemExit: One of them is not installed.
     """
-    found: dict[str, Distribution] = {}
+    installed: dict[str, Distribution] = {}
     own = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked, done = [("s2vnet", frozenset(extras))], set[tuple[str, frozenset[str]]]()
-    while asked:
-        name, wanted = asked.pop()
+    pending, done = [("s2vnet", frozenset(extras))], set[tuple[str, frozenset[str]]]()
+    while pending:
+        name, wanted = pending.pop()
         if (name, wanted) in done:
             continue
         done.add((name, wanted))
         if name == "s2vnet":
             lines = [*own["dependencies"], *(line for extra in wanted for line in own["optional-dependencies"][extra])]
-            asked += _needs(lines, frozenset())
+            pending += _needs(lines, frozenset())
             continue
         try:
-            found[name] = distribution(name)
+            installed[name] = distribution(name)
         except PackageNotFoundError:
             sys.exit(f"{name} is not installed; run `pip install -e '.[dev]'` first")
-        asked += _needs(found[name].requires or (), wanted)
-    return dict(sorted(found.items()))
+        pending += _needs(installed[name].requires or (), wanted)
+    return dict(sorted(installed.items()))
 
 
 def _needs(lines: Iterable[str], extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
@@ -68,29 +68,29 @@ def _needs(lines: Iterable[str], extras: frozenset[str]) -> Iterator[tuple[str, 
 
 
 def pins() -> str:
-    """constraints.txt"""
+    """Return the content of constraints.txt."""
     named = {name: of for name, of in closure("dev").items() if not name.startswith(OF_TORCH)}
     return HEAD + "".join(f"{name}=={Version(of.version).public}\n" for name, of in named.items())
 
 
 def licences() -> str:
-    """docs/licences.md"""
+    """Return the content of docs/licences.md."""
     return PAGE + "".join(f"| {name} | {licence(of)} |\n" for name, of in closure("all", "notebook").items())
 
 
 def licence(of: Distribution) -> str:
-    """A package's own words: its expression, else its classifiers, else the first line of its licence."""
-    told = of.metadata
-    if expression := told.get("License-Expression"):
+    """Return a package's licence: its expression, else its classifiers, else the first line of the licence."""
+    metadata = of.metadata
+    if expression := metadata.get("License-Expression"):
         return expression
-    named = [c.split(" :: ")[-1] for c in told.get_all("Classifier") or () if c.startswith("License :: ")]
+    named = [c.split(" :: ")[-1] for c in metadata.get_all("Classifier") or () if c.startswith("License :: ")]
     named = [name for name in named if name != "OSI Approved"]
-    lines = (told.get("License") or "").strip().splitlines()
+    lines = (metadata.get("License") or "").strip().splitlines()
     return ", ".join(named) or (lines[0][:60] if lines else "not stated")
 
 
 def main() -> None:
-    """Write both files, or compare the pins with what is installed."""
+    """Write both files, or compare the pins with the installed versions."""
     if "--check" in sys.argv:
         stale = sorted(set(pins().splitlines()) - set(PINS.read_text().splitlines()))
         sys.exit(f"constraints.txt differs: {', '.join(stale)}; run `make lock`" if stale else 0)

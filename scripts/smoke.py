@@ -1,4 +1,4 @@
-"""An installed s2vnet says its version and segments a volume with the weights that came with it (for CI, on wheels)."""
+"""Smoke test of an installed wheel: print the version and segment a volume with a bundled model (for CI)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import s2vnet
 
 
 def main() -> None:
-    """Run the command as a user does; what it prints is printed."""
+    """Run the command in subprocesses, with its output."""
     if Path(__file__).parent.parent / "src" in Path(s2vnet.__file__).parents:
         sys.exit(f"this is the source folder, not an installed wheel: {s2vnet.__file__}")
     command = [sys.executable, "-m", "s2vnet"]
@@ -27,10 +27,10 @@ def main() -> None:
             [*command, "predict", "-m", "hippocampus-mr", "-i", str(image), "-o", str(labels), "--device", "cpu"],
             check=True,
         )
-        found = nib.load(labels)
-        if found.shape != voxels.shape:
-            sys.exit(f"labels of shape {found.shape}")
-    sys.stdout.write(f"Python {sys.version.split()[0]}: {found.shape} labels\n")
+        written = nib.load(labels)
+        if written.shape != voxels.shape:
+            sys.exit(f"labels of shape {written.shape}")
+    sys.stdout.write(f"Python {sys.version.split()[0]}: {written.shape} labels\n")
 
 
 if __name__ == "__main__":
