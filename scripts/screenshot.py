@@ -20,7 +20,7 @@ from s2vnet.server.settings import Settings
 
 TARGET = Path(__file__).parent.parent / "docs" / "images" / "viewer.png"
 BROWSER = shutil.which("chromium") or "chromium"
-ARGUMENTS = [
+BROWSER_ARGUMENTS = [
     "--no-sandbox",
     "--disable-quic",
     "--use-gl=angle",
@@ -28,11 +28,11 @@ ARGUMENTS = [
     "--enable-unsafe-swiftshader",
 ]
 PLACE, CLICKS = [80, 60, 85], [("2", [82, 42, 85]), ("0", [19, 36, 85])]
-"""Voxel that the planes go through, and what is clicked: the key of a class, and a voxel."""
+"""Voxel shown by all planes; clicks as the key of a class and a voxel."""
 
 
 def main(scan: Path) -> None:
-    """Serve the scan, look at it, click, and take the picture."""
+    """Serve the scan, click, and take the screenshot."""
     with tempfile.TemporaryDirectory() as state:
         config = uvicorn.Config(
             create_app(Settings(model="abdomen-ct", data=scan, state=Path(state))), port=0, log_level="error"
@@ -48,9 +48,9 @@ def main(scan: Path) -> None:
 
 
 def take(address: str) -> None:
-    """The picture of a running server's page."""
+    """Take the screenshot of a running server's page."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=BROWSER_ARGUMENTS)
         page = browser.new_page(viewport={"width": 1280, "height": 720})
         page.set_default_timeout(120_000)
         page.goto(address)
@@ -62,10 +62,10 @@ def take(address: str) -> None:
         page.evaluate("place => s2vnet.scene.goTo(place)", PLACE)
         for key, voxel in CLICKS:
             page.keyboard.press(key)
-            where = page.evaluate("voxel => s2vnet.scene.canvasOf(...voxel, 2)", voxel)
+            position = page.evaluate("voxel => s2vnet.scene.canvasOf(...voxel, 2)", voxel)
             box = page.locator("#slices").bounding_box()
             before = page.evaluate("() => s2vnet.state.revision")
-            page.mouse.click(box["x"] + where["x"], box["y"] + where["y"])
+            page.mouse.click(box["x"] + position["x"], box["y"] + position["y"])
             while page.evaluate("() => s2vnet.state.revision") == before:
                 time.sleep(0.05)
             page.evaluate(f"() => {ready}")

@@ -1,8 +1,8 @@
-"""Bring the viewer's one library, NiiVue, into the package, where the server and the wheel find it.
+"""Download NiiVue, the viewer's only library, into the package, for the server and the wheel.
 
     python scripts/viewer.py
 
-It comes by npm, in one version whose content is known by its hash; nothing is compiled. Building a wheel does the same.
+It is downloaded with npm in a pinned version and verified by its hash. Building a wheel does the same.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 
 PACKAGE, VERSION = "@niivue/niivue", "0.69.0"
 SHA256 = "d6c2be4feb1ad53b2ac76b4196da8d8fd2263b662b511c55ca0fd127eb6a6532"
-"""Of dist/index.js, one self-contained module."""
+"""Hash of dist/index.js, a self-contained module."""
 TARGET = Path(__file__).parent.parent / "src" / "s2vnet" / "server" / "viewer" / "vendor"
 
 
 def main() -> None:
-    """Fetch, check, and put in place; one line and exit code 1 where that cannot be done."""
+    """Download, verify and install; one line and exit code 1 on failure."""
     target = TARGET / "niivue.js"
     if target.is_file() and _sha256(target) == SHA256:
         return
@@ -38,12 +38,12 @@ def main() -> None:
         with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
             content = archive.extractfile("package/dist/index.js")
             assert content is not None
-            found = Path(folder) / "niivue.js"
-            found.write_bytes(content.read())
-        if _sha256(found) != SHA256:
-            sys.exit(f"{PACKAGE} {VERSION} is not what it was (sha256 {_sha256(found)}); nothing was changed")
+            download = Path(folder) / "niivue.js"
+            download.write_bytes(content.read())
+        if _sha256(download) != SHA256:
+            sys.exit(f"{PACKAGE} {VERSION} has an unexpected hash (sha256 {_sha256(download)}); nothing was changed")
         TARGET.mkdir(exist_ok=True)
-        shutil.copyfile(found, target.with_suffix(".new"))
+        shutil.copyfile(download, target.with_suffix(".new"))
         target.with_suffix(".new").replace(target)
 
 

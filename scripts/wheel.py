@@ -1,4 +1,4 @@
-"""Build the wheel twice and compare: the same sources give the same bytes.
+"""Build the wheel twice and check that both are identical.
 
 python scripts/wheel.py -o dist
 """
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def build(folder: Path, epoch: str) -> Path:
-    """The wheel, built in a new environment with this time on its files (seconds since 1970)."""
+    """Build the wheel in an isolated environment, with ``epoch`` (seconds since 1970) as the time of its files."""
     command = [
         sys.executable,
         "-m",
@@ -37,7 +37,7 @@ def build(folder: Path, epoch: str) -> Path:
 
 
 def epoch_of_commit() -> str:
-    """The time of the last commit, or what SOURCE_DATE_EPOCH says."""
+    """Time of the last commit, or SOURCE_DATE_EPOCH."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return given
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
@@ -45,7 +45,7 @@ def epoch_of_commit() -> str:
 
 
 def main() -> None:
-    """Build, compare, keep one; exit code 1 where they differ."""
+    """Build twice and keep one wheel; exit code 1 if they differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist")
     output = parser.parse_args().output
