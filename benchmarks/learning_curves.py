@@ -39,7 +39,8 @@ from s2vnet.data.dataset import Dataset, read_dataset, read_folds
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
 from s2vnet.inference.postprocessing import remove_detached_parts
-from s2vnet.inference.segmenter import Segmentation, Segmenter
+from s2vnet.inference.segmentation import Segmentation
+from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_labels
 from s2vnet.metrics.segmentation import dice
 from s2vnet.model.checkpoint import TrainedModel, read_description

@@ -23,7 +23,7 @@ from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
 from s2vnet.evaluation.clicks import next_click
 from s2vnet.inference.postprocessing import remove_detached_parts
-from s2vnet.inference.segmenter import Segmentation
+from s2vnet.inference.segmentation import Segmentation
 from s2vnet.metrics.segmentation import Labels
 from s2vnet.prompts import Point
 

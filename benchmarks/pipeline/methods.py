@@ -20,7 +20,8 @@ from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.errors import InputError
 from s2vnet.evaluation.protocol import InteractiveSession
 from s2vnet.inference.postprocessing import remove_detached_parts
-from s2vnet.inference.segmenter import Segmentation, Segmenter
+from s2vnet.inference.segmentation import Segmentation
+from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_labels
 from s2vnet.io.geometry import Volume

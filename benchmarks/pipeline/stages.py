@@ -34,7 +34,8 @@ from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
 from s2vnet.errors import S2VNetError
 from s2vnet.evaluation.protocol import run_click_rounds
-from s2vnet.inference.segmenter import Segmentation, find_model
+from s2vnet.inference.segmentation import Segmentation
+from s2vnet.inference.segmenter import find_model
 from s2vnet.io.files import read_image, read_labels, write_labels
 from s2vnet.io.geometry import Geometry
 from s2vnet.metrics.segmentation import class_metrics
@@ -176,7 +177,7 @@ def slices_of(data: npt.NDArray[Any], geometry: Geometry, plan: Plan) -> npt.NDA
 
 def confidence(segmentation: Segmentation) -> npt.NDArray[Any]:
     """Probability (I, J, K) of the most probable class on the file's grid; 1 outside the crop."""
-    parts = [part.amax(1).cpu().numpy() for part in segmentation.source(0, segmentation.grid.size[0])]
+    parts = [part.amax(1).cpu().numpy() for part in segmentation.source_probabilities(0, segmentation.grid.size[0])]
     return segmentation.grid.crop_to_file(np.concatenate(parts), fill=1)
 
 

@@ -23,7 +23,8 @@ from in_process import WorkerHere
 
 from s2vnet.batch.cases import BatchItem, list_items, local_files
 from s2vnet.batch.jobs import ExtraOutputs, plan_jobs, predict
-from s2vnet.batch.runner import DONE_EARLIER, LABELS_EXIST, open_batch, run_batch
+from s2vnet.batch.records import DONE_EARLIER, LABELS_EXIST
+from s2vnet.batch.runner import open_batch, run_batch
 from s2vnet.batch.workers import BatchSettings, ItemResult, ProcessWorker, RayWorker, Worker, WorkerLost
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.inference.segmenter import Segmenter, load_plan

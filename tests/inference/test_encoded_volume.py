@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2vnet.inference.encoded_volume import EncodedVolume, Sweep, average_sweeps
+from s2vnet.inference.encoded_volume import EncodedVolume
+from s2vnet.inference.sweep import Sweep, average_sweeps
 from s2vnet.model.s2vnet import PROMPT_MAPS, S2VNet
 
 DEPTH, SIZE = 24, 16
@@ -58,7 +59,7 @@ def test_a_prompted_sweep_is_the_decoder_along_the_slices_until_it_agrees_again(
         first = 11 if step == 1 else 12
         order = sorted(sweep.slices)[::step]
         assert order == list(range(first, first + step * len(order), step))
-        state = base[first - step].leaving
+        state = base[first - step].state
         carried = engine.model.config.propagation != "none"
         state = state._replace(masks=base[first - step].masks.float() * carried)
         for d in order:
@@ -106,7 +107,7 @@ def test_a_glance_knows_of_prompts_before(engine: EncodedVolume) -> None:
 
 
 def test_slices_encoded_at_once_change_nothing(make_model: Callable[..., S2VNet]) -> None:
-    one, many = (EncodedVolume.encode(make_model(), slices_of(7), batch=n) for n in (1, 16))
+    one, many = (EncodedVolume.encode(make_model(), slices_of(7), batch_size=n) for n in (1, 16))
     torch.testing.assert_close(one.features.mask, many.features.mask)
     scores = [average_sweeps(engine.automatic, 0, 7) for engine in (one, many)]
     torch.testing.assert_close(*scores, atol=2e-3, rtol=0)
@@ -117,7 +118,7 @@ def test_every_slice_is_previewed_once_as_it_is_by_itself_the_middle_one_with_th
 ) -> None:
     told: list[tuple[range, Tensor]] = []
     model = make_model(propagation="none")
-    engine = EncodedVolume.encode(model, slices_of(DEPTH), batch=5, preview=lambda *slices: told.append(slices))
+    engine = EncodedVolume.encode(model, slices_of(DEPTH), batch_size=5, on_preview=lambda *slices: told.append(slices))
     assert DEPTH // 2 in told[0][0]
     assert sorted(d for places, _ in told for d in places) == list(range(DEPTH))
     for places, scores in told:
@@ -134,7 +135,7 @@ def test_a_single_slice_works(make_model: Callable[..., S2VNet]) -> None:
 def test_progress_counts_up_to_all_units(make_model: Callable[..., S2VNet]) -> None:
     told: list[tuple[int, int]] = []
     engine = EncodedVolume.encode(
-        make_model(), slices_of(5), batch=2, progress=lambda done, total: told.append((done, total))
+        make_model(), slices_of(5), batch_size=2, progress=lambda done, total: told.append((done, total))
     )
     assert told == [(n, 10) for n in (1, 3, 5, *range(6, 11))]
     engine.sweep({0: click()})

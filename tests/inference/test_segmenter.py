@@ -14,8 +14,10 @@ import torch
 from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.data.preprocess import preprocess
 from s2vnet.errors import CheckpointError, InputError
+from s2vnet.inference import segmentation as segmentation_module
 from s2vnet.inference import segmenter as segmenter_module
-from s2vnet.inference.segmenter import Segmenter, find_model, volumes_ml
+from s2vnet.inference.segmentation import volumes_ml
+from s2vnet.inference.segmenter import Segmenter, find_model
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.model.checkpoint import DESCRIPTION
 
@@ -65,7 +67,7 @@ def test_slices_are_brought_back_in_parts(
 ) -> None:
     found = segmenter.segment(bordered)
     whole = found.labels().data, found.probabilities().data, found.uncertainty().data
-    monkeypatch.setattr(segmenter_module, "SLICES_PER_CHUNK", 2)
+    monkeypatch.setattr(segmentation_module, "SLICES_PER_CHUNK", 2)
     for expected, parts in zip(
         whole, (found.labels().data, found.probabilities().data, found.uncertainty().data), strict=True
     ):

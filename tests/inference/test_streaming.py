@@ -17,9 +17,10 @@ from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.data.training_ranges import TrainingRanges
 from s2vnet.errors import InputError
 from s2vnet.inference.disk_cache import DiskCache, MemoryBudget
-from s2vnet.inference.encoded_volume import average_sweeps
 from s2vnet.inference.postprocessing import remove_detached_parts
-from s2vnet.inference.segmenter import Segmentation, Segmenter
+from s2vnet.inference.segmentation import Segmentation
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.inference.sweep import average_sweeps
 from s2vnet.io.files import read_lazy_image, write_image
 from s2vnet.io.geometry import Volume
 

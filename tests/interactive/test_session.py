@@ -20,7 +20,8 @@ from s2vnet.data.plan import Plan
 from s2vnet.data.training_ranges import TrainingRanges
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.interactive.session import Session, read_log
+from s2vnet.interactive.prompt_log import read_log
+from s2vnet.interactive.session import Session
 from s2vnet.interactive.voxelize import prompt_cells, prompt_voxels
 from s2vnet.io.geometry import Geometry, LabelMap, Region, Volume
 from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Scribble
@@ -202,7 +203,7 @@ def test_the_automatic_result_is_told_of(segmenter: Segmenter, bordered: Volume)
     def watch(region: Region, block: Labels) -> None:
         shown[region] = block
 
-    session = Session(segmenter, bordered, watch=watch)
+    session = Session(segmenter, bordered, on_slice=watch)
     if segmenter.plan.seen is None and not segmenter.plan.smallest_part:
         np.testing.assert_array_equal(shown, session.labels)
 
@@ -327,7 +328,7 @@ def test_the_next_slice_to_check_lies_beyond_a_box_whose_voxels_nobody_lists(
     unsure = session.next_slice_to_check()
     assert unsure is not None
     session.add(Box(class_id=2, start=(0, 0, unsure[1]), stop=(18, 20, unsure[1] + 1)))
-    monkeypatch.setattr("s2vnet.interactive.session.prompt_voxels", None)
+    monkeypatch.setattr("s2vnet.interactive.voxelize.prompt_voxels", None)
     found = session.next_slice_to_check()
     assert found is None or found[1] != unsure[1]
 
@@ -335,11 +336,11 @@ def test_the_next_slice_to_check_lies_beyond_a_box_whose_voxels_nobody_lists(
 def test_a_prompt_s_cells_are_there_once(session: Session) -> None:
     prompt = PROMPTS["mask"]
     assert isinstance(prompt, Mask)
-    answers, stride = session._answers, session.segmenter.plan.stem_stride
+    answers, stride = session._load_applier(), session.segmenter.plan.stem_stride
     cells = prompt_cells(session._grid, prompt)
     cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
     cells[:, 0] = np.rint(cells[:, 0])
-    limits = (answers.engine.depth, *answers.engine.size)
+    limits = (answers.encoded.depth, *answers.encoded.size)
     wanted = {tuple(cell) for cell in np.rint(cells).astype(int).tolist()}
     wanted = {cell for cell in wanted if all(0 <= n < most for n, most in zip(cell, limits, strict=True))}
     stroke = answers._stroke(prompt)

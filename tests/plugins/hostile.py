@@ -23,7 +23,7 @@ from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data import dataset, plan
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.interactive.session import LOG_FORMAT, read_log
+from s2vnet.interactive.prompt_log import LOG_FORMAT, read_log
 from s2vnet.io.dicom.seg import read_segmentation, write_segmentation
 from s2vnet.io.files import count_voxels, read_geometry, read_image, read_labels, write_image
 from s2vnet.io.geometry import Geometry, LabelMap, Volume

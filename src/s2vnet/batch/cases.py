@@ -1,4 +1,4 @@
-"""Many images: what a folder, a list (CSV, Parquet) or a URL holds, and how each comes here and its labels go there.
+"""Images of a batch: listed from a folder, a list (CSV, Parquet) or a URL; fetched, and their labels stored.
 
 URLs are those of fsspec (``s3://bucket/scans``, ``gs://``, ``sftp://``, ``memory://``); its library for a kind of store
 may have to be installed: https://filesystem-spec.readthedocs.io.
@@ -30,130 +30,133 @@ from s2vnet.utils.folders import make_folder
 LISTS = (".csv", ".parquet")
 """Endings of lists of images."""
 DETACHED_HEADERS = (".nhdr", ".mhd")
-"""Headers that point to a file of voxels, which would have to be fetched too."""
+"""Endings of headers that refer to a separate file of voxels."""
 
 
 @dataclass(frozen=True)
 class BatchItem:
-    """One image of many and where its labels go."""
+    """One image of a batch, and the location of its labels."""
 
     case: str
     images: tuple[str, ...]
     """Path or URL of each channel, or of one file or folder with all."""
     output: str
     """Path or URL of the label file."""
-    written: bool = False
-    """The labels are there; only their volumes are asked for."""
+    labels_exist: bool = False
+    """Labels exist already; only their volumes are computed."""
 
 
 def is_url(text: str) -> bool:
-    """Whether it names a place in a store rather than on this machine."""
+    """Whether a location is a URL rather than a local path."""
     return "://" in text
 
 
 def strip_file_scheme(text: str) -> str:
-    """The path that a ``file://`` URL means; anything else as it is."""
+    """Local path of a ``file://`` URL; any other location unchanged."""
     return str(fsspec.core.strip_protocol(text)) if text.startswith("file://") else text
 
 
 def requires_batch(source: str, target: str) -> bool:
-    """Whether the source can only be segmented as a batch: a list, or a URL on either side."""
+    """Whether only the batch runner can segment a source: a list, or a URL as source or target."""
     return is_url(source) or is_url(target) or source.lower().endswith(LISTS)
 
 
 def list_items(source: str, target: str, channels: int) -> list[BatchItem]:
-    """What to segment: a folder as :func:`s2vnet.batch.jobs.plan_jobs` takes it, a list, or all below a URL.
+    """List the images of a folder (as :func:`s2vnet.batch.jobs.plan_jobs`), of a list, or below a URL.
 
-    A list has a column ``image`` (a path, from the list's folder on if it is relative, or a URL) and may have one
-    ``case``. Below a URL a case is named by its path from there on; ``_0000`` and so on number channels.
+    A list has a column ``image`` (a URL or path, relative to the list's folder) and optionally a column ``case``. Below
+    a URL a case is named by its path relative to the URL; ``_0000`` and so on number channels.
+
+    Args:
+        source: folder, list or URL.
+        target: folder or URL of the labels.
+        channels: of the model.
 
     Raises:
-        InputError: no such source, nothing in it, a list without the column, two cases of one name, a name that leads
-            out of the target, labels that would replace an image, or as plan_jobs.
+        InputError: missing or empty source, a list without the column, two cases of one name, a name that leads out
+            of the target, labels that would replace an image, or as plan_jobs.
     """
     if is_label_file(Path(target)):
         raise InputError(f"{target}: a batch needs a folder for its labels and summary, not a file")
     if source.lower().endswith(LISTS):
-        found = _listed(source)
+        cases = _listed_cases(source)
     elif is_url(source):
         if f"{target}/".startswith(f"{source.rstrip('/')}/"):
             raise InputError(f"{target}: lies among the images; choose another place for the labels")
-        found = _below(source, channels)
+        cases = _url_cases(source, channels)
     else:
         jobs = plan_jobs(Path(source), Path("labels" if is_url(target) else target), channels)
-        found = [(job.case.name, tuple(str(image) for image in job.case.images)) for job in jobs]
+        cases = [(job.case.name, tuple(str(image) for image in job.case.images)) for job in jobs]
     items = [
         BatchItem(case, images, join_location(target, f"{case}{_ending(images[0]) or '.nii.gz'}"))
-        for case, images in found
+        for case, images in cases
     ]
-    _require_apart(items)
+    _require_distinct(items)
     return items
 
 
 def join_location(folder: str, name: str) -> str:
-    """A place in a folder or below a URL."""
+    """Path or URL of a name in a folder or below a URL."""
     return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(Path(folder, name))
 
 
 def existing_outputs(items: Sequence[BatchItem], target: str) -> set[str]:
-    """Outputs that are there. Raises InputError where a store cannot be reached."""
+    """Outputs of items that exist. Raises InputError where a store cannot be reached."""
     if not is_url(target):
         return {item.output for item in items if Path(item.output).exists()}
-    with _reaching(target):
+    with _store_errors(target):
         system, path = fsspec.core.url_to_fs(target)
-        there = set(system.find(path))
-        return {item.output for item in items if fsspec.core.strip_protocol(item.output) in there}
+        existing = set(system.find(path))
+        return {item.output for item in items if fsspec.core.strip_protocol(item.output) in existing}
 
 
 @contextmanager
 def local_files(item: BatchItem) -> Iterator[BatchItem]:
-    """The item with images that are files here and an output beside its place, which is moved there at the end.
+    """The item with local image files and a temporary output, which is moved to its location at the end.
 
-    What was fetched is removed. Any exception removes the output too, so that labels are whole or not there; what is
-    written beside the labels is moved before them.
+    Fetched images are deleted. After an exception the output is deleted too, so that labels are complete or missing;
+    files beside the labels are moved before them.
 
     Raises:
-        InputError: no such object, or its place cannot be written to. What else a store's library raises may pass.
+        InputError: no such object, or the output cannot be written. Other errors of a store's library may pass.
     """
     with ExitStack() as stack:
         names: dict[str, str] = {}
         images = item.images
-        if not item.written and any(map(is_url, images)):
+        if not item.labels_exist and any(map(is_url, images)):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s2vnet-")))
-            images = tuple(
-                _fetched(image, folder / str(n)) if is_url(image) else image for n, image in enumerate(images)
-            )
+            images = tuple(_fetch(image, folder / str(n)) if is_url(image) else image for n, image in enumerate(images))
             names = dict(zip(images, item.images, strict=True))
-        output = stack.enter_context(_written(item) if item.written else _placing(item.output))
+        output = stack.enter_context(_existing_labels(item) if item.labels_exist else _store_output(item.output))
         names[str(output)] = item.output
         try:
             yield replace(item, images=images, output=str(output))
         except InputError as error:
             text = str(error)
-            for name, told in names.items():
-                text = text.replace(name, told)
+            for local, location in names.items():
+                text = text.replace(local, location)
             raise type(error)(text) from error
 
 
 def put_text(url: str, text: str) -> None:
     """Write a small file to a store."""
-    with _reaching(url):
+    with _store_errors(url):
         system, path = fsspec.core.url_to_fs(url)
         system.pipe_file(path, text.encode())
 
 
-def get_text(place: str) -> str | None:
-    """A small file of a folder or store; None where there is none. Raises InputError where it cannot be read."""
-    with _reaching(place):
+def get_text(location: str) -> str | None:
+    """Read a small file; None where there is none. Raises InputError where it cannot be read."""
+    with _store_errors(location):
         try:
-            with fsspec.open(place, "r", encoding="utf-8", newline="") as stream:
+            with fsspec.open(location, "r", encoding="utf-8", newline="") as stream:
                 return str(stream.read())
         except FileNotFoundError:
             return None
 
 
 @contextmanager
-def _placing(output: str) -> Iterator[Path]:
+def _store_output(output: str) -> Iterator[Path]:
     if not is_url(output):
         path = Path(output)
         make_folder(path.parent)
@@ -169,15 +172,15 @@ def _placing(output: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _written(item: BatchItem) -> Iterator[Path]:
+def _existing_labels(item: BatchItem) -> Iterator[Path]:
     if not is_url(item.output):
         yield Path(item.output)
         return
     with tempfile.TemporaryDirectory(prefix="s2vnet-") as name:
-        yield Path(_fetched(item.output, Path(name)))
+        yield Path(_fetch(item.output, Path(name)))
 
 
-def _fetched(url: str, folder: Path) -> str:
+def _fetch(url: str, folder: Path) -> str:
     if url.lower().endswith(DETACHED_HEADERS):
         raise InputError(f"{url}: an image in two files cannot be fetched; save it as .nrrd, .mha or .nii.gz")
     system, path = fsspec.core.url_to_fs(url)
@@ -197,28 +200,28 @@ def _fetched(url: str, folder: Path) -> str:
 
 
 def _fetch_folder(url: str, system: Any, path: str, local: Path) -> None:
-    """All that lies below a path. A name in a store may be any text, and none may lead out of the folder."""
-    for found in system.find(path):
-        name = found[len(path) :].lstrip("/")
+    """Fetch all objects below a path; names that would lead out of the folder are refused."""
+    for item in system.find(path):
+        name = item[len(path) :].lstrip("/")
         if ".." in PurePosixPath(name).parts or "\\" in name:
             raise InputError(f"{url}: an object there is called {name!r}, which is no name for a file; rename it")
         (local / name).parent.mkdir(parents=True, exist_ok=True)
-        system.get_file(found, str(local / name))
+        system.get_file(item, str(local / name))
 
 
-def _listed(source: str) -> list[tuple[str, tuple[str, ...]]]:
+def _listed_cases(source: str) -> list[tuple[str, tuple[str, ...]]]:
     rows = _csv_rows(source) if source.lower().endswith(".csv") else _parquet_rows(source)
-    found: list[tuple[str, tuple[str, ...]]] = []
+    cases: list[tuple[str, tuple[str, ...]]] = []
     base = source.rsplit("/", 1)[0] if is_url(source) else str(Path(source).absolute().parent)
     for number, (image, case) in enumerate(rows, 1):
         if not image:
             raise InputError(f"{source}: row {number} names no image")
         image = strip_file_scheme(image)
-        place = image if is_url(image) or Path(image).is_absolute() else join_location(base, image)
-        found.append((case or _name(place), (place,)))
-    if not found:
+        location = image if is_url(image) or Path(image).is_absolute() else join_location(base, image)
+        cases.append((case or _case_name(location), (location,)))
+    if not cases:
         raise InputError(f"{source}: lists no images")
-    return found
+    return cases
 
 
 def _csv_rows(source: str) -> list[tuple[str, str]]:
@@ -234,7 +237,7 @@ def _parquet_rows(source: str) -> list[tuple[str, str]]:
     require_extra("parquet", "a list in Parquet (not in .csv)", "pyarrow")
     from pyarrow import parquet
 
-    with _reaching(source), fsspec.open(source, "rb") as stream:
+    with _store_errors(source), fsspec.open(source, "rb") as stream:
         file = parquet.ParquetFile(stream)
         columns = [name for name in ("image", "case") if name in file.schema_arrow.names]
         _require_column(source, file.schema_arrow.names)
@@ -247,8 +250,8 @@ def _require_column(source: str, columns: Iterable[str]) -> None:
         raise InputError(f"{source}: no column 'image' but {', '.join(columns) or 'none'}; name it so in the first row")
 
 
-def _below(source: str, channels: int) -> list[tuple[str, tuple[str, ...]]]:
-    with _reaching(source):
+def _url_cases(source: str, channels: int) -> list[tuple[str, tuple[str, ...]]]:
+    with _store_errors(source):
         system, root = fsspec.core.url_to_fs(source)
         paths = system.find(root)
     cases: dict[str, dict[int, str]] = {}
@@ -273,7 +276,7 @@ def _below(source: str, channels: int) -> list[tuple[str, tuple[str, ...]]]:
     return [(case, tuple(files[c] for c in sorted(files))) for case, files in cases.items()]
 
 
-def _require_apart(items: Sequence[BatchItem]) -> None:
+def _require_distinct(items: Sequence[BatchItem]) -> None:
     outputs: set[str] = set()
     for item in items:
         parts = PurePosixPath(item.case).parts
@@ -296,19 +299,23 @@ def _is_zip(name: str) -> bool:
     return name.lower().endswith(archive.ENDING)
 
 
-def _name(place: str) -> str:
-    name = place.rstrip("/").rsplit("/", 1)[-1] if is_url(place) else Path(place).name
+def _case_name(location: str) -> str:
+    name = location.rstrip("/").rsplit("/", 1)[-1] if is_url(location) else Path(location).name
     ending = _ending(name) or (archive.ENDING if _is_zip(name) else "")
     return name[: len(name) - len(ending)].removesuffix("_0000")
 
 
 @contextmanager
-def _reaching(place: str) -> Iterator[None]:
-    """Whatever a store's library raises is one line: it has no common base."""
+def _store_errors(location: str) -> Iterator[None]:
+    """Translate any error of a store's library, which have no common base class, into one line.
+
+    Raises:
+        InputError: in place of it.
+    """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{place}: cannot be read or written ({reason})") from error
+        raise InputError(f"{location}: cannot be read or written ({reason})") from error

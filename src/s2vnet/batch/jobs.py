@@ -1,4 +1,4 @@
-"""Files and folders of images to files of labels. One bad case does not stop a folder."""
+"""Segmentation of image files and folders to label files. One bad case does not stop a folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from s2vnet.inference.label_writers import (
     require_format,
     write_result,
 )
-from s2vnet.inference.segmenter import Segmenter, volumes_ml
+from s2vnet.inference.segmentation import volumes_ml
+from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.dicom.seg import read_segmentation
 from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import ENDINGS, image_ending, read_labels, read_lazy_image, write_image
@@ -30,7 +31,7 @@ from s2vnet.utils.memory import memory_errors
 
 @dataclass(frozen=True)
 class ExtraOutputs:
-    """What is written beside the label map."""
+    """Outputs besides the label map."""
 
     probabilities: bool = False
     """``{case}_probabilities.nii.gz``, one frame per class."""
@@ -42,20 +43,20 @@ class ExtraOutputs:
     """``volumes.csv``: ml per class, one row per case."""
 
     def frames(self, classes: int) -> int:
-        """Float32 frames of the image's size that are held at once while one of these is made and written."""
+        """Float32 frames of the image's size that are in memory at once while one of these is written."""
         return max((1 + classes) * self.probabilities, 2 * self.uncertainty, 3 * self.overlay)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to segment and where its labels go."""
+    """One image to segment, and the file of its labels."""
 
     case: CaseFiles
     output: Path
 
 
 def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
-    """What to segment: a file, a DICOM folder, or a folder in nnU-Net's naming.
+    """List the images of a file, a DICOM folder, or a folder in nnU-Net's naming.
 
     A zip archive, or a folder without image files, is taken as one DICOM series; its labels can go to a DICOM SEG file
     (``.dcm``) or an RT structure set (``.rtstruct.dcm``). One image with `channels` channels in several files is given
@@ -72,19 +73,19 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
             image.resolve() for image in job.case.images
         ]:
             raise InputError(f"{job.output}: lies among the series' own images; choose another folder")
-        require_format(job.output, job.case.images[0])  # found out now, not after the work
+        require_format(job.output, job.case.images[0])  # checked before any work
     return jobs
 
 
 def find_cases(source: Path, channels: int) -> tuple[CaseFiles, ...]:
-    """The images of a folder in nnU-Net's naming, or the one that a file, a DICOM folder or a zip archive holds.
+    """Images of a folder in nnU-Net's naming, or the one image of a file, DICOM folder or zip archive.
 
     Raises:
         InputError: no such input, or a case with another number of channels.
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    if not _is_several(source):
+    if not _is_image_folder(source):
         stem = source.stem if is_zip(source) else source.name
         if not is_series(source):
             stem = stem[: -len(image_ending(source))]
@@ -99,14 +100,14 @@ def find_cases(source: Path, channels: int) -> tuple[CaseFiles, ...]:
 def _plan(source: Path, target: Path, channels: int) -> list[Job]:
     cases = find_cases(source, channels)
     if is_label_file(target):
-        if _is_several(source):
+        if _is_image_folder(source):
             raise InputError(f"{target}: several images need a folder to go to, not a file")
         return [Job(cases[0], target)]
     endings = [".nii.gz" if is_series(case.images[0]) else image_ending(case.images[0]) for case in cases]
     return [Job(case, target / f"{case.name}{ending}") for case, ending in zip(cases, endings, strict=True)]
 
 
-def _is_several(source: Path) -> bool:
+def _is_image_folder(source: Path) -> bool:
     return source.is_dir() and any(str(file).lower().endswith(ENDINGS) for file in source.iterdir())
 
 
@@ -122,37 +123,37 @@ def predict(
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
     note: Callable[[str, str], None] = lambda name, text: None,
 ) -> Iterator[tuple[Job, S2VNetError | None]]:
-    """Segment and write each job; yields it with its error, or None.
+    """Segment and write each job; yields the job with its error, or None.
 
     Args:
         segmenter: one model or an ensemble.
         jobs: from :func:`plan_jobs`.
-        extras: what else to write.
+        extras: further outputs.
         classes: label values to keep; others become background.
         fill_nonfinite: value for NaN and infinite voxels, which are refused otherwise.
         overwrite: False leaves existing label maps and skips their images; their volumes are still listed.
         max_memory: bytes that the process may hold; an image that needs more is refused before it is read.
-        progress: told of (case, units done, units in all).
-        note: told of (case, in what it lies outside of what the model was trained on).
+        progress: called with (case, units done, total units).
+        note: called with (case, a way in which it differs from the training data).
     """
     rows: dict[str, dict[str, float]] = {}
     table = jobs[0].output.parent / "volumes.csv" if jobs else None
     for job in jobs:
         skipped = not overwrite and job.output.exists()
-        failed = None
+        error: S2VNetError | None = None
         try:
             with memory_errors():
                 if not skipped:
                     labels = _segment_job(segmenter, job, extras, classes, fill_nonfinite, max_memory, progress, note)
                 elif extras.volumes:
-                    labels = _written(job)
+                    labels = _existing_labels(job)
                 if extras.volumes and table is not None:
                     kept = {k: n for k, n in segmenter.class_names.items() if classes is None or k in classes}
                     rows[job.case.name] = volumes_ml(labels, kept)
                     _write_table(table, rows)
-        except S2VNetError as error:
-            failed = type(error)(str(error))  # without its traceback, which holds the image
-        yield job, failed
+        except S2VNetError as failure:
+            error = type(failure)(str(failure))  # without its traceback, which keeps the image in memory
+        yield job, error
 
 
 def _segment_job(
@@ -165,22 +166,22 @@ def _segment_job(
     progress: Callable[[str, int, int], None],
     note: Callable[[str, str], None],
 ) -> LabelMap:
-    many = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
+    frames_as_channels = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
     frames = extras.frames(segmenter.plan.num_classes)
-    room = None if max_memory is None else segmenter.memory_budget(job.case.images, max_memory, frames)
-    image = read_lazy_image(job.case.images, fill_nonfinite=fill, frames_as_channels=many)
+    budget = None if max_memory is None else segmenter.memory_budget(job.case.images, max_memory, frames)
+    image = read_lazy_image(job.case.images, fill_nonfinite=fill, frames_as_channels=frames_as_channels)
     case = segmenter.prepare_slices(image)
     for text in segmenter.training_differences(image, case):
         note(job.case.name, text)
-    found = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total), room)
-    labels = found.labels(classes)
+    segmentation = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total), budget)
+    labels = segmentation.labels(classes)
     folder = job.output.parent
     stem = label_stem(job.output)
     make_folder(folder)
     if extras.probabilities:
-        write_image(folder / f"{stem}_probabilities.nii.gz", found.probabilities())
+        write_image(folder / f"{stem}_probabilities.nii.gz", segmentation.probabilities())
     if extras.uncertainty:
-        write_image(folder / f"{stem}_uncertainty.nii.gz", found.uncertainty())
+        write_image(folder / f"{stem}_uncertainty.nii.gz", segmentation.uncertainty())
     if extras.overlay:
         from s2vnet.visualization.overlays import write_overlay
 
@@ -191,8 +192,8 @@ def _segment_job(
     return labels
 
 
-def _written(job: Job) -> LabelMap:
-    """Labels that an earlier run left."""
+def _existing_labels(job: Job) -> LabelMap:
+    """Labels written by an earlier run."""
     if is_rtstruct(job.output):
         raise InputError(f"{job.output}: volumes cannot be had of contours; leave out --skip-existing")
     if is_dicom_output(job.output):

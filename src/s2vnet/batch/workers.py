@@ -1,6 +1,6 @@
-"""Who does a batch's work: a process here, or an actor of a Ray cluster. Each loads the model once.
+"""Workers of a batch: local processes, or actors of a Ray cluster. Each loads the model once.
 
-Both take one image at a time. One that dies, by the system's hand or a library's fault, takes nothing else with it.
+A worker segments one image at a time. If its process crashes or is killed, no other worker is affected.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from s2vnet.batch.cases import BatchItem, local_files
 from s2vnet.batch.jobs import ExtraOutputs, Job, predict
 from s2vnet.data.dataset import CaseFiles, find_channel_files
 from s2vnet.errors import InputError, OutOfMemory, S2VNetError
-from s2vnet.inference.segmenter import Segmenter, volumes_ml
+from s2vnet.inference.segmentation import volumes_ml
+from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_labels
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.memory import memory_errors, peak_memory_mb, release_large_blocks, reset_peak_memory
 
-_KILLED = "killed by signal 9, as the system does where memory is short"
-_RATHER = 500
-"""By how much rather than other processes a worker is killed: https://docs.kernel.org/filesystems/proc.html."""
+_OUT_OF_MEMORY_KILL = "killed by signal 9, as the system does where memory is short"
+_OOM_SCORE = 500
+"""Added to a worker's score for being killed when memory runs out: https://docs.kernel.org/filesystems/proc.html."""
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What is done to every image."""
+    """Models and options, the same for every image."""
 
     models: tuple[str, ...]
     device: str = "auto"
@@ -43,68 +44,70 @@ class BatchSettings:
     """Label values to keep; others become background."""
     fill_nonfinite: float | None = None
     threads: int = 1
-    """Of torch, in each worker."""
+    """Torch threads of each worker."""
     runtime: str = "torch"
-    """What computes (:mod:`s2vnet.inference.backends`)."""
+    """One of :data:`s2vnet.inference.backends.RUNTIMES`."""
     max_memory: int | None = None
     """Bytes that each worker may hold."""
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What a worker tells of an image."""
+    """What a worker reports of an image."""
 
     memory_mb: float | None
-    """The most that its process held meanwhile; None where the system does not tell."""
+    """Peak memory of its process meanwhile; None where the system does not report it."""
     volumes: dict[str, float]
-    """ml by class name, if asked for."""
+    """ml by class name, if requested."""
     notes: tuple[str, ...]
-    """In what the image lies outside of what the model was trained on."""
+    """Ways in which the image differs from the training data."""
 
 
 class WorkerLost(Exception):
-    """A worker is no more; its text says how it ended."""
+    """A worker has ended; the text says how."""
 
 
 class Worker(Protocol):
     """Segments one image at a time."""
 
     def ready(self) -> None:
-        """Wait until it has loaded the model. Raises as :meth:`run`."""
+        """Wait until the model is loaded. Raises as :meth:`run`."""
 
     def run(self, item: BatchItem) -> ItemResult:
-        """Segment and write.
+        """Segment an image and write its labels.
 
         Raises:
-            S2VNetError: it is the image's fault, or the target's.
-            OutOfMemory: memory was short; the worker is better replaced.
-            WorkerLost: the worker is of no more use.
+            S2VNetError: the image or the target is at fault.
+            OutOfMemory: memory ran out; the worker should be replaced.
+            WorkerLost: the worker must be replaced.
         """
 
     def stop(self) -> None:
-        """End it at once; what another thread waits for then raises WorkerLost."""
+        """Stop the worker at once; calls of other threads that wait for it raise WorkerLost."""
 
 
 class ModelRunner:
-    """A loaded model in a process of its own, and what is done with it."""
+    """A loaded model that segments items, within a worker's process."""
 
-    def __init__(self, work: BatchSettings) -> None:
-        torch.set_num_threads(work.threads)
-        self._work = work
-        if work.max_memory is not None:
+    def __init__(self, settings: BatchSettings) -> None:
+        torch.set_num_threads(settings.threads)
+        self._settings = settings
+        if settings.max_memory is not None:
             release_large_blocks()
         with memory_errors():
-            self._segmenter = Segmenter.from_pretrained(*work.models, device=work.device, runtime=work.runtime)
+            self._segmenter = Segmenter.from_pretrained(
+                *settings.models, device=settings.device, runtime=settings.runtime
+            )
 
     def segment(self, item: BatchItem) -> ItemResult:
-        """Segment an item whose files are here; as :meth:`Worker.run`."""
+        """Segment an item with local files; raises as :meth:`Worker.run`."""
         reset_peak_memory()
         notes: list[str] = []
-        if not item.written:
+        if not item.labels_exist:
             self._write(item, notes)
         volumes = {}
-        if self._work.extras.volumes:
-            classes = self._work.classes
+        if self._settings.extras.volumes:
+            classes = self._settings.classes
             kept = {k: n for k, n in self._segmenter.class_names.items() if classes is None or k in classes}
             with memory_errors():
                 volumes = volumes_ml(read_labels(item.output), kept)
@@ -116,10 +119,10 @@ class ModelRunner:
         finished = predict(
             self._segmenter,
             [Job(case, Path(item.output))],
-            extras=replace(self._work.extras, volumes=False),
-            classes=self._work.classes,
-            fill_nonfinite=self._work.fill_nonfinite,
-            max_memory=self._work.max_memory,
+            extras=replace(self._settings.extras, volumes=False),
+            classes=self._settings.classes,
+            fill_nonfinite=self._settings.fill_nonfinite,
+            max_memory=self._settings.max_memory,
             note=lambda name, text: notes.append(text),
         )
         for _, error in finished:
@@ -128,23 +131,23 @@ class ModelRunner:
 
 
 class ProcessWorker:
-    """A worker in a process of its own. Files are fetched and placed by this process, which outlives it."""
+    """Worker in a local process. Files are fetched and stored by this process, which outlives it."""
 
-    def __init__(self, work: BatchSettings) -> None:
-        """Start one."""
+    def __init__(self, settings: BatchSettings) -> None:
+        """Start the process."""
         context = get_context("spawn")
-        self._connection, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(work, there), daemon=True)
+        self._connection, remote = context.Pipe()
+        self._process = context.Process(target=_serve, args=(settings, remote), daemon=True)
         self._process.start()
-        there.close()  # else its end would not be noticed
+        remote.close()  # otherwise reading would not fail when the process ends
 
     def ready(self) -> None:
         """See :meth:`Worker.ready`."""
-        self._answer()
+        self._receive()
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process id."""
         return self._process.pid or 0
 
     def run(self, item: BatchItem) -> ItemResult:
@@ -153,60 +156,60 @@ class ProcessWorker:
             try:
                 self._connection.send(local)
             except OSError as error:
-                raise self._death() from error
-            done: ItemResult = self._answer()
-            return done
+                raise self._lost() from error
+            result: ItemResult = self._receive()
+            return result
 
     def stop(self) -> None:
         """See :meth:`Worker.stop`."""
         self._process.kill()
 
-    def _answer(self) -> Any:
+    def _receive(self) -> Any:
         try:
             kind, content = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise self._death() from error
-        return _content(kind, content)
+            raise self._lost() from error
+        return _unpack(kind, content)
 
-    def _death(self) -> WorkerLost:
+    def _lost(self) -> WorkerLost:
         self._process.join()
         code = self._process.exitcode or 0
         how = f"ended with code {code}" if code >= 0 else f"killed by signal {-code}"
-        return WorkerLost(f"its worker was {_KILLED}" if code == -9 else f"its worker was {how}")
+        return WorkerLost(f"its worker was {_OUT_OF_MEMORY_KILL}" if code == -9 else f"its worker was {how}")
 
 
-def _serve(work: BatchSettings, connection: Connection) -> None:
-    """Answer until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all; the batch ends its workers itself
+def _serve(settings: BatchSettings, connection: Connection) -> None:
+    """Serve requests until the other side closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all; the batch stops its workers itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _go_first()
+    _raise_oom_score()
     try:
-        bench = ModelRunner(work)
+        runner = ModelRunner(settings)
     except S2VNetError as error:
-        connection.send(_error_message(error))
+        connection.send(_pack_error(error))
         return
     with suppress(EOFError, OSError):
         connection.send(("ready", None))
         while True:
             item = connection.recv()
-            connection.send(_outcome(bench.segment, item))
+            connection.send(_pack(runner.segment, item))
 
 
-def _outcome(segment: Callable[[BatchItem], ItemResult], item: BatchItem) -> tuple[str, object]:
-    """What came of an item, in a form that another process understands; :func:`_content` is the way back."""
+def _pack(segment: Callable[[BatchItem], ItemResult], item: BatchItem) -> tuple[str, object]:
+    """Result or error of an item as (kind, content) for another process; :func:`_unpack` is the inverse."""
     try:
         return ("done", segment(item))
     except S2VNetError as error:
-        return _error_message(error)
+        return _pack_error(error)
     except Exception as error:
         return ("failed", describe_error(error))
 
 
-def _error_message(error: S2VNetError) -> tuple[str, object]:
+def _pack_error(error: S2VNetError) -> tuple[str, object]:
     return ("short" if isinstance(error, OutOfMemory) else "refused", str(error))
 
 
-def _content(kind: str, content: Any) -> Any:
+def _unpack(kind: str, content: Any) -> Any:
     if kind == "short":
         raise OutOfMemory(content)
     if kind == "refused":
@@ -217,31 +220,31 @@ def _content(kind: str, content: Any) -> Any:
 
 
 def _end_with_parent() -> None:
-    """Nobody waits any more for what a worker does whose batch was killed."""
+    """End this process with its parent, for a batch that was killed."""
     parent = parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _go_first() -> None:
-    """Where memory runs out, the system is to take a worker, which can be replaced, not the batch or a stranger."""
+def _raise_oom_score() -> None:
+    """Let the system kill a worker, which is replaced, rather than other programs when memory runs out."""
     with suppress(OSError, ValueError):
         file = Path("/proc/self/oom_score_adj")
-        file.write_text(str(min(1000, int(file.read_text()) + _RATHER)))
+        file.write_text(str(min(1000, int(file.read_text()) + _OOM_SCORE)))
 
 
 class RayWorker:
-    """A worker that is an actor of a Ray cluster. Files are fetched and placed on its own machine."""
+    """Worker that is an actor of a Ray cluster. Files are fetched and stored by the actor, on its machine."""
 
-    def __init__(self, work: BatchSettings, cpus: float, gpus: float) -> None:
-        """Ask for one; the cluster starts it when it has these resources free."""
+    def __init__(self, settings: BatchSettings, cpus: float, gpus: float) -> None:
+        """Request an actor; the cluster starts it once these resources are free."""
         import ray
 
         kind = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)
-        self._ray, self._actor = ray, kind.remote(work)
+        self._ray, self._actor = ray, kind.remote(settings)
         self.pid = 0
-        """Of its process, on its machine."""
+        """Process id on its machine."""
 
     def ready(self) -> None:
         """See :meth:`Worker.ready`."""
@@ -249,8 +252,8 @@ class RayWorker:
 
     def run(self, item: BatchItem) -> ItemResult:
         """See :meth:`Worker.run`."""
-        done: ItemResult = self._get(self._actor.run.remote(item))
-        return done
+        result: ItemResult = self._get(self._actor.run.remote(item))
+        return result
 
     def stop(self) -> None:
         """See :meth:`Worker.stop`."""
@@ -261,34 +264,34 @@ class RayWorker:
             kind, content = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # its process, its machine, or the way to it
             raise WorkerLost(f"its worker was lost ({describe_error(error)})") from error
-        return _content(kind, content)
+        return _unpack(kind, content)
 
 
 class _Actor:
-    def __init__(self, work: BatchSettings) -> None:
-        self._bench: ModelRunner | S2VNetError
+    def __init__(self, settings: BatchSettings) -> None:
+        self._runner: ModelRunner | S2VNetError
         try:
-            self._bench = ModelRunner(work)
+            self._runner = ModelRunner(settings)
         except S2VNetError as error:
-            self._bench = error
+            self._runner = error
 
     def ready(self) -> tuple[str, object]:
-        return _error_message(self._bench) if isinstance(self._bench, S2VNetError) else ("ready", os.getpid())
+        return _pack_error(self._runner) if isinstance(self._runner, S2VNetError) else ("ready", os.getpid())
 
     def run(self, item: BatchItem) -> tuple[str, object]:
-        return _outcome(self._segment, item)
+        return _pack(self._segment, item)
 
     def _segment(self, item: BatchItem) -> ItemResult:
-        assert isinstance(self._bench, ModelRunner)
+        assert isinstance(self._runner, ModelRunner)
         with local_files(item) as local:
-            return self._bench.segment(local)
+            return self._runner.segment(local)
 
 
 def connect_ray(address: str | None) -> int:
-    """Join a Ray cluster, or start one here where no address is given; how many CPUs it has.
+    """Connect to a Ray cluster, or start a local one without an address; returns its number of CPUs.
 
     Raises:
-        InputError: Ray is not installed, or nothing answers at the address.
+        InputError: Ray is not installed, or no cluster answers at the address.
     """
     require_extra("ray", "--engine ray", "ray")
     import ray
@@ -302,5 +305,5 @@ def connect_ray(address: str | None) -> int:
 
 
 def describe_error(error: Exception) -> str:
-    """An unexpected error in one line."""
+    """Unexpected error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")

@@ -1,6 +1,6 @@
-"""Tensors kept until they are wanted again: in memory while there is room, beyond that in a file without a name.
+"""Cache of tensors within a memory budget, the rest in an unnamed temporary file.
 
-The file is written and read, not mapped, so that what the process holds stays the same.
+The file is read and written, not memory-mapped, so that the process's resident memory stays bounded.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from torch import Tensor
 from s2vnet.errors import InputError
 from s2vnet.utils.sizes import format_size
 
-_ALIGNED = 64
-_SHARE = 4
-"""Without a limit, what is kept may fill one part in this many of the memory that is free."""
+_ALIGNMENT = 64
+_FREE_SHARE = 4
+"""By default caches may fill one part in this many of the free memory."""
 
 
 @dataclass
 class MemoryBudget:
-    """Bytes that may still be kept in memory."""
+    """Bytes of memory that caches may still fill."""
 
     available: int
 
     @classmethod
     def for_device(cls, device: torch.device) -> MemoryBudget:
-        """A quarter of what is free on a device."""
+        """A quarter of a device's free memory."""
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-        return cls(free // _SHARE)
+        return cls(free // _FREE_SHARE)
 
     def reserve(self, size: int) -> bool:
-        """Whether there is room for so many bytes, which are taken then."""
+        """Reserve bytes and return True, or return False where fewer are available."""
         fits = size <= self.available
         self.available -= size if fits else 0
         return fits
 
 
-class _Part(NamedTuple):
-    """Where a tensor lies in a record."""
+class _Layout(NamedTuple):
+    """Position and layout of a tensor in a record."""
 
     offset: int
     nbytes: int
@@ -57,58 +57,59 @@ class _Part(NamedTuple):
 
 
 class DiskCache:
-    """`count` groups of tensors by number, all groups of the same shapes, each as it lay in memory.
+    """`count` records, each a list of tensors; shapes are the same in all records, and strides are preserved.
 
-    One thread fills it; several may read.
+    One thread may write; several may read.
     """
 
     def __init__(self, budget: MemoryBudget, count: int) -> None:
+        """Args: memory shared with other caches, and the number of records that will be written."""
         self._budget, self._count = budget, count
         self._in_memory: dict[int, list[Tensor]] = {}
-        self._places: dict[int, int] = {}
-        self._parts: list[_Part] = []
+        self._positions: dict[int, int] = {}
+        self._layouts: list[_Layout] = []
         self._size = 0
         self._file: IO[bytes] | None = None
         self._device = torch.device("cpu")
         self._reading = Lock()
 
     def __contains__(self, number: int) -> bool:
-        return number in self._in_memory or number in self._places
+        return number in self._in_memory or number in self._positions
 
     def __setitem__(self, number: int, tensors: Sequence[Tensor]) -> None:
-        """Take a group; nobody may write to its tensors any more.
+        """Store a record; its tensors must not be modified afterwards.
 
         Raises:
-            InputError: the disk has no space for what memory has not.
+            InputError: too little disk space for what exceeds the memory budget.
         """
-        dense = [_without_shared_storage(tensor) for tensor in tensors]
-        if not self._parts:
-            self._device = dense[0].device
-            self._describe(dense)
-        if number in self._in_memory or (number not in self._places and self._budget.reserve(self._size)):
-            self._in_memory[number] = dense
+        record = [_without_shared_storage(tensor) for tensor in tensors]
+        if not self._layouts:
+            self._device = record[0].device
+            self._plan_records(record)
+        if number in self._in_memory or (number not in self._positions and self._budget.reserve(self._size)):
+            self._in_memory[number] = record
         else:
-            self._write(self._places.setdefault(number, len(self._places)), dense)
+            self._write(self._positions.setdefault(number, len(self._positions)), record)
 
     def __getitem__(self, number: int) -> list[Tensor]:
-        """Raises InputError where the disk has lost what was written."""
+        """Read a record. Raises InputError where the temporary file cannot be read."""
         if number in self._in_memory:
             return self._in_memory[number]
         assert self._file is not None
         record = torch.empty(self._size, dtype=torch.uint8)
         try:
             with self._reading:
-                self._read(self._file, self._places[number], record.numpy().data)
+                self._read(self._file, self._positions[number], record.numpy().data)
         except OSError as error:
             folder = tempfile.gettempdir()
             raise InputError(f"cannot read from {folder}: {error.strerror}; set TMPDIR to another folder") from error
         return [
             record[p.offset : p.offset + p.nbytes].view(p.dtype).as_strided(p.shape, p.stride).to(self._device)
-            for p in self._parts
+            for p in self._layouts
         ]
 
-    def _read(self, file: IO[bytes], place: int, view: memoryview) -> None:
-        file.seek(place * self._size)
+    def _read(self, file: IO[bytes], position: int, view: memoryview) -> None:
+        file.seek(position * self._size)
         done = 0
         while done < self._size:
             count = file.readinto(view[done:])  # type: ignore[attr-defined]
@@ -117,29 +118,29 @@ class DiskCache:
             done += count
 
     def close(self) -> None:
-        """Let go of everything, and of the room that it took."""
+        """Delete all records, and return their memory to the budget."""
         self._budget.available += len(self._in_memory) * self._size
-        self._in_memory, self._places = {}, {}
+        self._in_memory, self._positions = {}, {}
         if self._file is not None:
             self._file.close()
 
-    def _describe(self, tensors: Sequence[Tensor]) -> None:
-        """Find out what groups look like, and whether the disk has space for those that memory has no room for."""
+    def _plan_records(self, tensors: Sequence[Tensor]) -> None:
+        """Compute a record's layout, and check the disk space for records that exceed the memory budget."""
         for tensor in tensors:
             nbytes = tensor.numel() * tensor.element_size()
-            self._parts.append(_Part(self._size, nbytes, tuple(tensor.shape), tensor.stride(), tensor.dtype))
-            self._size += math.ceil(nbytes / _ALIGNED) * _ALIGNED
-        wanted = max(0, self._count - self._budget.available // max(1, self._size)) * self._size
+            self._layouts.append(_Layout(self._size, nbytes, tuple(tensor.shape), tensor.stride(), tensor.dtype))
+            self._size += math.ceil(nbytes / _ALIGNMENT) * _ALIGNMENT
+        needed = max(0, self._count - self._budget.available // max(1, self._size)) * self._size
         folder = tempfile.gettempdir()
-        if wanted and (free := shutil.disk_usage(folder).free) < wanted:
+        if needed and (free := shutil.disk_usage(folder).free) < needed:
             raise InputError(
-                f"{format_size(wanted)} of disk space are needed in {folder}, {format_size(free)} are free; free some, "
-                "set TMPDIR to a folder on another disk, or allow more memory"
+                f"{format_size(needed)} of disk space are needed in {folder}, {format_size(free)} are free; "
+                "free some, set TMPDIR to a folder on another disk, or allow more memory"
             )
 
-    def _write(self, place: int, tensors: Sequence[Tensor]) -> None:
+    def _write(self, position: int, tensors: Sequence[Tensor]) -> None:
         record = torch.zeros(self._size, dtype=torch.uint8)
-        for part, tensor in zip(self._parts, tensors, strict=True):
+        for part, tensor in zip(self._layouts, tensors, strict=True):
             flat = tensor.as_strided((tensor.numel(),), (1,)).cpu()
             record[part.offset : part.offset + part.nbytes] = flat.view(torch.uint8)
         view = record.numpy().data
@@ -147,7 +148,7 @@ class DiskCache:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0, prefix="s2vnet-")  # noqa: SIM115
                 finalize(self, self._file.close)
-            self._file.seek(place * self._size)
+            self._file.seek(position * self._size)
             done = 0
             while done < self._size:
                 done += self._file.write(view[done:])
@@ -157,5 +158,5 @@ class DiskCache:
 
 
 def _without_shared_storage(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy where it is a part of a larger one, which would stay with it."""
+    """The tensor, or a copy where it is a view into a larger storage, which would stay in memory with it."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

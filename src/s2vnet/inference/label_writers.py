@@ -1,4 +1,4 @@
-"""Finished labels to files: label maps, and what refers to a DICOM series (SEG, RTSTRUCT). The ending chooses."""
+"""Writers for labels: label maps, DICOM SEG and RTSTRUCT, chosen by the file's ending."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from s2vnet.visualization.overlays import hex_palette
 
 LABEL_MAP_FORMATS = ("nii.gz", "nrrd", "mha")
 DICOM_FORMATS = {"dcm": dicom_seg.ENDING, "rtstruct": rtstruct.ENDING}
-"""Endings by the names of formats that belong to a DICOM series."""
+"""Endings by the names of formats that refer to a DICOM series."""
 _ALL = (rtstruct.ENDING, dicom_seg.ENDING, *ENDINGS)
 
 
 def output_formats(image: Path) -> tuple[str, ...]:
-    """Formats in which labels of an image can be had here."""
+    """Names of the formats in which labels of an image can be written."""
     if not is_series(image):
         return LABEL_MAP_FORMATS
     return (*LABEL_MAP_FORMATS, *(name for name in DICOM_FORMATS if name != "dcm" or _has_highdicom()))
@@ -40,22 +40,22 @@ def is_series(image: Path) -> bool:
 
 
 def is_label_file(path: Path) -> bool:
-    """Whether a path names a file that labels can go to."""
+    """Whether a path has an ending that labels can be written to."""
     return path.name.lower().endswith(_ALL)
 
 
 def is_dicom_output(path: Path) -> bool:
-    """Whether labels in a file refer to a DICOM series."""
+    """Whether a label file refers to a DICOM series (SEG or RTSTRUCT)."""
     return path.name.lower().endswith(dicom_seg.ENDING)
 
 
 def is_rtstruct(path: Path) -> bool:
-    """Whether labels in a file are contours."""
+    """Whether a label file is an RT structure set."""
     return path.name.lower().endswith(rtstruct.ENDING)
 
 
 def label_stem(path: Path) -> str:
-    """A file's name without its ending. Raises InputError for an ending of no labels."""
+    """Name of a label file without its ending. Raises InputError for any other ending."""
     return path.name[: -len(next((e for e in _ALL if path.name.lower().endswith(e)), None) or image_ending(path))]
 
 
@@ -71,7 +71,7 @@ def require_dicom_source(path: Path, image: Path) -> None:
 
 
 def require_format(path: Path, image: Path) -> None:
-    """Find out before any work whether labels of an image can go to a file.
+    """Check before any work that labels of an image can be written to a file.
 
     Raises:
         InputError: unknown ending, or as :func:`require_dicom_source` or
@@ -94,7 +94,7 @@ def write_result(
         labels: on the image's grid.
         class_names: by label value.
         image: file, DICOM folder or zip archive that the labels belong to.
-        corrected: whether somebody corrected them.
+        corrected: whether a user corrected them.
 
     Raises:
         InputError: as :func:`require_dicom_source`, :func:`s2vnet.io.dicom.seg.write_segmentation`,

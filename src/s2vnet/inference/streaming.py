@@ -1,14 +1,13 @@
-"""Automatic sweeps of a volume of any length in bounded memory, to the bit what :mod:`.engine` makes of it.
+"""Automatic segmentation of a volume of any length in bounded memory, bit for bit as :mod:`.encoded_volume` does it.
 
-Slices are prepared and encoded some at a time, in the engine's batches; what must wait for its turn goes to a
-:class:`~s2vnet.inference.disk_cache.DiskCache`. Both sweeps go through the decoder together, rising first and falling
-second, as in :class:`~s2vnet.inference.encoded_volume.EncodedVolume`.
-A slice's result is complete when the second of them has passed it.
+Slices are prepared and encoded batch by batch, in the same batches; features and masks that wait for a later step go
+to a :class:`~s2vnet.inference.disk_cache.DiskCache`. Both sweeps are decoded together, one slice of each per step. A
+slice is complete once both sweeps have passed it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -20,47 +19,41 @@ from torch import Tensor
 from s2vnet.data.preprocess import PreparedSlices, with_neighbours
 from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.inference.disk_cache import DiskCache, MemoryBudget
-from s2vnet.inference.encoded_volume import (
-    BATCH_SIZE,
-    PreviewBatch,
-    ProgressCallback,
-    average_directions,
-    decode_step,
-    interleaved_batches,
-)
+from s2vnet.inference.encoded_volume import BATCH_SIZE, PreviewBatch, ProgressCallback, interleaved_batches
 from s2vnet.inference.postprocessing import find_detached_parts, suppress_detached_parts
+from s2vnet.inference.sweep import average_directions, decode_step
 from s2vnet.model.clustering import argmax_class
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.propagation import propagate
 from s2vnet.model.s2vnet import Network
 
-_PER_PIXEL = 1200
-"""Bytes that encoding takes at most for a pixel of a batch, at a stem's stride of 1."""
-_PER_BORDER = 32
-"""Bytes that finding a slice's borders takes for a pixel of the file."""
-_AROUND = 100 << 20
-"""Bytes for what the libraries hold besides."""
+_ENCODING_NBYTES = 1200
+"""Peak bytes per pixel of a batch while it is encoded, at a stem stride of 1."""
+_BORDER_NBYTES = 32
+"""Bytes per pixel of the file while a slice's class borders are upsampled."""
+_LIBRARIES_NBYTES = 100 << 20
+"""Bytes that libraries allocate besides."""
 
 Image = npt.NDArray[np.float32] | PreparedSlices
 """Slices (C, D, H, W)."""
 
 
 class CachedProbabilities:
-    """Class probabilities of a volume that are not all in memory, without their strays."""
+    """Class probabilities (D, K, h, w) in a cache, without detached parts; slices are read when indexed."""
 
-    def __init__(self, spill: DiskCache, winner: npt.NDArray[np.uint8], share: float) -> None:
+    def __init__(self, cache: DiskCache, labels: npt.NDArray[np.uint8], share: float) -> None:
         """Args: probabilities by slice, most probable class (D, h, w), and the share of :func:`find_detached_parts`."""
-        self._spill, self._winner = spill, winner
-        self._strays = find_detached_parts(winner, share, {}) if share else None
+        self._cache, self._labels = cache, labels
+        self._detached = find_detached_parts(labels, share, {}) if share else None
 
     def __len__(self) -> int:
-        return len(self._winner)
+        return len(self._labels)
 
     def __getitem__(self, index: slice, /) -> Tensor:
-        scores = torch.cat([self._spill[d][0] for d in range(len(self))[index]])
-        if self._strays is None:
+        scores = torch.cat([self._cache[d][0] for d in range(len(self))[index]])
+        if self._detached is None:
             return scores
-        return suppress_detached_parts(scores, self._winner[index], self._strays[index])
+        return suppress_detached_parts(scores, self._labels[index], self._detached[index])
 
 
 @torch.inference_mode()
@@ -74,104 +67,108 @@ def segment_streaming(
     device: torch.device,
     budget: MemoryBudget,
     progress: ProgressCallback | None = None,
-    first: PreviewBatch | None = None,
+    first_batch: PreviewBatch | None = None,
 ) -> CachedProbabilities:
-    """Segment a volume by the mean of some networks.
+    """Segment a volume by the mean class probabilities of one or several networks.
 
     Args:
         models: in eval mode.
         image: (C, D, H, W), H and W multiples of the networks' stride.
         depth: D.
-        context: neighbours on either side of a slice that come with it.
-        share: detached parts of less than this share of their class's largest part are left out.
-        device: where the networks are.
-        budget: for what is kept in memory.
-        progress: told of encoded and decoded slices.
-        first: what the first network has made of the first places, if it has seen them.
+        context: neighbours on either side of a slice that are added as channels.
+        share: detached parts smaller than this share of their class's largest part become background.
+        device: of the networks.
+        budget: memory for cached features and masks; the rest is cached on disk.
+        progress: called with slices encoded and decoded by each network.
+        first_batch: of the first network, where it is already computed.
 
     Raises:
-        InputError: there is too little space on disk for what memory has no room for.
+        InputError: too little space on disk for what exceeds the memory budget.
     """
-    totals = DiskCache(budget, depth)
+    sums = DiskCache(budget, depth)
     scores = DiskCache(budget, depth)
-    winner: npt.NDArray[np.uint8] | None = None
+    labels: npt.NDArray[np.uint8] | None = None
     for number, model in enumerate(models):
         features = DiskCache(budget, depth)
-        told = progress or (lambda done, total: None)
+        report = progress or (lambda done, total: None)
         done = 0
-        for places, rows in _encoded(model, image, depth, context, device, first):
-            for d, one in zip(places, rows, strict=True):
-                features[d] = one.tensors
-            done += len(places)
-            told(done, 2 * depth)
-        first = None
-        for d, mean in _swept(model, features, depth, DiskCache(budget, depth), told):
-            total = mean if number == 0 else totals[d][0] + mean
+        for indices, rows in _encode(model, image, depth, context, device, first_batch):
+            for d, row in zip(indices, rows, strict=True):
+                features[d] = row.tensors
+            done += len(indices)
+            report(done, 2 * depth)
+        first_batch = None
+        for d, masks in _sweep(model, features, depth, DiskCache(budget, depth), report):
+            total = masks if number == 0 else sums[d][0] + masks
             if number < len(models) - 1:
-                totals[d] = [total]
+                sums[d] = [total]
                 continue
-            final = (total / len(models)).half()
-            scores[d] = [final]
-            if winner is None:
-                winner = np.empty((depth, *final.shape[-2:]), np.uint8)
-            winner[d] = argmax_class(final)[0].to(torch.uint8).cpu().numpy()
+            mean = (total / len(models)).half()
+            scores[d] = [mean]
+            if labels is None:
+                labels = np.empty((depth, *mean.shape[-2:]), np.uint8)
+            labels[d] = argmax_class(mean)[0].to(torch.uint8).cpu().numpy()
         features.close()
-    totals.close()
-    assert winner is not None
-    return CachedProbabilities(scores, winner, share)
+    sums.close()
+    assert labels is not None
+    return CachedProbabilities(scores, labels, share)
 
 
-def _encoded(
-    model: Network, image: Image, depth: int, context: int, device: torch.device, first: PreviewBatch | None
+def _encode(
+    model: Network, image: Image, depth: int, context: int, device: torch.device, first_batch: PreviewBatch | None
 ) -> Iterator[tuple[range, Sequence[Features]]]:
-    """Places and features of all slices, batch by batch; the next batch is made ready while one is encoded."""
-    batches = [places for places in interleaved_batches(depth, BATCH_SIZE) if first is None or places != first.places]
-    if first is not None:
-        yield first.places, first.features
+    """Indices and features of all slices, batch by batch; the next batch is prepared while one is encoded."""
+    computed = None if first_batch is None else first_batch.indices
+    batches = [indices for indices in interleaved_batches(depth, BATCH_SIZE) if indices != computed]
+    if first_batch is not None:
+        yield first_batch.indices, first_batch.features
     with ThreadPoolExecutor(1) as reader:
-        waiting = None
-        for n, places in enumerate(batches):
-            slices = with_neighbours(image, places, context) if waiting is None else waiting.result()
+        upcoming = None
+        for n, indices in enumerate(batches):
+            slices = with_neighbours(image, indices, context) if upcoming is None else upcoming.result()
             if n + 1 < len(batches):
-                waiting = reader.submit(with_neighbours, image, batches[n + 1], context)
-            yield places, model.encode_slices(torch.from_numpy(slices).to(device))
+                upcoming = reader.submit(with_neighbours, image, batches[n + 1], context)
+            yield indices, model.encode_slices(torch.from_numpy(slices).to(device))
 
 
-def _swept(
-    model: Network, features: DiskCache, depth: int, waiting: DiskCache, told: Callable[[int, int], None]
+def _sweep(
+    model: Network, features: DiskCache, depth: int, pending: DiskCache, report: ProgressCallback
 ) -> Iterator[tuple[int, Tensor]]:
-    """Slices and their class probabilities (1, K, h, w), the mean of both sweeps, as both have passed them."""
+    """Slice indices and class probabilities (1, K, h, w), the mean of both sweeps, once both have passed a slice."""
 
     def steps() -> Iterator[tuple[list[Features], list[None]]]:
         for step in range(depth):
             yield [Features.from_tensors(features[d]) for d in (step, depth - 1 - step)], [None, None]
 
-    both = Features.from_tensors(features[0])
-    start = [model.initial_state(both, torch.tensor([way], device=both.mask.device)) for way in (1.0, -1.0)]
-    for step, found in enumerate(propagate(partial(decode_step, model), steps(), start)):
-        for d, masks in zip((step, depth - 1 - step), found.masks, strict=True):
+    first = Features.from_tensors(features[0])
+    initial = [model.initial_state(first, torch.tensor([sign], device=first.mask.device)) for sign in (1.0, -1.0)]
+    for step, decoded in enumerate(propagate(partial(decode_step, model), steps(), initial)):
+        for d, masks in zip((step, depth - 1 - step), decoded.masks, strict=True):
             assert masks is not None
-            if d in waiting:
-                yield d, average_directions([waiting[d][0], masks])
+            if d in pending:
+                yield d, average_directions([pending[d][0], masks])
             else:
-                waiting[d] = [masks]
-        told(depth + step + 1, 2 * depth)
-    waiting.close()
+                pending[d] = [masks]
+        report(depth + step + 1, 2 * depth)
+    pending.close()
 
 
-def estimate_working_nbytes(models: Sequence[Network], grid: SliceGrid, at_once: int, writing: int) -> int:
-    """About the most memory that segmenting takes beside input, labels and what is kept.
+def estimate_working_nbytes(models: Sequence[Network], grid: SliceGrid, concurrent: int, writing: int) -> int:
+    """Estimate peak memory in bytes of segmenting, besides input, labels and caches.
 
-    Args: the networks, the way back to the file, how many of its slices are brought to its grid at a time, and what
-        writing takes, when nothing is encoded any more.
+    Args:
+        models: the networks.
+        grid: of the volume's slices.
+        concurrent: slices of the file that are upsampled at a time.
+        writing: bytes needed to write results, after all slices are encoded.
     """
     height, width = grid.padded
     pixels = height * width
-    encoding = max(BATCH_SIZE * pixels * _PER_PIXEL // model.config.stem_stride for model in models)
+    encoding = max(BATCH_SIZE * pixels * _ENCODING_NBYTES // model.config.stem_stride for model in models)
     classes = max(model.config.num_classes for model in models)
     stride = min(model.config.stem_stride for model in models)
-    between = 2 * classes * 4 * pixels // stride**2
-    bordering = classes * 4 * grid.size[1] * width // stride + _PER_BORDER * grid.size[1] * grid.size[2]
-    back = at_once * (between + bordering)
-    winners = 16 * grid.depth * pixels // stride**2
-    return _AROUND + max(encoding, back + writing) + winners
+    interpolated = 2 * classes * 4 * pixels // stride**2
+    borders = classes * 4 * grid.size[1] * width // stride + _BORDER_NBYTES * grid.size[1] * grid.size[2]
+    upsampling = concurrent * (interpolated + borders)
+    labels = 16 * grid.depth * pixels // stride**2
+    return _LIBRARIES_NBYTES + max(encoding, upsampling + writing) + labels

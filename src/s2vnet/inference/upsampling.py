@@ -1,4 +1,4 @@
-"""Most probable class of every pixel of the file's slices, from probabilities on the mask grid."""
+"""Most probable class of every pixel of the file's slices, from class probabilities on the mask grid."""
 
 from __future__ import annotations
 
@@ -13,79 +13,80 @@ from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.model.clustering import argmax_class
 
 
-class _Taps(NamedTuple):
-    """Which cells of one axis make each pixel: `most` at most from `first` on, none beyond `last`."""
+class _Footprint(NamedTuple):
+    """Cells of one axis that each pixel is interpolated from: those from `first` to `last`, at most `count`."""
 
     first: npt.NDArray[np.intp]
     last: npt.NDArray[np.intp]
-    most: int
+    count: int
 
     @classmethod
-    def of(cls, matrix: Tensor | None, cells: int) -> _Taps:
-        """Of a matrix (pixels, cells); None stands for the unit matrix."""
+    def of(cls, matrix: Tensor | None, cells: int) -> _Footprint:
+        """Footprint of an interpolation matrix (pixels, cells); None stands for the identity."""
         if matrix is None:
             return cls(np.arange(cells), np.arange(cells), 1)
         used = matrix.numpy() != 0
         first, last = used.argmax(1), used.shape[1] - 1 - used[:, ::-1].argmax(1)
         return cls(first, last, int((last - first).max()) + 1)
 
-    def at(self, n: int) -> npt.NDArray[np.intp]:
+    def cell(self, n: int) -> npt.NDArray[np.intp]:
         """The n-th cell of each pixel, or its last one."""
         return np.minimum(self.first + n, self.last)
 
 
 def upsample_labels(grid: SliceGrid, probabilities: Tensor) -> npt.NDArray[np.uint8]:
-    """Most probable class (n, H, W) on source pixels, of class probabilities (n, K, h, w) of the file's slices.
+    """Most probable class (n, H, W) of source pixels, from class probabilities (n, K, h, w) of the file's slices.
 
-    What lies between cells is a mean of theirs. So where all cells around a pixel have the same class, so has it, and
-    only the others, along borders, are resampled; and a class that no cell gives its share, one in K, wins nowhere.
+    Interpolated probabilities are means of cells. Where all cells of a pixel have the same class, so has the pixel;
+    only pixels along borders are interpolated, and only classes that reach a probability of 1 / K in some cell.
     """
     rows, columns = grid.upsampling_matrices(*probabilities.shape[-2:])
-    around = _Taps.of(rows, probabilities.shape[-2]), _Taps.of(columns, probabilities.shape[-1])
-    found = np.empty((len(probabilities), *(len(taps.first) for taps in around)), np.uint8)
-    for n, one in enumerate(probabilities):
-        found[n] = _winner(one.cpu(), rows, columns, *around)
-    return found
+    footprints = _Footprint.of(rows, probabilities.shape[-2]), _Footprint.of(columns, probabilities.shape[-1])
+    labels = np.empty((len(probabilities), *(len(each.first) for each in footprints)), np.uint8)
+    for n, slice_probabilities in enumerate(probabilities):
+        labels[n] = _upsample_slice(slice_probabilities.cpu(), rows, columns, *footprints)
+    return labels
 
 
-def _winner(
-    probabilities: Tensor, rows: Tensor | None, columns: Tensor | None, above: _Taps, beside: _Taps
+def _upsample_slice(
+    probabilities: Tensor, rows: Tensor | None, columns: Tensor | None, vertical: _Footprint, horizontal: _Footprint
 ) -> npt.NDArray[np.uint8]:
-    some = probabilities.flatten(1).amax(1) > 0.9 / len(probabilities)  # rounded, they need not sum to one
-    some[0] = True
-    able = some.nonzero()[:, 0]
-    if len(able) == 1:
-        return np.zeros((len(above.first), len(beside.first)), np.uint8)
-    probabilities = probabilities[able]
-    cells = able.to(torch.uint8)[argmax_class(probabilities[None])[0]].numpy()
-    found, mixed = _borders(cells, above, beside)
+    """Most probable class (H, W) of one slice's pixels, from class probabilities (K, h, w)."""
+    possible = probabilities.flatten(1).amax(1) > 0.9 / len(probabilities)  # rounded, they need not sum to one
+    possible[0] = True
+    classes = possible.nonzero()[:, 0]
+    if len(classes) == 1:
+        return np.zeros((len(vertical.first), len(horizontal.first)), np.uint8)
+    probabilities = probabilities[classes]
+    cells = classes.to(torch.uint8)[argmax_class(probabilities[None])[0]].numpy()
+    labels, mixed = _nearest_labels(cells, vertical, horizontal)
     i, j = mixed.nonzero()
     if len(i):
         top, bottom = int(i[0]), int(i[-1]) + 1
         band = probabilities[:, top:bottom] if rows is None else rows[top:bottom].to(probabilities) @ probabilities
         i = i - top
-        scores = band[:, i, j] if columns is None else torch.zeros(len(able), len(i))
-        for n in range(beside.most if columns is not None else 0):
-            cell = beside.at(n)[j]
-            share = columns[j, cell] * torch.from_numpy(beside.first[j] + n <= beside.last[j])  # type: ignore[index]
-            scores += share * band[:, i, cell]
-        found[mixed] = able.to(torch.uint8)[argmax_class(scores[None])[0]].numpy()
-    return found
+        scores = band[:, i, j] if columns is None else torch.zeros(len(classes), len(i))
+        for n in range(horizontal.count if columns is not None else 0):
+            cell = horizontal.cell(n)[j]
+            weight = columns[j, cell] * torch.from_numpy(horizontal.first[j] + n <= horizontal.last[j])  # type: ignore[index]
+            scores += weight * band[:, i, cell]
+        labels[mixed] = classes.to(torch.uint8)[argmax_class(scores[None])[0]].numpy()
+    return labels
 
 
-def _borders(
-    cells: npt.NDArray[np.uint8], above: _Taps, beside: _Taps
+def _nearest_labels(
+    cells: npt.NDArray[np.uint8], vertical: _Footprint, horizontal: _Footprint
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Class (H, W) of a cell of every pixel, and where not all of its cells have it; of the class (h, w) of cells."""
-    lines = cells[above.first]
-    unlike = np.zeros(lines.shape, bool)
-    for n in range(1, above.most):
-        unlike |= cells[above.at(n)] != lines
-    # indices are never out of range; checking it takes twice the time of taking
-    found = lines.take(beside.first, 1, mode="clip")
-    mixed = unlike.take(beside.first, 1, mode="clip")
-    for n in range(1, beside.most):
-        there = beside.at(n)
-        mixed |= lines.take(there, 1, mode="clip") != found
-        mixed |= unlike.take(there, 1, mode="clip")
-    return found, mixed
+    """Class (H, W) of each pixel's first cell, and whether its cells differ in class, from classes (h, w) of cells."""
+    lines = cells[vertical.first]
+    differing = np.zeros(lines.shape, bool)
+    for n in range(1, vertical.count):
+        differing |= cells[vertical.cell(n)] != lines
+    # mode="clip": indices are never out of range, and checking them takes twice the time of taking
+    labels = lines.take(horizontal.first, 1, mode="clip")
+    mixed = differing.take(horizontal.first, 1, mode="clip")
+    for n in range(1, horizontal.count):
+        column = horizontal.cell(n)
+        mixed |= lines.take(column, 1, mode="clip") != labels
+        mixed |= differing.take(column, 1, mode="clip")
+    return labels, mixed

@@ -1,7 +1,7 @@
-"""What a user has said and taken back: the prompt log, and the logs before and after it. A value, as prompts are.
+"""Prompt log with undo and redo, an immutable value.
 
-Every operation gives another history at once; what it looks like is worked out by
-:meth:`s2vnet.interactive.session.Session.apply`, which may be several operations behind, or be told to leave one out.
+Every operation returns another history at once; :meth:`s2vnet.interactive.session.Session.apply` computes its labels,
+which may be several operations later, or for some of the histories only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Log = tuple[Entry, ...]
 
 @dataclass(frozen=True)
 class History:
-    """A prompt log, with the way there and, after undoing, the way on; both without limit."""
+    """A prompt log, the logs before it, and after undoing those after it; both without limit."""
 
     log: Log = ()
     past: tuple[Log, ...] = ()
@@ -26,23 +26,23 @@ class History:
     """Logs that :meth:`redo` brings back, the next one last."""
 
     def push(self, log: Log) -> History:
-        """Another log as one operation."""
+        """Replace the log as one operation."""
         return History(log, (*self.past, self.log))
 
     def add(self, *entries: Entry) -> History:
-        """Prompts of any number of classes in one round."""
+        """Append prompts of any number of classes as one operation."""
         return self.push((*self.log, *entries))
 
     def remove(self, index: int) -> History:
-        """Any entry taken out. Raises InputError when there is none with this number."""
+        """Remove any entry. Raises InputError when there is none with this number."""
         if not 0 <= index < len(self.log):
             raise InputError(f"no prompt number {index}; the log has {len(self.log)}")
         return self.push((*self.log[:index], *self.log[index + 1 :]))
 
     def undo(self) -> History:
-        """Back one operation; the same history when there is none."""
+        """Go back one operation; the same history when there is none."""
         return History(self.past[-1], self.past[:-1], (*self.undone, self.log)) if self.past else self
 
     def redo(self) -> History:
-        """The last undone operation again; the same history when there is none."""
+        """Repeat the last undone operation; the same history when there is none."""
         return History(self.undone[-1], (*self.past, self.log), self.undone[:-1]) if self.undone else self

@@ -1,7 +1,7 @@
-"""A session as a widget of a Jupyter notebook, by ipyniivue (https://niivue.github.io/ipyniivue).
+"""Widget for Jupyter notebooks that shows a session, with ipyniivue (https://niivue.github.io/ipyniivue).
 
-The whole first channel goes to the browser once, gzipped, and NiiVue sends it back unpacked; labels go anew after
-each change. Only :meth:`s2vnet.interactive.session.Session.view` imports this module, since ipyniivue is an extra.
+The first channel is sent to the browser once, gzipped, and NiiVue sends it back unpacked; labels are sent after each
+change. Only :meth:`s2vnet.interactive.session.Session.view` imports this module, since ipyniivue is an extra.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from s2vnet.interactive.session import Session
 
 LOOK = -1
-"""In place of a class: clicks move the cross only."""
+"""Value of the class choice with which clicks only move the crosshair."""
 
 
 class View:
-    """Image and labels of a session beside a class to choose; a click says that its voxel is (not) of the class."""
+    """Image and labels of a session with a choice of class; a click assigns its voxel to the class, or denies it."""
 
     def __init__(self, session: Session, height: int = 400) -> None:
-        """Show a session from now on.
+        """Show a session and follow its changes.
 
         Raises:
-            InputError: the session's image was let go of.
+            InputError: the session's :attr:`volume` is None.
         """
         if session.volume is None:
             raise InputError("this session let go of its image; start one with Session(segmenter, volume)")
         self.session = session
         self.viewer = NiiVue(height=height, multiplanar_show_render=ShowRender.NEVER)
-        """ipyniivue's widget; its volumes are the image and the labels, on the file's grid."""
+        """The ipyniivue widget; its volumes are the image and the labels, on the file's grid."""
         names = session.segmenter.class_names
         self.class_choice = Dropdown(options=[("look only", LOOK), *((name, k) for k, name in names.items())])
         self.negative = Checkbox(description="is not", indent=False)
@@ -50,7 +50,7 @@ class View:
         self._image = Layer(data=image, name="image.nii.gz", colormap="gray", colorbar_visible=False)
         self._voxel: Voxel | None = None
         self.refresh()
-        self._say(f"{len(image) / 1e6:.3g} MB of image sent")
+        self._show_message(f"{len(image) / 1e6:.3g} MB of image sent")
         session.listeners.append(self.refresh)
         self.viewer.on_location_change(self._moved)
         self.viewer.on_mouse_up(self._clicked)
@@ -60,7 +60,7 @@ class View:
         self._box = VBox([self.viewer, row, self.message])
 
     def refresh(self) -> None:
-        """Send the session's labels; it calls this itself after every change."""
+        """Send the session's labels; called after every change."""
         session, before = self.session, self.viewer.volumes[1:]
         data = nifti.to_bytes(session.labels[None], session.geometry)
         labels = Layer(data=data, name="labels.nii.gz", opacity=OPACITY, colorbar_visible=False)
@@ -68,48 +68,48 @@ class View:
         self.viewer.volumes = [self._image, labels]
         for old in before:
             old.close()
-        self._say(f"{len(session.log)} prompts")
+        self._show_message(f"{len(session.log)} prompts")
 
     def close(self) -> None:
-        """Leave the session alone, and free what the widget holds here and in the browser."""
+        """Stop following the session, and free the widget's memory here and in the browser."""
         self.session.listeners.remove(self.refresh)
         for widget in (*self.viewer.volumes, *self._box.children[1].children, *self._box.children, self._box):
             widget.close()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        """What a notebook shows of it."""
+        """MIME bundle of the widget, for notebooks."""
         return self._box._repr_mimebundle_(**options)
 
     def _moved(self, location: dict[str, Any]) -> None:
-        """The cross is at a place of the world, in mm; NiiVue's own voxels count along RAS axes, not the file's."""
+        """Store the crosshair's voxel, from its position in mm; NiiVue's voxel indices follow RAS axes, not the file's."""
         i, j, k = np.rint(self.session.geometry.to_voxel([location["mm"][:3]])[0]).astype(int).tolist()
         self._voxel = i, j, k
 
     def _clicked(self, mouse: dict[str, Any]) -> None:
-        """A button went up; where it was the left one and in a plane, the cross is there."""
+        """Add a click at the crosshair, if a class is chosen and the mouse was released in a plane without dragging."""
         class_id: int = self.class_choice.value
-        place = mouse["frac_pos"]  # a typed array becomes an object in JSON
-        beside = min(place.values() if isinstance(place, dict) else place) < 0
-        if class_id == LOOK or self._voxel is None or beside or mouse["is_dragging"]:
+        position = mouse["frac_pos"]  # a typed array becomes an object in JSON
+        outside = min(position.values() if isinstance(position, dict) else position) < 0
+        if class_id == LOOK or self._voxel is None or outside or mouse["is_dragging"]:
             return
         try:
             self.session.add_point(class_id, self._voxel, not self.negative.value)
         except InputError as error:
-            self._say(str(error))
+            self._show_message(str(error))
 
-    def _say(self, text: str) -> None:
+    def _show_message(self, text: str) -> None:
         self.message.value = html.escape(text)
 
 
 def _compact(data: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """The same values in half the bytes, where they are integers that fit."""
+    """The same values as int16, where they are integers that fit."""
     with np.errstate(invalid="ignore"):
-        whole = data.astype(np.int16)
-    return whole if np.array_equal(whole, data) else data
+        integers = data.astype(np.int16)
+    return integers if np.array_equal(integers, data) else data
 
 
 def _colormap(class_names: dict[int, str]) -> dict[str, Any]:
-    """NiiVue's table of label colours; background is clear."""
+    """NiiVue's table of label colours; background is transparent."""
     palette = hex_palette(max(class_names) + 1)
     colours = [bytes.fromhex(palette[k][1:]) for k in class_names]
     red, green, blue = (list(part) for part in zip(*colours, strict=True))

@@ -1,4 +1,4 @@
-"""Prompts typed as lines of text, and prompt logs as tables."""
+"""Text commands for sessions, and prompt logs as tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from s2vnet.errors import InputError
-from s2vnet.interactive.session import Session, read_log
+from s2vnet.interactive.prompt_log import read_log
+from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_labels
 from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Scribble, Voxel
 from s2vnet.utils.atomic_write import atomic_write
@@ -19,7 +20,7 @@ COMMANDS = "point, not, scribble, lasso, box, mask, lock, unlock, remove, undo, 
 
 
 def class_by_name(names: Mapping[int, str], text: str) -> int:
-    """Label value of a class given by value or by name (upper and lower case alike).
+    """Label value of a class given by value or name, case-insensitive.
 
     Raises:
         InputError: no such class.
@@ -32,35 +33,35 @@ def class_by_name(names: Mapping[int, str], text: str) -> int:
 
 
 def run_command(session: Session, line: str) -> str | None:
-    """Run one line of text on a session; returns the answer, or None for ``quit``.
+    """Run one line of text on a session; returns a reply, or None for ``quit``.
 
     Raises:
-        InputError: an unknown command, class or place.
+        InputError: an unknown command or class, or invalid voxels.
     """
     word, *rest = line.split() or [""]
-    if word != "mask":  # a file's name may hold commas
+    if word != "mask":  # a file's name may contain commas
         word, *rest = line.replace(",", " ").split() or [""]
     if word in ("quit", "exit"):
         return None
     if word in ("undo", "redo"):
-        done = session.undo() if word == "undo" else session.redo()
-        return _changed(session) if done else f"nothing to {word}"
+        changed = session.undo() if word == "undo" else session.redo()
+        return _describe_change(session) if changed else f"nothing to {word}"
     if word == "list":
         return "\n".join(f"{n} {describe(entry)}" for n, entry in enumerate(session.log)) or "no prompts"
     if word == "remove":
         session.remove(_numbers(rest, 1)[0])
-        return _changed(session)
+        return _describe_change(session)
     if word in ("lock", "unlock") and rest:
         session.lock(class_by_name(session.segmenter.class_names, " ".join(rest)), word == "lock")
-        return _changed(session)
+        return _describe_change(session)
     if word in ("point", "not") and len(rest) > 3:
         class_id = class_by_name(session.segmenter.class_names, " ".join(rest[:-3]))
         session.add_point(class_id, _voxel(rest[-3:]), word == "point")
-        return _changed(session)
+        return _describe_change(session)
     if word == "box" and len(rest) > 6:
         class_id = class_by_name(session.segmenter.class_names, " ".join(rest[:-6]))
         session.add_box(class_id, _voxel(rest[-6:-3]), _voxel(rest[-3:]))
-        return _changed(session)
+        return _describe_change(session)
     if word in ("scribble", "lasso") and len(rest) > 3:
         name, voxels = _voxels(rest)
         class_id = class_by_name(session.segmenter.class_names, name)
@@ -68,38 +69,40 @@ def run_command(session: Session, line: str) -> str | None:
             session.add_scribble(class_id, voxels)
         else:
             session.add_lasso(class_id, _shared_axis(voxels), voxels)
-        return _changed(session)
+        return _describe_change(session)
     if word == "mask" and len(rest) > 1:
         *parts, file = _words(line)[1:]
         class_id = class_by_name(session.segmenter.class_names, " ".join(parts))
-        drawn = read_labels(Path(file))
-        session.geometry.require_same_grid(drawn.geometry, f"{file}: image and mask")
-        session.add_mask(class_id, drawn.data > 0)
-        return _changed(session)
+        mask = read_labels(Path(file))
+        session.geometry.require_same_grid(mask.geometry, f"{file}: image and mask")
+        session.add_mask(class_id, mask.data > 0)
+        return _describe_change(session)
     if not word:
         return ""
     raise InputError(f"cannot read {line!r}; commands are {COMMANDS}")
 
 
 def describe(entry: Entry) -> str:
-    """One entry of a log in words."""
+    """Description of one log entry."""
     if isinstance(entry, Lock):
         return f"{'lock' if entry.locked else 'unlock'} class {entry.class_id}"
     sign = "" if entry.positive else "not "
-    return f"{entry.kind}: {sign}class {entry.class_id} at {_place(entry)}"
+    return f"{entry.kind}: {sign}class {entry.class_id} at {_describe_voxels(entry)}"
 
 
 def write_table(log: Path, output: Path) -> None:
-    """Prompt log as CSV or Markdown: number, kind, class, positive, place (voxels i j k).
+    """Write a prompt log as CSV or Markdown: number, kind, class, positive, place (voxels i j k).
 
     Raises:
-        InputError: no readable log, or another file ending.
+        InputError: unreadable log, or another file ending.
     """
     head = ["number", "kind", "class", "positive", "place (i j k)"]
     rows = []
-    for n, e in enumerate(read_log(log)["entries"]):
+    for n, e in enumerate(read_log(log).entries):
         positive = e.locked if isinstance(e, Lock) else e.positive
-        rows.append([str(n), e.kind, str(e.class_id), str(positive).lower(), "" if isinstance(e, Lock) else _place(e)])
+        rows.append(
+            [str(n), e.kind, str(e.class_id), str(positive).lower(), "" if isinstance(e, Lock) else _describe_voxels(e)]
+        )
     if output.suffix == ".csv":
         stream = io.StringIO()
         csv.writer(stream, lineterminator="\n").writerows([head, *rows])
@@ -112,7 +115,7 @@ def write_table(log: Path, output: Path) -> None:
         temporary.write_text(text)
 
 
-def _place(entry: Point | Scribble | Lasso | Box | Mask) -> str:
+def _describe_voxels(entry: Point | Scribble | Lasso | Box | Mask) -> str:
     if isinstance(entry, Point):
         return " ".join(map(str, entry.voxel))
     if isinstance(entry, Box | Mask):
@@ -121,14 +124,14 @@ def _place(entry: Point | Scribble | Lasso | Box | Mask) -> str:
     return f"{len(places)} voxels from {' '.join(map(str, places[0]))}"
 
 
-def _changed(session: Session) -> str:
+def _describe_change(session: Session) -> str:
     if session.changed_region is None:
         return "nothing changed"
     return "changed " + " ".join(f"{s.start}:{s.stop}" for s in session.changed_region)
 
 
 def _words(line: str) -> list[str]:
-    """Words of a line, in which quotes hold a file's name together.
+    """Words of a line; quoted words may contain spaces.
 
     Raises:
         InputError: a quote is not closed.
@@ -156,7 +159,7 @@ def _voxels(words: list[str]) -> tuple[str, list[Voxel]]:
 
 
 def _shared_axis(voxels: list[Voxel]) -> int:
-    """The axis along which all voxels have one index; the last of them, 2 where there is none."""
+    """Last axis along which all voxels have the same index; 2 where there is none."""
     return max((axis for axis in range(3) if len({voxel[axis] for voxel in voxels}) == 1), default=2)
 
 

@@ -1,4 +1,4 @@
-"""Which voxels of the file, and which cells of the network's slices, a prompt speaks of."""
+"""Voxels of the file, and cells of the network's slices, that a prompt covers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.prompts import Box, Entry, Lasso, Mask, Point, Prompt, Scribble
 
 Voxels = npt.NDArray[np.intp]
+Cells = npt.NDArray[np.float64]
+"""Network slice, row and column (N, 3)."""
 
 
 def prompt_voxels(prompt: Prompt) -> Voxels:
-    """File voxels (N, 3) that a prompt names; a box names those inside it."""
+    """File voxels (N, 3) that a prompt covers; of a box, those inside it."""
     if isinstance(prompt, Point):
         return np.array([prompt.voxel], np.intp)
     if isinstance(prompt, Scribble):
@@ -24,16 +26,32 @@ def prompt_voxels(prompt: Prompt) -> Voxels:
     if isinstance(prompt, Box):
         ranges = (np.arange(a, b) for a, b in zip(prompt.start, prompt.stop, strict=True))
         return np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3)
-    return _inside(prompt)
+    return _lasso_voxels(prompt)
+
+
+def num_prompt_voxels(entry: Entry) -> int:
+    """Number of voxels that a prompt is given by; of a box or a mask, those of its bounding box."""
+    if isinstance(entry, Box | Mask):
+        return int(np.prod([b - a for a, b in zip(entry.start, entry.stop, strict=True)], dtype=object))
+    return len(entry.voxels) if isinstance(entry, Scribble) else 1
+
+
+def prompt_corners(prompt: Prompt) -> Voxels:
+    """Voxels (N, 3) with the same bounding box as the prompt."""
+    if isinstance(prompt, Box | Mask):
+        return np.array([prompt.start, np.array(prompt.stop) - 1])
+    if isinstance(prompt, Lasso):
+        return np.array(prompt.vertices)
+    return prompt_voxels(prompt)
 
 
 def is_box(prompt: Entry) -> TypeGuard[Box]:
-    """Whether it says where a class ends; "not in this box" is a statement on the voxels inside, as a mask's."""
+    """Whether a prompt bounds a class; a negative box denies the voxels inside instead, as a mask does."""
     return isinstance(prompt, Box) and prompt.positive
 
 
-def prompt_cells(grid: SliceGrid, prompt: Prompt, stride: int = 1) -> npt.NDArray[np.float64]:
-    """Network slice, row and column (N, 3) of a prompt, in cells of `stride` pixels; a box has two corners."""
+def prompt_cells(grid: SliceGrid, prompt: Prompt, stride: int = 1) -> Cells:
+    """Cells of `stride` pixels that a prompt covers, not rounded; of a box, two corners within the crop."""
     if not is_box(prompt):
         return grid.voxels_to_cells(prompt_voxels(prompt), stride)
     crop = grid.file_region(0, grid.size[0])
@@ -42,7 +60,7 @@ def prompt_cells(grid: SliceGrid, prompt: Prompt, stride: int = 1) -> npt.NDArra
     return grid.voxels_to_cells(np.empty((0, 3)) if (high < low).any() else np.array([low, high]), stride)
 
 
-def _inside(lasso: Lasso) -> Voxels:
+def _lasso_voxels(lasso: Lasso) -> Voxels:
     """Voxels whose centres lie in the polygon or on its edges."""
     from matplotlib.path import Path as Polygon
 
@@ -56,6 +74,6 @@ def _inside(lasso: Lasso) -> Voxels:
         for a, b in zip(flat, np.roll(flat, -1, axis=0), strict=True)
         if (steps := int(np.gcd(*(b - a)))) > 0
     ]
-    found = np.unique(np.concatenate([inside, flat, *edges]), axis=0)
-    voxels: Voxels = np.insert(found, lasso.axis, vertices[0, lasso.axis], axis=1)
+    in_plane = np.unique(np.concatenate([inside, flat, *edges]), axis=0)
+    voxels: Voxels = np.insert(in_plane, lasso.axis, vertices[0, lasso.axis], axis=1)
     return voxels

@@ -6,8 +6,7 @@ from collections.abc import Collection
 
 from s2vnet.errors import InputError
 from s2vnet.interactive.history import History, Log
-from s2vnet.interactive.session import num_prompt_voxels
-from s2vnet.interactive.voxelize import is_box
+from s2vnet.interactive.voxelize import is_box, num_prompt_voxels
 from s2vnet.server.schemas import Add, Operation, Remove, Replace
 
 MAX_PROMPT_VOXELS = 2**25

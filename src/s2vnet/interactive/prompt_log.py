@@ -1,0 +1,134 @@
+"""Prompt logs: JSON files, and notes on entries that later ones overrule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
+
+from s2vnet.errors import InputError
+from s2vnet.interactive.history import Log
+from s2vnet.interactive.voxelize import is_box, num_prompt_voxels, prompt_voxels
+from s2vnet.io.geometry import Geometry
+from s2vnet.prompts import Entry, Lock, Prompt
+from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.json_io import read_json
+
+LOG_FORMAT = 1
+MAX_NOTED_VOXELS = 100_000
+"""Prompts of more voxels are not compared with others."""
+_entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
+
+
+class SavedLog(NamedTuple):
+    """Content of a prompt log file."""
+
+    entries: Log
+    model_sha256: str
+    geometry: Geometry
+    """Grid of the image that the prompts were given on."""
+
+
+def write_log(path: Path, log: SavedLog, class_names: Mapping[int, str], notes: Sequence[str]) -> None:
+    """Write a prompt log as JSON, with class names and notes for readers. Raises InputError where it cannot."""
+    content = {
+        "format": LOG_FORMAT,
+        "model_sha256": log.model_sha256,
+        "shape": log.geometry.shape,
+        "affine": log.geometry.affine.tolist(),
+        "classes": class_names,
+        "entries": _entries.dump_python(list(log.entries), mode="json"),
+        "notes": notes,
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_log(path: Path) -> SavedLog:
+    """Read a prompt log.
+
+    Raises:
+        InputError: missing, damaged, or of another format.
+    """
+    try:
+        content = read_json(path)
+        if content["format"] != LOG_FORMAT:
+            raise InputError(f"{path}: prompt log of format {content['format']}, but this version reads {LOG_FORMAT}")
+        entries = tuple(_entries.validate_python(content["entries"]))
+        i, j, k = (int(n) for n in content["shape"])
+        geometry = Geometry((i, j, k), np.array(content["affine"], float))
+        return SavedLog(entries, str(content["model_sha256"]), geometry)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except InputError:
+        raise
+    except (OverflowError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise InputError(f"{path}: not a prompt log, or damaged ({str(error).splitlines()[0]})") from error
+
+
+def conflict_notes(
+    log: Sequence[Entry], locked: Mapping[int, npt.NDArray[np.bool_]], shape: tuple[int, int, int]
+) -> list[str]:
+    """Notes on prompts that later prompts overrule, and on those that have no effect on locked classes.
+
+    Args:
+        log: prompts and locks in the order they were given.
+        locked: voxels (I, J, K) of each class that is locked at the end.
+        shape: of the image.
+    """
+    locked_since = _locked_since(log)
+    statements: dict[int, dict[tuple[int, bool], int]] = {}
+    notes = []
+    for number, entry in enumerate(log):
+        if isinstance(entry, Lock):
+            continue
+        locks = [class_id for class_id, since in locked_since.items() if since < number]
+        if entry.class_id in locks:
+            notes.append(f"prompt {number} speaks of class {entry.class_id}, which is locked: it changes nothing of it")
+        if is_box(entry) or num_prompt_voxels(entry) > MAX_NOTED_VOXELS:
+            continue
+        voxels = tuple(prompt_voxels(entry).T)
+        for class_id in locks:
+            if entry.positive and class_id != entry.class_id and locked[class_id][voxels].any():
+                notes.append(f"prompt {number} lies on class {class_id}, which is locked: it changes nothing there")
+        flat = np.ravel_multi_index(voxels, shape).tolist()
+        overruled = _overrule(statements, flat, entry, number)
+        notes += [f"prompt {number} overrules prompt {before} where they overlap" for before in sorted(overruled)]
+    return notes
+
+
+def _locked_since(log: Sequence[Entry]) -> dict[int, int]:
+    """Number of the entry that locks a class, by class that is locked at the end."""
+    locked_since: dict[int, int] = {}
+    for number, entry in enumerate(log):
+        if isinstance(entry, Lock) and entry.locked:
+            locked_since.setdefault(entry.class_id, number)
+        elif isinstance(entry, Lock):
+            locked_since.pop(entry.class_id, None)
+    return locked_since
+
+
+def _overrule(
+    statements: dict[int, dict[tuple[int, bool], int]], voxels: Sequence[int], prompt: Prompt, number: int
+) -> set[int]:
+    """Replace statements on voxels that a prompt contradicts by its own; returns the numbers of their prompts."""
+    own = (prompt.class_id, prompt.positive)
+    overruled = set()
+    for voxel in voxels:
+        current = statements.setdefault(voxel, {})
+        for other in [other for other in current if _contradict(other, own)]:
+            overruled.add(current.pop(other))
+        current[own] = number
+    return overruled
+
+
+def _contradict(earlier: tuple[int, bool], later: tuple[int, bool]) -> bool:
+    """Whether two statements (class, positive) on one voxel exclude each other."""
+    if earlier[1] and later[1]:
+        return earlier[0] != later[0]
+    return earlier[1] != later[1] and earlier[0] == later[0]
