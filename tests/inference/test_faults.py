@@ -19,7 +19,8 @@ import pytest
 
 from s2vnet.batch.cases import BatchItem
 from s2vnet.batch.jobs import plan_jobs, predict
-from s2vnet.batch.runner import Record, open_batch
+from s2vnet.batch.records import CaseRecord
+from s2vnet.batch.runner import open_batch
 from s2vnet.batch.workers import BatchSettings, ItemResult, ProcessWorker, RayWorker
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
@@ -72,7 +73,7 @@ def labels_in(target: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(target.glob("*.nii.gz"))}
 
 
-def attempts(records: list[Record]) -> dict[str, tuple[str, int]]:
+def attempts(records: list[CaseRecord]) -> dict[str, tuple[str, int]]:
     assert len({record.case for record in records}) == len(records)
     return {record.case: (record.state, record.attempts) for record in records}
 

@@ -14,11 +14,11 @@ from s2vnet.model.clustering import argmax_class
 
 
 class _Footprint(NamedTuple):
-    """Cells of one axis that each pixel is interpolated from: those from `first` to `last`, at most `count`."""
+    """Cells of one axis that each pixel is interpolated from: those from `first` to `last`, at most `width` of them."""
 
     first: npt.NDArray[np.intp]
     last: npt.NDArray[np.intp]
-    count: int
+    width: int
 
     @classmethod
     def of(cls, matrix: Tensor | None, cells: int) -> _Footprint:
@@ -66,7 +66,7 @@ def _upsample_slice(
         band = probabilities[:, top:bottom] if rows is None else rows[top:bottom].to(probabilities) @ probabilities
         i = i - top
         scores = band[:, i, j] if columns is None else torch.zeros(len(classes), len(i))
-        for n in range(horizontal.count if columns is not None else 0):
+        for n in range(horizontal.width if columns is not None else 0):
             cell = horizontal.cell(n)[j]
             weight = columns[j, cell] * torch.from_numpy(horizontal.first[j] + n <= horizontal.last[j])  # type: ignore[index]
             scores += weight * band[:, i, cell]
@@ -80,12 +80,12 @@ def _nearest_labels(
     """Class (H, W) of each pixel's first cell, and whether its cells differ in class, from classes (h, w) of cells."""
     lines = cells[vertical.first]
     differing = np.zeros(lines.shape, bool)
-    for n in range(1, vertical.count):
+    for n in range(1, vertical.width):
         differing |= cells[vertical.cell(n)] != lines
     # mode="clip": indices are never out of range, and checking them takes twice the time of taking
     labels = lines.take(horizontal.first, 1, mode="clip")
     mixed = differing.take(horizontal.first, 1, mode="clip")
-    for n in range(1, horizontal.count):
+    for n in range(1, horizontal.width):
         column = horizontal.cell(n)
         mixed |= lines.take(column, 1, mode="clip") != labels
         mixed |= differing.take(column, 1, mode="clip")

@@ -81,7 +81,7 @@ class View:
         return self._box._repr_mimebundle_(**options)
 
     def _moved(self, location: dict[str, Any]) -> None:
-        """Store the crosshair's voxel, from its position in mm; NiiVue's voxel indices follow RAS axes, not the file's."""
+        """Store the crosshair's voxel, from its position in mm: NiiVue's voxel indices follow RAS axes."""
         i, j, k = np.rint(self.session.geometry.to_voxel([location["mm"][:3]])[0]).astype(int).tolist()
         self._voxel = i, j, k
 
