@@ -158,14 +158,17 @@ def test_models_are_found_by_folder_and_by_name(model_folder: Path, monkeypatch:
         find_model("absent")
 
 
-def test_a_mirrored_scan_gives_the_mirrored_result_and_one_of_them_is_called_so(
-    segmenter: Segmenter, bordered: Volume
+def test_a_mirrored_image_gives_the_mirrored_result_and_one_of_the_two_a_note(
+    segmenter: Segmenter, bordered: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = segmenter.segment(bordered).labels().data
-    segmenter.plan = segmenter.plan.model_copy(update={"mirrored": "A"})
+    monkeypatch.setattr(segmenter, "plan", segmenter.plan.model_copy(update={"mirrored": "A"}))
     turned = Volume(np.flip(bordered.data, 2).copy(), bordered.geometry)
     one, other = segmenter.segment(bordered).labels().data, segmenter.segment(turned).labels().data
     assert np.mean(np.flip(other, 1) == one) > 0.999  # roundings of the resampling
-    said = [any("exchanged" in t for t in segmenter.unlike(v, segmenter.prepare(v))) for v in (bordered, turned)]
+    said = [
+        any("exchanged" in t for t in segmenter.training_differences(v, segmenter.prepare(v)))
+        for v in (bordered, turned)
+    ]
     assert sum(said) == 1
     assert np.array_equal(one, plain) == said[0]
