@@ -11,7 +11,8 @@ import typer
 from s2vnet.batch.cases import requires_batch, strip_file_scheme
 from s2vnet.batch.jobs import ExtraOutputs, Job, plan_jobs
 from s2vnet.batch.jobs import predict as run_jobs
-from s2vnet.batch.runner import Record, open_batch
+from s2vnet.batch.records import CaseRecord
+from s2vnet.batch.runner import open_batch
 from s2vnet.batch.workers import BatchSettings
 from s2vnet.cli.console import note_mismatch, progress
 from s2vnet.cli.options import Device, Fill, Models, Runtime, Series, comma_separated
@@ -128,7 +129,7 @@ def _show_results(results: Iterator[tuple[Job, S2VNetError | None]], total: int)
     return failed
 
 
-def _show_records(records: Iterator[Record], total: int) -> int:
+def _show_records(records: Iterator[CaseRecord], total: int) -> int:
     """Show a batch's progress, a line for each failed case, and the counts; return the number of failures."""
     counts = {"done": 0, "skipped": 0, "failed": 0}
     with progress() as report:
