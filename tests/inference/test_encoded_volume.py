@@ -96,11 +96,11 @@ def test_prompts_far_apart_add_up(make_model: Callable[..., S2VNet]) -> None:
 
 
 @pytest.mark.parametrize("d", [0, 11, DEPTH - 1])
-def test_a_glance_is_the_slice_of_sweeps_that_are_prompted_on_it_alone(engine: EncodedVolume, d: int) -> None:
+def test_preview_slice_equals_sweeps_prompted_on_it_alone(engine: EncodedVolume, d: int) -> None:
     assert torch.equal(engine.preview_slice(d, click()), average_sweeps(engine.sweep({d: click()}), d, d + 1))
 
 
-def test_a_glance_knows_of_prompts_before(engine: EncodedVolume) -> None:
+def test_preview_slice_depends_on_earlier_prompts(engine: EncodedVolume) -> None:
     before = engine.sweep({5: click(2, (9, 4))})
     same = torch.equal(engine.preview_slice(6, click()), engine.preview_slice(6, click(), before))
     assert same == (engine.model.config.propagation == "none")
@@ -146,7 +146,7 @@ class Ended(Exception):
     """By whoever watches."""
 
 
-def test_what_is_told_to_be_passed_stays(engine: EncodedVolume) -> None:
+def test_slices_reported_as_passed_are_final(engine: EncodedVolume) -> None:
     told: list[tuple[range, Tensor, Tensor]] = []
 
     def watch(sweeps: tuple[Sweep, Sweep], passed: range) -> None:
@@ -193,7 +193,7 @@ def test_ended_early_it_changes_nothing_and_loses_nothing(engine: EncodedVolume,
     assert len(decoded) == len(fresh) - steps
 
 
-def test_packed_and_unpacked_it_answers_the_same(engine: EncodedVolume) -> None:
+def test_state_dict_round_trip_gives_the_same_sweeps(engine: EncodedVolume) -> None:
     again = EncodedVolume.from_state_dict(engine.model, engine.state_dict())
     assert again.nbytes == pytest.approx(engine.nbytes, rel=0.05)  # what a view is part of is kept with it
     for prompts in ({}, {5: click(), 17: click(2)}):
