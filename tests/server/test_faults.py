@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import ndimage
-from served import serve
+from server_process import serve
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
