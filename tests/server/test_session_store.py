@@ -181,7 +181,7 @@ def test_a_failed_session_is_reopened_once(make: MakeStore, monkeypatch: pytest.
 
     def fail(worker: SessionWorker) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(Session, "_result", broken)
+            patch.setattr(Session, "_compute", broken)
             worker.apply(Add(entries=(Point(class_id=1, voxel=(6, 9, 4)),)))
             with pytest.raises(InputError, match="the server failed"):
                 worker.wait_ready(60)
