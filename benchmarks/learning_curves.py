@@ -46,9 +46,11 @@ from s2vnet.metrics.segmentation import dice
 from s2vnet.model.checkpoint import TrainedModel, read_description
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.initialization import IMAGENET, load_imagenet_encoder
+from s2vnet.training.interrupts import deferred_interrupts
 from s2vnet.training.losses import class_weights, segmentation_loss
+from s2vnet.training.optimization import make_average, make_optimizer
 from s2vnet.training.step import ClipStep
-from s2vnet.training.trainer import deferred_interrupts, load_cases, make_average, make_optimizer
+from s2vnet.training.trainer import load_cases
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.memory import keep_freed_memory
 

@@ -14,14 +14,14 @@ import sys
 import torch
 from safetensors.torch import save
 
-from s2vnet.model.efficientnet import fold
+from s2vnet.model.efficientnet import fold_batch_norm
 from s2vnet.training.initialization import IMAGENET
 from s2vnet.utils.atomic_write import atomic_write
 
 
 def main(source: str) -> None:
     """Fold batch norms, convert to half precision and write."""
-    folded = fold(torch.load(source, map_location="cpu", weights_only=True))
+    folded = fold_batch_norm(torch.load(source, map_location="cpu", weights_only=True))
     IMAGENET.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(IMAGENET) as temporary:
         temporary.write_bytes(save({name: tensor.half().contiguous() for name, tensor in folded.items()}))

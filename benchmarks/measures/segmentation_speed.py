@@ -20,7 +20,8 @@ from s2vnet.inference.segmenter import Segmenter, find_model
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_image
 from s2vnet.model.checkpoint import load_model, save_model
-from s2vnet.model.s2vnet import Network, S2VNet
+from s2vnet.model.interface import Network
+from s2vnet.model.s2vnet import S2VNet
 from s2vnet.prompts import Point
 
 POINT_COUNTS = (1, 4, 16, 64)

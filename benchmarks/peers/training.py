@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.peers.batches import Batches
 from s2vnet.config import TrainConfig
-from s2vnet.training.trainer import deferred_interrupts, learning_rate, make_average, make_optimizer
+from s2vnet.training.interrupts import deferred_interrupts
+from s2vnet.training.optimization import learning_rate, make_average, make_optimizer
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
 from s2vnet.utils.memory import keep_freed_memory
 

@@ -40,7 +40,8 @@ from s2vnet.io.files import read_image, read_labels, write_labels
 from s2vnet.io.geometry import Geometry
 from s2vnet.metrics.segmentation import class_metrics
 from s2vnet.model.checkpoint import choose_device, load_model
-from s2vnet.training.trainer import QUICK_CASES, load_cases, train
+from s2vnet.training.trainer import load_cases, train
+from s2vnet.training.validation import QUICK_CASES
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.memory import peak_memory_mb
 

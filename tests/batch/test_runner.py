@@ -378,7 +378,7 @@ def test_a_batch_needs_no_network_where_it_is_begun(
     assert load_plan(*work.models) == segmenter.plan
     folder = save()
     (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="not the weights that"):
+    with pytest.raises(CheckpointError, match="does not match the hash"):
         load_plan(folder)
 
 

@@ -162,7 +162,7 @@ def test_an_interrupted_training_goes_on(
 ) -> None:
     given = ["train", dataset, "-o", tmp_path, "-f", "all", "--epochs", 2, "--plan", model / "plan.json", *SMALL]
     with monkeypatch.context() as patch:
-        patch.setattr("s2vnet.training.trainer._quick_scores", lambda *_: signal.raise_signal(signal.SIGINT) or {})
+        patch.setattr("s2vnet.training.trainer.quick_scores", lambda *_: signal.raise_signal(signal.SIGINT) or {})
         code, lines = main(*given)
     assert code == 130
     said = [f"{tmp_path}: continue this run with --resume", "interrupted; nothing half-written is left"]

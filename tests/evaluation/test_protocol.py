@@ -48,16 +48,16 @@ def test_round_zero_is_automatic_and_clicks_help(phantom: tuple[Volume, LabelMap
     truth, spacing = phantom[1].data, phantom[1].geometry.spacing
     start = np.where(truth == 1, 1, 0).astype(np.uint8)
     session = Brush(start)
-    played = run_click_rounds(session, truth, [1, 2], spacing)
+    scores = run_click_rounds(session, truth, [1, 2], spacing)
     expected = class_metrics(start, truth, [1, 2], spacing)
-    assert played.dice[0] == {c: expected[c].dice for c in (1, 2)} == {1: 1.0, 2: 0.0}
-    assert played.nsd[0] == {c: expected[c].nsd for c in (1, 2)}
+    assert scores.dice[0] == {c: expected[c].dice for c in (1, 2)} == {1: 1.0, 2: 0.0}
+    assert scores.nsd[0] == {c: expected[c].nsd for c in (1, 2)}
     last = class_metrics(session.labels, truth, [1, 2], spacing)
-    assert played.dice[5] == {c: last[c].dice for c in (1, 2)}
-    assert min(d[2] for d in played.dice[1:]) > 0.5
-    assert played.clicks == [[], *session.rounds]
-    assert [len(x) for x in (played.dice, played.nsd, played.clicks, played.seconds_per_round)] == [6, 6, 6, 5]
-    assert all(s >= 0 for s in played.seconds_per_round)
+    assert scores.dice[5] == {c: last[c].dice for c in (1, 2)}
+    assert min(d[2] for d in scores.dice[1:]) > 0.5
+    assert scores.clicks == [[], *session.rounds]
+    assert [len(x) for x in (scores.dice, scores.nsd, scores.clicks, scores.seconds_per_round)] == [6, 6, 6, 5]
+    assert all(s >= 0 for s in scores.seconds_per_round)
 
 
 def test_one_click_per_class_from_one_result(phantom: tuple[Volume, LabelMap]) -> None:
@@ -72,17 +72,17 @@ def test_one_click_per_class_from_one_result(phantom: tuple[Volume, LabelMap]) -
 def test_rounds_without_error_repeat_the_result(phantom: tuple[Volume, LabelMap]) -> None:
     truth = phantom[1].data.astype(np.uint8)
     session = Oracle(np.zeros_like(truth), truth)
-    played = run_click_rounds(session, truth, [1, 2], (1.0, 1.0, 1.0), rounds=3)
-    assert [d[1] for d in played.dice] == [0, 1, 1, 1] == [n[1] for n in played.nsd]
-    assert len(session.rounds) == len(played.seconds_per_round) == 1
-    assert played.clicks[2:] == [[], []]
+    scores = run_click_rounds(session, truth, [1, 2], (1.0, 1.0, 1.0), rounds=3)
+    assert [d[1] for d in scores.dice] == [0, 1, 1, 1] == [n[1] for n in scores.nsd]
+    assert len(session.rounds) == len(scores.seconds_per_round) == 1
+    assert scores.clicks[2:] == [[], []]
 
 
 def test_only_shown_classes_are_scored() -> None:
     truth = np.zeros((6, 6, 6), np.uint8)
     session = Brush(np.ones_like(truth))
-    played = run_click_rounds(session, truth, [1], (1.0, 1.0, 1.0), rounds=2)
-    assert played.dice == [{}, {}, {}]
+    scores = run_click_rounds(session, truth, [1], (1.0, 1.0, 1.0), rounds=2)
+    assert scores.dice == [{}, {}, {}]
     assert session.rounds == []
 
 

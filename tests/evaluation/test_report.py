@@ -24,16 +24,16 @@ CASES = {
 }
 
 
-def played(dice: list[dict[int, float]], nsd: list[dict[int, float]] | None = None) -> InteractiveScores:
+def scores(dice: list[dict[int, float]], nsd: list[dict[int, float]] | None = None) -> InteractiveScores:
     clicks: list[list[Point]] = [[] for _ in dice]
     return InteractiveScores(dice, nsd or dice, clicks, [0.5, 1.5])
 
 
 PLAYED = {
-    "a": played(
+    "a": scores(
         [{1: 0.1, 2: 0.3}, {1: 0.7, 2: 0.5}, {1: 0.86, 2: 0.5}], [{1: 0.4, 2: 0.6}, {1: 0.5, 2: 0.7}, {1: 1.0, 2: 0.8}]
     ),
-    "b": played([{1: 0.92}, {1: 0.92}, {1: 0.92}]),
+    "b": scores([{1: 0.92}, {1: 0.92}, {1: 0.92}]),
 }
 
 
@@ -83,7 +83,7 @@ def test_number_of_clicks_is_capped() -> None:
 
 
 def test_number_of_rounds_must_agree() -> None:
-    with pytest.raises(InputError, match="a: played 2 rounds, not 5"):
+    with pytest.raises(InputError, match="a: evaluated 2 rounds, not 5"):
         interactive_report(PLAYED, NAMES)
 
 

@@ -20,9 +20,11 @@ from s2vnet.io.files import write_image
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.checkpoint import TrainedModel, load_model
+from s2vnet.model.interface import DecoderOutput, Network, SliceInput
 from s2vnet.model.onnx_export import FORMAT, GRAPHS, MANIFEST
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import PROMPT_MAPS, DecoderOutput, Network, S2VNet, SliceInput
+from s2vnet.model.prompt_encoder import PROMPT_MAPS
+from s2vnet.model.s2vnet import S2VNet
 
 pytestmark = pytest.mark.timeout(600)  # exporting takes a minute
 OTHERS = RUNTIMES[1:]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from s2vnet.inference.encoded_volume import EncodedVolume
 from s2vnet.inference.sweep import Sweep, average_sweeps
-from s2vnet.model.s2vnet import PROMPT_MAPS, S2VNet
+from s2vnet.model.prompt_encoder import PROMPT_MAPS
+from s2vnet.model.s2vnet import S2VNet
 
 DEPTH, SIZE = 24, 16
 

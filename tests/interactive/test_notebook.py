@@ -24,7 +24,8 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.prompts import Point
-from s2vnet.visualization.overlays import figure_to_png, hex_palette, orthogonal_planes
+from s2vnet.visualization.overlays import figure_to_png, orthogonal_planes
+from s2vnet.visualization.palettes import hex_palette
 
 NAMES = {0: "background", 1: "left part", 2: "right"}
 CHROMIUM = shutil.which("chromium")

@@ -29,20 +29,20 @@ def _aggregator(propagation: Propagation, **other: bool) -> Aggregator:
     return Aggregator(ModelConfig(in_channels=1, num_classes=K, dim=D, propagation=propagation, **other))
 
 
-class Left(NamedTuple):
-    """What a slice gives the aggregator."""
+class AggregatorInput(NamedTuple):
+    """Inputs of the aggregator from one slice."""
 
     centres: Tensor
-    fresh: Tensor
+    prompted_here: Tensor
     presence: Tensor
     logits: Tensor
 
 
-def _slice(present: bool, fresh: Tensor | None = None) -> Left:
+def _slice(present: bool, prompted_here: Tensor | None = None) -> AggregatorInput:
     """A slice that shows all classes, or background alone."""
     presence = torch.full((B, K), 3.0 if present else -3.0)
-    fresh = torch.zeros(B, K) if fresh is None else fresh
-    return Left(torch.randn(B, 2 * K, D), fresh, presence, torch.randn(B, K, 4, 4) * 0.1)
+    prompted_here = torch.zeros(B, K) if prompted_here is None else prompted_here
+    return AggregatorInput(torch.randn(B, 2 * K, D), prompted_here, presence, torch.randn(B, K, 4, 4) * 0.1)
 
 
 def test_without_propagation_the_state_is_handed_on_unchanged() -> None:

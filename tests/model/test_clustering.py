@@ -24,15 +24,15 @@ def inputs() -> dict[str, Any]:
     valid = torch.ones(2, 2 * K)
     valid[:, K:] = 0
     valid[0, K + 1] = 1
-    force = torch.zeros(2, K, 4, 5)
-    force[0, 1, 2, 3] = 1
+    positive = torch.zeros(2, K, 4, 5)
+    positive[0, 1, 2, 3] = 1
     return {
         "centres": torch.randn(2, 2 * K, D),
         "identity": torch.randn(2 * K, D),
         "valid": valid,
         "features": (F.normalize(torch.randn(2, D, 4, 5), dim=1), torch.randn(2, D, 4, 5)),
         "prior": torch.zeros(2, K, 4, 5),
-        "force": force,
+        "positive": positive,
     }
 
 
@@ -110,7 +110,7 @@ def test_the_mean_does_not_depend_on_how_often_pixels_repeat(inputs: dict[str, A
     torch.nn.init.zeros_(layer.place.weight)  # place aside, a map tiled n times holds n times the same pixels
     pixels, found = torch.randn(2, 8, 4, 5), []
     for n in (20, 40):
-        maps = {name: inputs[name].repeat(1, 1, n, n) for name in ("prior", "force")}
+        maps = {name: inputs[name].repeat(1, 1, n, n) for name in ("prior", "positive")}
         found.append(layer(**(inputs | maps | {"features": layer.keys_and_values(pixels.repeat(1, 1, n, n))}))[0])
     torch.testing.assert_close(*found, atol=1e-2, rtol=0)
 

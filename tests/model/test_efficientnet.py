@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s2vnet.errors import InputError
-from s2vnet.model.efficientnet import BLOCKS, STEM, TAPS, EfficientNetLite0, fold
+from s2vnet.model.efficientnet import BLOCKS, FEATURE_BLOCKS, STEM_CHANNELS, EfficientNetLite0, fold_batch_norm
 
 
 def unfolded() -> dict[str, Tensor]:
@@ -22,8 +22,8 @@ def unfolded() -> dict[str, Tensor]:
         for name in ("bias", "running_mean"):
             weights[f"{norm}.{name}"] = torch.randn(out, generator=generator) * 0.3
 
-    add("_conv_stem", "_bn0", STEM, 3, 3)
-    width = STEM
+    add("_conv_stem", "_bn0", STEM_CHANNELS, 3, 3)
+    width = STEM_CHANNELS
     for n, (kernel, _, expansion, out) in enumerate(BLOCKS):
         inner = width * expansion
         if expansion > 1:
@@ -54,7 +54,7 @@ def reference(weights: dict[str, Tensor], x: Tensor) -> list[Tensor]:
         inner = F.relu6(layer(inner, f"{at}_depthwise_conv", f"{at}_bn1", stride, inner.shape[1]))
         out = layer(inner, f"{at}_project_conv", f"{at}_bn2")
         x = x + out if out.shape == x.shape else out
-        if n in TAPS:
+        if n in FEATURE_BLOCKS:
             maps.append(x)
     return maps
 
@@ -63,7 +63,7 @@ def reference(weights: dict[str, Tensor], x: Tensor) -> list[Tensor]:
 def test_folded_it_is_the_published_network() -> None:
     weights, slices = unfolded(), torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     encoder = EfficientNetLite0(3, 2)
-    encoder.load_imagenet(fold(weights))
+    encoder.load_imagenet(fold_batch_norm(weights))
     for norm, expected, found in zip(encoder.norms, reference(weights, slices), encoder(slices), strict=True):
         torch.testing.assert_close(found, norm(expected), atol=1e-4, rtol=1e-4)
 
@@ -71,7 +71,7 @@ def test_folded_it_is_the_published_network() -> None:
 @pytest.mark.parametrize("channels", [1, 2, 5])
 @torch.no_grad()
 def test_a_grey_slice_gives_the_same_in_any_number_of_channels(channels: int) -> None:
-    weights = fold(unfolded())
+    weights = fold_batch_norm(unfolded())
     weights["stem.weight"] = weights["stem.weight"].mean(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
     three, other = EfficientNetLite0(3, 2), EfficientNetLite0(channels, 2)
     for encoder in (three, other):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from s2vnet.model.prompt_encoder import (
+    PROMPT_MAPS,
     REACH_SLICES,
     SIGMA_SLICES,
     GridPrompt,
@@ -11,7 +12,6 @@ from s2vnet.model.prompt_encoder import (
     affected_slices,
     rasterize_prompts,
 )
-from s2vnet.model.s2vnet import PROMPT_MAPS
 
 K, SIZE, DEPTH = 4, (9, 11), 12
 SLICES = torch.arange(DEPTH).float()

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from s2vnet.config import ModelConfig
 from s2vnet.errors import InputError
 from s2vnet.model.aggregation import PropagationState
+from s2vnet.model.interface import DecoderOutput, SliceInput
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import DecoderOutput, S2VNet, SliceInput, _pyramid
+from s2vnet.model.s2vnet import S2VNet, _pyramid
 
 MakeModel = Callable[..., S2VNet]
 
@@ -131,7 +132,7 @@ def test_rows_are_decoded_as_a_batch_is(model: S2VNet, slices: Tensor, prompts: 
         SliceInput(features.select(one), PropagationState(*(part[one] for part in state)), prompts[one])
         for one in (slice(n, n + 1) for n in range(len(slices)))
     ]
-    for decode in (model.decode_slices, model._decode_together):  # on a CPU, and as on a GPU
+    for decode in (model.decode_slices, model._decode_batch):  # on a CPU, and as on a GPU
         for count in range(1, len(rows) + 1):
             found = decode(rows[:count])
             assert len(found) == count
@@ -139,7 +140,7 @@ def test_rows_are_decoded_as_a_batch_is(model: S2VNet, slices: Tensor, prompts: 
                 torch.testing.assert_close(one.logits, wanted.logits, atol=1e-4, rtol=1e-4)
                 torch.testing.assert_close(one.state.masks, wanted.state.masks, atol=1e-4, rtol=1e-4)
     without = [rows[0], rows[1]._replace(prompts=None)]
-    for one, alone in zip(model._decode_together(without), map(model._decode_row, without), strict=True):
+    for one, alone in zip(model._decode_batch(without), map(model._decode_one, without), strict=True):
         torch.testing.assert_close(one.logits, alone.logits, atol=1e-4, rtol=1e-4)
 
 
@@ -149,7 +150,7 @@ def test_a_weak_echo_of_a_prompt_makes_no_row_but_a_cell_does(model: S2VNet, sli
     maps = torch.zeros(2, 3, 4, 16, 24)
     maps[0, 1, 0, 4, 4], maps[1, 1, 0, 4, 4] = 0.5, 1
     positive = [*_pyramid(maps[:, :, 0], features.keys, F.max_pool2d), maps[:, :, 0]]
-    _, valid, fresh = model._initial_rows(features, model.initial_state(features), positive)
+    _, valid, fresh = model._initial_centres(features, model.initial_state(features), positive)
     assert valid.tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 1, 0]]
     assert fresh.tolist() == [[0, 0, 0], [0, 1, 0]]
 
@@ -161,10 +162,10 @@ def test_a_carried_prompt_changes_its_classes_row_and_new_prompts_are_mixed_with
     features, positive = model.encode(slices), prompts[:, :, 0]
     maps = [*_pyramid(positive, features.keys, F.max_pool2d), positive]
     state, k = model.initial_state(features), model.config.num_classes
-    fresh, now, _ = model._initial_rows(features, state, maps)
+    fresh, now, _ = model._initial_centres(features, state, maps)
     old = torch.randn(2, k, model.config.dim)
     carried = state._replace(prompt_centres=old, prompted=torch.ones(2, k))
-    rows, valid, here = model._initial_rows(features, carried, maps)
+    rows, valid, here = model._initial_centres(features, carried, maps)
     assert valid.all()
     assert torch.equal(here, now[:, k:])
     assert torch.equal(rows[:, :k], fresh[:, :k])

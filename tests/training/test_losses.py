@@ -7,8 +7,8 @@ from torch import Tensor
 
 from s2vnet.config import TrainConfig
 from s2vnet.model.aggregation import PropagationState
-from s2vnet.model.s2vnet import DecoderOutput
-from s2vnet.training.losses import LARGEST_WEIGHT, class_weights, clip_loss, downsample_labels, segmentation_loss
+from s2vnet.model.interface import DecoderOutput
+from s2vnet.training.losses import MAX_CLASS_WEIGHT, class_weights, clip_loss, downsample_labels, segmentation_loss
 
 K, SHARP = 3, 30.0
 CONFIG = TrainConfig()
@@ -107,8 +107,8 @@ def test_shrinking_takes_the_nearest_pixel_and_keeps_blocks() -> None:
 def test_weights_are_powers_of_rarity_within_bounds() -> None:
     counts = [10**6, 400, 100, 0, 1]
     assert class_weights(counts, 0).tolist() == [1] * 5
-    assert class_weights(counts, 0.5).tolist() == [1, 1, 2, 1, LARGEST_WEIGHT]
-    assert class_weights(counts, 1).tolist() == [1, 1, 4, 1, LARGEST_WEIGHT]
+    assert class_weights(counts, 0.5).tolist() == [1, 1, 2, 1, MAX_CLASS_WEIGHT]
+    assert class_weights(counts, 1).tolist() == [1, 1, 4, 1, MAX_CLASS_WEIGHT]
     assert class_weights([5, 0, 0], 0.5).tolist() == [1, 1, 1]
 
 

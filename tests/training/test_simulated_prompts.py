@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from s2vnet.config import ModelConfig, TrainConfig
-from s2vnet.model.prompt_encoder import GridPrompt
-from s2vnet.model.s2vnet import PROMPT_MAPS
+from s2vnet.model.prompt_encoder import PROMPT_MAPS, GridPrompt
 from s2vnet.training import simulated_prompts as simulate
 from s2vnet.training.simulated_prompts import simulate_prompts
 
@@ -166,7 +165,7 @@ def test_strokes_lie_inside_their_region(kind: float) -> None:
     region[1:6, 2:8, 3:9] = True
     region[3, 4, 9] = True
     for seed in range(20):
-        cells = simulate._stroke(region, 1, np.random.default_rng(seed), kind=kind).cells.long().numpy()
+        cells = simulate._random_prompt(region, 1, np.random.default_rng(seed), draw=kind).cells.long().numpy()
         assert region[tuple(cells.T)].all()
         if kind == 0.0:
             assert len(cells) == 1

@@ -11,7 +11,8 @@ import pytest
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.prompts import Point
-from s2vnet.visualization.overlays import rgba_palette, write_overlay
+from s2vnet.visualization.overlays import write_overlay
+from s2vnet.visualization.palettes import rgba_palette
 
 NAMES = {0: "background", 1: "left part", 2: "right"}
 Phantom = tuple[Volume, LabelMap]

@@ -60,7 +60,8 @@ def train(
     Example: s2vnet train Dataset004_Hippocampus -f 0 -o runs/hippocampus-f0
     """
     require_extra("train", "training", "lightning_fabric", "tensorboard")
-    from s2vnet.training.trainer import CHECKPOINT, load_cases
+    from s2vnet.training.checkpointing import CHECKPOINT
+    from s2vnet.training.trainer import load_cases
     from s2vnet.training.trainer import train as run_training
 
     source = read_dataset(dataset_folder(dataset, named))

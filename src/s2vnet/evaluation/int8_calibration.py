@@ -1,4 +1,4 @@
-"""Int8 quantization of an exported model, calibrated on slices of some images and compared on others."""
+"""Int8 quantization of an exported model, calibrated on some slices of images and verified on others."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_lazy_image
 from s2vnet.metrics.segmentation import dice
 from s2vnet.model.checkpoint import load_model
+from s2vnet.model.interface import Network
 from s2vnet.model.quantization import quantize_encoder, remove_int8_graph
-from s2vnet.model.s2vnet import Network
 
 MAX_CASES = 8
 """Images to read at most, evenly spaced in the list; of each, some slices calibrate and others are compared."""
 MIN_DICE = 0.9
-"""Dice of int8 with float32 that is refused below; both label slices without knowing those beside them."""
+"""Smallest accepted Dice of int8 against float32, both without propagation between slices."""
 
 
 def calibrate_int8(
@@ -35,57 +35,59 @@ def calibrate_int8(
     progress: Callable[[int, int], None] = lambda done, total: None,
     note: Callable[[str, str], None] = lambda name, text: None,
 ) -> float:
-    """Add the int8 graph to a folder with a model and its graphs.
+    """Add the int8 encoder to a folder with a model and its exported graphs.
 
     Args:
-        folder: of :func:`s2vnet.model.onnx_export.export_onnx`, with the model.
-        cases: images like those to be segmented; labels are not needed.
-        progress: told of images read.
-        note: told of (case, in what it lies outside of what the model was trained on).
+        folder: written by :func:`s2vnet.model.onnx_export.export_onnx`, with the model.
+        cases: representative images; labels are not needed.
+        progress: called with the number of images read and their total.
+        note: called with a case and a property of it that lies outside the training data.
 
     Returns:
-        Mean Dice over classes of the labels with int8 against those with float32.
+        Mean Dice over classes of int8 labels against float32 labels.
 
     Raises:
-        InputError: the Dice is below :data:`MIN_DICE` or no class is found, and the graph is not kept; a library is
-            missing; or an image cannot be read.
+        InputError: the Dice is below :data:`MIN_DICE` or no class is found (the graph is then removed), a library is
+            missing, or an image cannot be read.
     """
     trained = load_model(folder)
     segmenter = Segmenter([trained], "cpu")
     cpu = torch.device("cpu")
-    plain = to_runtime(trained, "openvino", cpu, folder)  # before the other one is there
-    some = [cases[n] for n in np.unique(np.linspace(0, len(cases) - 1, MAX_CASES).round().astype(int))]
-    shown: list[tuple[Tensor, Tensor]] = []
-    for done, case in enumerate(some):
-        progress(done, len(some))
-        shown.append(_slices(segmenter, case, note))
+    float32 = to_runtime(trained, "openvino", cpu, folder)  # loaded before the int8 graph exists
+    chosen = [cases[n] for n in np.unique(np.linspace(0, len(cases) - 1, MAX_CASES).round().astype(int))]
+    slices: list[tuple[Tensor, Tensor]] = []
+    for done, case in enumerate(chosen):
+        progress(done, len(chosen))
+        slices.append(_slices(segmenter, case, note))
     try:
-        quantize_encoder(folder, [one for slices, _ in shown for one in np.split(slices.numpy(), len(slices))])
-        small = to_runtime(trained, "openvino", cpu, folder)
-        found, wanted = (np.concatenate([_labels(net, other).ravel() for _, other in shown]) for net in (small, plain))
-        each = [dice(found == k, wanted == k) for k in np.union1d(found, wanted) if k]
-        mean = float(np.mean(each)) if each else 0.0
+        quantize_encoder(folder, [one for batch, _ in slices for one in np.split(batch.numpy(), len(batch))])
+        int8 = to_runtime(trained, "openvino", cpu, folder)
+        predicted, reference = (
+            np.concatenate([_labels(net, other).ravel() for _, other in slices]) for net in (int8, float32)
+        )
+        scores = [dice(predicted == k, reference == k) for k in np.union1d(predicted, reference) if k]
+        mean = float(np.mean(scores)) if scores else 0.0
         if mean < MIN_DICE:
             raise InputError(
                 f"int8 and float32 agree by a Dice of {mean:.2f} only, so int8 is not kept; "
                 "calibrate on images that show what the model segments"
             )
-    except BaseException:  # what was not compared is not used
+    except BaseException:  # an unverified graph is not kept
         remove_int8_graph(folder)
         raise
-    progress(len(some), len(some))
+    progress(len(chosen), len(chosen))
     return mean
 
 
 def _slices(segmenter: Segmenter, case: CaseFiles, note: Callable[[str, str], None]) -> tuple[Tensor, Tensor]:
-    """Slices (n, C, H, W) of a case to calibrate on, and others to compare on where it has more."""
+    """Slices (n, C, H, W) of a case for calibration, and others for comparison if it has more."""
     plan = segmenter.plan
     image = read_lazy_image(case.images, frames_as_channels=len(case.images) == 1 and len(plan.channels) > 1)
     prepared = segmenter.prepare_slices(image, case.name)
     for text in segmenter.training_differences(image, prepared):
         note(case.name, text)
-    places = list(interleaved_batches(prepared.grid.depth, BATCH_SIZE))
-    first, last = (with_neighbours(prepared, chosen, plan.context_slices) for chosen in (places[0], places[-1]))
+    batches = list(interleaved_batches(prepared.grid.depth, BATCH_SIZE))
+    first, last = (with_neighbours(prepared, batch, plan.context_slices) for batch in (batches[0], batches[-1]))
     return torch.from_numpy(first), torch.from_numpy(last)
 
 

@@ -1,6 +1,7 @@
-"""Rounds of clicks on one case, scored after each: the CVPR 2025 interactive challenge from an automatic start.
+"""Interactive evaluation of a case by rounds of clicks, as in the CVPR 2025 interactive challenge.
 
-https://github.com/JunMa11/CVPR-MedSegFMCompetition; here round 0 is the automatic result instead of a box.
+https://github.com/JunMa11/CVPR-MedSegFMCompetition; here round 0 is the automatic result instead of a
+box prompt.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ from s2vnet.prompts import Point
 
 
 class InteractiveSession(Protocol):
-    """What is played with: a result that clicks change."""
+    """Interface of an interactive method."""
 
     @property
     def labels(self) -> Labels:
         """Current class of each voxel (I, J, K)."""
 
     def add_round(self, points: Sequence[Point]) -> None:
-        """Take one round of clicks, in voxel indices of :attr:`labels`, and update the result."""
+        """Add one round of clicks, in voxel indices of :attr:`labels`, and update the result."""
 
 
 @dataclass(frozen=True)
 class InteractiveScores:
-    """One case, round by round; index 0 is the automatic result."""
+    """Scores of one case per round; round 0 is the automatic result."""
 
     dice: list[dict[int, float]]
-    """Dice of each class that the truth shows, per round."""
+    """Dice of each class in the ground truth, per round."""
     nsd: list[dict[int, float]]
-    """Normalised surface Dice, likewise."""
+    """Normalized surface Dice of these classes, per round."""
     clicks: list[list[Point]]
-    """Clicks that led to each round; empty for round 0 and for rounds without any error."""
+    """Clicks of each round; empty for round 0 and for rounds without errors."""
     seconds_per_round: list[float]
-    """Time to take in the clicks and give the new labels, for each round that had clicks."""
+    """Seconds to update the labels, for each round with clicks."""
 
 
 def run_click_rounds(
@@ -53,22 +54,21 @@ def run_click_rounds(
     false_positive_click: FalsePositiveClick = "true-class",
     tolerance_mm: float = NSD_TOLERANCE_MM,
 ) -> InteractiveScores:
-    """Score the automatic result, then correct it for some rounds.
+    """Score the automatic result and each round of simulated clicks.
 
-    In each round the user clicks once for every class, all from the same result, and hands the clicks over together;
-    a click that two classes share is handed over once. Only classes that the truth shows are clicked and scored. A
-    round without any error repeats the scores.
+    In each round the user clicks once per class, based on the same result, and adds all clicks together; equal clicks
+    are added once. Only classes in the ground truth are clicked and scored. A round without errors repeats the scores.
 
     Args:
         session: holds the automatic result of the case.
-        truth: (I, J, K) on the grid of ``session.labels``.
-        class_ids: classes to play; 0 is left out.
+        truth: (I, J, K) ground truth on the grid of ``session.labels``.
+        class_ids: classes to evaluate; 0 is left out.
         spacing: voxel size in mm along i, j, k.
         rounds: rounds of clicks after the automatic result.
         jitter_mm: see :func:`s2vnet.evaluation.clicks.next_click`.
-        seed: of the draws among equally good clicks and of the jitter.
+        seed: of the choice among equally good clicks and of the jitter.
         false_positive_click: see :func:`s2vnet.evaluation.clicks.next_click`.
-        tolerance_mm: of the normalised surface Dice.
+        tolerance_mm: of the normalized surface Dice.
 
     Raises:
         InputError: the shapes differ or are not three-dimensional.
@@ -76,50 +76,49 @@ def run_click_rounds(
     rng = np.random.default_rng(seed)
     labels = session.labels
     require_same_shape(labels, truth)
-    shown = set(np.unique(truth).tolist())
-    classes = [c for c in class_ids if c != 0 and c in shown]
-    played = InteractiveScores([], [], [[]], [])
-    _score(played, labels, truth, classes, spacing, tolerance_mm)
+    present = set(np.unique(truth).tolist())
+    classes = [c for c in class_ids if c != 0 and c in present]
+    scores = InteractiveScores([], [], [[]], [])
+    _score(scores, labels, truth, classes, spacing, tolerance_mm)
     for _ in range(rounds):
-        found = (next_click(labels, truth, c, spacing, rng, jitter_mm, false_positive_click) for c in classes)
-        clicks = list(dict.fromkeys(click for click in found if click is not None))
-        played.clicks.append(clicks)
+        candidates = (next_click(labels, truth, c, spacing, rng, jitter_mm, false_positive_click) for c in classes)
+        clicks = list(dict.fromkeys(click for click in candidates if click is not None))
+        scores.clicks.append(clicks)
         if not clicks:
-            played.dice.append(played.dice[-1])
-            played.nsd.append(played.nsd[-1])
+            scores.dice.append(scores.dice[-1])
+            scores.nsd.append(scores.nsd[-1])
             continue
         start = time.perf_counter()
         session.add_round(clicks)
         labels = session.labels
-        played.seconds_per_round.append(time.perf_counter() - start)
-        _score(played, labels, truth, classes, spacing, tolerance_mm)
-    return played
+        scores.seconds_per_round.append(time.perf_counter() - start)
+        _score(scores, labels, truth, classes, spacing, tolerance_mm)
+    return scores
 
 
 def auc(per_round: Sequence[float]) -> float:
-    """Area under a score over the rounds with clicks, by trapezoids and not normalised.
+    """Compute the area under a score over the rounds with clicks (trapezoidal rule, not normalized).
 
-    ``per_round`` starts with round 0, which does not count (as in the challenge); with 5 rounds of scores up to 1 the
-    largest area is 4.
+    ``per_round`` starts with round 0, which is left out as in the challenge; for 5 rounds the maximum is 4.
     """
     return float(np.trapezoid(per_round[1:]))
 
 
 def clicks_to_reach(dice_per_round: Sequence[float], target: float) -> int | None:
-    """Clicks for one class until its Dice is at least ``target``: 0 if the automatic result is; None if never.
+    """Return the number of clicks until the Dice of a class is at least ``target``; None if it never is.
 
-    A class gets one click per round, so clicks are rounds; ``dice_per_round`` starts with round 0.
+    A class gets one click per round; ``dice_per_round`` starts with round 0, the automatic result.
     """
     return next((number for number, score in enumerate(dice_per_round) if score >= target), None)
 
 
 def _score(
-    played: InteractiveScores,
+    scores: InteractiveScores,
     labels: Labels,
     truth: Labels,
     classes: Sequence[int],
     spacing: Spacing,
     tolerance_mm: float,
 ) -> None:
-    played.dice.append({c: dice(labels == c, truth == c) for c in classes})
-    played.nsd.append({c: surface_dice(labels == c, truth == c, spacing, tolerance_mm) for c in classes})
+    scores.dice.append({c: dice(labels == c, truth == c) for c in classes})
+    scores.nsd.append({c: surface_dice(labels == c, truth == c, spacing, tolerance_mm) for c in classes})

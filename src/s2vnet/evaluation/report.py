@@ -1,4 +1,4 @@
-"""What an evaluation tells: dictionaries for machines (JSON) and tables for people (Markdown). NaN: not defined."""
+"""Evaluation reports as dictionaries (JSON) and tables (Markdown). Undefined scores are NaN."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Report = dict[str, Any]
 SCORES = ("dice", "nsd", "hd95")
 
 LOW_DICE = 0.2
-"""A case whose mean Dice is not above this has NSD 0 in the interactive report (CVPR 2025 interactive challenge)."""
+"""Mean Dice up to which the NSD of a case is 0 in the interactive report (CVPR 2025 interactive challenge)."""
 
 
 def automatic_report(cases: Mapping[str, Mapping[int, ClassMetrics]], class_names: Mapping[int, str]) -> Report:
-    """Scores of automatic segmentation under the key ``automatic``.
+    """Summarize automatic segmentation under the key ``automatic``.
 
     The score of a case is the mean over the classes defined in it, and the score of the report the mean over cases.
     ``*_ci95`` are percentile bootstrap intervals over cases. Dice and NSD lie in 0..1, HD95 in mm.
@@ -33,32 +33,32 @@ def automatic_report(cases: Mapping[str, Mapping[int, ClassMetrics]], class_name
         cases: metrics by case name and class.
         class_names: name of every class in ``cases``.
     """
-    rows = [_automatic_case(name, found, class_names) for name, found in cases.items()]
-    ids = sorted({c for found in cases.values() for c in found})
+    rows = [_automatic_case(name, metrics, class_names) for name, metrics in cases.items()]
+    ids = sorted({c for metrics in cases.values() for c in metrics})
     per_class = {class_names[c]: _summary([_scores(f[c]) for f in cases.values() if c in f], count=True) for c in ids}
     return {"automatic": {**_summary(rows), "per_class": per_class, "cases": rows}}
 
 
 def interactive_report(
-    played: Mapping[str, InteractiveScores], class_names: Mapping[int, str], rounds: int = 5
+    scores: Mapping[str, InteractiveScores], class_names: Mapping[int, str], rounds: int = 5
 ) -> Report:
-    """Scores of interactive segmentation under the key ``interactive``.
+    """Summarize interactive segmentation under the key ``interactive``.
 
     Per round, a case has the mean over its classes and the report the mean over cases. By the challenge's rule the
     NSD of a case is 0 in every round in which its mean Dice is at most 0.2; this rule holds in this report only.
     ``dsc_auc`` and ``nsd_auc`` are means over cases of the area over rounds 1 to ``rounds`` (largest: ``rounds`` - 1).
     ``noc85`` and ``noc90`` are mean numbers of clicks until a class reaches Dice 0.85 and 0.90, over all classes of
     all cases; a class that never does counts as ``rounds`` (as RITM caps, arXiv 2102.06583), and ``failed85`` and
-    ``failed90`` say which part of them this is. ``seconds_per_round`` is the mean over all rounds with clicks.
+    ``failed90`` are the fractions of these classes. ``seconds_per_round`` is the mean over all rounds with clicks.
 
     Raises:
-        InputError: a case was not played for ``rounds`` rounds.
+        InputError: a case does not have scores of ``rounds`` rounds.
     """
-    for name, one in played.items():
+    for name, one in scores.items():
         if len(one.dice) != rounds + 1:
-            raise InputError(f"{name}: played {len(one.dice) - 1} rounds, not {rounds}; evaluate it again")
-    rows = [_interactive_case(name, one, class_names) for name, one in played.items()]
-    curves = [[scores[c] for scores in one.dice] for one in played.values() for c in one.dice[0]]
+            raise InputError(f"{name}: evaluated {len(one.dice) - 1} rounds, not {rounds}; evaluate it again")
+    rows = [_interactive_case(name, one, class_names) for name, one in scores.items()]
+    curves = [[dice[c] for dice in one.dice] for one in scores.values() for c in one.dice[0]]
     report = {
         "dice_per_round": [mean(row["dice_per_round"][r] for row in rows) for r in range(rounds + 1)],
         "nsd_per_round": [mean(row["nsd_per_round"][r] for row in rows) for r in range(rounds + 1)],
@@ -69,7 +69,7 @@ def interactive_report(
         needed = [clicks_to_reach(curve, target / 100) for curve in curves]
         report[f"noc{target}"] = mean(rounds if n is None else n for n in needed)
         report[f"failed{target}"] = mean(n is None for n in needed)
-    report["seconds_per_round"] = mean(s for one in played.values() for s in one.seconds_per_round)
+    report["seconds_per_round"] = mean(s for one in scores.values() for s in one.seconds_per_round)
     return {"interactive": {**report, "cases": rows}}
 
 
@@ -77,7 +77,7 @@ def write_report(path: Path, report: Report) -> None:
     """Write ``report`` as JSON (NaN becomes null) to ``path`` and as Markdown beside it, with the ending ``.md``.
 
     Raises:
-        InputError: the path ends in ``.md`` itself, or the system refuses to write.
+        InputError: the path itself ends in ``.md``, or cannot be written.
     """
     if path.suffix == ".md":
         raise InputError(f"{path}: name the JSON file, e.g. {path.with_suffix('.json')}; the tables are written beside")
@@ -88,7 +88,7 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def markdown(report: Report, cases: bool = True) -> str:
-    """Tables of the parts that ``report`` holds, ``automatic`` and ``interactive``; with or without single cases."""
+    """Format the parts ``automatic`` and ``interactive`` as tables; optionally with a row per case."""
     parts = []
     if "automatic" in report:
         parts.append(_automatic_tables(report["automatic"], cases))
@@ -101,14 +101,14 @@ def _scores(metrics: ClassMetrics) -> dict[str, float]:
     return {score: float(getattr(metrics, score)) for score in SCORES}
 
 
-def _automatic_case(name: str, found: Mapping[int, ClassMetrics], class_names: Mapping[int, str]) -> Report:
-    per_class = {class_names[c]: _scores(metrics) for c, metrics in found.items()}
+def _automatic_case(name: str, metrics: Mapping[int, ClassMetrics], class_names: Mapping[int, str]) -> Report:
+    per_class = {class_names[c]: _scores(one) for c, one in metrics.items()}
     means = {score: mean(row[score] for row in per_class.values()) for score in SCORES}
     return {"case": name, **means, "per_class": per_class}
 
 
 def _summary(rows: Sequence[Mapping[str, Any]], count: bool = False) -> Report:
-    """Means of the scores, their intervals, and on demand how many rows have a score."""
+    """Means of the scores, their confidence intervals, and optionally the number of rows with a score."""
     summary: Report = {}
     for score in SCORES:
         mean, low, high = bootstrap_mean(row[score] for row in rows)
@@ -118,25 +118,25 @@ def _summary(rows: Sequence[Mapping[str, Any]], count: bool = False) -> Report:
     return summary
 
 
-def _interactive_case(name: str, played: InteractiveScores, class_names: Mapping[int, str]) -> Report:
-    dice = [mean(scores.values()) for scores in played.dice]
-    nsd = [mean(scores.values()) for scores in played.nsd]
+def _interactive_case(name: str, scores: InteractiveScores, class_names: Mapping[int, str]) -> Report:
+    dice = [mean(one.values()) for one in scores.dice]
+    nsd = [mean(one.values()) for one in scores.nsd]
     return {
         "case": name,
         "dice_per_round": dice,
         "nsd_per_round": [0.0 if d <= LOW_DICE else n for d, n in zip(dice, nsd, strict=True)],
-        "per_class": {class_names[c]: {"dice_per_round": [s[c] for s in played.dice]} for c in played.dice[0]},
+        "per_class": {class_names[c]: {"dice_per_round": [s[c] for s in scores.dice]} for c in scores.dice[0]},
     }
 
 
 def mean(values: Iterable[float]) -> float:
-    """Mean of what is not NaN; NaN where nothing is left."""
+    """Average the values that are not NaN; NaN if there are none."""
     known = [v for v in values if not math.isnan(v)]
     return float(np.mean(known)) if known else math.nan
 
 
 def nullable(value: Any) -> Any:
-    """What JSON can hold: numbers that are not defined become null."""
+    """Replace NaN and infinities by None, for JSON."""
     if isinstance(value, dict):
         return {key: nullable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -186,6 +186,6 @@ def _number(value: float | None) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first hold numbers."""
+    """Format a Markdown table; all columns but the first are right-aligned."""
     lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

@@ -23,10 +23,10 @@ from s2vnet.config import ModelConfig
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.checkpoint import TrainedModel
+from s2vnet.model.interface import DecoderOutput, Network, SliceInput, initial_state
 from s2vnet.model.onnx_export import FORMAT, GRAPHS, check_graphs, export_onnx, has_graphs
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.quantization import find_int8_graph
-from s2vnet.model.s2vnet import DecoderOutput, Network, SliceInput, initial_state
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.folders import cache_folder, folder_errors
 

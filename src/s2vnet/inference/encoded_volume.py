@@ -29,10 +29,10 @@ from s2vnet.inference.sweep import (
     with_masks,
 )
 from s2vnet.model.aggregation import PropagationState
+from s2vnet.model.interface import DecoderOutput, Network, SliceInput
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.prompt_encoder import PromptMaps
 from s2vnet.model.propagation import propagate
-from s2vnet.model.s2vnet import DecoderOutput, Network, SliceInput
 
 BATCH_SIZE = 8
 """Slices encoded at once."""

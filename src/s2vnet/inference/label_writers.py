@@ -14,7 +14,7 @@ from s2vnet.io.dicom.references import read_referenced_series
 from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import ENDINGS, image_ending, write_labels
 from s2vnet.io.geometry import LabelMap
-from s2vnet.visualization.overlays import hex_palette
+from s2vnet.visualization.palettes import hex_palette
 
 LABEL_MAP_FORMATS = ("nii.gz", "nrrd", "mha")
 DICOM_FORMATS = {"dcm": dicom_seg.ENDING, "rtstruct": rtstruct.ENDING}

@@ -32,7 +32,8 @@ from s2vnet.io.files import max_read_nbytes, read_geometry
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.io.lazy_image import LazyImage
 from s2vnet.model.checkpoint import TrainedModel, choose_device, load_model, read_description
-from s2vnet.model.s2vnet import DecoderOutput, Network, S2VNet
+from s2vnet.model.interface import DecoderOutput, Network
+from s2vnet.model.s2vnet import S2VNet
 from s2vnet.utils.sizes import format_size
 from s2vnet.utils.validation import first_error
 

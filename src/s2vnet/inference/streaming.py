@@ -23,9 +23,9 @@ from s2vnet.inference.encoded_volume import BATCH_SIZE, PreviewBatch, ProgressCa
 from s2vnet.inference.postprocessing import find_detached_parts, suppress_detached_parts
 from s2vnet.inference.sweep import average_directions, decode_step
 from s2vnet.model.clustering import argmax_class
+from s2vnet.model.interface import Network
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.propagation import propagate
-from s2vnet.model.s2vnet import Network
 
 _ENCODING_NBYTES = 1200
 """Peak bytes per pixel of a batch while it is encoded, at a stem stride of 1."""

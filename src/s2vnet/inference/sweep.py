@@ -16,8 +16,8 @@ from torch import Tensor
 
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.clustering import argmax_class
+from s2vnet.model.interface import Network, SliceInput
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import Network, SliceInput
 
 STORAGE_DTYPE = torch.float16
 """Masks are rounded to this type between slices, so that a sweep resumed from storage gives the same result."""

@@ -18,7 +18,7 @@ from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, VBox
 from s2vnet.errors import InputError
 from s2vnet.io import nifti
 from s2vnet.prompts import Voxel
-from s2vnet.visualization.overlays import OPACITY, hex_palette
+from s2vnet.visualization.palettes import OPACITY, hex_palette
 
 if TYPE_CHECKING:
     from s2vnet.interactive.session import Session

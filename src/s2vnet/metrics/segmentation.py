@@ -1,4 +1,4 @@
-"""Overlap and surface distances of label maps, and the uncertainty of their means. Slow libraries load on first use."""
+"""Dice, surface distances and bootstrap intervals for label maps. Slow libraries are imported on first use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ClassMetrics:
     dice: float
     """Dice coefficient, 0..1."""
     nsd: float
-    """Normalised surface Dice, 0..1."""
+    """Normalized surface Dice, 0..1."""
     hd95: float
     """95th percentile Hausdorff distance, mm."""
 
@@ -43,9 +43,9 @@ def class_metrics(
     spacing: Spacing,
     tolerance_mm: float = NSD_TOLERANCE_MM,
 ) -> dict[int, ClassMetrics]:
-    """Dice, NSD and HD95 of each class.
+    """Compute Dice, NSD and HD95 of each class.
 
-    A class in neither map has NaN everywhere and is left out of means (nnU-Net's rule). A class in only one of them
+    Scores of a class in neither map are NaN and are left out of means (as in nnU-Net). A class in only one of them
     has Dice 0, NSD 0 and the diagonal of the volume in mm as HD95.
 
     Args:
@@ -64,7 +64,7 @@ def class_metrics(
 
 
 def dice(predicted_mask: Bools, truth_mask: Bools) -> float:
-    """Dice coefficient of two boolean arrays of one shape; NaN where both are empty."""
+    """Compute the Dice coefficient of two masks of one shape; NaN if both are empty."""
     total = int(np.count_nonzero(predicted_mask)) + int(np.count_nonzero(truth_mask))
     return 2 * int(np.count_nonzero(predicted_mask & truth_mask)) / total if total else math.nan
 
@@ -72,47 +72,47 @@ def dice(predicted_mask: Bools, truth_mask: Bools) -> float:
 def surface_dice(
     predicted_mask: Bools, truth_mask: Bools, spacing: Spacing, tolerance_mm: float = NSD_TOLERANCE_MM
 ) -> float:
-    """Normalised surface Dice of two boolean arrays (I, J, K); NaN where both are empty, 0 where one is.
+    """Compute the normalized surface Dice of two masks (I, J, K); NaN if both are empty, 0 if one is.
 
     Surface elements between voxels are weighted by their area in mm², as in https://github.com/google-deepmind/
     surface-distance, which the challenges use. The end of the volume counts as outside.
     """
-    pair = _pair(predicted_mask, truth_mask)
+    pair = _cropped_pair(predicted_mask, truth_mask)
     if pair is None:
         return math.nan if not predicted_mask.any() and not truth_mask.any() else 0.0
     from monai.metrics.surface_dice import compute_surface_dice
 
     with warnings.catch_warnings():
-        # MONAI 1.5 and 1.6 warn about an argument that they hand to themselves
+        # MONAI 1.5 and 1.6 warn about an argument that they pass themselves
         warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
-        found = compute_surface_dice(
+        score = compute_surface_dice(
             *pair, [tolerance_mm], include_background=True, spacing=_floats(spacing), use_subvoxels=True
         )
-    return float(found)
+    return float(score)
 
 
 def hausdorff95(predicted_mask: Bools, truth_mask: Bools, spacing: Spacing) -> float:
-    """Larger of the two directed 95th percentile distances in mm between boundary voxels of two masks (I, J, K).
+    """Compute the larger of the two directed 95th percentile surface distances in mm of two masks (I, J, K).
 
-    Distances run between voxel centres; infinite where one mask is empty, NaN where both are.
+    Distances are between centers of boundary voxels; infinite if one mask is empty, NaN if both are.
     """
-    pair = _pair(predicted_mask, truth_mask)
+    pair = _cropped_pair(predicted_mask, truth_mask)
     if pair is None:
         return math.nan if not predicted_mask.any() and not truth_mask.any() else math.inf
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
-        found = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=_floats(spacing))
-    return float(found)
+        distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=_floats(spacing))
+    return float(distance)
 
 
 def bootstrap_mean(
     values: Iterable[float], seed: int = 0, resamples: int = 2000, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Mean over cases and its percentile bootstrap interval: (mean, low, high).
+    """Compute the mean and its percentile bootstrap interval: (mean, low, high).
 
-    NaN are left out. One value is its own interval; no value gives NaN.
+    NaN values are left out. The interval of a single value is that value; without values all are NaN.
     """
     known = np.array([v for v in values if not math.isnan(v)], np.float64)
     if len(known) < 2:
@@ -146,15 +146,15 @@ def _scores(predicted: Bools, truth: Bools, spacing: Spacing, tolerance_mm: floa
     )
 
 
-def _pair(predicted: Bools, truth: Bools) -> tuple[Any, Any] | None:
-    """Both masks as tensors (1, 1, i, j, k) cropped to what they hold together; None where one of them is empty."""
+def _cropped_pair(predicted: Bools, truth: Bools) -> tuple[Any, Any] | None:
+    """Both masks as tensors (1, 1, i, j, k) cropped to the bounding box of their union; None if one is empty."""
     if not predicted.any() or not truth.any():
         return None
     import torch
 
     box = bounding_box(predicted | truth)
     assert box is not None
-    # MONAI pads what it gets by one voxel, so that surfaces at the crop's border stay closed
+    # MONAI pads by one voxel, so surfaces at the border of the crop stay closed
     first, second = (torch.from_numpy(mask[box].copy())[None, None] for mask in (predicted, truth))
     return first, second
 

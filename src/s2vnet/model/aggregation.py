@@ -1,12 +1,13 @@
-"""Recurrent centroid aggregation: what the next slice receives from this one.
+"""Recurrent centroid aggregation: the state carried from one slice to the next.
 
 S2VNet fuses historical centres into a single vector (paper, recurrent centroid aggregation); the exact form is not
-public. Here it is a gated running mean with presence: an absent class's slot falls back to its learned centre after
-two misses (Figure 2: only present centres propagate). Centres of prompts travel beside them and go with their class.
+public. Here it is a gated running mean with presence: the slot of a class that is absent from two slices in a row falls
+back to its learned centre (Figure 2: only present centres propagate). Prompt centres are carried separately.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,32 +17,37 @@ from s2vnet.config import ModelConfig
 
 
 class PropagationState(NamedTuple):
-    """What slice t hands to slice t+1, per sequence (B) and class (K)."""
+    """State carried from slice t to slice t+1, per sequence (B) and class (K)."""
 
     centres: Tensor
     """(B, K, d) aggregated centres."""
     known: Tensor
-    """(B, K) 1 where the centre is carried, 0 where the learned one starts."""
+    """(B, K) 1 where the centre is carried, 0 where the learned centre is used."""
     missed: Tensor
-    """(B, K) 1 where the class was absent from the slice just seen."""
+    """(B, K) 1 where the class was absent from the previous slice."""
     masks: Tensor
-    """(B, K, h, w) soft masks of the slice just seen; a centre's place and extent."""
+    """(B, K, h, w) soft masks of the previous slice: location and extent of each class."""
     prompt_centres: Tensor
-    """(B, K, d) centres of prompts on this slice or on those before it."""
+    """(B, K, d) centres of prompts on this slice or on previous ones."""
     prompted: Tensor
-    """(B, K) 1 where such a centre is carried."""
+    """(B, K) 1 where a prompt centre is carried."""
     direction: Tensor
-    """(B,) +1, -1 or 0: order in which slices come."""
+    """(B,) slice order: +1 rising, -1 falling, 0 unknown."""
+
+    @classmethod
+    def concatenate(cls, states: Sequence[PropagationState]) -> PropagationState:
+        """Concatenate states along the batch axis."""
+        return cls(*(torch.cat(parts) for parts in zip(*states, strict=True)))
 
     def reset(self, classes: Tensor) -> PropagationState:
-        """State without what was carried of some classes; `classes` (B, K) is 1 where to forget."""
+        """Reset the carried centres and masks of the classes that are 1 in `classes` (B, K)."""
         keep = 1 - classes
         masks = self.masks * keep[..., None, None]
         return self._replace(known=self.known * keep, masks=masks, prompted=self.prompted * keep)
 
 
 class Aggregator(nn.Module):
-    """Update of the carried state by a decoded slice."""
+    """Gated update of the carried state after a slice is decoded."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -50,17 +56,17 @@ class Aggregator(nn.Module):
         nn.init.constant_(self.gate.bias, 1.0)
 
     def forward(
-        self, state: PropagationState, centres: Tensor, fresh: Tensor, presence: Tensor, logits: Tensor
+        self, state: PropagationState, centres: Tensor, prompted_here: Tensor, presence: Tensor, logits: Tensor
     ) -> PropagationState:
-        """Next state.
+        """Return the state for the next slice.
 
-        Trained through time, what a slice leaves learns from later slices. Otherwise a slice learns from its own
-        labels: of what it leaves, only how much to keep (the gate) learns from later ones.
+        With ``through_time`` the losses of later slices flow back into this one. Otherwise centres, presence and
+        logits are detached, and only the gate is trained by later slices.
 
         Args:
-            state: state the slice was decoded with.
-            centres: (B, 2K, d) slot and prompt rows after clustering, or (B, K, d) where there are none of prompts.
-            fresh: (B, K) 1 where a class is prompted on the slice itself.
+            state: state that entered the slice.
+            centres: (B, 2K, d) class and prompt centres after clustering, or (B, K, d) without prompt centres.
+            prompted_here: (B, K) 1 where a class is prompted on this slice.
             presence: (B, K) presence logits.
             logits: (B, K, h, w) class logits.
         """
@@ -82,14 +88,16 @@ class Aggregator(nn.Module):
             carried = state.known[..., None]
             update = carried * gate + (1 - carried)
         update = update * present[..., None]
-        # a prompt outlasts one slice even if the network does not see its class there
-        lasting = state.prompted * (present + (1 - present) * (1 - state.missed))
+        # a prompt centre is kept over one slice on which its class is absent
+        kept = state.prompted * (present + (1 - present) * (1 - state.missed))
         return PropagationState(
             centres=(1 - update) * before + update * centres,
             known=present + (1 - present) * state.known * (1 - state.missed),
             missed=1 - present,
             masks=masks,
             prompt_centres=prompt_centres,
-            prompted=torch.maximum(fresh, lasting) if self.config.carry_prompts else torch.zeros_like(fresh),
+            prompted=(
+                torch.maximum(prompted_here, kept) if self.config.carry_prompts else torch.zeros_like(prompted_here)
+            ),
             direction=state.direction,
         )

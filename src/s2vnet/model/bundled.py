@@ -1,4 +1,4 @@
-"""Weights that come with the package, and what they have to be: ``weights/SHA256SUMS``, for ``sha256sum -c`` too."""
+"""Checksums of the weights in the package: ``weights/SHA256SUMS``, in the format of ``sha256sum -c``."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 
 from s2vnet.errors import CheckpointError
 
-FOLDER = Path(__file__).parent.parent / "weights"
-SUMS = FOLDER / "SHA256SUMS"
+WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+CHECKSUMS = WEIGHTS_FOLDER / "SHA256SUMS"
 
 
 def verify_bundled_files(*files: Path) -> None:
-    """Check files of the package against its list; files elsewhere are none of its business.
+    """Compare files of the package with their listed SHA-256; files outside the package are ignored.
 
     Raises:
-        CheckpointError: missing, changed, or not in the list.
+        CheckpointError: a file is missing, changed or not listed.
     """
     for file in files:
-        if FOLDER.resolve() not in file.resolve().parents:
+        if WEIGHTS_FOLDER.resolve() not in file.resolve().parents:
             continue
-        name = file.resolve().relative_to(FOLDER.resolve()).as_posix()
+        name = file.resolve().relative_to(WEIGHTS_FOLDER.resolve()).as_posix()
         try:
-            sums = dict(line.split("  ", 1)[::-1] for line in SUMS.read_text().splitlines())
+            checksums = dict(line.split("  ", 1)[::-1] for line in CHECKSUMS.read_text().splitlines())
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{file}: cannot be checked ({error}); install s2vnet again") from error
-        if sums.get(name) != digest:
-            raise CheckpointError(f"{file}: not the file that came with s2vnet; install it again")
+        if checksums.get(name) != digest:
+            raise CheckpointError(f"{file}: differs from the file that s2vnet was released with; install s2vnet again")

@@ -1,4 +1,4 @@
-"""A trained network on disk: ``model.safetensors`` and ``model.json`` (config, plan, how it came about). No pickle."""
+"""Trained networks on disk: ``model.safetensors`` and ``model.json`` (config, plan, provenance). No pickle."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.json_io import read_json
 
 FORMAT = 3
-"""Version of the pair of files; another one is refused."""
+"""Version of the file format; other versions are refused."""
 LEGACY_MODEL_DEFAULTS: Mapping[str, Any] = {"carry_prompts": False, "prompt_reach": 2, "auxiliary_masks": False}
-"""What networks did that were saved before these settings were there."""
+"""Values of settings that older model files lack."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with what is needed to use it."""
+    """A network with its preprocessing plan and provenance."""
 
     model: S2VNet
     """In eval mode."""
     plan: Mapping[str, Any]
-    """The plan's JSON, opaque here."""
+    """Preprocessing plan as JSON; not interpreted here."""
     info: Mapping[str, Any]
-    """Data, split, command, figures and date, as the training wrote them."""
+    """Data, split, command, scores and date, as written by the training run."""
     sha256: str
-    """Of the weights file; names the model in prompt logs."""
+    """SHA-256 of the weights file; identifies the model in prompt logs."""
 
 
 def save_model(folder: Path, model: S2VNet, plan: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-    """Write both files into an existing folder; the description comes last and vouches for the weights.
+    """Write both files into an existing folder; the description is written last and holds the hash of the weights.
 
     Raises:
-        InputError: the system refuses; what was there before is still whole.
+        InputError: the files cannot be written; earlier files are left as they were.
     """
     with atomic_write(folder / DESCRIPTION) as description:
         weights = description.with_name(WEIGHTS)
@@ -57,11 +57,11 @@ def save_model(folder: Path, model: S2VNet, plan: Mapping[str, Any], info: Mappi
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """What a model says of itself; nothing of the network is made.
+    """Read and verify ``model.json`` without building the network.
 
     Raises:
-        CheckpointError: missing, damaged, of another format version, weights that the description does not name, or
-            not as they came with the package.
+        CheckpointError: the files are missing, damaged or of another format version, the weights do not match the
+            description, or files of the package were changed.
     """
     path = folder / DESCRIPTION
     verify_bundled_files(path, folder / WEIGHTS)
@@ -72,29 +72,33 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{error.filename}: {error.strerror}; {folder} is not a trained model") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON; train or download the model again") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != FORMAT:
         raise CheckpointError(
-            f"{path}: format {found}, but this version of s2vnet reads {FORMAT}; "
+            f"{path}: format {version}, but this version of s2vnet reads {FORMAT}; "
             "use the version that made it, or train or download the model again"
         )
     digest = hashlib.sha256(weights).hexdigest()
     if digest != content.get("sha256"):
-        raise CheckpointError(f"{folder / WEIGHTS}: not the weights that {DESCRIPTION} names; download the model again")
+        raise CheckpointError(f"{folder / WEIGHTS}: does not match the hash in {DESCRIPTION}; download the model again")
     described: dict[str, Any] = content
     return described
 
 
 def load_model(folder: Path) -> TrainedModel:
-    """Read both files. Raises CheckpointError as :func:`read_description`, or where they do not fit."""
+    """Load a network in eval mode.
+
+    Raises:
+        CheckpointError: as :func:`read_description`, or the weights do not fit the description.
+    """
     content = read_description(folder)
     try:
         config = ModelConfig.model_validate({**LEGACY_MODEL_DEFAULTS, **content["config"]})
         stored = load_file(folder / WEIGHTS)
-        with torch.device("meta"):  # a size that only the description claims is never allocated
+        with torch.device("meta"):  # sizes claimed by the description are never allocated
             sizes = {name: tensor.shape for name, tensor in S2VNet(config).state_dict().items()}
-        if other := sizes.items() ^ {name: tensor.shape for name, tensor in stored.items()}.items():
-            raise ValueError(f"weights of other sizes, such as {min(name for name, _ in other)}")
+        if mismatched := sizes.items() ^ {name: tensor.shape for name, tensor in stored.items()}.items():
+            raise ValueError(f"sizes differ, for example of {min(name for name, _ in mismatched)}")
         model = S2VNet(config)
         model.load_state_dict(stored)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -106,10 +110,10 @@ def load_model(folder: Path) -> TrainedModel:
 
 
 def choose_device(name: str) -> torch.device:
-    """Device by name; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+    """Return the device of a name; ``auto`` prefers CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        CheckpointError: the device is not there.
+        CheckpointError: the device is not available.
     """
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     available = [kind for kind, count in counts.items() if count]
@@ -117,6 +121,6 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(available[0] if name == "auto" else name)
         if (device.index or 0) < counts.get(device.type, 0):
             return device
-    except RuntimeError:  # no name of a device
+    except RuntimeError:  # not a device name
         pass
     raise CheckpointError(f"device {name} is not available; choose one of {', '.join(available)}")

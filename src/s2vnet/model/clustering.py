@@ -1,9 +1,9 @@
-"""Clustering by recurrent cross-attention: pixels choose a centre, centres move to the mean of their pixels.
+"""Clustering by cross-attention: pixels are assigned to centres, centres are updated by the mean of their pixels.
 
 Reference: S2VNet, section 3 (CVPR 2024, arXiv 2403.16646); the k-means cross-attention is kMaX-DeepLab's
-(arXiv 2207.04044), with a mean in place of the sum, since a warm-started centre must not scale with organ area.
+(arXiv 2207.04044), with a mean in place of the sum, since a carried centre must not scale with the area of its class.
 
-Rows are centres: K slots (one per class), then K prompt rows (one per class, valid where that class was prompted).
+Centres come as K class centres, followed by K prompt centres (one per class, valid where that class was prompted).
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PROMPT_AFFINITY = 20.0
-"""Added to the affinity of a prompted pixel to its class's prompt row: a click decides its own assignment."""
+"""Added to the affinity of a prompted pixel to the prompt centre of its class, which decides its assignment."""
 INVALID_AFFINITY = -1e4
-"""Affinity of a row that stands for no prompt; finite, so that softmax and export stay exact."""
+"""Added to affinities of invalid centres; finite, so that softmax and exported graphs stay exact."""
 
 
 def assign(affinity: Tensor, mode: str) -> Tensor:
-    """Affinity (B, R, N) of N pixels to R rows, to assignment (B, R, N) that sums to 1 over rows.
+    """Turn affinities (B, R, N) of N pixels to R centres into assignments (B, R, N) that sum to 1 over centres.
 
     ``hard`` is one-hot and carries no gradient (the deep-supervision loss trains the affinity, as in kMaX-DeepLab).
     """
     if mode == "soft":
         return affinity.softmax(1)
-    winner = argmax_class(affinity)[:, None]
-    rows = torch.arange(affinity.shape[1], device=affinity.device)[None, :, None]
-    return (winner == rows).to(affinity.dtype)
+    nearest = argmax_class(affinity)[:, None]
+    indices = torch.arange(affinity.shape[1], device=affinity.device)[None, :, None]
+    return (nearest == indices).to(affinity.dtype)
 
 
 def argmax_class(scores: Tensor) -> Tensor:
-    """Index (B, ...) of the largest entry along axis 1 of (B, R, ...); torch's argmax is ten times slower there."""
+    """Return the index (B, ...) of the maximum along axis 1 of (B, R, ...); ten times faster than torch.argmax."""
     return scores.max(1).indices
 
 
-def class_logits(rows: Tensor, num_classes: int) -> Tensor:
-    """Row logits (B, 2K, ...) to class logits (B, K, ...): a class's rows act together (log-sum-exp).
+def class_logits(centre_logits: Tensor, num_classes: int) -> Tensor:
+    """Combine logits of class and prompt centres (B, 2K, ...) into class logits (B, K, ...) by log-sum-exp.
 
-    K rows, where there are none of prompts, are class logits already.
+    Logits (B, K, ...) without prompt centres are returned as they are.
     """
-    if rows.shape[1] == num_classes:
-        return rows
-    return torch.logaddexp(rows[:, :num_classes], rows[:, num_classes:])
+    if centre_logits.shape[1] == num_classes:
+        return centre_logits
+    return torch.logaddexp(centre_logits[:, :num_classes], centre_logits[:, num_classes:])
 
 
 def sine_position_encoding(height: int, width: int, dim: int, device: torch.device) -> Tensor:
-    """2D sine position encoding (height*width, dim), measured from the map's centre in units of 64 cells."""
+    """Return a 2D sine position encoding (height*width, dim), relative to the map's middle in units of 64 cells."""
     frequencies = 2.0 ** torch.linspace(0, 4, dim // 4, device=device) * math.pi
     y = (torch.arange(height, device=device) + 0.5 - height / 2) / 64
     x = (torch.arange(width, device=device) + 0.5 - width / 2) / 64
@@ -58,7 +58,7 @@ def sine_position_encoding(height: int, width: int, dim: int, device: torch.devi
 
 
 class ClusteringLayer(nn.Module):
-    """One assign-and-update step on one feature map, then self-attention between centres and a feed-forward net."""
+    """One clustering step on a feature map, followed by self-attention between centres and a feed-forward network."""
 
     def __init__(self, channels: int, dim: int, heads: int, assignment: str) -> None:
         super().__init__()
@@ -78,15 +78,15 @@ class ClusteringLayer(nn.Module):
         self.prior_weight = nn.Parameter(torch.tensor(1.0))
 
     def keys_and_values(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (N, d, h, w) of a feature map (N, c, h, w); independent of centres, so computed once."""
+        """Project a feature map (N, c, h, w) to keys and values (N, d, h, w), which do not depend on centres."""
         height, width = pixels.shape[-2:]
         x = pixels.flatten(2).transpose(1, 2)
-        place = self.place(sine_position_encoding(height, width, self.place.in_features, x.device).to(x.dtype))
-        keys = F.normalize(self.key(x) + place, dim=-1)
-        # values hold appearance and place, so a centre knows where its class is as well as what it looks like
-        values = self.value(x) + place
+        position = self.place(sine_position_encoding(height, width, self.place.in_features, x.device).to(x.dtype))
+        keys = F.normalize(self.key(x) + position, dim=-1)
+        # values hold appearance and position, so that a centre encodes both
+        values = self.value(x) + position
         keys, values = (t.unflatten(1, (height, width)).permute(0, 3, 1, 2) for t in (keys, values))
-        return keys, values  # with their channels last in memory, as clustering uses them
+        return keys, values  # channels last in memory, as clustering uses them
 
     def forward(
         self,
@@ -95,20 +95,20 @@ class ClusteringLayer(nn.Module):
         valid: Tensor | None,
         features: tuple[Tensor, Tensor],
         prior: Tensor,
-        force: Tensor | None,
+        positive: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """One clustering iteration.
+        """Assign pixels to centres and update the centres.
 
         Args:
-            centres: (B, R, d) rows, R = 2K, or K where there are none of prompts.
-            identity: (R, d) class identity of each row.
-            valid: (B, R) 1 where a row takes part; None where all do.
+            centres: (B, R, d), R = 2K, or K without prompt centres.
+            identity: (R, d) class embedding of each centre.
+            valid: (B, R) 1 for centres that take part; None if all do.
             features: keys and values (B, d, h, w) of :meth:`keys_and_values`.
-            prior: (B, K, h, w) previous slice's soft masks, zero when nothing was carried.
-            force: (B, K, h, w) positive prompt maps; None as zeros.
+            prior: (B, K, h, w) soft masks of the previous slice, zero if none are carried.
+            positive: (B, K, h, w) positive prompt maps; None is equivalent to zeros.
 
         Returns:
-            Updated centres (B, R, d) and row affinities (B, R, h, w).
+            Updated centres (B, R, d) and affinities (B, R, h, w).
         """
         size = prior.shape[-2:]
         keys, values = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in features)
@@ -118,22 +118,22 @@ class ClusteringLayer(nn.Module):
             affinity = affinity + (1 - valid)[..., None] * INVALID_AFFINITY
         classes = prior.shape[1]
         affinity[:, :classes] += self.prior_weight * prior.flatten(2)
-        if force is not None:
-            affinity[:, classes:] += PROMPT_AFFINITY * force.flatten(2)
-        chosen = assign(affinity, self.assignment)
-        mean = (chosen @ values) / (1 + chosen.sum(-1, keepdim=True))
+        if positive is not None:
+            affinity[:, classes:] += PROMPT_AFFINITY * positive.flatten(2)
+        assignment = assign(affinity, self.assignment)
+        mean = (assignment @ values) / (1 + assignment.sum(-1, keepdim=True))
         centres = self.norms[0](centres + self.update(mean))
-        centres = self.norms[1](centres + self._attend(centres, identity, valid))
+        centres = self.norms[1](centres + self._self_attention(centres, identity, valid))
         centres = self.norms[2](centres + self.ffn(centres))
         return centres, affinity.unflatten(-1, (size[0], size[1]))
 
-    def _attend(self, centres: Tensor, identity: Tensor, valid: Tensor | None) -> Tensor:
+    def _self_attention(self, centres: Tensor, identity: Tensor, valid: Tensor | None) -> Tensor:
         def split(t: Tensor) -> Tensor:
             heads: Tensor = t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             return heads
 
         query, key = self.qk(centres + identity).chunk(2, -1)
         mask = None if valid is None else ((1 - valid) * INVALID_AFFINITY)[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(split(query), split(key), split(self.v(centres)), attn_mask=mask)
-        out: Tensor = self.mix(mixed.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(split(query), split(key), split(self.v(centres)), attn_mask=mask)
+        out: Tensor = self.mix(attended.transpose(1, 2).flatten(2))
         return out

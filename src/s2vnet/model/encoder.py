@@ -1,4 +1,4 @@
-"""Slice encoders by name: MONAI's residual ones with a stem of stride 1, 2 or 4, and EfficientNet-Lite0."""
+"""Slice encoders by name: MONAI's ResNets with a stem of stride 1, 2 or 4, and EfficientNet-Lite0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from s2vnet.model.layers import GroupNorm, to_fast_memory_format
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """A residual encoder: block type, blocks per stage, and width of each of the four stages."""
+    """Configuration of a residual encoder: block type, blocks per stage, and width of each of the four stages."""
 
     bottleneck: bool
     layers: tuple[int, int, int, int]
@@ -43,10 +43,10 @@ NORM_GROUPS = 8
 
 
 def make_encoder(name: str, in_channels: int, stem_stride: int) -> ResidualEncoder | EfficientNetLite0:
-    """An encoder with random weights.
+    """Build an encoder with random weights.
 
     Raises:
-        InputError: unknown name, or a stem's stride that the encoder does not have.
+        InputError: unknown name, or a stem stride that the encoder does not support.
     """
     if name == EFFICIENTNET:
         return EfficientNetLite0(in_channels, stem_stride)
@@ -56,10 +56,10 @@ def make_encoder(name: str, in_channels: int, stem_stride: int) -> ResidualEncod
 
 
 class ResidualEncoder(nn.Module):
-    """Four feature maps per slice at strides s, 2s, 4s and 8s, s being the stem's stride.
+    """ResNet with four feature maps per slice at strides s, 2s, 4s and 8s, where s is the stem stride.
 
-    Group normalisation instead of batch normalisation: a slice's features then depend on that slice alone, so they
-    can be cached, a batch of one trains, and several processes equal one.
+    Group normalization instead of batch normalization: a slice's features depend on that slice alone, so they can be
+    cached, batches of one can be trained on, and results do not depend on the number of processes.
     """
 
     def __init__(self, spec: EncoderSpec, in_channels: int, stem_stride: int) -> None:
@@ -77,12 +77,12 @@ class ResidualEncoder(nn.Module):
             feed_forward=False,
             norm=("group", {"num_groups": NORM_GROUPS}),
         )
-        _group_normalise(net)
+        _replace_batch_norm(net)
         self.stem = nn.Sequential(net.conv1, net.bn1, net.act, net.maxpool if stem_stride == 4 else nn.Identity())
         self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
 
     def forward(self, slices: Tensor) -> list[Tensor]:
-        """Slices (N, C, H, W) to four maps (N, channels[l], H/(s 2^l), W/(s 2^l)), finest first."""
+        """Encode slices (N, C, H, W) to four maps (N, channels[l], H/(s 2^l), W/(s 2^l)), finest first."""
         x = self.stem(to_fast_memory_format(slices))
         maps = []
         for stage in self.stages:
@@ -91,10 +91,10 @@ class ResidualEncoder(nn.Module):
         return maps
 
 
-def _group_normalise(net: nn.Module) -> None:
-    """Put group normalisation where MONAI's residual blocks insist on batch normalisation.
+def _replace_batch_norm(net: nn.Module) -> None:
+    """Replace batch normalization by group normalization in place.
 
-    MONAI 1.6's ``ResNet`` hands its ``norm`` to the stem alone (docs/decisions/004-normalisation.md).
+    MONAI 1.6's ``ResNet`` applies its ``norm`` to the stem alone (docs/decisions/004-normalisation.md).
     """
     for parent in net.modules():
         for name, child in parent.named_children():

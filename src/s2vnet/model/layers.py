@@ -1,4 +1,4 @@
-"""Which layout and precision each kind of device computes faster in (torch 2.13)."""
+"""Layers with the memory format and precision that are fastest on each kind of device (torch 2.13)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 
 def to_fast_memory_format(x: Tensor) -> Tensor:
-    """Pixels x (N, C, H, W) in the layout that encoders want: channels last on a CPU.
+    """Convert x (N, C, H, W) to the faster memory format: channels last on a CPU, contiguous elsewhere.
 
-    On a GPU cuDNN's gradients of depthwise convolutions are far slower there than torch's own in the ordinary layout.
+    On a GPU, gradients of depthwise convolutions are far slower in channels-last format (cuDNN).
     """
     return x.contiguous(memory_format=torch.channels_last if x.device.type == "cpu" else torch.contiguous_format)
 
 
 def depthwise_conv(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A depthwise convolution of x (N, C, H, W).
+    """Apply a depthwise convolution to x (N, C, H, W), in float32 on a CPU.
 
-    oneDNN's gradient of a strided one is six times slower in bfloat16 (a CPU with AVX512_BF16), while that of all
-    other convolutions is two to four times faster.
+    oneDNN's gradient of a strided depthwise convolution is six times slower in bfloat16 (a CPU with AVX512_BF16);
+    those of other convolutions are two to four times faster.
     """
     if x.device.type != "cpu":
         return convolve(to_fast_memory_format(x))
@@ -29,8 +29,8 @@ def depthwise_conv(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation in float32 on every device, as CUDA's autocast has it; its gradient is faster, too."""
+    """Group normalization in float32 on every device, as under CUDA's autocast; its gradient is also faster."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of x (N, C, ...)."""
+        """Normalize x (N, C, ...)."""
         return super().forward(x.float())

@@ -1,8 +1,8 @@
-"""A network as ONNX graphs, for runtimes that are faster than torch: encode, and three ways to decode.
+"""Export of a network as ONNX graphs: one encoder, and three decoders.
 
-Most slices know of no prompt, some of prompts on slices before them, few have prompts themselves: each is a graph, the
-first two since they are cheaper. Batch, height and width are free. Features have their channels last, as the graphs use
-them (N, h, w, c); all maps are float32. https://onnx.ai/onnx/intro/concepts.html
+The decoders are for slices without prompts (``decode``), with prompt centres carried from other slices (``carried``),
+and with prompts of their own (``prompted``); the first two are cheaper. Batch, height and width are dynamic. Features
+are channels last (N, h, w, c); all maps are float32. https://onnx.ai/onnx/intro/concepts.html
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,10 @@ from s2vnet.config import ModelConfig
 from s2vnet.errors import CheckpointError
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.checkpoint import DESCRIPTION, TrainedModel
+from s2vnet.model.interface import initial_state
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.s2vnet import PROMPT_MAPS, S2VNet, initial_state
+from s2vnet.model.prompt_encoder import PROMPT_MAPS
+from s2vnet.model.s2vnet import S2VNet
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.json_io import read_json
@@ -33,10 +35,10 @@ FORMAT = 2
 """Version of the graphs' inputs and outputs."""
 GRAPHS = ("encode", "decode", "carried", "prompted")
 MANIFEST = "graphs.json"
-_EXAMPLE = 4
-"""Cells of the coarsest map in the slices that the graphs are traced with."""
-_LARGEST = 512
-"""The same of the largest slices (8192 pixels a side at stride 16)."""
+_TRACED_CELLS = 4
+"""Cells per side of the coarsest map, in the slices that the graphs are traced with."""
+_MAX_CELLS = 512
+"""Cells per side of the coarsest map, in the largest slices (8192 pixels per side at stride 16)."""
 
 
 class _Encode(nn.Module):
@@ -55,120 +57,143 @@ class _Decode(nn.Module):
 
     def forward(self, features: list[Tensor], state: list[Tensor], prompts: Tensor | None = None) -> tuple[Tensor, ...]:
         slices = Features.from_tensors([tensor.permute(0, 3, 1, 2) for tensor in features])
-        found = self.model.decode(slices, PropagationState(*state), prompts, carried=self.carried)
-        return found.logits, found.presence, *found.state
+        output = self.model.decode(slices, PropagationState(*state), prompts, carried=self.carried)
+        return output.logits, output.presence, *output.state
 
 
 def feature_names(config: ModelConfig) -> tuple[str, ...]:
-    """Names of the features as graphs give and take them."""
+    """Return the names of the features, as outputs of the encoder and inputs of the decoders."""
     layers = range(3 * config.layers_per_level)
     return "mask", *(f"keys{n}" for n in layers), *(f"values{n}" for n in layers)
 
 
 def state_names(prefix: str) -> tuple[str, ...]:
-    """Names of the carried state, entering or leaving."""
+    """Return the names of the carried state: prefix ``entering`` for inputs, ``leaving`` for outputs."""
     return tuple(f"{prefix}_{part}" for part in PropagationState._fields)
 
 
 def export_onnx(
     trained: TrainedModel, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
-    """Write the graphs and a manifest with their hashes into an existing folder.
+    """Export the graphs and a manifest with their hashes into an existing folder.
 
     Raises:
-        InputError: the libraries are missing (`pip install "s2vnet[onnx]"`), or the system refuses.
+        InputError: the libraries are missing (`pip install "s2vnet[onnx]"`), or the files cannot be written.
     """
     require_extra("onnx", "exporting", "onnx", "onnxscript")  # torch's own message does not name the extra
-    model, config = trained.model.eval(), trained.model.config
-    side = _EXAMPLE * model.stride
-    with torch.no_grad():
-        slices = torch.zeros(2, config.in_channels, side, side, device=next(model.parameters()).device)
-        encoded = model.encode(slices)
-        features = [tensor.permute(0, 2, 3, 1).contiguous() for tensor in encoded.tensors]
-        state = list(initial_state(config, encoded, torch.tensor([1.0, -1.0])))
-        prompts = torch.zeros(2, config.num_classes, PROMPT_MAPS, *encoded.mask.shape[-2:])
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    h, w = (torch.export.Dim(name, min=1, max=_LARGEST) for name in ("rows", "columns"))
-
-    def sides(times: int, first: int = 2) -> dict[int, Any]:
-        return {0: batch, first: times * h if times > 1 else h, first + 1: times * w if times > 1 else w}
-
-    levels = [sides(2**n, 1) for n in range(3) for _ in range(config.layers_per_level)]
-    described = [sides(8, 1), *levels, *levels]
-    states = [sides(8) if part == "masks" else {0: batch} for part in PropagationState._fields]
-    named = feature_names(config)
-    entering, leaving = [*named, *state_names("entering")], ["logits", "presence", *state_names("leaving")]
-    pixels = sides(8 * config.stem_stride)
-    shown = sides(8, 3)
-    jobs = {
-        "encode": (_Encode(model), (slices,), (pixels,), ["slices"], list(named)),
-        "decode": (_Decode(model, carried=False), (features, state), (described, states), entering, leaving),
-        "carried": (_Decode(model), (features, state), (described, states), entering, leaving),
-        "prompted": (
-            _Decode(model),
-            (features, state, prompts),
-            (described, states, shown),
-            [*entering, "prompts"],
-            leaving,
-        ),
-    }
+    graphs = _graphs(trained.model.eval())
     hashes = {}
-    for done, (name, (module, arguments, shapes, inputs, outputs)) in enumerate(jobs.items()):
-        progress(done, len(jobs))
-        with _quiet(), atomic_write(folder / f"{name}.onnx") as temporary:
-            program = torch.onnx.export(
-                module.eval(),
-                arguments,
-                dynamo=True,
-                dynamic_shapes=shapes,
-                input_names=inputs,
-                output_names=outputs,
-                verbose=False,
-            )
-            assert program is not None
-            program.save(temporary)
-            hashes[name] = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    for done, (name, graph) in enumerate(graphs.items()):
+        progress(done, len(graphs))
+        hashes[name] = _export_graph(graph, folder / f"{name}.onnx")
     with atomic_write(folder / MANIFEST) as temporary:
         content = {"format": FORMAT, "weights_sha256": trained.sha256, "graphs": hashes}
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
+class _Graph(NamedTuple):
+    """Arguments of ``torch.onnx.export``."""
+
+    module: nn.Module
+    arguments: tuple[Any, ...]
+    dynamic_shapes: tuple[Any, ...]
+    input_names: list[str]
+    output_names: list[str]
+
+
+@torch.no_grad()
+def _graphs(model: S2VNet) -> dict[str, _Graph]:
+    """Each graph by name, with example inputs of two slices."""
+    config, side = model.config, _TRACED_CELLS * model.stride
+    slices = torch.zeros(2, config.in_channels, side, side, device=next(model.parameters()).device)
+    encoded = model.encode(slices)
+    features = [tensor.permute(0, 2, 3, 1).contiguous() for tensor in encoded.tensors]
+    state = list(initial_state(config, encoded, torch.tensor([1.0, -1.0])))
+    prompts = torch.zeros(2, config.num_classes, PROMPT_MAPS, *encoded.mask.shape[-2:])
+    slice_shape, feature_shapes, state_shapes, prompt_shape = _dynamic_shapes(config)
+    names = feature_names(config)
+    inputs, outputs = [*names, *state_names("entering")], ["logits", "presence", *state_names("leaving")]
+    unprompted = (features, state), (feature_shapes, state_shapes), inputs, outputs
+    return {
+        "encode": _Graph(_Encode(model), (slices,), (slice_shape,), ["slices"], list(names)),
+        "decode": _Graph(_Decode(model, carried=False), *unprompted),
+        "carried": _Graph(_Decode(model), *unprompted),
+        "prompted": _Graph(
+            _Decode(model),
+            (features, state, prompts),
+            (feature_shapes, state_shapes, prompt_shape),
+            [*inputs, "prompts"],
+            outputs,
+        ),
+    }
+
+
+def _dynamic_shapes(config: ModelConfig) -> tuple[Any, Any, Any, Any]:
+    """Dynamic dimensions of slices, features, state and prompts."""
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    h, w = (torch.export.Dim(name, min=1, max=_MAX_CELLS) for name in ("rows", "columns"))
+
+    def sides(scale: int, axis: int = 2) -> dict[int, Any]:
+        return {0: batch, axis: scale * h if scale > 1 else h, axis + 1: scale * w if scale > 1 else w}
+
+    levels = [sides(2**n, 1) for n in range(3) for _ in range(config.layers_per_level)]
+    state = [sides(8) if part == "masks" else {0: batch} for part in PropagationState._fields]
+    return sides(8 * config.stem_stride), [sides(8, 1), *levels, *levels], state, sides(8, 3)
+
+
+def _export_graph(graph: _Graph, path: Path) -> str:
+    """Write a graph; return its SHA-256."""
+    with _quiet_exporter(), atomic_write(path) as temporary:
+        program = torch.onnx.export(
+            graph.module.eval(),
+            graph.arguments,
+            dynamo=True,
+            dynamic_shapes=graph.dynamic_shapes,
+            input_names=graph.input_names,
+            output_names=graph.output_names,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(temporary)
+        return hashlib.sha256(temporary.read_bytes()).hexdigest()
+
+
 def has_graphs(folder: Path) -> bool:
-    """Whether there are exported graphs in a folder."""
+    """Return whether a folder holds exported graphs."""
     return (folder / MANIFEST).is_file()
 
 
 def check_graphs(folder: Path, trained: TrainedModel) -> Sequence[Path]:
-    """Files of the graphs, found to be those that were exported of these weights.
+    """Return the files of the graphs after verifying that they were exported from these weights.
 
     Raises:
-        CheckpointError: graphs that are missing, damaged, of another version or of other weights.
+        CheckpointError: graphs are missing, damaged, of another version or of other weights.
     """
-    again = "; export the model again"
+    hint = "; export the model again"
     try:
         content = read_json(folder / MANIFEST)
         if content["format"] != FORMAT:
-            raise CheckpointError(f"{folder / MANIFEST}: graphs of another version of s2vnet{again}")
+            raise CheckpointError(f"{folder / MANIFEST}: graphs of another version of s2vnet{hint}")
         if content["weights_sha256"] != trained.sha256:
-            raise CheckpointError(f"{folder / MANIFEST}: graphs of other weights than {DESCRIPTION} names{again}")
+            raise CheckpointError(f"{folder / MANIFEST}: graphs of other weights than those in {DESCRIPTION}{hint}")
         files = [folder / f"{name}.onnx" for name in GRAPHS]
         for file in files:
             if hashlib.sha256(file.read_bytes()).hexdigest() != content["graphs"][file.stem]:
-                raise CheckpointError(f"{file}: not the graph that {MANIFEST} names{again}")
+                raise CheckpointError(f"{file}: does not match the hash in {MANIFEST}{hint}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: no exported graphs, or damaged ones{again}") from error
+        raise CheckpointError(f"{folder}: no exported graphs, or damaged ones{hint}") from error
     return files
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter says of libraries that are not there."""
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the exporter's warnings about optional libraries."""
     log = logging.getLogger("torch.onnx")
-    before = log.level
+    level = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(before)
+        log.setLevel(level)

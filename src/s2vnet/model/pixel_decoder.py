@@ -1,4 +1,4 @@
-"""Feature pyramid: a mask feature map, and three coarser maps on which centres cluster pixels."""
+"""Feature pyramid network: mask features, and three coarser maps for clustering."""
 
 from __future__ import annotations
 
@@ -13,68 +13,68 @@ from torch import Tensor, nn
 from s2vnet.model.layers import GroupNorm
 
 Index = int | slice | EllipsisType | list[int] | Tensor | tuple[int | slice | EllipsisType, ...]
-"""What picks slices out of a batch."""
+"""Index of slices in a batch, as for a tensor."""
 
 
 class Features(NamedTuple):
-    """All that decoding needs of N slices; computed once, cached, indexed by slice."""
+    """Features of N slices: everything that decoding needs of them; computed once and cached."""
 
     mask: Tensor
     """Mask features (N, M, h, w) at the stem's stride."""
     keys: tuple[Tensor, ...]
-    """Per clustering layer, unit-length keys (N, d, h_l, w_l) of the pixels, coarsest map first."""
+    """Per clustering layer, unit-length keys (N, d, h_l, w_l), coarsest map first."""
     values: tuple[Tensor, ...]
-    """Per clustering layer, what pixels give to their centre (N, d, h_l, w_l): appearance and place."""
+    """Per clustering layer, values (N, d, h_l, w_l): appearance and position."""
 
     def select(self, index: Index) -> Features:
-        """Features of a subset; `index` as for a tensor."""
-        return self._each(lambda x: x[index])
+        """Select slices; `index` as for a tensor."""
+        return self._map(lambda x: x[index])
 
     def detach(self) -> Features:
-        """The same features without gradient."""
-        return self._each(Tensor.detach)
+        """Detach from the graph."""
+        return self._map(Tensor.detach)
 
     def unflatten(self, batch: int) -> Features:
-        """(B*T, ...) to (B, T, ...)."""
-        return self._each(lambda x: x.unflatten(0, (batch, -1)))
+        """Unflatten (B*T, ...) to (B, T, ...)."""
+        return self._map(lambda x: x.unflatten(0, (batch, -1)))
 
     def unbind(self) -> list[Features]:
-        """(B, T, ...) to T times (B, ...). Not by index, whose gradient would fill all T slices for each."""
+        """Split (B, T, ...) into T features (B, ...); the gradient of indexing would be a full tensor for each."""
         keys, values = (zip(*(x.unbind(1) for x in maps), strict=True) for maps in (self.keys, self.values))
         return [Features(*parts) for parts in zip(self.mask.unbind(1), keys, values, strict=True)]
 
     @classmethod
     def assemble(cls, parts: Iterable[tuple[range, Features]], count: int) -> Features:
-        """`count` slices from parts, each with its places; each part can go before the next one is made."""
-        found: Features | None = None
+        """Assemble features of `count` slices from parts with their slice indices; one part is held at a time."""
+        assembled: Features | None = None
         done = 0
-        for places, part in parts:
-            if found is None:
-                found = part._each(lambda x: torch.empty_like(x[:1].expand(count, *x.shape[1:])))
-            for whole, piece in zip(found.tensors, part.tensors, strict=True):
-                whole[places.start : places.stop : places.step] = piece
-            done += len(places)
-        assert found is not None
+        for indices, part in parts:
+            if assembled is None:
+                assembled = part._map(lambda x: torch.empty_like(x[:1].expand(count, *x.shape[1:])))
+            for whole, piece in zip(assembled.tensors, part.tensors, strict=True):
+                whole[indices.start : indices.stop : indices.step] = piece
+            done += len(indices)
+        assert assembled is not None
         assert done == count
-        return found
+        return assembled
 
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor]) -> Features:
-        """Features of their :attr:`tensors`."""
+        """Rebuild features from their :attr:`tensors`."""
         layers = len(tensors) // 2
         return cls(tensors[0], tuple(tensors[1 : 1 + layers]), tuple(tensors[1 + layers :]))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Mask features, then keys, then values."""
+        """All tensors: mask features, keys, values."""
         return self.mask, *self.keys, *self.values
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Features:
-        return Features(change(self.mask), tuple(map(change, self.keys)), tuple(map(change, self.values)))
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Features:
+        return Features(function(self.mask), tuple(map(function, self.keys)), tuple(map(function, self.values)))
 
 
 class PixelDecoder(nn.Module):
-    """FPN (Lin et al., arXiv 1612.03144) whose width follows the encoder's, so that fine levels stay cheap."""
+    """FPN (Lin et al., arXiv 1612.03144) with the widths of the encoder's maps, so that fine levels stay cheap."""
 
     def __init__(self, channels: Sequence[int], dim: int, mask_dim: int, num_classes: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class PixelDecoder(nn.Module):
         self.auxiliary = nn.Conv2d(mask_dim, num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Encoder maps, finest first, to mask features and the clustering maps, coarsest first."""
+        """Turn encoder maps, finest first, into mask features and the maps for clustering, coarsest first."""
         top = self.smooth[-1](self.lateral[-1](maps[-1]))
         pyramid = [top]
         for i in range(len(maps) - 2, -1, -1):

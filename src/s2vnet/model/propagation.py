@@ -1,4 +1,4 @@
-"""Carrying state along slices. Automatic, interactive, training and inference all go through :func:`propagate`."""
+"""Sequential decoding of slices with a carried state; automatic and interactive mode share :func:`propagate`."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 
-class Left(Protocol):
-    """What was decoded of a slice, or of a slice of each of some sequences."""
+class HasState(Protocol):
+    """Output of decoding one step."""
 
     @property
     def state(self) -> Any:
-        """What the next slice receives."""
+        """State that enters the next step."""
 
 
-Given = TypeVar("Given")
-Maps = TypeVar("Maps")
-Found = TypeVar("Found", bound=Left)
+Inputs = TypeVar("Inputs")
+Prompts = TypeVar("Prompts")
+Output = TypeVar("Output", bound=HasState)
 
 
 def propagate(
-    decode: Callable[[Given, Any, Maps], Found], slices: Iterable[tuple[Given, Maps]], state: Any
-) -> Iterator[Found]:
-    """Decode slices one after the other, each with the state that the one before left behind.
+    decode: Callable[[Inputs, Any, Prompts], Output], steps: Iterable[tuple[Inputs, Prompts]], state: Any
+) -> Iterator[Output]:
+    """Decode slices in order, each with the state that the previous one returned.
 
     Args:
-        decode: decodes one slice of each of B sequences: features and states and prompt maps as one batch
-            (`S2VNet.decode`), or as a list with one entry for each.
-        slices: per step, features and prompt maps.
-        state: state entering the first step.
+        decode: maps features, state and prompt maps of one slice of each of B sequences to an output, either as one
+            batch (`S2VNet.decode`) or as lists with one entry per sequence.
+        steps: features and prompt maps of each step.
+        state: state that enters the first step.
 
     Yields:
-        What was decoded at each step; its ``state`` enters the next step.
+        Output of each step; its ``state`` enters the next step.
     """
-    for features, prompts in slices:
-        decoded = decode(features, state, prompts)
-        state = decoded.state
-        yield decoded
+    for features, prompts in steps:
+        output = decode(features, state, prompts)
+        state = output.state
+        yield output

@@ -1,7 +1,7 @@
-"""The encode graph in int8, for processors that multiply bytes fast (AVX512-VNNI and the like).
+"""Static int8 quantization of the exported encoder, for CPUs with fast int8 products (such as AVX512-VNNI).
 
-Convolutions but the first one take and give bytes: weights with a scale for each channel, maps with a scale and a zero
-that come from the least and the greatest value met on calibration slices. The rest is float32
+All convolutions but the first are quantized: weights per channel, activations with a scale and a zero point from the
+minimum and maximum on calibration slices. Everything else stays float32
 (docs/decisions/012-the-fast-path.md). https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
@@ -23,20 +23,20 @@ from s2vnet.utils.extras import require_extra
 from s2vnet.utils.json_io import read_json
 
 INT8 = "encode-int8"
-"""Name of the graph, in the manifest of exported graphs too."""
-_BYTES = ("Conv", "Clip", "Relu")
-"""Kinds of nodes that take and give bytes."""
+"""Name of the graph; also its key in the manifest of exported graphs."""
+_QUANTIZED_OPS = ("Conv", "Clip", "Relu")
+"""Types of nodes that are quantized."""
 
 
 def quantize_encoder(folder: Path, slices: Iterable[npt.NDArray[np.float32]]) -> None:
-    """Write the graph beside the exported ones, and its hash into their manifest.
+    """Write the int8 encoder beside the exported graphs, and its hash into their manifest.
 
     Args:
-        folder: with exported graphs.
-        slices: to calibrate on, each (1, C, H, W), H and W multiples of the network's stride.
+        folder: holds exported graphs.
+        slices: for calibration, each (1, C, H, W), H and W multiples of the network's stride.
 
     Raises:
-        InputError: the libraries are missing (`pip install "s2vnet[onnx]"`), or the system refuses.
+        InputError: the libraries are missing (`pip install "s2vnet[onnx]"`), or the file cannot be written.
     """
     require_extra("onnx", "int8", "onnx", "onnxruntime")
     import onnx
@@ -50,8 +50,8 @@ def quantize_encoder(folder: Path, slices: Iterable[npt.NDArray[np.float32]]) ->
         quantization.quantize_static(
             prepared,
             temporary,
-            _Reader(slices),
-            op_types_to_quantize=list(_BYTES),
+            _CalibrationReader(slices),
+            op_types_to_quantize=list(_QUANTIZED_OPS),
             nodes_to_exclude=[first],
             per_channel=True,
             reduce_range=True,  # sums of products of 8 bits overflow on processors without VNNI
@@ -60,52 +60,52 @@ def quantize_encoder(folder: Path, slices: Iterable[npt.NDArray[np.float32]]) ->
             calibrate_method=quantization.CalibrationMethod.MinMax,
             extra_options={"WeightSymmetric": True, "QuantizeBias": False},
         )
-        digest = _digest(temporary)
+        digest = _sha256(temporary)
     content = read_json(folder / MANIFEST)
-    _write(folder, content | {"graphs": content["graphs"] | {INT8: digest}})
+    _write_manifest(folder, content | {"graphs": content["graphs"] | {INT8: digest}})
 
 
-class _Reader:
-    """Slices as the library asks for them."""
+class _CalibrationReader:
+    """Data reader with the interface of ``onnxruntime.quantization.CalibrationDataReader``."""
 
     def __init__(self, slices: Iterable[npt.NDArray[np.float32]]) -> None:
         self._slices = iter(slices)
 
     def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
-        one = next(self._slices, None)
-        return None if one is None else {"slices": one}
+        batch = next(self._slices, None)
+        return None if batch is None else {"slices": batch}
 
 
 def remove_int8_graph(folder: Path) -> None:
-    """Remove the graph where there is one, from the manifest first."""
+    """Remove the int8 encoder if there is one, from the manifest first."""
     content = read_json(folder / MANIFEST)
     if content["graphs"].pop(INT8, None):
-        _write(folder, content)
+        _write_manifest(folder, content)
     (folder / f"{INT8}.onnx").unlink(missing_ok=True)
 
 
 def find_int8_graph(folder: Path) -> Path | None:
-    """The graph's file where the manifest of exported graphs (found to be whole) has it.
+    """Return the file of the int8 encoder, or None if the (verified) manifest does not list it.
 
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: the file is missing or damaged.
     """
-    wanted = read_json(folder / MANIFEST)["graphs"].get(INT8)
-    if wanted is None:
+    expected = read_json(folder / MANIFEST)["graphs"].get(INT8)
+    if expected is None:
         return None
     file = folder / f"{INT8}.onnx"
     try:
-        if _digest(file) == wanted:
+        if _sha256(file) == expected:
             return file
-    except OSError:  # not there
+    except OSError:  # missing
         pass
-    raise CheckpointError(f"{file}: not the graph that {MANIFEST} names; export the model again")
+    raise CheckpointError(f"{file}: missing, or does not match the hash in {MANIFEST}; export the model again")
 
 
-def _digest(file: Path) -> str:
+def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _write(folder: Path, content: dict[str, object]) -> None:
+def _write_manifest(folder: Path, content: dict[str, object]) -> None:
     with atomic_write(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")

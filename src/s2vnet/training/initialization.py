@@ -1,4 +1,4 @@
-"""Training that starts from a trained network, or with an encoder that knows ImageNet."""
+"""Initial weights from a trained network or from ImageNet."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from s2vnet.model.checkpoint import TrainedModel
 from s2vnet.model.efficientnet import EfficientNetLite0
 from s2vnet.model.s2vnet import S2VNet
 
-OF_CLASSES = ("initial_centres", "identity", "pixel_decoder.auxiliary.")
-"""Weights with a row per class."""
-OF_CHANNELS = ("encoder.stem.0.",)
-"""Weights whose shape depends on the image's channels and the stem's stride."""
+CLASS_WEIGHTS = ("initial_centres", "identity", "pixel_decoder.auxiliary.")
+"""Name prefixes of weights with a row per class."""
+CHANNEL_WEIGHTS = ("encoder.stem.0.",)
+"""Name prefixes of weights whose shape depends on the image channels and the stem stride."""
 
 IMAGENET = Path(__file__).parent.parent / "weights" / "imagenet" / "efficientnet-lite0.safetensors"
-"""Made by scripts/imagenet.py."""
+"""Folded ImageNet weights, created by scripts/imagenet.py."""
 
 
 def load_imagenet_encoder(model: S2VNet) -> bool:
-    """Give an encoder the weights of ImageNet that come with the package; False where there are none for it."""
+    """Load the bundled ImageNet weights of a model's encoder; return False if there are none for it."""
     if not isinstance(model.encoder, EfficientNetLite0):
         return False
     verify_bundled_files(IMAGENET)
@@ -32,30 +32,30 @@ def load_imagenet_encoder(model: S2VNet) -> bool:
 
 
 def load_initial_weights(model: S2VNet, trained: TrainedModel, labels: Mapping[str, int]) -> list[str]:
-    """Take over a trained network's weights; what depends on classes or channels starts anew where those differ.
+    """Copy a trained network's weights, except those that depend on classes or channels where these differ.
 
     Args:
         model: changed in place.
-        trained: with the plan that it was trained by.
-        labels: class values of `model`; the rows of other classes mean something else, even if they are as many.
+        trained: network with its plan.
+        labels: class values of `model`; weights per class are copied only if they equal those of the plan.
 
     Returns:
-        Names of the weights that start anew.
+        Names of the weights that were not copied.
 
     Raises:
-        InputError: networks of different encoders or widths, which share no weights.
+        InputError: the networks have different encoders or widths.
     """
-    own, theirs = model.state_dict(), trained.model.state_dict()
+    new, old = model.state_dict(), trained.model.state_dict()
     same_classes = dict(trained.plan.get("labels", {})) == dict(labels)
-    anew = [name for name in own if not same_classes and name.startswith(OF_CLASSES)]
-    anew += [name for name in own if name not in anew and (name not in theirs or own[name].shape != theirs[name].shape)]
-    foreign = [name for name in anew if not name.startswith((*OF_CLASSES, *OF_CHANNELS))]
-    foreign += [name for name in theirs if name not in own]  # a larger encoder's layers
-    if foreign:
-        ours, other = model.config.model_dump(), trained.model.config.model_dump()
-        settings = [f"{key} {other[key]}, not {ours[key]}" for key in ours if ours[key] != other[key]]
+    reset = [name for name in new if not same_classes and name.startswith(CLASS_WEIGHTS)]
+    reset += [name for name in new if name not in reset and (name not in old or new[name].shape != old[name].shape)]
+    incompatible = [name for name in reset if not name.startswith((*CLASS_WEIGHTS, *CHANNEL_WEIGHTS))]
+    incompatible += [name for name in old if name not in new]  # a larger encoder's layers
+    if incompatible:
+        new_config, old_config = model.config.model_dump(), trained.model.config.model_dump()
+        settings = [f"{k} {old_config[k]}, not {new_config[k]}" for k in new_config if new_config[k] != old_config[k]]
         raise InputError(
             f"the network to start from is another one ({', '.join(settings)}); choose its settings, or none"
         )
-    model.load_state_dict({name: own[name] if name in anew else theirs[name] for name in own})
-    return anew
+    model.load_state_dict({name: new[name] if name in reset else old[name] for name in new})
+    return reset

@@ -1,4 +1,4 @@
-"""What a training shows: ``history.json``, TensorBoard scalars, ``curves.png`` and a sample overlay."""
+"""Training logs: ``history.json``, TensorBoard scalars, ``curves.png`` and a sample overlay."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch.utils.tensorboard import SummaryWriter
 
 from s2vnet.data.preprocess import Case
 from s2vnet.utils.atomic_write import atomic_write
-from s2vnet.visualization.overlays import rgba_palette
+from s2vnet.visualization.palettes import rgba_palette
 
 TITLES = {"loss": "training loss", "dice": "validation Dice (automatic, few cases)"}
 
 
 class TrainingLogger:
-    """Writes the history as it grows."""
+    """Logger of the training history."""
 
     def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
         self.folder = folder
-        later = int(history[-1]["step"]) + 1 if history else None
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=later)
+        first_step = int(history[-1]["step"]) + 1 if history else None
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def write(self, history: list[dict[str, float]]) -> None:
         """Add the last row to TensorBoard and write all rows as JSON and as curves."""
@@ -46,7 +46,7 @@ class TrainingLogger:
 
 
 def write_sample(path: Path, case: Case, predicted: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]) -> None:
-    """Four slices of a validation case: image, prediction, truth."""
+    """Plot four slices of a validation case: image, prediction (D, h, w) and ground truth (D, h, w)."""
     shown = np.linspace(0, len(predicted) - 1, 6).astype(int)[1:-1]
     figure = Figure(figsize=(8, 6), layout="constrained")
     palette = rgba_palette(int(max(predicted.max(), truth.max())) + 1)

@@ -1,4 +1,4 @@
-"""Losses of one decoded clip: cross-entropy and Dice on masks and on every clustering layer, presence, auxiliary."""
+"""Losses of decoded clips: cross-entropy and Dice of masks and clustering layers, presence, auxiliary masks."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from monai.losses.dice import DiceLoss
 from torch import Tensor
 
 from s2vnet.config import TrainConfig
-from s2vnet.model.s2vnet import DecoderOutput
+from s2vnet.model.interface import DecoderOutput
 
-# Per clip, so that the loss of a batch is the mean over its clips and does not depend on how they are spread over
-# processes; smoothing makes a class that neither clip nor prediction shows cost nothing.
+# Per clip, so that the loss of a batch does not depend on how clips are distributed over processes; with smoothing, a
+# class absent from clip and prediction has loss 0.
 _dice = DiceLoss(include_background=False, softmax=True, to_onehot_y=True, smooth_nr=1.0, smooth_dr=1.0)
 
 
-LARGEST_WEIGHT = 10.0
-"""Of a class in the cross-entropy, the largest class having 1."""
+MAX_CLASS_WEIGHT = 10.0
+"""Largest weight of a class in the cross-entropy; the most frequent class has weight 1."""
 
 
 def class_weights(counts: Sequence[int], exponent: float) -> Tensor:
-    """Weight (K,) of each class in the cross-entropy: a power of how much rarer it is than the largest class.
+    """Return class weights (K,) for the cross-entropy: a power of the inverse frequency.
 
-    Without it a class of few pixels stays unfound for as long as the others have anything left to gain
-    (docs/decisions/007-abdomen.md). Background has 1, as has a class that no case shows.
+    Without them, classes of few pixels are learned late (docs/decisions/007-abdomen.md). Background and classes
+    without pixels have weight 1.
 
     Args:
         counts: pixels of each class in the training cases, background first.
-        exponent: 0 weighs all alike, 1 by inverse frequency.
+        exponent: 0 for equal weights, 1 for inverse frequencies.
     """
-    found = torch.tensor(counts, dtype=torch.float64)
-    rarity = torch.where(found > 0, found[1:].amax() / found.clamp_min(1), 1)
-    weights = rarity.pow(exponent).clamp(1, LARGEST_WEIGHT)
+    pixels = torch.tensor(counts, dtype=torch.float64)
+    rarity = torch.where(pixels > 0, pixels[1:].amax() / pixels.clamp_min(1), 1)
+    weights = rarity.pow(exponent).clamp(1, MAX_CLASS_WEIGHT)
     weights[0] = 1
     return weights.float()
 
 
 def segmentation_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor | None = None, emphasis: Tensor | None = None
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, pixel_weights: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy plus Dice of logits (B, K, T, h, w) against labels (B, T, h, w), Dice without background.
+    """Compute cross-entropy plus Dice (without background) of logits (B, K, T, h, w) and labels (B, T, h, w).
 
-    `weights` (K,) multiply a pixel's cross-entropy by its class, `emphasis` (B, T, h, w) by its place.
+    The cross-entropy is weighted by class with `weights` (K,), and by pixel with `pixel_weights` (B, T, h, w).
     """
     entropy = F.cross_entropy(logits, labels, weights, reduction="none")
-    entropy = (entropy if emphasis is None else entropy * emphasis).mean()
+    entropy = (entropy if pixel_weights is None else entropy * pixel_weights).mean()
     loss: Tensor = entropy + _dice(logits, labels[:, None])
     return loss
 
@@ -57,47 +57,49 @@ def clip_loss(
     labels: Tensor,
     config: TrainConfig,
     weights: Tensor | None = None,
-    asked: Tensor | None = None,
+    prompted_errors: Tensor | None = None,
 ) -> Tensor:
-    """Loss of T decoded slices of B clips.
+    """Compute the loss of T decoded slices of B clips.
 
     Args:
         decoded: one per slice.
         auxiliary: (B, T, K, h, w) logits of the pixel decoder alone.
         labels: (B, T, H, W).
         config: loss weights.
-        weights: (K,) of classes (:func:`class_weights`); all 1 if None.
-        asked: (B, T, h, w) 1 in errors that a user wants mended; the final masks there count more.
+        weights: (K,) of classes (:func:`class_weights`); None for equal weights.
+        prompted_errors: (B, T, h, w) 1 in errors that were prompted on, where the final masks have a larger weight.
     """
     logits = torch.stack([d.logits for d in decoded], 2)
-    emphasis = None
-    if asked is not None and config.mending_weight:
-        emphasis = 1 + config.mending_weight * F.interpolate(asked, size=labels.shape[-2:], mode="nearest-exact")
-    loss = segmentation_loss(_upsample_logits(logits, labels), labels, weights, emphasis)
+    pixel_weights = None
+    if prompted_errors is not None and config.mending_weight:
+        pixel_weights = 1 + config.mending_weight * F.interpolate(
+            prompted_errors, size=labels.shape[-2:], mode="nearest-exact"
+        )
+    loss = segmentation_loss(_upsample_logits(logits, labels), labels, weights, pixel_weights)
     levels = [torch.stack(level, 2) for level in zip(*(d.layer_logits for d in decoded), strict=True)]
     for level in levels:
         loss = loss + config.layer_loss_weight / len(levels) * segmentation_loss(
             level, downsample_labels(labels, level.shape[-2:]), weights
         )
     presence = torch.stack([d.presence for d in decoded], 1)
-    shown = torch.zeros_like(presence).scatter_(2, labels.flatten(2), 1)
-    loss = loss + config.presence_loss_weight * F.binary_cross_entropy_with_logits(presence, shown)
-    # not grown: it teaches the features only, and is never shown
+    present = torch.zeros_like(presence).scatter_(2, labels.flatten(2), 1)
+    loss = loss + config.presence_loss_weight * F.binary_cross_entropy_with_logits(presence, present)
+    # at its own resolution: it only supervises the features
     auxiliary = segmentation_loss(auxiliary.transpose(1, 2), downsample_labels(labels, auxiliary.shape[-2:]), weights)
     return loss + config.auxiliary_loss_weight * auxiliary
 
 
 def downsample_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels (B, T, H, W) to (B, T, h, w) by the nearest pixel."""
+    """Downsample labels (B, T, H, W) to `size` (h, w) by nearest neighbor."""
     if tuple(labels.shape[-2:]) == tuple(size):
         return labels
     return F.interpolate(labels.float(), size=tuple(size), mode="nearest-exact").long()
 
 
 def _upsample_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits (B, K, T, h, w) to the labels' height and width."""
+    """Upsample logits (B, K, T, h, w) to the size of labels (B, T, H, W), bilinearly."""
     if logits.shape[-2:] == labels.shape[-2:]:
         return logits
-    grown = F.interpolate(logits.flatten(1, 2), size=labels.shape[-2:], mode="bilinear")
-    unflat: Tensor = grown.unflatten(1, logits.shape[1:3])
-    return unflat
+    upsampled = F.interpolate(logits.flatten(1, 2), size=labels.shape[-2:], mode="bilinear")
+    unflattened: Tensor = upsampled.unflatten(1, logits.shape[1:3])
+    return unflattened

@@ -1,4 +1,4 @@
-"""One training step as a module, so that data-parallel wrappers see a single forward pass."""
+"""Training step as a module, so that data-parallel wrappers see a single forward pass."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from s2vnet.config import TrainConfig
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.clustering import argmax_class
+from s2vnet.model.interface import DecoderOutput
 from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.prompt_encoder import PROMPT_MAPS
 from s2vnet.model.propagation import propagate
-from s2vnet.model.s2vnet import PROMPT_MAPS, DecoderOutput, S2VNet
+from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.losses import clip_loss, downsample_labels
 from s2vnet.training.simulated_prompts import simulate_prompts
 
 
 class ClipStep(nn.Module):
-    """Clips to loss: encode, let simulated users prompt, propagate with gradient, compare."""
+    """Training step from clips to loss: encode, simulate prompts, propagate with gradient, compare with labels."""
 
     weights: Tensor | None
 
@@ -31,33 +33,33 @@ class ClipStep(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
         self.model = model
         self.config = config
-        self.helpers: Executor | None = None
-        """Processes for what simulated users do on the CPU; beside a GPU that would otherwise wait for it."""
+        self.executor: Executor | None = None
+        """Worker processes for simulated users, whose work on the CPU would otherwise keep a GPU waiting."""
 
     def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
-        """Mean loss over clips.
+        """Compute the mean loss over clips.
 
         Args:
             slices: (B, T, C, H, W).
             labels: (B, T, H, W).
             steps: (B,) signed slice step.
-            indices: (B,) clip numbers; all randomness of a clip's user comes from its number.
+            indices: (B,) clip numbers, which seed all random choices for a clip.
         """
         batch, length = slices.shape[:2]
-        encoded = self.model.features_from_maps(self._dropped(self.model.encoder(slices.flatten(0, 1)), indices))
+        encoded = self.model.features_from_maps(self._drop_channels(self.model.encoder(slices.flatten(0, 1)), indices))
         features = encoded.unflatten(batch)
         rngs = [np.random.default_rng((self.config.seed, int(i), 1)) for i in indices]
-        prompted = self._prompted(rngs, indices)
-        prompts, asked = self._prompts(features.detach(), labels, steps, rngs, prompted)
-        forget = self._forget(rngs, length, slices.device)
-        decoded = self._propagate(features, prompts, steps, forget)
+        prompted = self._interactive_clips(rngs, indices)
+        prompts, prompted_errors = self._simulate_prompts(features.detach(), labels, steps, rngs, prompted)
+        resets = self._draw_resets(rngs, length, slices.device)
+        decoded = self._propagate(features, prompts, steps, resets)
         auxiliary = self.model.auxiliary(encoded).unflatten(0, (batch, length))
-        return clip_loss(decoded, auxiliary, labels, self.config, self.weights, asked)
+        return clip_loss(decoded, auxiliary, labels, self.config, self.weights, prompted_errors)
 
-    def _dropped(self, maps: Sequence[Tensor], indices: Tensor) -> list[Tensor]:
-        """The encoder's maps (B * T, c, h, w) less some channels of each slice; those kept make up for the loss.
+    def _drop_channels(self, maps: Sequence[Tensor], indices: Tensor) -> list[Tensor]:
+        """Apply channel dropout to each slice of the encoder's maps (B * T, c, h, w), and rescale the rest.
 
-        Drawn from the clip's number, not from torch's generator, so that a resumed run and several processes agree.
+        Seeded by clip numbers, so that resumed runs and several processes agree.
         """
         chance = self.config.feature_dropout
         channels = [x.shape[1] for x in maps]
@@ -66,14 +68,14 @@ class ClipStep(nn.Module):
         keep = torch.from_numpy((drawn >= chance).reshape(-1, shape[1]) / (1 - chance)).to(maps[0])
         return [x * k[..., None, None] for x, k in zip(maps, keep.split(channels, 1), strict=True)]
 
-    def _prompted(self, rngs: Sequence[np.random.Generator], indices: Tensor) -> list[int]:
-        """Clips with a user; the others are trained in automatic mode."""
+    def _interactive_clips(self, rngs: Sequence[np.random.Generator], indices: Tensor) -> list[int]:
+        """Draw the clips that are trained with a simulated user; the others are trained in automatic mode."""
         config = self.config
         first = config.interactive_start * config.epochs * config.steps_per_epoch * config.batch_size
         chance = [config.interactive_fraction * (int(i) >= first) for i in indices]
         return [b for b, rng in enumerate(rngs) if rng.random() < chance[b]]
 
-    def _prompts(
+    def _simulate_prompts(
         self,
         features: Features,
         labels: Tensor,
@@ -81,14 +83,14 @@ class ClipStep(nn.Module):
         rngs: list[np.random.Generator],
         chosen: list[int],
     ) -> tuple[Tensor, Tensor]:
-        """Prompt maps (B, T, K, 4, h, w), and what they are to mend (B, T, h, w); zeros but for the chosen clips."""
+        """Prompt maps (B, T, K, 4, h, w) and the prompted errors (B, T, h, w); zero except for chosen clips."""
         batch, length = labels.shape[:2]
         size = features.mask.shape[-2:]
         k = self.model.config.num_classes
         maps = torch.zeros(batch, length, k, PROMPT_MAPS, *size, device=labels.device)
-        asked = maps.new_zeros(batch, length, *size)
+        prompted_errors = maps.new_zeros(batch, length, *size)
         if not chosen:
-            return maps, asked
+            return maps, prompted_errors
         some, truth, strides = features.select(chosen), downsample_labels(labels[chosen], size), steps[chosen]
 
         @torch.no_grad()
@@ -97,27 +99,26 @@ class ClipStep(nn.Module):
             return torch.stack([argmax_class(d.logits) for d in decoded], 1)
 
         users = [rngs[b] for b in chosen]
-        maps[chosen], asked[chosen] = simulate_prompts(
-            predict, truth, strides, self.model.config, self.config, users, self.helpers
+        maps[chosen], prompted_errors[chosen] = simulate_prompts(
+            predict, truth, strides, self.model.config, self.config, users, self.executor
         )
-        return maps, asked
+        return maps, prompted_errors
 
-    def _forget(self, rngs: list[np.random.Generator], length: int, device: torch.device) -> Tensor:
-        """(T, B, K) 1 where a carried centre is dropped, so that a class can start anywhere."""
+    def _draw_resets(self, rngs: list[np.random.Generator], length: int, device: torch.device) -> Tensor:
+        """Draw carried centres (T, B, K) to drop (1), so that a class can start on any slice."""
         config, k = self.config, self.model.config.num_classes
         drawn = np.stack([rng.random((length, k)) < config.state_drop for rng in rngs], 1)
         return torch.from_numpy(drawn).float().to(device)
 
     def _propagate(
-        self, features: Features, prompts: Tensor, steps: Tensor, forget: Tensor | None
+        self, features: Features, prompts: Tensor, steps: Tensor, resets: Tensor | None
     ) -> list[DecoderOutput]:
         """Decode clips (B, T, ...) slice by slice."""
-
         number = itertools.count()
 
         def decode(slices: Features, state: PropagationState, maps: Tensor | None) -> DecoderOutput:
-            if forget is not None:
-                state = state.reset(forget[next(number)])
+            if resets is not None:
+                state = state.reset(resets[next(number)])
             return self.model.decode(slices, state, maps)
 
         sequence = list(zip(features.unbind(), prompts.unbind(1), strict=True))

@@ -20,7 +20,7 @@ from s2vnet.integrations.napari.reader import GEOMETRY
 from s2vnet.interactive.session import Session
 from s2vnet.io.geometry import Volume
 from s2vnet.prompts import Point
-from s2vnet.visualization.overlays import hex_palette
+from s2vnet.visualization.palettes import hex_palette
 
 POINT_SIZE = 2
 """Voxels."""
