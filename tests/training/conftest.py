@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from torch import Tensor
+from training_runs import Train
 
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.io.geometry import LabelMap, Volume
+from s2vnet.training.trainer import train
 
 Phantom = tuple[Volume, LabelMap]
 
@@ -54,3 +58,17 @@ def config() -> TrainConfig:
     return TrainConfig(
         epochs=2, steps_per_epoch=2, batch_size=2, clip_length=3, warmup_steps=2, max_correction_rounds=2
     )
+
+
+@pytest.fixture
+def run(cases: list[Case], plan: Plan, model_config: ModelConfig, config: TrainConfig) -> Train:
+    """Train on two phantoms with one for validation; returns the weights."""
+
+    def _run(folder: Path, changes: dict[str, object] | None = None, **options: object) -> dict[str, Tensor]:
+        folder.mkdir(exist_ok=True)
+        settings = config.model_copy(update=changes or {})
+        given = {"device": "cpu", "validation": cases[2:], **options}
+        validation = given.pop("validation")
+        return train(cases[:2], validation, plan, model_config, settings, folder, **given).model.state_dict()  # type: ignore[arg-type]
+
+    return _run

@@ -3,20 +3,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from training_runs import Train, equal_weights
 
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import read_dataset
@@ -30,36 +27,7 @@ from s2vnet.training.checkpointing import CHECKPOINT
 from s2vnet.training.trainer import load_cases, train
 
 pytestmark = pytest.mark.timeout(300)
-Train = Callable[..., dict[str, Tensor]]
-
-
 Phantom = tuple[Volume, LabelMap]
-
-
-@pytest.fixture
-def run(cases: list[Case], plan: Plan, model_config: ModelConfig, config: TrainConfig) -> Train:
-    """Train on two phantoms with one for validation; returns the weights."""
-
-    def _run(folder: Path, changes: dict[str, object] | None = None, **options: object) -> dict[str, Tensor]:
-        folder.mkdir(exist_ok=True)
-        settings = config.model_copy(update=changes or {})
-        given = {"device": "cpu", "validation": cases[2:], **options}
-        validation = given.pop("validation")
-        return train(cases[:2], validation, plan, model_config, settings, folder, **given).model.state_dict()  # type: ignore[arg-type]
-
-    return _run
-
-
-def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def _interrupt_at(step: int, number: int = signal.SIGINT) -> Callable[[str, int, int], None]:
-    def report(what: str, done: int, total: int) -> None:
-        if done == step:
-            os.kill(os.getpid(), number)
-
-    return report
 
 
 def test_a_run_writes_everything_and_the_network_is_what_was_returned(
@@ -72,7 +40,7 @@ def test_a_run_writes_everything_and_the_network_is_what_was_returned(
         assert (tmp_path / name).stat().st_size > 0
     assert list((tmp_path / "tensorboard").iterdir())
     trained = load_model(tmp_path)
-    assert _equal(trained.model.state_dict(), weights)
+    assert equal_weights(trained.model.state_dict(), weights)
     assert trained.model.config == model_config
     assert Plan.model_validate(trained.plan) == plan
     assert trained.info["fold"] == "0"
@@ -86,8 +54,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: P
     first, second, other = (
         run(tmp_path / name, {"seed": seed}, validation=[]) for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
-    assert _equal(first, second)
-    assert not _equal(first, other)
+    assert equal_weights(first, second)
+    assert not equal_weights(first, other)
     assert "dice" not in json.loads((tmp_path / "a" / "history.json").read_text())[-1]
 
 
@@ -113,121 +81,9 @@ def test_a_class_that_nobody_shows_has_no_score(tmp_path: Path, run: Train, case
     assert row.get("dice", 0.0) == 0.0  # where the network finds a class that is not there, it has Dice 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_and_resumed_run_repeats_an_uninterrupted_one(
-    tmp_path: Path, run: Train, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = run(tmp_path / "whole")
-    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", report=_interrupt_at(3, number))
-    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert not (tmp_path / "parts" / "model.json").exists()
-    done: list[int] = []
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() - 10**8)  # somebody has put the clock back
-    resumed = run(tmp_path / "parts", resume=True, report=lambda what, n, total: done.append(n))
-    assert done == [4]
-    assert _equal(resumed, whole)
-    steps = [row["step"] for row in json.loads((tmp_path / "parts" / "history.json").read_text())]
-    assert steps == [2, 4]
-
-
-def test_a_full_disk_leaves_the_checkpoint_that_was_there(
-    tmp_path: Path, run: Train, disk: Callable[[int], Path]
-) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", report=_interrupt_at(3))
-    state = (tmp_path / "parts" / CHECKPOINT).read_bytes()
-    folder = disk(len(state) * 3 // 2)
-    (folder / CHECKPOINT).write_bytes(state)
-    with pytest.raises(InputError, match=r"cannot write .*; choose an existing, writable folder with space") as caught:
-        run(folder, resume=True)
-    assert "\n" not in str(caught.value)
-    assert (folder / CHECKPOINT).read_bytes() == state
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
-    assert _equal(run(tmp_path / "parts", resume=True), run(tmp_path / "whole"))
-
-
-def test_time_before_an_interrupt_counts(tmp_path: Path, run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 10**6, 100))
-    timer = SimpleNamespace(monotonic=lambda: 0.0, process_time=lambda: next(clock))
-    monkeypatch.setattr("s2vnet.training.trainer.time", timer)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, report=_interrupt_at(1))  # before the first epoch has ended
-    spent = torch.load(tmp_path / CHECKPOINT, weights_only=True)["spent"]
-    assert spent[1] == 100
-    run(tmp_path, resume=True)
-    first = json.loads((tmp_path / "history.json").read_text())[0]
-    assert first["cpu_seconds"] == 200
-
-
-def test_resuming_what_is_finished_changes_nothing(tmp_path: Path, run: Train) -> None:
-    assert _equal(run(tmp_path), run(tmp_path, resume=True))
-
-
-def test_resuming_without_a_checkpoint_starts_and_not_resuming_starts_anew(tmp_path: Path, run: Train) -> None:
-    first = run(tmp_path / "a", resume=True, validation=[])
-    assert _equal(first, run(tmp_path / "a", validation=[]))
-
-
-def test_a_second_interrupt_does_not_wait_and_the_last_checkpoint_holds(tmp_path: Path, run: Train) -> None:
-    def twice(what: str, done: int, total: int) -> None:
-        if done == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, {"checkpoint_minutes": 1e-9}, report=twice, validation=[])
-    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 2
-
-
-def test_away_from_the_main_thread_training_leaves_signals_alone(tmp_path: Path, run: Train) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    found: list[dict[str, Tensor]] = []
-    thread = threading.Thread(target=lambda: found.append(run(tmp_path / "thread", validation=[])), daemon=True)
-    thread.start()
-    thread.join(60)
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert _equal(found[0], run(tmp_path / "main", validation=[]))
-
-
-def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path, run: Train) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, report=_interrupt_at(1))
-    with pytest.raises(CheckpointError, match="another plan or configuration") as caught:
-        run(tmp_path, {"learning_rate": 1e-4}, resume=True)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tmp_path: Path, run: Train) -> None:
-    whole = run(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", report=_interrupt_at(2))
-    state = torch.load(tmp_path / "parts" / CHECKPOINT, weights_only=True)
-    signature = json.loads(state["signature"])
-    del signature["train"]["feature_dropout"], signature["model"]["mask_prior"]
-    torch.save(state | {"signature": json.dumps(signature)}, tmp_path / "parts" / CHECKPOINT)
-    assert _equal(run(tmp_path / "parts", resume=True), whole)
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty", "another"])
-def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path, run: Train, damage: str) -> None:
-    path = tmp_path / CHECKPOINT
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, report=_interrupt_at(1))
-    if damage == "another":
-        torch.save({"step": 1}, path)
-    else:
-        path.write_bytes(path.read_bytes()[: 0 if damage == "empty" else 5000])
-    with pytest.raises(CheckpointError, match=r"damaged .* start again") as caught:
-        run(tmp_path, resume=True)
-    assert "\n" not in str(caught.value)
-
-
-def test_processes_that_help_change_nothing(tmp_path: Path, run: Train) -> None:
+def test_worker_processes_do_not_change_the_result(tmp_path: Path, run: Train) -> None:
     changes = {"interactive_fraction": 1.0}
-    assert _equal(run(tmp_path / "with", changes, workers=1), run(tmp_path / "without", changes, workers=0))
+    assert equal_weights(run(tmp_path / "with", changes, workers=1), run(tmp_path / "without", changes, workers=0))
 
 
 def test_half_precision_trains(tmp_path: Path, run: Train) -> None:

@@ -12,7 +12,6 @@ from s2vnet.errors import InputError
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.prompts import Point
 from s2vnet.visualization.overlays import write_overlay
-from s2vnet.visualization.palettes import rgba_palette
 
 NAMES = {0: "background", 1: "left part", 2: "right"}
 Phantom = tuple[Volume, LabelMap]
@@ -20,15 +19,6 @@ Phantom = tuple[Volume, LabelMap]
 
 def picture(path: Path) -> np.ndarray:
     return np.asarray(matplotlib.image.imread(path))
-
-
-@pytest.mark.parametrize("count", [3, 10, 11, 60])
-def test_background_is_clear_and_classes_differ(count: int) -> None:
-    palette = rgba_palette(count)
-    assert palette.shape == (count, 4)
-    assert palette[0, 3] == 0
-    assert (palette[1:, 3] > 0).all()
-    assert len(np.unique(palette[1:], axis=0)) == count - 1
 
 
 @pytest.mark.parametrize("plane", [0, 1, 2])
