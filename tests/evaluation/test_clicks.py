@@ -32,14 +32,14 @@ def test_perfect_result_has_no_click() -> None:
     assert next_click(two_errors(), two_errors(), 1) is None
 
 
-def test_missed_voxels_get_a_positive_click_in_the_middle_of_the_largest_part() -> None:
+def test_false_negatives_get_a_positive_click_in_the_largest_component() -> None:
     assert next_click(empty(), two_errors(), 2) == Point(class_id=2, voxel=(8, 7, 6))
     assert next_click(empty(), two_errors(), 2, rng=np.random.default_rng(0), false_positive_click="negative") == Point(
         class_id=2, voxel=(8, 7, 6)
     )
 
 
-def test_too_much_is_named_as_what_is_there_or_refused() -> None:
+def test_false_positives_get_a_click_of_the_true_class_or_a_negative_one() -> None:
     truth = empty()
     assert next_click(two_errors(), truth, 2) == Point(class_id=0, voxel=(8, 7, 6))
     truth[8] = 3
@@ -63,7 +63,7 @@ def test_end_of_volume_counts_as_outside() -> None:
     assert click.voxel in {(i, 2, 2) for i in range(2, 5)}
 
 
-def test_parts_that_touch_at_a_corner_are_one() -> None:
+def test_components_are_26_connected() -> None:
     truth = empty()
     truth[0:2, 0:2, 0:2] = 1
     truth[2:4, 2:4, 2:4] = 1  # together 16 voxels
@@ -73,7 +73,7 @@ def test_parts_that_touch_at_a_corner_are_one() -> None:
     assert max(click.voxel) < 4
 
 
-def test_ties_are_the_first_or_drawn() -> None:
+def test_ties_are_resolved_by_order_or_at_random() -> None:
     truth = empty()
     truth[3:9, 4, 4] = 1
     drawn = {next_click(empty(), truth, 1, rng=np.random.default_rng(seed)) for seed in range(40)}

@@ -50,7 +50,7 @@ def _features(folder: Path, runtime: str) -> list[Tensor]:
     return [tensor for row in net.encode_slices(slices) for tensor in row.tensors]
 
 
-def test_int8_is_near_to_float32_and_less_than_half_its_size(calibrated: tuple[Path, float, list[str]]) -> None:
+def test_int8_agrees_with_float32_at_less_than_half_the_size(calibrated: tuple[Path, float, list[str]]) -> None:
     folder, dice, _ = calibrated
     assert MIN_DICE <= dice < 1
     assert (folder / f"{INT8}.onnx").stat().st_size < (folder / "encode.onnx").stat().st_size / 2
@@ -59,7 +59,7 @@ def test_int8_is_near_to_float32_and_less_than_half_its_size(calibrated: tuple[P
         assert torch.cosine_similarity(found.flatten(), wanted.flatten(), 0) > 0.99
 
 
-def test_scans_are_segmented_by_it(
+def test_images_are_segmented_in_int8(
     calibrated: tuple[Path, float, list[str]], exported: Path, make_phantom: MakePhantom
 ) -> None:
     volume, _ = make_phantom(shape=(36, 40, 30), seed=2)
@@ -70,11 +70,11 @@ def test_scans_are_segmented_by_it(
     assert 0 < np.mean(found != wanted) < 0.02
 
 
-def test_images_unlike_those_of_the_training_are_noted(calibrated: tuple[Path, float, list[str]]) -> None:
+def test_images_outside_the_training_data_are_noted(calibrated: tuple[Path, float, list[str]]) -> None:
     assert any("in training" in text for text in calibrated[2])
 
 
-def test_a_damaged_graph_is_refused_and_one_that_was_discarded_not_missed(
+def test_a_damaged_graph_is_refused_and_a_removed_one_ignored(
     calibrated: tuple[Path, float, list[str]], tmp_path: Path
 ) -> None:
     shutil.copytree(calibrated[0], tmp_path, dirs_exist_ok=True)
@@ -90,7 +90,7 @@ def test_a_damaged_graph_is_refused_and_one_that_was_discarded_not_missed(
     torch.testing.assert_close(_features(tmp_path, "openvino"), _features(tmp_path, "onnxruntime"), atol=2e-3, rtol=0)
 
 
-def test_images_without_anything_to_segment_are_refused(
+def test_images_without_segmented_classes_are_refused(
     exported: Path, tmp_path: Path, phantom: tuple[Volume, LabelMap]
 ) -> None:
     shutil.copytree(exported, tmp_path, dirs_exist_ok=True)

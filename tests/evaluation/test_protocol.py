@@ -78,7 +78,7 @@ def test_rounds_without_error_repeat_the_result(phantom: tuple[Volume, LabelMap]
     assert scores.clicks[2:] == [[], []]
 
 
-def test_only_shown_classes_are_scored() -> None:
+def test_only_classes_in_the_truth_are_scored() -> None:
     truth = np.zeros((6, 6, 6), np.uint8)
     session = Brush(np.ones_like(truth))
     scores = run_click_rounds(session, truth, [1], (1.0, 1.0, 1.0), rounds=2)
@@ -86,7 +86,7 @@ def test_only_shown_classes_are_scored() -> None:
     assert session.rounds == []
 
 
-def test_shared_click_is_handed_over_once() -> None:
+def test_a_click_shared_by_classes_is_added_once() -> None:
     """Where class 1 lies in place of 2, both classes ask for the same voxel to be 2."""
     truth = np.zeros((9, 9, 9), np.uint8)
     truth[2:7, 2:7, 2:7], truth[8, 8, 8] = 2, 1
@@ -113,7 +113,7 @@ def test_shapes_must_agree() -> None:
         run_click_rounds(Brush(np.zeros((4, 4, 4), np.uint8)), np.zeros((4, 4, 5), np.uint8), [1], (1.0, 1.0, 1.0))
 
 
-def test_auc_is_unnormalised_and_leaves_round_zero_out() -> None:
+def test_auc_is_unnormalized_and_leaves_round_zero_out() -> None:
     assert auc([0, 1, 1, 1, 1, 1]) == 4
     assert auc([1, 0, 0.5, 1, 1, 1]) == pytest.approx(0.25 + 0.75 + 1 + 1)
     assert math.isnan(auc([math.nan] * 6))

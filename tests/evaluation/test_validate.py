@@ -43,7 +43,7 @@ def test_an_ensemble_is_refused(model_folder: Path, phantom: Phantom) -> None:
         validate(Segmenter.from_pretrained(model_folder, model_folder), [("a", *phantom)])
 
 
-def test_label_values_that_the_model_does_not_know_are_named(segmenter: Segmenter, phantom: Phantom) -> None:
+def test_unknown_label_values_are_refused(segmenter: Segmenter, phantom: Phantom) -> None:
     labels = phantom[1].data.copy()
     labels[0, 0, 0] = 7
     with pytest.raises(InputError, match=r"a: the model does not know label values \[7\]"):

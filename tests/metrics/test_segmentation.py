@@ -114,7 +114,7 @@ def test_empty_masks() -> None:
     assert math.isinf(hausdorff95(some > 0, nothing > 0, SPACING))
 
 
-def test_classes_are_scored_apart() -> None:
+def test_classes_are_scored_independently() -> None:
     truth = box(slice(2, 6), slice(2, 6), slice(2, 6)) + 3 * box(slice(10, 14), slice(2, 6), slice(2, 6))
     predicted = np.where(truth == 3, 3, 0)
     found = class_metrics(predicted, truth, [1, 2, 3], (1, 1, 1))

@@ -45,13 +45,13 @@ def _slice(present: bool, prompted_here: Tensor | None = None) -> AggregatorInpu
     return AggregatorInput(torch.randn(B, 2 * K, D), prompted_here, presence, torch.randn(B, K, 4, 4) * 0.1)
 
 
-def test_without_propagation_the_state_is_handed_on_unchanged() -> None:
+def test_without_propagation_the_state_is_unchanged() -> None:
     state = _state(1)
     assert _aggregator("none")(state, *_slice(True)) is state
 
 
 @pytest.mark.parametrize("propagation", ["previous", "aggregated"])
-def test_a_class_first_seen_hands_on_its_centre_as_it_is(propagation: Propagation) -> None:
+def test_the_first_centre_of_a_class_is_carried_unchanged(propagation: Propagation) -> None:
     left = _slice(True)
     state = _aggregator(propagation)(_state(0), *left)
     torch.testing.assert_close(state.centres, left.centres[:, :K])
@@ -60,7 +60,7 @@ def test_a_class_first_seen_hands_on_its_centre_as_it_is(propagation: Propagatio
     assert torch.equal(state.direction, torch.tensor([1.0, -1.0]))
 
 
-def test_previous_forgets_history_and_aggregated_lies_between() -> None:
+def test_previous_replaces_the_centre_and_aggregated_interpolates() -> None:
     before, left = _state(1), _slice(True)
     centres = left.centres[:, :K]
     assert torch.equal(_aggregator("previous")(before, *left).centres, centres)
@@ -71,7 +71,7 @@ def test_previous_forgets_history_and_aggregated_lies_between() -> None:
 
 
 @pytest.mark.parametrize("propagation", ["previous", "aggregated"])
-def test_an_absent_class_keeps_its_centre_for_one_miss_and_is_unknown_after_two(propagation: Propagation) -> None:
+def test_a_centre_is_dropped_after_two_slices_without_its_class(propagation: Propagation) -> None:
     aggregator, seen = _aggregator(propagation), _state(1)
     once = aggregator(seen, *_slice(False))
     assert torch.equal(once.centres[:, 1:], seen.centres[:, 1:])
@@ -81,7 +81,7 @@ def test_an_absent_class_keeps_its_centre_for_one_miss_and_is_unknown_after_two(
     assert torch.equal(twice.known, torch.tensor([[1.0, 0, 0]] * B))
 
 
-def test_a_class_seen_between_two_misses_stays_known() -> None:
+def test_a_class_present_between_two_absences_stays_known() -> None:
     aggregator, state = _aggregator("aggregated"), _state(1)
     for present in (False, True, False):
         state = aggregator(state, *_slice(present))
@@ -105,7 +105,7 @@ def test_a_class_without_area_is_absent_whatever_its_presence() -> None:
     assert torch.equal(state.missed, torch.tensor([[0.0, 0, 1]] * B))
 
 
-def test_forgetting_drops_what_was_carried_of_those_classes_alone() -> None:
+def test_reset_affects_the_given_classes_only() -> None:
     state = _state(1)._replace(prompted=torch.ones(B, K))
     left = state.reset(torch.tensor([[0.0, 1, 0], [0, 0, 0]]))
     for carried in (left.known, left.prompted):
@@ -116,7 +116,7 @@ def test_forgetting_drops_what_was_carried_of_those_classes_alone() -> None:
     assert left.centres is state.centres
 
 
-def test_of_what_a_slice_leaves_only_how_much_to_keep_learns_from_the_next() -> None:
+def test_without_through_time_only_the_gate_gets_gradients_from_later_slices() -> None:
     aggregator, before = _aggregator("aggregated", through_time=False), _state(1)
     left = [part.requires_grad_() for part in _slice(True)]
     state = aggregator(before._replace(centres=before.centres.requires_grad_()), *left)
@@ -127,7 +127,7 @@ def test_of_what_a_slice_leaves_only_how_much_to_keep_learns_from_the_next() -> 
     assert not state.prompt_centres.requires_grad
 
 
-def test_through_time_a_slice_learns_what_to_leave() -> None:
+def test_through_time_gradients_flow_into_earlier_slices() -> None:
     left = [part.requires_grad_() for part in _slice(True)]
     state = _aggregator("aggregated")(_state(1), *left)
     sum(part.square().sum() for part in (state.centres, state.prompt_centres, state.masks)).backward()
@@ -137,7 +137,7 @@ def test_through_time_a_slice_learns_what_to_leave() -> None:
 
 
 @pytest.mark.parametrize("propagation", ["previous", "aggregated"])
-def test_the_centre_of_a_prompt_travels_until_its_class_is_missed_twice(propagation: Propagation) -> None:
+def test_a_prompt_centre_is_carried_until_its_class_is_absent_twice(propagation: Propagation) -> None:
     aggregator, prompted = _aggregator(propagation), torch.tensor([[0.0, 1, 0], [0, 0, 1]])
     first = _slice(True, prompted)
     state = aggregator(_state(1), *first)
@@ -148,7 +148,7 @@ def test_the_centre_of_a_prompt_travels_until_its_class_is_missed_twice(propagat
         assert torch.equal(state.prompted, left)
 
 
-def test_a_prompt_outlasts_its_slice_although_its_class_was_missed_before_and_is_missed_here() -> None:
+def test_a_prompt_is_carried_even_if_its_class_is_absent_here_and_before() -> None:
     aggregator, prompted = _aggregator("aggregated"), torch.tensor([[0.0, 1, 0], [0, 0, 1]])
     missed = aggregator(_state(1), *_slice(False))
     state = aggregator(missed, *_slice(False, prompted))
@@ -156,6 +156,6 @@ def test_a_prompt_outlasts_its_slice_although_its_class_was_missed_before_and_is
     assert not aggregator(state, *_slice(False)).prompted.any()
 
 
-def test_a_network_that_does_not_carry_prompts_hands_none_on() -> None:
+def test_without_carry_prompts_no_prompt_centre_is_carried() -> None:
     state = _aggregator("aggregated", carry_prompts=False)(_state(1), *_slice(True, torch.ones(B, K)))
     assert not state.prompted.any()

@@ -13,7 +13,7 @@ from s2vnet.model import bundled
 from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, load_model
 
 
-def test_the_list_names_every_file_by_its_content() -> None:
+def test_checksums_cover_every_file() -> None:
     checksums = dict(line.split("  ", 1)[::-1] for line in bundled.CHECKSUMS.read_text().splitlines())
     files = [file for file in bundled.WEIGHTS_FOLDER.rglob("*") if file.suffix in (".json", ".safetensors")]
     assert checksums == {

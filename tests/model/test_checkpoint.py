@@ -35,7 +35,7 @@ def _reweigh(folder: Path, data: bytes) -> None:
     _describe(folder, lambda c: c.update(sha256=hashlib.sha256(data).hexdigest()))
 
 
-def test_what_is_saved_is_loaded(saved: Path, model: S2VNet) -> None:
+def test_save_and_load_round_trip(saved: Path, model: S2VNet) -> None:
     trained = load_model(saved)
     assert trained.model.config == model.config
     assert not trained.model.training
@@ -46,14 +46,14 @@ def test_what_is_saved_is_loaded(saved: Path, model: S2VNet) -> None:
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
 
 
-def test_saving_again_gives_the_same_files(saved: Path) -> None:
+def test_saving_is_deterministic(saved: Path) -> None:
     before = [(saved / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)]
     save_model(saved, load_model(saved).model, PLAN, INFO)
     assert [(saved / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)] == before
     assert sorted(p.name for p in saved.iterdir()) == [DESCRIPTION, WEIGHTS]
 
 
-def test_a_full_disk_leaves_the_model_that_was_there(saved: Path) -> None:
+def test_a_full_disk_keeps_the_previous_model(saved: Path) -> None:
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
     model = load_model(saved).model
     with pytest.raises(InputError) as refused, files_limited_to(20000):
@@ -86,7 +86,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_cannot_be_used_is_refused_in_one_line(saved: Path, damage: str) -> None:
+def test_invalid_models_are_refused_in_one_line(saved: Path, damage: str) -> None:
     apply, reason = DAMAGES[damage]
     apply(saved)
     with pytest.raises(CheckpointError, match=reason) as caught:
@@ -94,18 +94,18 @@ def test_what_cannot_be_used_is_refused_in_one_line(saved: Path, damage: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_the_processor_is_always_there() -> None:
+def test_the_cpu_is_always_available() -> None:
     assert choose_device("cpu") == torch.device("cpu")
 
 
-def test_auto_takes_what_is_there() -> None:
+def test_auto_chooses_an_available_device() -> None:
     assert choose_device("auto") == choose_device(choose_device("auto").type)
     if not torch.cuda.is_available() and not torch.backends.mps.is_available():
         assert choose_device("auto") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "cpu:1", "meta"])
-def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
+def test_an_unavailable_device_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(CheckpointError, match=r"not available; choose one of .*cpu") as caught:
         choose_device(name)
     assert "\n" not in str(caught.value)

@@ -44,7 +44,7 @@ def test_hard_assignment_is_one_hot_at_the_largest_affinity() -> None:
     assert torch.equal(chosen.argmax(1), affinity.argmax(1))
 
 
-def test_a_tie_goes_to_one_row_only() -> None:
+def test_a_tie_is_assigned_to_one_centre_only() -> None:
     assert torch.equal(assign(torch.zeros(1, 4, 3), "hard").sum(1), torch.ones(1, 3))
 
 
@@ -57,20 +57,20 @@ def test_soft_assignment_sums_to_one_and_has_a_gradient() -> None:
     assert affinity.grad.abs().sum() > 0
 
 
-def test_class_logits_are_the_log_sum_of_a_classs_rows() -> None:
+def test_class_logits_are_the_log_sum_exp_of_both_centres() -> None:
     rows = torch.randn(2, 2 * K, 4, 5)
     found = class_logits(rows, K)
     torch.testing.assert_close(found.exp(), rows[:, :K].exp() + rows[:, K:].exp())
 
 
-def test_positions_are_measured_from_the_centre() -> None:
+def test_positions_are_relative_to_the_middle_of_the_map() -> None:
     small = sine_position_encoding(4, 6, D, torch.device("cpu")).reshape(4, 6, D)
     large = sine_position_encoding(10, 8, D, torch.device("cpu")).reshape(10, 8, D)
     torch.testing.assert_close(large[3:7, 1:7], small)
     assert len(small.flatten(0, 1).unique(dim=0)) == 24
 
 
-def test_an_invalid_row_changes_nothing(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
+def test_an_invalid_centre_changes_nothing(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
     centres, affinity = layer(**inputs)
     other = dict(inputs, centres=inputs["centres"].clone())
     off = inputs["valid"] == 0
@@ -81,12 +81,12 @@ def test_an_invalid_row_changes_nothing(layer: ClusteringLayer, inputs: dict[str
     assert torch.equal(class_logits(affinity_after, K), class_logits(affinity, K))
 
 
-def test_a_prompted_pixel_goes_to_its_prompt_row(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
+def test_a_prompted_pixel_is_assigned_to_the_prompt_centre(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
     _, affinity = layer(**inputs)
     assert affinity[0, :, 2, 3].argmax() == K + 1
 
 
-def test_a_prior_draws_pixels_to_its_class(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
+def test_a_prior_raises_the_affinity_to_its_class(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
     _, before = layer(**inputs)
     prior = torch.zeros(2, K, 4, 5)
     prior[1, 2, 0, 0] = 1
@@ -115,13 +115,13 @@ def test_the_mean_does_not_depend_on_how_often_pixels_repeat(inputs: dict[str, A
     torch.testing.assert_close(*found, atol=1e-2, rtol=0)
 
 
-def test_keys_have_unit_length_and_describe_each_pixel_of_a_map(layer: ClusteringLayer) -> None:
+def test_keys_have_unit_length_per_pixel(layer: ClusteringLayer) -> None:
     keys, values = layer.keys_and_values(torch.randn(2, 8, 4, 5))
     assert keys.shape == values.shape == (2, D, 4, 5)
     torch.testing.assert_close(keys.norm(dim=1), torch.ones(2, 4, 5))
 
 
-def test_the_strongest_row_is_the_largest_and_of_equals_the_first() -> None:
+def test_argmax_class_takes_the_first_of_equal_maxima() -> None:
     scores = torch.tensor([[1.0, 5.0, 2.0], [3.0, 5.0, 2.0], [2.0, 4.0, 2.0]])[None]
     assert argmax_class(scores).tolist() == [[1, 0, 0]]
     noise = torch.randn(2, 6, 5, 4, generator=torch.Generator().manual_seed(0))

@@ -60,7 +60,7 @@ def reference(weights: dict[str, Tensor], x: Tensor) -> list[Tensor]:
 
 
 @torch.no_grad()
-def test_folded_it_is_the_published_network() -> None:
+def test_the_folded_network_equals_the_published_one() -> None:
     weights, slices = unfolded(), torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     encoder = EfficientNetLite0(3, 2)
     encoder.load_imagenet(fold_batch_norm(weights))
@@ -70,7 +70,7 @@ def test_folded_it_is_the_published_network() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
 @torch.no_grad()
-def test_a_grey_slice_gives_the_same_in_any_number_of_channels(channels: int) -> None:
+def test_a_gray_slice_has_the_same_features_in_any_number_of_channels(channels: int) -> None:
     weights = fold_batch_norm(unfolded())
     weights["stem.weight"] = weights["stem.weight"].mean(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
     three, other = EfficientNetLite0(3, 2), EfficientNetLite0(channels, 2)

@@ -11,7 +11,7 @@ from s2vnet.model.encoder import ENCODERS, make_encoder
     ("name", "stride"),
     [("tiny", 1), ("tiny", 2), ("tiny", 4), ("small", 2), ("resnet18", 1), ("resnet34", 2), ("efficientnet-lite0", 2)],
 )
-def test_maps_lie_at_strides_s_2s_4s_8s(name: str, stride: int) -> None:
+def test_maps_have_strides_s_2s_4s_8s(name: str, stride: int) -> None:
     _check_strides(name, stride)
 
 
@@ -30,7 +30,7 @@ def _check_strides(name: str, stride: int) -> None:
 
 @pytest.mark.parametrize("name", ["tiny", "efficientnet-lite0"])
 @torch.no_grad()
-def test_a_slice_is_encoded_alone_while_training_too(name: str) -> None:
+def test_slices_are_encoded_independently_in_training_mode(name: str) -> None:
     encoder = make_encoder(name, in_channels=1, stem_stride=2).train()
     slices = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     for together, alone in zip(encoder(slices), encoder(slices[:1]), strict=True):
@@ -41,6 +41,6 @@ def test_every_encoder_is_tested() -> None:
     assert set(ENCODERS) == {"tiny", "compact", "small", "resnet18", "resnet34", "resnet50", "efficientnet-lite0"}
 
 
-def test_an_unknown_name_is_refused_and_the_known_ones_named() -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"unknown encoder 'vit'; choose one of tiny, .*resnet50"):
         make_encoder("vit", 1, 1)

@@ -6,7 +6,7 @@ from torch import nn
 from s2vnet.model.layers import GroupNorm, depthwise_conv
 
 
-def test_under_autocast_they_compute_in_float32_and_without_it_as_they_are() -> None:
+def test_layers_compute_in_float32_under_autocast() -> None:
     x = torch.randn(2, 8, 6, 6)
     convolution, norm = nn.Conv2d(8, 8, 3, groups=8), GroupNorm(4, 8)
     with torch.autocast("cpu", torch.bfloat16):

@@ -40,24 +40,24 @@ def test_coarse_maps_reach_the_mask_features() -> None:
 @pytest.mark.parametrize(
     "index", [slice(1, 3), [4, 0, 4], torch.tensor([2, 5]), (slice(None), slice(2)), (..., slice(1)), 3]
 )
-def test_at_indexes_every_map_as_a_tensor(features: Features, index: Index) -> None:
+def test_select_indexes_every_tensor(features: Features, index: Index) -> None:
     for part, whole in zip(_tensors(features.select(index)), _tensors(features), strict=True):
         assert torch.equal(part, whole[index])
 
 
-def test_unflatten_splits_the_batch_and_at_finds_its_slices_again(features: Features) -> None:
+def test_unflatten_splits_the_batch_axis(features: Features) -> None:
     split = features.unflatten(2)
     assert split.mask.shape == (2, 3, 4, 8, 8)
     for a, b in zip(_tensors(split.select((slice(None), 1))), _tensors(features.select([1, 4])), strict=True):
         assert torch.equal(a, b)
 
 
-def test_cat_puts_together_what_at_took_apart(features: Features) -> None:
+def test_assemble_inverts_select(features: Features) -> None:
     whole = Features.assemble([(range(n, 6, 2), features.select(slice(n, 6, 2))) for n in (1, 0)], 6)
     assert all(map(torch.equal, _tensors(whole), _tensors(features)))
 
 
-def test_detach_keeps_values_and_drops_the_gradient(features: Features) -> None:
+def test_detach_drops_the_gradient(features: Features) -> None:
     for tensor in _tensors(features):
         tensor.requires_grad_()
     detached = _tensors(features.detach())

@@ -22,12 +22,12 @@ def _point(class_id: int, d: float, y: int, x: int, positive: bool = True) -> Gr
     return GridPrompt(class_id, positive, torch.tensor([[d, y, x]], dtype=torch.float32))
 
 
-def test_no_prompts_draw_nothing() -> None:
+def test_without_prompts_maps_are_zero() -> None:
     assert not rasterize_prompts([], SLICES, K, SIZE).any()
     assert affected_slices([], DEPTH) == []
 
 
-def test_a_prompted_cell_has_exactly_one_and_its_class_alone() -> None:
+def test_a_prompted_cell_is_exactly_one_for_its_class_only() -> None:
     maps = rasterize_prompts([_point(2, 5, 3, 4)], SLICES, K, SIZE)
     assert maps.shape == (DEPTH, K, PROMPT_MAPS, *SIZE)
     assert maps[5, 2, POSITIVE, 3, 4] == 1
@@ -37,7 +37,7 @@ def test_a_prompted_cell_has_exactly_one_and_its_class_alone() -> None:
     assert maps.max() == 1
 
 
-def test_one_classs_prompt_is_a_negative_for_all_others() -> None:
+def test_a_positive_prompt_is_negative_for_all_other_classes() -> None:
     maps = rasterize_prompts([_point(2, 5, 3, 4)], SLICES, K, SIZE)
     for rival in (0, 1, 3):
         assert torch.equal(maps[:, rival, NEGATIVE], maps[:, 2, POSITIVE])
@@ -55,13 +55,13 @@ def test_slices_out_of_reach_stay_empty() -> None:
     assert not rasterize_prompts([_point(1, 6, 4, 5)], SLICES[:3], K, SIZE).any()
 
 
-def test_a_map_depends_on_the_slices_position_not_on_which_others_are_drawn() -> None:
+def test_a_map_does_not_depend_on_other_slices() -> None:
     strokes = [_point(1, 6, 4, 5), _point(3, 2, 1, 1, positive=False)]
     few = torch.tensor([7.0, 2.0])
     assert torch.equal(rasterize_prompts(strokes, few, K, SIZE), rasterize_prompts(strokes, SLICES, K, SIZE)[[7, 2]])
 
 
-def test_many_cells_are_the_maximum_of_each() -> None:
+def test_maps_of_many_cells_are_maxima() -> None:
     cells = torch.cartesian_prod(torch.tensor([2.0, 3.0]), torch.arange(9.0), torch.arange(3.0, 5.0))
     together = rasterize_prompts([GridPrompt(1, True, cells, "region")], SLICES, K, SIZE)
     alone = [
@@ -71,20 +71,20 @@ def test_many_cells_are_the_maximum_of_each() -> None:
     torch.testing.assert_close(together[:, 1, POSITIVE], torch.stack(alone).amax(0))
 
 
-def test_a_later_prompt_wins_over_an_earlier_class() -> None:
+def test_a_later_prompt_overrides_another_class() -> None:
     maps = rasterize_prompts([_point(1, 5, 3, 4), _point(2, 5, 3, 4)], SLICES, K, SIZE)
     assert maps[5, :, POSITIVE, 3, 4].tolist() == [0, 0, 1, 0]
     assert maps[5, :, NEGATIVE, 3, 4].tolist() == [1, 1, 0, 1]
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_a_later_prompt_wins_over_its_own_contradiction(last: bool) -> None:
+def test_a_later_prompt_overrides_an_opposite_one(last: bool) -> None:
     maps = rasterize_prompts([_point(1, 5, 3, 4, not last), _point(1, 5, 3, 4, last)], SLICES, K, SIZE)
     assert maps[5, 1, POSITIVE, 3, 4] == float(last)
     assert maps[5, 1, NEGATIVE, 3, 4] == float(not last)
 
 
-def test_a_negative_prompt_speaks_of_its_class_alone() -> None:
+def test_a_negative_prompt_affects_its_class_only() -> None:
     maps = rasterize_prompts([_point(1, 5, 3, 4, positive=False)], SLICES, K, SIZE)
     assert maps[5, 1, NEGATIVE, 3, 4] == 1
     assert maps[5, 1, WIDE, 3, 4] == -1
@@ -92,7 +92,7 @@ def test_a_negative_prompt_speaks_of_its_class_alone() -> None:
     assert not maps.any()
 
 
-def test_wide_maps_say_how_near_a_prompt_is_beyond_the_cells_it_names() -> None:
+def test_wide_maps_extend_further_in_plane() -> None:
     maps = rasterize_prompts([_point(1, 5, 4, 5)], SLICES, K, SIZE)
     assert maps[5, 1, WIDE, 4, 5] == 1
     assert (maps[5, 1, WIDE] >= maps[5, 1, POSITIVE]).all()
@@ -100,7 +100,7 @@ def test_wide_maps_say_how_near_a_prompt_is_beyond_the_cells_it_names() -> None:
     assert not maps[:, [0, 2, 3], WIDE].any()
 
 
-def test_wide_maps_alone_reach_further_along_the_slices() -> None:
+def test_only_wide_maps_extend_further_along_slices() -> None:
     strokes = [_point(1, 6, 4, 5), _point(2, 6, 0, 0, positive=False)]
     near, far = rasterize_prompts(strokes, SLICES, K, SIZE), rasterize_prompts(strokes, SLICES, K, SIZE, 5)
     others = [POSITIVE, NEGATIVE, BOX]
@@ -117,7 +117,7 @@ def test_prompts_of_equal_weight_are_negative_for_each_other() -> None:
     assert float(maps[5, 2, NEGATIVE, 0, 0]) == pytest.approx(1)
 
 
-def test_a_box_fills_what_lies_between_its_corners() -> None:
+def test_a_box_is_filled_between_its_corners() -> None:
     corners = torch.tensor([[2.0, 1.5, 2.0], [6.0, 4.0, 7.5]])
     maps = rasterize_prompts(
         [GridPrompt(3, True, corners, "box"), GridPrompt(3, True, corners + 1, "box")], SLICES, K, SIZE
@@ -143,12 +143,12 @@ def test_a_box_fills_what_lies_between_its_corners() -> None:
     ],
 )
 @pytest.mark.parametrize("reach", [2, 4])
-def test_touched_lists_exactly_the_slices_that_draw_marks(strokes: list[GridPrompt], reach: int) -> None:
+def test_affected_slices_are_those_with_nonzero_maps(strokes: list[GridPrompt], reach: int) -> None:
     marked = rasterize_prompts(strokes, SLICES, K, SIZE, reach).flatten(1).any(1)
     assert affected_slices(strokes, DEPTH, reach) == marked.nonzero().flatten().tolist()
 
 
-def test_touched_misses_no_slice_of_a_point_between_slices() -> None:
+def test_affected_slices_include_all_of_a_point_between_slices() -> None:
     for place in torch.arange(0, 11, 0.25).tolist():
         marked = rasterize_prompts([_point(1, place, 4, 4)], SLICES, K, SIZE).flatten(1).any(1)
         assert set(marked.nonzero().flatten().tolist()) <= set(affected_slices([_point(1, place, 4, 4)], DEPTH))
@@ -159,7 +159,7 @@ def test_two_classes_are_enough() -> None:
     assert torch.equal(maps[:, 0, NEGATIVE], maps[:, 1, POSITIVE])
 
 
-def test_a_region_ends_where_it_was_drawn_to_end() -> None:
+def test_a_region_does_not_extend_beyond_its_outline() -> None:
     cells = torch.tensor([[5.0, y, x] for y in (2, 3, 4) for x in (3, 4, 5)])
     maps = rasterize_prompts([GridPrompt(2, True, cells, "region")], SLICES, K, SIZE)
     inside = torch.zeros(DEPTH, *SIZE, dtype=torch.bool)
@@ -170,7 +170,7 @@ def test_a_region_ends_where_it_was_drawn_to_end() -> None:
     assert affected_slices([GridPrompt(2, True, cells, "region")], DEPTH) == [5]
 
 
-def test_a_drawing_holds_the_maps_of_the_slices_that_strokes_touch_and_no_others() -> None:
+def test_prompt_maps_hold_affected_slices_only() -> None:
     corners = torch.tensor([[3.0, 1, 1], [4.0, 4, 5]])
     strokes = [
         _point(2, 5, 3, 4),
@@ -185,7 +185,7 @@ def test_a_drawing_holds_the_maps_of_the_slices_that_strokes_touch_and_no_others
             assert torch.equal(maps, rasterize_prompts(some, torch.tensor([float(d)]), 5, SIZE, 3)[0])
 
 
-def test_a_drawings_signatures_tell_maps_apart() -> None:
+def test_signatures_differ_for_different_maps() -> None:
     def signature(*strokes: GridPrompt) -> bytes:
         return PromptMaps(strokes, DEPTH, K, SIZE).signature(5)
 

@@ -6,7 +6,7 @@ from s2vnet.model.propagation import propagate
 from s2vnet.model.s2vnet import S2VNet
 
 
-def test_each_step_starts_from_the_state_that_the_one_before_left(model: S2VNet) -> None:
+def test_each_step_starts_from_the_state_of_the_previous_one(model: S2VNet) -> None:
     torch.manual_seed(0)
     prompts = torch.zeros(3, 1, 3, 4, 8, 8)
     prompts[1, 0, 2, 0, 3, 3] = 1
@@ -22,7 +22,7 @@ def test_each_step_starts_from_the_state_that_the_one_before_left(model: S2VNet)
             assert all(map(torch.equal, decoded.state, state))
 
 
-def test_a_slice_is_decoded_only_when_asked_for(model: S2VNet) -> None:
+def test_slices_are_decoded_lazily(model: S2VNet) -> None:
     features = model.encode(torch.randn(2, 1, 8, 8))
     sequence = ((features.select(slice(t, t + 1)), torch.zeros(1, 3, 4, 8, 8)) for t in range(2))
     steps = propagate(model.decode, sequence, model.initial_state(features.select(slice(1))))

@@ -83,7 +83,7 @@ def test_permuting_the_classes_permutes_the_result(make_model: MakeModel, slices
 
 
 @torch.no_grad()
-def test_a_class_without_prompts_has_a_row_that_changes_nothing(
+def test_the_prompt_centre_of_an_unprompted_class_changes_nothing(
     make_model: MakeModel, slices: Tensor, prompts: Tensor
 ) -> None:
     model = make_model()
@@ -98,7 +98,7 @@ def test_a_class_without_prompts_has_a_row_that_changes_nothing(
 
 
 @torch.no_grad()
-def test_no_prompts_are_prompts_of_zeros_to_the_bit(model: S2VNet, slices: Tensor) -> None:
+def test_no_prompts_equal_zero_prompts_bit_for_bit(model: S2VNet, slices: Tensor) -> None:
     features = model.encode(slices)
     state = model.initial_state(features, torch.tensor([1.0, -1.0]))
     for _ in range(2):
@@ -110,7 +110,7 @@ def test_no_prompts_are_prompts_of_zeros_to_the_bit(model: S2VNet, slices: Tenso
 
 
 @torch.inference_mode()
-def test_without_prompts_here_or_before_prompt_rows_can_be_left_out(model: S2VNet, slices: Tensor) -> None:
+def test_unused_prompt_centres_can_be_left_out(model: S2VNet, slices: Tensor) -> None:
     features = model.encode(slices)
     state = _carried(model, features)
     state = state._replace(prompted=torch.zeros_like(state.prompted))
@@ -124,7 +124,7 @@ def test_without_prompts_here_or_before_prompt_rows_can_be_left_out(model: S2VNe
 
 
 @torch.inference_mode()
-def test_rows_are_decoded_as_a_batch_is(model: S2VNet, slices: Tensor, prompts: Tensor) -> None:
+def test_slices_are_decoded_as_in_a_batch(model: S2VNet, slices: Tensor, prompts: Tensor) -> None:
     features = model.encode(slices)
     state = _carried(model, features)
     together = model.decode(features, state, prompts)
@@ -145,7 +145,7 @@ def test_rows_are_decoded_as_a_batch_is(model: S2VNet, slices: Tensor, prompts: 
 
 
 @torch.no_grad()
-def test_a_weak_echo_of_a_prompt_makes_no_row_but_a_cell_does(model: S2VNet, slices: Tensor) -> None:
+def test_only_prompted_cells_make_a_prompt_centre_valid(model: S2VNet, slices: Tensor) -> None:
     features = model.encode(slices)
     maps = torch.zeros(2, 3, 4, 16, 24)
     maps[0, 1, 0, 4, 4], maps[1, 1, 0, 4, 4] = 0.5, 1
@@ -156,7 +156,7 @@ def test_a_weak_echo_of_a_prompt_makes_no_row_but_a_cell_does(model: S2VNet, sli
 
 
 @torch.no_grad()
-def test_a_carried_prompt_changes_its_classes_row_and_new_prompts_are_mixed_with_it(
+def test_carried_and_new_prompt_centres_are_averaged(
     model: S2VNet, slices: Tensor, prompts: Tensor
 ) -> None:
     features, positive = model.encode(slices), prompts[:, :, 0]
@@ -182,7 +182,7 @@ def test_a_carried_prompt_changes_its_classes_row_and_new_prompts_are_mixed_with
 
 
 @torch.no_grad()
-def test_a_prompt_map_decides_its_own_coarse_assignment(model: S2VNet, slices: Tensor, prompts: Tensor) -> None:
+def test_prompts_decide_the_assignment_on_coarse_maps(model: S2VNet, slices: Tensor, prompts: Tensor) -> None:
     features = model.encode(slices)
     decoded = model.decode(features, model.initial_state(features), prompts)
     finest = decoded.layer_logits[-1][0]
@@ -190,7 +190,7 @@ def test_a_prompt_map_decides_its_own_coarse_assignment(model: S2VNet, slices: T
 
 
 @torch.no_grad()
-def test_direction_and_carried_state_matter_unless_switched_off(make_model: MakeModel, slices: Tensor) -> None:
+def test_direction_and_state_change_the_result_unless_disabled(make_model: MakeModel, slices: Tensor) -> None:
     model = make_model()
     features, none = model.encode(slices), torch.zeros(2, 3, 4, 16, 24)
     start = model.initial_state(features)
@@ -206,7 +206,7 @@ def test_direction_and_carried_state_matter_unless_switched_off(make_model: Make
 
 
 @torch.no_grad()
-def test_without_propagation_a_slice_leaves_no_trace(make_model: MakeModel, slices: Tensor) -> None:
+def test_without_propagation_slices_are_independent(make_model: MakeModel, slices: Tensor) -> None:
     model = make_model(propagation="none")
     features = model.encode(slices)
     start = model.initial_state(features)
@@ -223,7 +223,7 @@ def test_without_propagation_a_slice_leaves_no_trace(make_model: MakeModel, slic
         ({"mask_prior": False}, {f"layers.{n}.prior_weight" for n in range(3)}),
     ],
 )
-def test_gradients_reach_every_parameter_that_an_option_does_not_switch_off(
+def test_every_enabled_parameter_has_a_gradient(
     make_model: MakeModel, prompts: Tensor, settings: dict[str, object], without: set[str]
 ) -> None:
     model = make_model(**settings)
@@ -266,6 +266,6 @@ def test_decode_can_be_exported(model: S2VNet, slices: Tensor, prompts: Tensor) 
 
 
 @pytest.mark.parametrize("settings", [{"dim": 36}, {"mask_dim": 12}, {"dim": 40, "heads": 3}])
-def test_widths_that_cannot_be_divided_are_refused(settings: dict[str, int]) -> None:
+def test_indivisible_widths_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(InputError, match="multiples of 8"):
         S2VNet(ModelConfig.model_validate({"in_channels": 1, "num_classes": 2} | settings))

@@ -24,14 +24,14 @@ def _trained(config: ModelConfig, labels: dict[str, int]) -> TrainedModel:
     return TrainedModel(S2VNet(config), {"labels": labels}, {}, "")
 
 
-def test_the_same_classes_take_over_everything(model_config: ModelConfig, plan: Plan) -> None:
+def test_all_weights_are_copied_for_the_same_classes(model_config: ModelConfig, plan: Plan) -> None:
     model, trained = S2VNet(model_config), _trained(model_config, plan.labels)
     assert load_initial_weights(model, trained, plan.labels) == []
     own, theirs = model.state_dict(), trained.model.state_dict()
     assert all(torch.equal(own[name], theirs[name]) for name in theirs)
 
 
-def test_an_encoder_whose_imagenet_weights_are_here_starts_from_them(model_config: ModelConfig) -> None:
+def test_encoders_with_bundled_imagenet_weights_start_from_them(model_config: ModelConfig) -> None:
     model = S2VNet(model_config.model_copy(update={"encoder": "efficientnet-lite0", "stem_stride": 2}))
     assert load_imagenet_encoder(model)
     shipped = load_file(IMAGENET)
@@ -41,7 +41,7 @@ def test_an_encoder_whose_imagenet_weights_are_here_starts_from_them(model_confi
 
 
 @pytest.mark.parametrize("names", [("right", "left"), ("a", "b", "c")])
-def test_other_classes_begin_anew_and_the_rest_is_taken_over(
+def test_weights_per_class_are_reset_for_other_classes(
     model_config: ModelConfig, plan: Plan, names: tuple[str, ...]
 ) -> None:
     labels = {"background": 0, **{name: value for value, name in enumerate(names, 1)}}
@@ -59,7 +59,7 @@ def test_other_classes_begin_anew_and_the_rest_is_taken_over(
     assert all(torch.equal(after[name], before[name] if name in anew else theirs[name]) for name in after)
 
 
-def test_other_channels_begin_with_a_new_stem(model_config: ModelConfig, plan: Plan) -> None:
+def test_the_stem_is_reset_for_other_channels(model_config: ModelConfig, plan: Plan) -> None:
     model = S2VNet(model_config.model_copy(update={"in_channels": 6}))
     assert load_initial_weights(model, _trained(model_config, plan.labels), plan.labels) == ["encoder.stem.0.weight"]
 
@@ -72,7 +72,7 @@ def test_other_channels_begin_with_a_new_stem(model_config: ModelConfig, plan: P
         ({}, {"encoder": "compact"}, r"another one \(encoder compact, not tiny\)"),
     ],
 )
-def test_another_network_is_refused_by_what_differs(
+def test_another_network_is_refused_with_the_differing_settings(
     model_config: ModelConfig, plan: Plan, changes: dict[str, object], theirs: dict[str, object], line: str
 ) -> None:
     model = S2VNet(model_config.model_copy(update=changes))
@@ -82,7 +82,7 @@ def test_another_network_is_refused_by_what_differs(
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_run_starts_from_it_and_its_average_too(
+def test_a_run_and_its_average_start_from_initial_weights(
     cases: list[Case], plan: Plan, model_config: ModelConfig, config: TrainConfig, tmp_path: Path
 ) -> None:
     first = train(cases[:2], [], plan, model_config, config, tmp_path, device="cpu")
@@ -93,7 +93,7 @@ def test_a_run_starts_from_it_and_its_average_too(
         torch.testing.assert_close(value, theirs[name], atol=1e-6, rtol=0)
 
 
-def test_what_a_run_started_from_is_kept_and_no_other_start_can_be_slipped_in(
+def test_a_run_cannot_resume_with_other_initial_weights(
     cases: list[Case], plan: Plan, model_config: ModelConfig, config: TrainConfig, tmp_path: Path
 ) -> None:
     def stop(what: str, done: int, total: int) -> None:

@@ -37,13 +37,13 @@ def test_every_row_is_in_the_history_and_in_tensorboard(tmp_path: Path) -> None:
     assert matplotlib.image.imread(tmp_path / "curves.png").std() > 0
 
 
-def test_a_resumed_run_keeps_what_was_written_before(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_tensorboard_events(tmp_path: Path) -> None:
     _write(tmp_path, ROWS[:2], [])
     _write(tmp_path, ROWS, ROWS[:2])
     assert [step for step, _ in _scalars(tmp_path, "loss")] == [50, 100, 150, 200]
 
 
-def test_a_sample_shows_four_slices_in_three_ways(tmp_path: Path, cases: list[Case]) -> None:
+def test_a_sample_shows_four_slices(tmp_path: Path, cases: list[Case]) -> None:
     truth = cases[0].labels
     assert truth is not None
     paths = [tmp_path / f"{n}.png" for n in range(3)]

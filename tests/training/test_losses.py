@@ -40,17 +40,17 @@ def _decoded(labels: Tensor, size: int = 8) -> tuple[list[DecoderOutput], Tensor
     return steps, _logits(labels, size).transpose(1, 2)
 
 
-def test_a_perfect_clip_costs_nothing(labels: Tensor) -> None:
+def test_a_perfect_prediction_has_no_loss(labels: Tensor) -> None:
     assert clip_loss(*_decoded(labels), labels, CONFIG) < 1e-3
 
 
-def test_an_absent_class_costs_nothing() -> None:
+def test_an_absent_class_has_no_loss() -> None:
     empty = torch.zeros(1, 2, 8, 8, dtype=torch.long)
     assert clip_loss(*_decoded(empty), empty, CONFIG) < 1e-3
 
 
 @pytest.mark.parametrize("part", ["logits", "presence", "layer_logits", "auxiliary"])
-def test_every_part_that_is_wrong_costs_something(labels: Tensor, part: str) -> None:
+def test_every_part_contributes_to_the_loss(labels: Tensor, part: str) -> None:
     right, auxiliary = _decoded(labels)
     wrong, wrong_auxiliary = _decoded(labels.flip(-1))
     if part == "presence":  # the mirrored clip shows the same classes
@@ -97,14 +97,14 @@ def test_background_has_no_dice(labels: Tensor) -> None:
     torch.testing.assert_close(logits.grad.sum(1), torch.zeros(2, 3, 8, 8), atol=1e-6, rtol=0)
 
 
-def test_shrinking_takes_the_nearest_pixel_and_keeps_blocks() -> None:
+def test_labels_are_downsampled_by_nearest_neighbor() -> None:
     small = torch.tensor([[[[0, 1], [2, 7]]]])
     assert torch.equal(downsample_labels(small.repeat_interleave(4, 2).repeat_interleave(4, 3), (2, 2)), small)
     assert downsample_labels(small, (2, 2)) is small
     assert downsample_labels(torch.zeros(2, 3, 16, 24, dtype=torch.long), torch.Size((4, 6))).shape == (2, 3, 4, 6)
 
 
-def test_weights_are_powers_of_rarity_within_bounds() -> None:
+def test_class_weights_are_bounded_powers_of_inverse_frequency() -> None:
     counts = [10**6, 400, 100, 0, 1]
     assert class_weights(counts, 0).tolist() == [1] * 5
     assert class_weights(counts, 0.5).tolist() == [1, 1, 2, 1, MAX_CLASS_WEIGHT]
@@ -121,7 +121,7 @@ def test_a_weight_multiplies_the_cross_entropy_of_its_pixels(labels: Tensor) -> 
     torch.testing.assert_close(heavier - plain, 3 * (entropy * (labels == 2)).mean())
 
 
-def test_errors_that_were_asked_for_count_more_in_the_final_masks_alone(labels: Tensor) -> None:
+def test_prompted_errors_weigh_more_in_the_final_masks_only(labels: Tensor) -> None:
     config = CONFIG.model_copy(update={"mending_weight": 3.0})
     decoded, auxiliary = _decoded(labels)
     wrong = [d._replace(logits=-d.logits) for d in decoded]

@@ -68,7 +68,7 @@ def test_prompted_cells_name_the_true_class(truth: Tensor) -> None:
                 assert (truth[0][boxed] == k).all()
 
 
-def test_negative_prompts_alone_lie_where_a_class_is_not(truth: Tensor) -> None:
+def test_only_negative_prompts_lie_outside_their_class(truth: Tensor) -> None:
     predicted, found = truth.clone(), 0
     predicted[0, :, :, :7] = 1
     for seed in range(150):
@@ -81,7 +81,7 @@ def test_negative_prompts_alone_lie_where_a_class_is_not(truth: Tensor) -> None:
     assert found > 0
 
 
-def test_corrections_of_a_missed_class_lie_in_its_largest_error(truth: Tensor) -> None:
+def test_corrections_lie_in_the_largest_error(truth: Tensor) -> None:
     predicted = truth.clone()
     predicted[0, :, 1:4, 1:5] = 0  # larger
     predicted[0, 1, 5:6, 2:3] = 0  # smaller
@@ -109,7 +109,7 @@ def test_a_perfect_prediction_yields_no_corrections(truth: Tensor) -> None:
     assert _corrections(truth, truth, 0) == []
 
 
-def test_a_user_is_a_function_of_its_generator_and_not_of_the_batch(truth: Tensor) -> None:
+def test_prompts_do_not_depend_on_the_batch(truth: Tensor) -> None:
     predicted = truth.flip(2)
     together = _simulate(truth, predicted, [0, 1, 2, 3])
     assert torch.equal(together, _simulate(truth, predicted, [0, 1, 2, 3]))
@@ -118,7 +118,7 @@ def test_a_user_is_a_function_of_its_generator_and_not_of_the_batch(truth: Tenso
     assert len({clip.numpy().tobytes() for clip in together}) > 1
 
 
-def test_a_user_sees_the_answer_to_its_own_prompts(truth: Tensor) -> None:
+def test_predictions_follow_the_prompts_of_each_round(truth: Tensor) -> None:
     seen: list[tuple[Tensor, list[int]]] = []
 
     def predict(maps: Tensor, clips: list[int]) -> Tensor:
@@ -146,7 +146,7 @@ def test_reach_counts_in_slices_of_the_volume(truth: Tensor) -> None:
     assert int(near[0, :, 1:, POSITIVE].flatten(2).any(2).sum()) > int(prompted.sum())
 
 
-def test_first_prompts_lie_on_one_slice_and_name_what_it_shows(truth: Tensor) -> None:
+def test_first_prompts_lie_on_one_slice_with_true_classes(truth: Tensor) -> None:
     kinds = set()
     for seed in range(80):
         strokes = simulate._first_prompts(truth[0].numpy(), K, np.random.default_rng(seed))
@@ -160,7 +160,7 @@ def test_first_prompts_lie_on_one_slice_and_name_what_it_shows(truth: Tensor) ->
 
 
 @pytest.mark.parametrize("kind", [0.0, 0.85, 0.95])
-def test_strokes_lie_inside_their_region(kind: float) -> None:
+def test_prompts_lie_inside_their_region(kind: float) -> None:
     region: npt.NDArray[np.bool_] = np.zeros((7, *SIZE), bool)
     region[1:6, 2:8, 3:9] = True
     region[3, 4, 9] = True
@@ -176,7 +176,7 @@ def test_strokes_lie_inside_their_region(kind: float) -> None:
             assert len(cells) == region[3].sum()
 
 
-def test_some_users_know_only_the_slice_their_clip_begins_with(truth: Tensor) -> None:
+def test_some_users_see_only_the_first_slice(truth: Tensor) -> None:
     users, wrong = list(range(40)), torch.zeros_like(truth)
     drawn = {first: _simulate(truth, wrong, users, first=first)[:, 1:, :, POSITIVE] for first in (0.0, 0.5, 1.0)}
     later = {first: (maps == 1).flatten(1).any(1).float().mean() for first, maps in drawn.items()}
@@ -187,7 +187,7 @@ def test_some_users_know_only_the_slice_their_clip_begins_with(truth: Tensor) ->
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_what_is_asked_for_is_the_whole_error_on_every_slice(truth: Tensor, first: float) -> None:
+def test_prompted_errors_cover_all_slices_of_the_clip(truth: Tensor, first: float) -> None:
     """Class 1 is missed where it lies, and found in a second place, on two slices alone."""
     predicted, users = truth.clone(), list(range(30))
     predicted[truth == 1] = 0

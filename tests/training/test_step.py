@@ -63,7 +63,7 @@ def _prompts(step: ClipStep, clip: Clip) -> Tensor:
         return step._prompts(features, clip.labels, clip.step, rngs, prompted)[0]
 
 
-def test_prompts_are_drawn_for_interactive_clips_alone(
+def test_only_interactive_clips_have_prompts(
     clip: Clip, model_config: ModelConfig, config: TrainConfig
 ) -> None:
     assert not _prompts(_step(model_config, config, interactive_fraction=0.0), clip).any()
@@ -74,14 +74,14 @@ def test_prompts_are_drawn_for_interactive_clips_alone(
         assert (truth[maps[:, :, k, 0] == 1] == k).all()
 
 
-def test_no_user_comes_before_the_start_of_the_interactive_part(model_config: ModelConfig, config: TrainConfig) -> None:
+def test_no_prompts_before_interactive_start(model_config: ModelConfig, config: TrainConfig) -> None:
     step = _step(model_config, config, interactive_fraction=1.0, interactive_start=0.5)
     clips = config.epochs * config.steps_per_epoch * config.batch_size
     rngs = [np.random.default_rng(i) for i in range(clips)]
     assert step._prompted(rngs, torch.arange(clips)) == list(range(clips // 2, clips))
 
 
-def test_a_clips_user_does_not_change_whether_others_prompt(
+def test_prompts_of_a_clip_do_not_depend_on_other_clips(
     clip: Clip, model_config: ModelConfig, config: TrainConfig
 ) -> None:
     """Between all and none, each clip decides for itself."""
@@ -91,7 +91,7 @@ def test_a_clips_user_does_not_change_whether_others_prompt(
     assert some.flatten(1).any(1).tolist() == [value < between for value in drawn]
 
 
-def test_without_prompts_and_forgetting_steps_are_plain_propagation(
+def test_without_prompts_and_resets_a_step_is_plain_propagation(
     clip: Clip, model_config: ModelConfig, config: TrainConfig
 ) -> None:
     losses = [
@@ -103,7 +103,7 @@ def test_without_prompts_and_forgetting_steps_are_plain_propagation(
     assert torch.equal(*losses)
 
 
-def test_dropped_features_are_a_matter_of_the_clip_and_right_on_average(
+def test_channel_dropout_depends_on_the_clip_and_keeps_the_mean(
     model_config: ModelConfig, config: TrainConfig
 ) -> None:
     maps = [torch.ones(600, 8, 2, 2), torch.ones(600, 16, 1, 1)]
@@ -120,7 +120,7 @@ def test_dropped_features_are_a_matter_of_the_clip_and_right_on_average(
     assert all(torch.equal(a, b[6:12]) for a, b in zip(alone, found, strict=True))
 
 
-def test_forgetting_everything_is_a_network_that_carries_nothing(
+def test_resetting_everything_equals_no_propagation(
     clip: Clip, model_config: ModelConfig, config: TrainConfig
 ) -> None:
     forgetful = _step(model_config, config, interactive_fraction=0.0, state_drop=1.0)

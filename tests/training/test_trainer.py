@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(300)
 Phantom = tuple[Volume, LabelMap]
 
 
-def test_a_run_writes_everything_and_the_network_is_what_was_returned(
+def test_a_run_writes_all_files_and_returns_the_saved_network(
     tmp_path: Path, run: Train, cases: list[Case], plan: Plan, model_config: ModelConfig
 ) -> None:
     told: list[tuple[str, int, int]] = []
@@ -50,7 +50,7 @@ def test_a_run_writes_everything_and_the_network_is_what_was_returned(
     assert all(0 <= row["dice"] <= 1 and row["loss"] > 0 for row in history)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: Path, run: Train) -> None:
+def test_weights_depend_on_the_seed_only(tmp_path: Path, run: Train) -> None:
     first, second, other = (
         run(tmp_path / name, {"seed": seed}, validation=[]) for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
@@ -59,13 +59,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: P
     assert "dice" not in json.loads((tmp_path / "a" / "history.json").read_text())[-1]
 
 
-def test_a_long_run_scores_five_times(tmp_path: Path, run: Train) -> None:
+def test_a_run_is_validated_five_times(tmp_path: Path, run: Train) -> None:
     run(tmp_path, {"epochs": 10, "steps_per_epoch": 1, "batch_size": 1, "clip_length": 1})
     history = json.loads((tmp_path / "history.json").read_text())
     assert [row["step"] for row in history if "dice" in row] == [2, 4, 6, 8, 10]
 
 
-def test_a_network_that_is_not_for_the_plan_is_refused_before_it_is_trained(
+def test_a_network_that_does_not_fit_the_plan_is_refused(
     tmp_path: Path, plan: Plan, model_config: ModelConfig, config: TrainConfig, cases: list[Case]
 ) -> None:
     other = model_config.model_copy(update={"stem_stride": 2})
@@ -74,7 +74,7 @@ def test_a_network_that_is_not_for_the_plan_is_refused_before_it_is_trained(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_class_that_nobody_shows_has_no_score(tmp_path: Path, run: Train, cases: list[Case]) -> None:
+def test_an_absent_class_has_no_score(tmp_path: Path, run: Train, cases: list[Case]) -> None:
     empty = dataclasses.replace(cases[1], labels=np.zeros_like(cases[1].labels))
     run(tmp_path, {"epochs": 1, "steps_per_epoch": 1}, validation=[empty])
     row = json.loads((tmp_path / "history.json").read_text(), parse_constant=pytest.fail)[-1]
@@ -92,7 +92,7 @@ def test_half_precision_trains(tmp_path: Path, run: Train) -> None:
     assert all(value.isfinite().all() and value.dtype == torch.float32 for value in floating)
 
 
-def test_what_cannot_be_trained_is_refused(
+def test_invalid_inputs_are_refused(
     tmp_path: Path, run: Train, cases: list[Case], plan: Plan, model_config: ModelConfig, config: TrainConfig
 ) -> None:
     with pytest.raises(InputError, match="2 clips cannot be shared by 3 processes"):
@@ -121,7 +121,7 @@ def dataset(tmp_path: Path, make_phantom: Callable[..., Phantom], plan: Plan) ->
     return root
 
 
-def test_cases_are_read_by_name_and_prepared(dataset: Path, plan: Plan, cases: list[Case]) -> None:
+def test_cases_are_loaded_by_name(dataset: Path, plan: Plan, cases: list[Case]) -> None:
     told: list[tuple[str, int, int]] = []
     found = load_cases(read_dataset(dataset), ["p1", "p0"], plan, report=lambda *message: told.append(message))
     assert [case.name for case in found] == ["p1", "p0"]
@@ -159,12 +159,12 @@ def _two_processes(tmp_path: Path, dataset: Path, *options: str, machines: int =
     return load_model(output).model.state_dict()
 
 
-def test_processes_may_leave_the_aggregation_without_gradient(tmp_path: Path, dataset: Path) -> None:
+def test_ddp_accepts_an_aggregation_without_gradient(tmp_path: Path, dataset: Path) -> None:
     weights = _two_processes(tmp_path, dataset, "-n", "propagation=none", machines=2)
     assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_two_processes_train_as_one(
+def test_two_processes_equal_one(
     tmp_path: Path, dataset: Path, plan: Plan, model_config: ModelConfig, config: TrainConfig
 ) -> None:
     found = _two_processes(tmp_path, dataset, "-c", "interactive_fraction=0")

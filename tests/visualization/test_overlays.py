@@ -45,7 +45,7 @@ def test_there_are_at_most_four_slices(phantom: Phantom, tmp_path: Path) -> None
     assert np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
 
 
-def test_labels_that_show_nothing(phantom: Phantom, tmp_path: Path) -> None:
+def test_empty_labels(phantom: Phantom, tmp_path: Path) -> None:
     volume, labels = phantom
     empty = LabelMap(np.zeros_like(labels.data), labels.geometry)
     write_overlay(tmp_path / "a.png", volume, {"automatic": empty}, NAMES, 2)
@@ -53,7 +53,7 @@ def test_labels_that_show_nothing(phantom: Phantom, tmp_path: Path) -> None:
     assert np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
 
 
-def test_axes_of_the_file_change_nothing(oriented: tuple[Volume, Volume, str], tmp_path: Path) -> None:
+def test_overlays_do_not_depend_on_file_axes(oriented: tuple[Volume, Volume, str], tmp_path: Path) -> None:
     pictures = []
     for name, volume in zip("ab", oriented[:2], strict=True):
         shown = LabelMap((volume.data[0] > 500).astype(np.uint8), volume.geometry)
@@ -62,6 +62,6 @@ def test_axes_of_the_file_change_nothing(oriented: tuple[Volume, Volume, str], t
     assert np.array_equal(*pictures)
 
 
-def test_a_folder_that_is_not_there(phantom: Phantom, tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(phantom: Phantom, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write"):
         write_overlay(tmp_path / "no" / "a.png", phantom[0], {"a": phantom[1]}, NAMES, 2, slices=[4])

@@ -7,7 +7,7 @@ from s2vnet.visualization.palettes import hex_palette, rgba_palette
 
 
 @pytest.mark.parametrize("count", [3, 10, 11, 60])
-def test_background_is_clear_and_classes_differ(count: int) -> None:
+def test_background_is_transparent_and_classes_differ(count: int) -> None:
     palette = rgba_palette(count)
     assert palette.shape == (count, 4)
     assert palette[0, 3] == 0
