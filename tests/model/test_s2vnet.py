@@ -156,9 +156,7 @@ def test_only_prompted_cells_make_a_prompt_centre_valid(model: S2VNet, slices: T
 
 
 @torch.no_grad()
-def test_carried_and_new_prompt_centres_are_averaged(
-    model: S2VNet, slices: Tensor, prompts: Tensor
-) -> None:
+def test_carried_and_new_prompt_centres_are_averaged(model: S2VNet, slices: Tensor, prompts: Tensor) -> None:
     features, positive = model.encode(slices), prompts[:, :, 0]
     maps = [*_pyramid(positive, features.keys, F.max_pool2d), positive]
     state, k = model.initial_state(features), model.config.num_classes

@@ -63,9 +63,7 @@ def _prompts(step: ClipStep, clip: Clip) -> Tensor:
         return step._prompts(features, clip.labels, clip.step, rngs, prompted)[0]
 
 
-def test_only_interactive_clips_have_prompts(
-    clip: Clip, model_config: ModelConfig, config: TrainConfig
-) -> None:
+def test_only_interactive_clips_have_prompts(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
     assert not _prompts(_step(model_config, config, interactive_fraction=0.0), clip).any()
     maps = _prompts(_step(model_config, config, interactive_fraction=1.0, correction_fraction=1.0), clip)
     assert maps.flatten(1).any(1).all()
@@ -103,9 +101,7 @@ def test_without_prompts_and_resets_a_step_is_plain_propagation(
     assert torch.equal(*losses)
 
 
-def test_channel_dropout_depends_on_the_clip_and_keeps_the_mean(
-    model_config: ModelConfig, config: TrainConfig
-) -> None:
+def test_channel_dropout_depends_on_the_clip_and_keeps_the_mean(model_config: ModelConfig, config: TrainConfig) -> None:
     maps = [torch.ones(600, 8, 2, 2), torch.ones(600, 16, 1, 1)]
     indices = torch.arange(100)
     whole = _step(model_config, config, feature_dropout=0.0)._dropped(maps, indices)
@@ -120,9 +116,7 @@ def test_channel_dropout_depends_on_the_clip_and_keeps_the_mean(
     assert all(torch.equal(a, b[6:12]) for a, b in zip(alone, found, strict=True))
 
 
-def test_resetting_everything_equals_no_propagation(
-    clip: Clip, model_config: ModelConfig, config: TrainConfig
-) -> None:
+def test_resetting_everything_equals_no_propagation(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
     forgetful = _step(model_config, config, interactive_fraction=0.0, state_drop=1.0)
     separate = _step(model_config.model_copy(update={"propagation": "none"}), config, interactive_fraction=0.0)
     torch.testing.assert_close(forgetful(*clip, INDICES), separate(*clip, INDICES))
