@@ -76,7 +76,7 @@ class UNetStep(ClipStep):
     def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
         """See :meth:`s2vnet.training.step.ClipStep.forward`."""
         network = cast(EncoderUNet, self.model)
-        maps = self._dropped(network.encoder(slices.flatten(0, 1)), indices)
+        maps = self._drop_channels(network.encoder(slices.flatten(0, 1)), indices)
         logits = network.decode(maps, labels.shape[-2:]).unflatten(0, labels.shape[:2])
         return segmentation_loss(logits.transpose(1, 2), labels, self.weights)
 

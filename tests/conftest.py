@@ -11,7 +11,7 @@ import pytest
 
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
 
-pytest_plugins = ["disks", "in_process", "random_models"]
+pytest_plugins = ["disks", "exported_graphs", "in_process", "random_models"]
 
 SPACING = (0.8, 1.1, 2.5)
 """Of the phantom's voxels, mm."""

@@ -59,8 +59,8 @@ def _prompts(step: ClipStep, clip: Clip) -> Tensor:
     with torch.no_grad():
         features = step.model.encode(clip.slices.flatten(0, 1)).unflatten(len(clip.labels))
         rngs = [np.random.default_rng((step.config.seed, int(i), 1)) for i in INDICES]
-        prompted = step._prompted(rngs, INDICES)
-        return step._prompts(features, clip.labels, clip.step, rngs, prompted)[0]
+        prompted = step._interactive_clips(rngs, INDICES)
+        return step._simulate_prompts(features, clip.labels, clip.step, rngs, prompted)[0]
 
 
 def test_only_interactive_clips_have_prompts(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
@@ -76,7 +76,7 @@ def test_no_prompts_before_interactive_start(model_config: ModelConfig, config: 
     step = _step(model_config, config, interactive_fraction=1.0, interactive_start=0.5)
     clips = config.epochs * config.steps_per_epoch * config.batch_size
     rngs = [np.random.default_rng(i) for i in range(clips)]
-    assert step._prompted(rngs, torch.arange(clips)) == list(range(clips // 2, clips))
+    assert step._interactive_clips(rngs, torch.arange(clips)) == list(range(clips // 2, clips))
 
 
 def test_prompts_of_a_clip_do_not_depend_on_other_clips(
@@ -104,15 +104,15 @@ def test_without_prompts_and_resets_a_step_is_plain_propagation(
 def test_channel_dropout_depends_on_the_clip_and_keeps_the_mean(model_config: ModelConfig, config: TrainConfig) -> None:
     maps = [torch.ones(600, 8, 2, 2), torch.ones(600, 16, 1, 1)]
     indices = torch.arange(100)
-    whole = _step(model_config, config, feature_dropout=0.0)._dropped(maps, indices)
+    whole = _step(model_config, config, feature_dropout=0.0)._drop_channels(maps, indices)
     assert all(torch.equal(a, b) for a, b in zip(whole, maps, strict=True))
     step = _step(model_config, config, feature_dropout=0.25)
-    found = step._dropped(maps, indices)
+    found = step._drop_channels(maps, indices)
     for before, after in zip(maps, found, strict=True):
         assert after.unique().tolist() == pytest.approx([0, 4 / 3])
         assert float(after.mean()) == pytest.approx(1, abs=0.05)
         assert torch.equal(after, after[..., :1, :1].expand_as(before))
-    alone = step._dropped([x[6:12] for x in maps], indices[1:2])
+    alone = step._drop_channels([x[6:12] for x in maps], indices[1:2])
     assert all(torch.equal(a, b[6:12]) for a, b in zip(alone, found, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Exported graphs, made once for all tests of what runs them."""
+"""Exported graphs, created once for all tests that run or quantize them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from s2vnet.model.onnx_export import export_onnx, has_graphs
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped hippocampus model with its graphs, made by one of the test processes; nobody writes there."""
+    """Folder of the bundled hippocampus model with its graphs, created by one of the test processes; read-only."""
     for name in ("onnxscript", *RUNTIMES[1:]):
         pytest.importorskip(name)
     base = tmp_path_factory.getbasetemp()
