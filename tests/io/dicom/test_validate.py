@@ -9,6 +9,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pydicom
@@ -17,8 +18,8 @@ from dicom_files import encodings, write_frames, write_jpeg, write_series
 from PIL import Image
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom import validate as elements
-from s2vnet.io.dicom.validate import MODALITY, MOST_NESTED, SERIES_UID, is_image, read_header
+from s2vnet.io.dicom import elements, pixel_data, validate
+from s2vnet.io.dicom.validate import MAX_DEPTH, MODALITY, SERIES_UID, is_image, read_header
 from s2vnet.io.files import read_geometry, read_image
 
 VOXELS = np.arange(256, dtype=np.int16).reshape(16, 16, 1)
@@ -289,7 +290,7 @@ def test_what_archives_add_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_sequences_of_a_real_depth_are_walked(tmp_path: Path) -> None:
-    for depth, fits in ((MOST_NESTED, True), (MOST_NESTED + 1, False)):
+    for depth, fits in ((MAX_DEPTH, True), (MAX_DEPTH + 1, False)):
         image = pydicom.Dataset()
         for _ in range(depth):
             outer = pydicom.Dataset()
@@ -300,7 +301,7 @@ def test_sequences_of_a_real_depth_are_walked(tmp_path: Path) -> None:
         if fits:
             assert not read_header(tmp_path / "a").has_pixels
         else:
-            with pytest.raises(InputError, match=f"more than {MOST_NESTED} sequences in one another"):
+            with pytest.raises(InputError, match=f"more than {MAX_DEPTH} sequences in one another"):
                 read_header(tmp_path / "a")
 
 
@@ -369,9 +370,12 @@ def test_overlays_are_passed_over(tmp_path: Path) -> None:
                     read_image(tmp_path)
 
 
-@pytest.mark.parametrize(("bound", "most"), [("MOST_ELEMENTS", 30), ("MOST_INFLATED", 500), ("MOST_FRAGMENTS", 1)])
-def test_a_file_is_bounded_whatever_its_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+@pytest.mark.parametrize(
+    ("module", "name", "limit"),
+    [(elements, "MAX_ELEMENTS", 30), (validate, "MAX_INFLATED_NBYTES", 500), (pixel_data, "MAX_FRAGMENTS", 1)],
+)
+def test_the_work_on_a_file_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, limit: int
 ) -> None:
     write_series(tmp_path, VOXELS)
     whole = next(tmp_path.iterdir()).read_bytes()
@@ -383,11 +387,11 @@ def test_a_file_is_bounded_whatever_its_size(
     image.PixelData = pydicom.encaps.encapsulate([frame], fragments_per_frame=2)
     image["PixelData"].is_undefined_length = True
     image.save_as(jpeg)
-    made = {"MOST_ELEMENTS": runs, "MOST_INFLATED": deflated, "MOST_FRAGMENTS": jpeg.read_bytes()}[bound]
-    (tmp_path / "a").write_bytes(made)
+    contents = {"MAX_ELEMENTS": runs, "MAX_INFLATED_NBYTES": deflated, "MAX_FRAGMENTS": jpeg.read_bytes()}
+    (tmp_path / "a").write_bytes(contents[name])
     read_header(tmp_path / "a")
-    monkeypatch.setattr(elements, bound, most)
-    with pytest.raises(InputError, match=f"(more than|beyond) {most} "):
+    monkeypatch.setattr(module, name, limit)
+    with pytest.raises(InputError, match=f"(more than|beyond) {limit} "):
         read_header(tmp_path / "a")
 
 

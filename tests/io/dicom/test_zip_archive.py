@@ -88,9 +88,9 @@ def test_what_cannot_be_unpacked_is_said_in_one_line(
     two = _pack(series, tmp_path / "two.zip", *((f"O/{n}.dcm", c) for n, c in enumerate(others)))
     with pytest.raises(InputError, match=r"two\.zip: 2 DICOM series"):
         read_image(two)
-    monkeypatch.setattr(archive, "MOST_GROWTH", 20)
+    monkeypatch.setattr(archive, "MAX_EXPANSION", 20)
     with pytest.raises(InputError, match="larger than a scan can be"):
         read_image(bomb)
-    monkeypatch.setattr(archive, "MOST_FILES", 3)
+    monkeypatch.setattr(archive, "MAX_FILES", 3)
     with pytest.raises(InputError, match="4 files, larger"):
         read_image(packed)

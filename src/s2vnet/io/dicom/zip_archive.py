@@ -14,11 +14,11 @@ from pathlib import Path
 from s2vnet.errors import InputError
 
 ENDING = ".zip"
-MOST_FILES = 20_000
+MAX_FILES = 20_000
 """Of an archive; a CT of two metres has 4000 slices."""
-MOST_BYTES = 16 * 2**30
+MAX_UNPACKED_NBYTES = 16 * 2**30
 """Unpacked, of all files together."""
-MOST_GROWTH = 200
+MAX_EXPANSION = 200
 """How many times an archive may grow; DICOM files shrink to a half, and air to a hundredth."""
 
 
@@ -55,16 +55,16 @@ def is_zip(path: Path | str) -> bool:
     return Path(path).name.lower().endswith(ENDING)
 
 
-def _is_passed_over(name: str) -> bool:
+def _is_ignored(name: str) -> bool:
     """Whether it is a folder, has no name, or was added by macOS, with an image's ending and none itself."""
     return name == "" or name.endswith("/") or "__MACOSX" in Path(name).parts or Path(name).name.startswith("._")
 
 
 def _unpack(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if not _is_passed_over(member.filename)]
-        limit = min(MOST_BYTES, MOST_GROWTH * path.stat().st_size)
-        if len(members) > MOST_FILES or sum(member.file_size for member in members) > limit:
+        members = [member for member in archive.infolist() if not _is_ignored(member.filename)]
+        limit = min(MAX_UNPACKED_NBYTES, MAX_EXPANSION * path.stat().st_size)
+        if len(members) > MAX_FILES or sum(member.file_size for member in members) > limit:
             raise InputError(
                 f"{path}: {len(members)} files, larger than a scan can be; unpack it yourself if you trust it"
             )
