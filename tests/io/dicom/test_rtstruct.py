@@ -14,7 +14,7 @@ import pytest
 from matplotlib.path import Path as Outline
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom.rtstruct import contours, write_rtstruct
+from s2vnet.io.dicom.rtstruct import mask_contours, write_rtstruct
 from s2vnet.io.dicom.series import read_series, series_files
 from s2vnet.io.geometry import Geometry, LabelMap
 
@@ -144,11 +144,11 @@ def test_an_archive_does_as_well_and_a_correction_is_stated(
 def test_a_contour_holds_nearly_the_area_of_its_pixels() -> None:
     i, j = np.ogrid[:80, :80]
     disc = np.hypot(i - 40, j - 40) < 30
-    (outline,) = contours(disc)
+    (outline,) = mask_contours(disc)
     x, y = outline.T
     area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
     assert area == pytest.approx(disc.sum(), rel=0.001)
-    assert contours(disc[:10, :10]) == []
+    assert mask_contours(disc[:10, :10]) == []
 
 
 def test_a_contour_longer_than_explicit_vr_allows_comes_back(tmp_path: Path, write_series: WriteSeries) -> None:

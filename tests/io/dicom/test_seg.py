@@ -17,7 +17,7 @@ from s2vnet.io.geometry import Geometry, LabelMap
 
 pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
 
-from s2vnet.io.dicom.seg import SCHEME, TERMS, class_codes, read_segmentation, write_segmentation
+from s2vnet.io.dicom.seg import PRIVATE_SCHEME, SNOMED_TERMS, class_codes, read_segmentation, write_segmentation
 
 WriteSeries = Callable[..., None]
 NAMES = {0: "background", 1: "liver", 2: "left kidney", 3: "portal and splenic vein", 4: "Tumour, primary"}
@@ -133,7 +133,7 @@ def test_segments_are_coded() -> None:
     assert class_codes("Right_Adrenal_Gland")[0].meaning == "Right"
     assert class_codes("portal and splenic vein")[1].meaning == "Portal vein"
     side, other = class_codes("Tumour, primary")
-    assert (side, other.scheme_designator, other.meaning) == (None, SCHEME, "Tumour, primary")
+    assert (side, other.scheme_designator, other.meaning) == (None, PRIVATE_SCHEME, "Tumour, primary")
     names = (
         "gluteus_maximus_left",
         "gluteus_maximus_right",
@@ -142,10 +142,10 @@ def test_segments_are_coded() -> None:
         "left",
     )  # qualifiers are no structures
     private = [class_codes(name)[1] for name in names]
-    assert {code.scheme_designator for code in private} == {SCHEME}
+    assert {code.scheme_designator for code in private} == {PRIVATE_SCHEME}
     assert len({code.value for code in private}) == len(names)
     assert all(len(code.value) <= 16 for code in private)
-    for name, keyword in TERMS.items():
+    for name, keyword in SNOMED_TERMS.items():
         assert class_codes(name)[1].value == getattr(codes.SCT, keyword).value
 
 

@@ -1,7 +1,7 @@
-"""Label maps of a DICOM series as DICOM SEG objects (PS3.3 A.51), written and read by highdicom.
+"""Read and write label maps of a DICOM series as DICOM SEG objects (PS3.3 A.51) by highdicom.
 
-One segment per class, with its SNOMED CT code where there is one, and references to the series' images. Geometry is the
-source images' own: planes keep the positions that the files state, so a tilted gantry needs no resampling.
+One segment per class, with its SNOMED CT code where there is one, and references to the series' images. Frames have
+the positions of the source images, so that a tilted gantry needs no resampling.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
 
 ENDING = ".dcm"
-SCHEME = "99S2VNET"
-"""Coding scheme of classes that SNOMED CT has no code for: 99 marks a private one (PS3.16, 8.2)."""
-TERMS = {
+PRIVATE_SCHEME = "99S2VNET"
+"""Coding scheme of classes without a SNOMED CT code; 99 marks private schemes (PS3.16, 8.2)."""
+SNOMED_TERMS = {
     "adrenal gland": "AdrenalGland",
     "aorta": "Aorta",
     "bladder": "Bladder",
@@ -63,7 +63,7 @@ TERMS = {
     "urinary bladder": "Bladder",
     "femur head": "HeadOfFemur",
 }
-"""Anatomical structures by the names that datasets give them, as pydicom names SNOMED CT's codes."""
+"""pydicom's keyword of the SNOMED CT code by the name of an anatomical structure in datasets."""
 
 
 def write_segmentation(
@@ -81,7 +81,7 @@ def write_segmentation(
         labels: (I, J, K) on the grid of :func:`s2vnet.io.dicom.series.series_geometry`; every value has a name.
         class_names: name by label value, background (0) included or not; segment numbers are the label values.
         series: folder of the series, or a zip archive of it.
-        corrected: whether somebody corrected the labels (SEMIAUTOMATIC, else AUTOMATIC).
+        corrected: whether a user corrected the labels (SEMIAUTOMATIC, else AUTOMATIC).
 
     Raises:
         InputError: highdicom is missing, another grid, values without a name, with gaps between them or above 255,
@@ -105,11 +105,11 @@ def write_segmentation(
 
     with atomic_write(Path(path)) as temporary:
         try:
-            written = seg.Segmentation(
+            segmentation = seg.Segmentation(
                 source_images=source.images,
                 pixel_array=np.ascontiguousarray(planes),
                 segmentation_type=seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[_description(value, name, corrected) for value, name in names.items()],
+                segment_descriptions=[_segment_description(value, name, corrected) for value, name in names.items()],
                 series_instance_uid=UID(),
                 series_number=SERIES_NUMBER,
                 sop_instance_uid=UID(),
@@ -125,11 +125,11 @@ def write_segmentation(
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{series}: these images cannot be referred to by a SEG object ({reason})") from error
-        written.save_as(temporary)
+        segmentation.save_as(temporary)
 
 
 def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, dict[int, str]]:
-    """A binary DICOM SEG object of a series, and the names of its segments.
+    """Read a binary DICOM SEG object of a series, and the names of its segments.
 
     Returns:
         labels (I, J, K) on the series' grid, segment numbers as values, and name by value.
@@ -144,18 +144,18 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
     common = {"combine_segments": True, "assert_missing_frames_are_empty": True, "ignore_spatial_locations": True}
     try:
         read_header(Path(path))
-        found = seg.segread(str(path))
-        if not {uid for *_, uid in found.get_source_image_uids()} <= set(uids):
+        segmentation = seg.segread(str(path))
+        if not {uid for *_, uid in segmentation.get_source_image_uids()} <= set(uids):
             raise ValueError("it refers to others")
         if source.frames is None:
-            planes = found.get_pixels_by_source_instance(uids, **common)
+            planes = segmentation.get_pixels_by_source_instance(uids, **common)
         else:
-            planes = found.get_pixels_by_source_frame(uids[0], [frame + 1 for frame in source.frames], **common)
-        names = {n: str(found.get_segment_description(n).SegmentLabel) for n in found.segment_numbers}
+            planes = segmentation.get_pixels_by_source_frame(uids[0], [frame + 1 for frame in source.frames], **common)
+        names = {n: str(segmentation.get_segment_description(n).SegmentLabel) for n in segmentation.segment_numbers}
         many = max(names) > 255
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
-    except Exception as error:  # highdicom and pydicom have kinds of their own for each of many faults
+    except Exception as error:  # highdicom and pydicom have exception types for each of many faults
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a SEG object of these images ({reason})") from error
     data: npt.NDArray[np.uint16] = np.ascontiguousarray(planes.transpose(2, 1, 0)).astype(np.uint16)
@@ -174,26 +174,26 @@ def _highdicom() -> Any:
     return highdicom.seg
 
 
-def _description(value: int, name: str, corrected: bool) -> SegmentDescription:
+def _segment_description(value: int, name: str, corrected: bool) -> SegmentDescription:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
 
     side, code = class_codes(name)
-    kinds = SegmentAlgorithmTypeValues
-    described = SegmentDescription(
+    types = SegmentAlgorithmTypeValues
+    description = SegmentDescription(
         segment_number=value,
         segment_label=name[:64],
         segmented_property_category=codes.SCT.AnatomicalStructure,
         segmented_property_type=code,
-        algorithm_type=kinds.SEMIAUTOMATIC if corrected else kinds.AUTOMATIC,
+        algorithm_type=types.SEMIAUTOMATIC if corrected else types.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
             name="S2VNet", version=version("s2vnet"), family=codes.DCM.ArtificialIntelligence
         ),
     )
     if side is not None:
-        described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
-    return described
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+    return description
 
 
 def class_codes(name: str) -> tuple[Any, Any]:
@@ -201,13 +201,13 @@ def class_codes(name: str) -> tuple[Any, Any]:
     from highdicom.sr import CodedConcept
     from pydicom.sr.codedict import codes
 
-    def of(code: Any) -> CodedConcept:
+    def concept(code: Any) -> CodedConcept:
         return CodedConcept(code.value, code.scheme_designator, code.meaning)
 
     words = name.lower().replace("_", " ").split()
     sides = [word for word in words if word in ("left", "right")]
     term = " ".join(word for word in words if word not in sides)
-    found = getattr(codes.SCT, TERMS[term]) if term in TERMS else None
-    if found is None or len(sides) > 1:
-        return None, CodedConcept(blake2b(name.encode(), digest_size=8).hexdigest(), SCHEME, name[:64])
-    return (of(getattr(codes.SCT, sides[0].capitalize())) if sides else None), of(found)
+    code = getattr(codes.SCT, SNOMED_TERMS[term]) if term in SNOMED_TERMS else None
+    if code is None or len(sides) > 1:
+        return None, CodedConcept(blake2b(name.encode(), digest_size=8).hexdigest(), PRIVATE_SCHEME, name[:64])
+    return (concept(getattr(codes.SCT, sides[0].capitalize())) if sides else None), concept(code)

@@ -1,4 +1,4 @@
-"""Zip archives of DICOM files, as PACS viewers export them: unpacked into a folder that vanishes."""
+"""Zip archives of DICOM files, as PACS viewers export them, unpacked into a temporary folder."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from s2vnet.errors import InputError
 
 ENDING = ".zip"
 MAX_FILES = 20_000
-"""Of an archive; a CT of two metres has 4000 slices."""
+"""Largest number of files of an archive; a CT of two metres has 4000 slices."""
 MAX_UNPACKED_NBYTES = 16 * 2**30
-"""Unpacked, of all files together."""
+"""Largest unpacked size of all files together."""
 MAX_EXPANSION = 200
-"""How many times an archive may grow; DICOM files shrink to a half, and air to a hundredth."""
+"""Largest ratio of unpacked to packed size; DICOM files compress to a half, air to a hundredth."""
 
 
 @contextmanager
 def open_series_folder(path: Path | str) -> Iterator[Path]:
-    """The folder itself, or one with all files of a zip archive, whatever folders they lie in, until the block ends.
+    """Yield the folder itself, or a temporary one with all files of a zip archive, without its folders.
 
-    Nothing of the names in the archive is used: files are numbered, so none can be written anywhere else.
+    Names in the archive are not used: files are numbered, so that none can be written outside the folder.
 
     Raises:
-        InputError: no archive, damaged or encrypted, or one that would grow beyond what a scan can be.
+        InputError: no archive, a damaged or encrypted one, or one that unpacks to more than a scan can be.
     """
     path = Path(path)
     if path.is_dir() or not is_zip(path):
@@ -51,12 +51,12 @@ def open_series_folder(path: Path | str) -> Iterator[Path]:
 
 
 def is_zip(path: Path | str) -> bool:
-    """Whether the name is that of a zip archive."""
+    """Whether a path has the ending of a zip archive."""
     return Path(path).name.lower().endswith(ENDING)
 
 
 def _is_ignored(name: str) -> bool:
-    """Whether it is a folder, has no name, or was added by macOS, with an image's ending and none itself."""
+    """Whether a member is a folder, has no name, or was added by macOS, which may have an image's ending."""
     return name == "" or name.endswith("/") or "__MACOSX" in Path(name).parts or Path(name).name.startswith("._")
 
 
@@ -70,6 +70,6 @@ def _unpack(path: Path, folder: Path) -> None:
             )
         for number, member in enumerate(members):
             ending = "".join(c for c in Path(member.filename).suffix.lower() if c.isalnum())[:8]
-            # no more is read of a member than it says it holds
-            with archive.open(member) as packed, (folder / f"{number:05d}.{ending}").open("wb") as target:
-                shutil.copyfileobj(packed, target)
+            # zipfile reads no more of a member than its header states
+            with archive.open(member) as source, (folder / f"{number:05d}.{ending}").open("wb") as target:
+                shutil.copyfileobj(source, target)
