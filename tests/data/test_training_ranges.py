@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2vnet.data.training_ranges import TrainingRanges, range_warnings, slab_size, tissue
+from s2vnet.data.training_ranges import TrainingRanges, range_warnings, slab_size, window_percentile
 from s2vnet.io.geometry import Geometry, Volume
 
 SEEN = TrainingRanges(
@@ -94,6 +94,6 @@ def test_another_contrast_phase_is_asked_about() -> None:
 
 def test_tissue_is_the_median_strictly_inside_the_window() -> None:
     values = np.array([-100, 0, 10, 20, 200, 200, 200], np.float32)
-    assert tissue(values, -100, 200) == 10
-    assert tissue(values, -100, 200, 100) < 200
-    assert math.isnan(tissue(values, 500, 600))
+    assert window_percentile(values, -100, 200) == 10
+    assert window_percentile(values, -100, 200, 100) < 200
+    assert math.isnan(window_percentile(values, 500, 600))

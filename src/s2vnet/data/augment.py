@@ -1,4 +1,4 @@
-"""Augmentation of a clip with MONAI's transforms: one draw of parameters for all of its slices."""
+"""Augmentation of clips with MONAI's transforms; all slices of a clip share the random parameters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ set_track_meta(False)
 
 
 def affine_parameters(strength: Strength, shape: Sequence[int]) -> dict[str, Any]:
-    """Arguments of MONAI's affine transforms of images and labels of a shape (H, W) or (D, H, W)."""
+    """Arguments of MONAI's affine transforms for images and labels of a shape (H, W) or (D, H, W)."""
     strong = strength == "strong"
     return {
         "keys": ["image", "labels"],
@@ -43,7 +43,7 @@ def affine_parameters(strength: Strength, shape: Sequence[int]) -> dict[str, Any
 
 
 def intensity_transforms(strength: Strength, dimensions: int) -> list[Any]:
-    """Blur, contrast, brightness and noise for images of two or three dimensions."""
+    """Transforms of blur, contrast, brightness and noise for images of two or three dimensions."""
     strong = strength == "strong"
     blur = {f"sigma_{axis}": (0.3, 1.2 if strong else 0.9) for axis in "xyz"[:dimensions]}
     gamma = (0.6, 1.7) if strong else (0.7, 1.5)
@@ -59,23 +59,23 @@ def intensity_transforms(strength: Strength, dimensions: int) -> list[Any]:
 class Augmentation:
     """Random crop or pad to the patch, rotation, scaling, shear, translation, contrast, noise and blur.
 
-    Strong augmentation also bends the clip, for datasets of few cases. No mirroring:
-    left and right organs are different classes.
+    Strong augmentation, for datasets of few cases, adds elastic deformation. No mirroring: left and right organs are
+    different classes.
     """
 
     def __init__(self, patch_size: tuple[int, int], strength: Strength = "light") -> None:
         self.patch_size = patch_size
-        moved = affine_parameters(strength, patch_size)
+        parameters = affine_parameters(strength, patch_size)
         if strength == "strong":
-            place: Any = Rand2DElasticd(spacing=(30, 30), magnitude_range=(0.5, 3), **moved)
+            spatial: Any = Rand2DElasticd(spacing=(30, 30), magnitude_range=(0.5, 3), **parameters)
         else:
-            place = RandAffined(cache_grid=True, **moved)
-        self.transform = Compose([place, *intensity_transforms(strength, 2)])
+            spatial = RandAffined(cache_grid=True, **parameters)
+        self.transform = Compose([spatial, *intensity_transforms(strength, 2)])
 
     def __call__(
         self, image: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8], rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Image (T, C, H, W) and labels (T, H, W) to a patch of the same slices; all randomness comes from `rng`."""
+        """Augment image (T, C, H, W) and labels (T, H, W) to patches of the same slices, random by `rng` only."""
         window = [_window(size, patch, rng) for size, patch in zip(image.shape[-2:], self.patch_size, strict=True)]
         (cut_h, pad_h), (cut_w, pad_w) = window
         pad = (*pad_w, *pad_h)
@@ -90,7 +90,7 @@ class Augmentation:
 
 
 def _window(size: int, patch: int, rng: np.random.Generator) -> tuple[slice, tuple[int, int]]:
-    """Where to cut and how much to pad along one axis so that `size` becomes `patch`."""
+    """Random crop, and padding before and after, along one axis so that `size` becomes `patch`."""
     if size >= patch:
         start = int(rng.integers(size - patch + 1))
         return slice(start, start + patch), (0, 0)

@@ -1,4 +1,4 @@
-"""Clips of slices for training: which slices, in which order, of which case; a clip is a function of its index."""
+"""Training clips: consecutive slices of a case, sampled as a function of the clip's index."""
 
 from __future__ import annotations
 
@@ -17,43 +17,51 @@ from s2vnet.data.augment import Augmentation
 from s2vnet.data.preprocess import Case, with_neighbours
 
 MAX_INTENSITY_SHIFT = 1.2
-"""Of a class's brightness, in standard deviations of the normalised image: in CT some 70 HU."""
+"""Largest shift of a class's intensity in standard deviations of the normalised image, in CT about 70 HU."""
 
 
 class Clip(NamedTuple):
-    """A clip or, with a leading axis, a batch of clips."""
+    """A clip or, with a leading axis B, a batch of clips."""
 
     slices: Tensor
     """(T, C', H, W) slices with their neighbours as channels."""
     labels: Tensor
     """(T, H, W) class per pixel."""
     step: Tensor
-    """() signed slice step: +2 means every second slice, rising."""
+    """() signed slice step: +2 means every second slice in ascending order."""
 
 
 class ClipDataset(Dataset[Clip]):
     """Clips of consecutive slices, balanced over classes.
 
-    Item `i` depends on (seed, i) alone: a resumed run, or one spread over processes, sees the same clips.
+    Item `i` depends on (seed, i) only, so that resumed and distributed runs use the same clips.
     """
 
     def __init__(
         self, cases: Sequence[Case], patch_size: tuple[int, int], context: int, config: TrainConfig, length: int
     ) -> None:
-        """Args: cases (with labels), in-plane size (H, W) of a clip, neighbours each side, and number of clips."""
+        """Create the dataset.
+
+        Args:
+            cases: those without labels are ignored.
+            patch_size: in-plane size (H, W) of a clip.
+            context: neighbouring slices on either side.
+            config: sampling of clips and augmentation.
+            length: number of clips.
+        """
         self.cases = [case for case in cases if case.labels is not None]
         self.patch_size, self.context, self.config, self.length = patch_size, context, config, length
         self.augment = Augmentation(patch_size, config.augmentation)
         self.extents = [_extents(case.labels) for case in self.cases]
         classes = sorted({c for extent in self.extents for c in extent})
-        self.having = {c: [n for n, extent in enumerate(self.extents) if c in extent] for c in classes}
+        self.cases_by_class = {c: [n for n, extent in enumerate(self.extents) if c in extent] for c in classes}
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Clip:
         rng = np.random.default_rng((self.config.seed, index))
-        number, slices, step = self._choose(rng)
+        number, slices, step = self._sample(rng)
         case = self.cases[number]
         assert case.labels is not None
         image = with_neighbours(case.image, slices, self.context)
@@ -62,16 +70,16 @@ class ClipDataset(Dataset[Clip]):
         patch, labels = self.augment(image, case.labels[slices], rng)
         return Clip(patch, labels, torch.tensor(step))
 
-    def _choose(self, rng: np.random.Generator) -> tuple[int, npt.NDArray[np.intp], int]:
-        """A case, the slices of a clip in it (the last one repeated where there are too few), and their step."""
+    def _sample(self, rng: np.random.Generator) -> tuple[int, npt.NDArray[np.intp], int]:
+        """Sample a case, the slices of a clip (the last one repeated where there are too few), and their step."""
         config = self.config
         kind = rng.random()
-        if kind < config.anywhere_fraction or not self.having:
+        if kind < config.anywhere_fraction or not self.cases_by_class:
             number = int(rng.integers(len(self.cases)))
             centre = int(rng.integers(self.cases[number].image.shape[1]))
         else:
-            class_id = list(self.having)[int(rng.integers(len(self.having)))]
-            number = self.having[class_id][int(rng.integers(len(self.having[class_id])))]
+            class_id = list(self.cases_by_class)[int(rng.integers(len(self.cases_by_class)))]
+            number = self.cases_by_class[class_id][int(rng.integers(len(self.cases_by_class[class_id])))]
             first, last = self.extents[number][class_id]
             centre = int(rng.integers(first, last + 1))
             if kind < config.anywhere_fraction + config.boundary_fraction:
@@ -91,30 +99,29 @@ class ClipDataset(Dataset[Clip]):
 def class_intensity_shifts(
     case: Case, slices: npt.NDArray[np.intp], context: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """What to add to slices (T, C', H, W) of a case, with their neighbours, to change each class's brightness.
+    """Random offsets (T, C', H, W) for slices of a case and their neighbours that shift each class's intensity.
 
-    One step for each class and channel, even inside the class and smooth across its edges: to a network the same organ
-    before, during and after the contrast agent.
+    Constant inside a class, per channel, and smooth across its edges: as the same organ before, during and after
+    contrast agent.
     """
     assert case.labels is not None
     channels = case.image.shape[0]
-    steps = rng.uniform(-MAX_INTENSITY_SHIFT, MAX_INTENSITY_SHIFT, (channels, int(case.labels.max()) + 1)).astype(
-        np.float32
-    )
-    steps[:, 0] = 0
-    shown = with_neighbours(np.stack([step[case.labels] for step in steps]), slices, context)
-    return F.avg_pool2d(torch.from_numpy(shown), 3, stride=1, padding=1).numpy()
+    shape = channels, int(case.labels.max()) + 1
+    shifts = rng.uniform(-MAX_INTENSITY_SHIFT, MAX_INTENSITY_SHIFT, shape).astype(np.float32)
+    shifts[:, 0] = 0
+    offsets = with_neighbours(np.stack([shift[case.labels] for shift in shifts]), slices, context)
+    return F.avg_pool2d(torch.from_numpy(offsets), 3, stride=1, padding=1).numpy()
 
 
 def _extents(labels: npt.NDArray[np.uint8] | None) -> dict[int, tuple[int, int]]:
-    """First and last slice of every class that a case shows; labels (D, H, W)."""
+    """First and last slice by class, of labels (D, H, W)."""
     assert labels is not None
-    found = {}
+    extents = {}
     for class_id in np.unique(labels):
         if class_id:
-            where = np.flatnonzero((labels == class_id).any((1, 2)))
-            found[int(class_id)] = (int(where[0]), int(where[-1]))
-    return found
+            indices = np.flatnonzero((labels == class_id).any((1, 2)))
+            extents[int(class_id)] = (int(indices[0]), int(indices[-1]))
+    return extents
 
 
 def collate(clips: Sequence[Clip]) -> Clip:

@@ -1,4 +1,4 @@
-"""Datasets in nnU-Net's raw layout, and in the Medical Segmentation Decathlon's: which files make a case.
+"""Datasets in the raw layout of nnU-Net or of the Medical Segmentation Decathlon.
 
 References: nnU-Net's documentation/reference/dataset-format.md (https://github.com/MIC-DKFZ/nnUNet) and
 http://medicaldecathlon.com.
@@ -6,6 +6,7 @@ http://medicaldecathlon.com.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from s2vnet.errors import InputError
-from s2vnet.io.files import ENDINGS, read_image, read_labels
+from s2vnet.io.files import ENDINGS, find_ending, read_image, read_labels
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.utils.json_io import read_json
 
@@ -23,7 +24,7 @@ SPLIT_SEED = 12345
 """nnU-Net's seed for its five folds."""
 
 MAX_LABEL = 255
-"""Slices hold labels in one byte."""
+"""Largest label value: labels are stored as uint8."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What ``dataset.json`` says, with the files checked to exist."""
+    """Contents of ``dataset.json``, whose files were checked to exist."""
 
     root: Path
     name: str
     channels: tuple[str, ...]
-    """Channel names in order; "CT" decides the intensity scheme, as in nnU-Net."""
+    """Channel names in order; "CT" selects the intensity scheme, as in nnU-Net."""
     labels: Mapping[str, int]
     """Class name to label value, background 0 included, values 0..K-1."""
     ending: str
@@ -51,14 +52,14 @@ class Dataset:
     test: tuple[CaseFiles, ...]
 
     def case(self, name: str) -> CaseFiles:
-        """Training or test case by name."""
+        """Training or test case by name. Raises InputError where there is none."""
         for case in (*self.training, *self.test):
             if case.name == name:
                 return case
         raise InputError(f"{self.root}: no case {name!r}")
 
     def read(self, case: CaseFiles, *, fill_nonfinite: float | None = None) -> tuple[Volume, LabelMap | None]:
-        """Image (C, I, J, K) and, where the case has them, labels on the same grid.
+        """Read image (C, I, J, K) and labels of a case, None where it has none, on the same grid.
 
         Raises:
             InputError: a file cannot be read, channels are missing, the grids differ, or a label is not in
@@ -66,8 +67,8 @@ class Dataset:
         """
         volume = read_image(case.images, fill_nonfinite=fill_nonfinite, frames_as_channels=len(case.images) == 1)
         if volume.data.shape[0] != len(self.channels):
-            found, wanted = volume.data.shape[0], len(self.channels)
-            raise InputError(f"{case.images[0]}: {found} channels where dataset.json names {wanted}")
+            count, expected = volume.data.shape[0], len(self.channels)
+            raise InputError(f"{case.images[0]}: {count} channels where dataset.json names {expected}")
         if case.labels is None:
             return volume, None
         labels = read_labels(case.labels)
@@ -79,11 +80,11 @@ class Dataset:
 
 
 def read_dataset(root: Path | str, *, skip_missing: bool = False) -> Dataset:
-    """Dataset from a folder with ``dataset.json``.
+    """Read a dataset from a folder with ``dataset.json``.
 
     Args:
         root: the folder.
-        skip_missing: leave out cases of which an image or the labels are missing; else they are an error.
+        skip_missing: ignore cases with a missing image or missing labels; else they are an error.
 
     Raises:
         InputError: no or damaged dataset.json, labels that are not 0..K-1, missing channels or labels, duplicate cases.
@@ -93,19 +94,19 @@ def read_dataset(root: Path | str, *, skip_missing: bool = False) -> Dataset:
     content = read_dataset_json(root)
     channels = _channels(path, content)
     ending = _ending(root, content)
-    training = _listed(root, content, "training") or _found(root, "imagesTr", "labelsTr", ending)
-    test = _listed(root, content, "test") or _found(root, "imagesTs", "labelsTs", ending)
+    training = _listed_cases(root, content, "training") or _folder_cases(root, "imagesTr", "labelsTr", ending)
+    test = _listed_cases(root, content, "test") or _folder_cases(root, "imagesTs", "labelsTs", ending)
     if skip_missing:
-        training = tuple(case for case in training if _is_there(case) and case.labels is not None)
-        test = tuple(case for case in test if _is_there(case))
-    _require_complete(root, training, len(channels), labelled=True)
-    _require_complete(root, test, len(channels), labelled=False)
+        training = tuple(case for case in training if _has_files(case) and case.labels is not None)
+        test = tuple(case for case in test if _has_files(case))
+    _require_files(root, training, len(channels), labelled=True)
+    _require_files(root, test, len(channels), labelled=False)
     name = str(content.get("name", root.resolve().name))
     return Dataset(root, name, channels, _labels(path, content), ending, training, test)
 
 
 def read_dataset_json(root: Path) -> dict[str, Any]:
-    """What the folder's ``dataset.json`` holds.
+    """Read the JSON object of a folder's ``dataset.json``.
 
     Raises:
         InputError: it is missing or damaged.
@@ -123,19 +124,17 @@ def read_dataset_json(root: Path) -> dict[str, Any]:
 
 
 def find_case_files(folder: Path) -> tuple[CaseFiles, ...]:
-    """Images in a folder: nnU-Net's ``{case}_0000.nii.gz``, or any other name as a case of one channel.
+    """Find the cases of a folder: nnU-Net's ``{case}_0000.nii.gz``, or any other name as a case of one channel.
 
     Raises:
-        InputError: no images in the folder, or two files that would be the same case.
+        InputError: no images in the folder, two files of the same case and channel, or missing channels.
     """
     grouped: dict[str, dict[int, Path]] = {}
     for file in sorted(folder.iterdir()):
-        ending = _ending_of(file)
+        ending = find_ending(file)
         if ending is None or file.name.startswith("."):
             continue
-        stem = file.name[: -len(ending)]
-        number = stem[-4:] if len(stem) > 5 and stem[-5] == "_" and stem[-4:].isdigit() else ""
-        case, channel = (stem[:-5], int(number)) if number else (stem, 0)
+        case, channel = split_channel(file.name[: -len(ending)])
         if channel in grouped.setdefault(case, {}):
             raise InputError(f"{file}: duplicate of {grouped[case][channel].name} (case {case}); keep one of them")
         grouped[case][channel] = file
@@ -148,13 +147,19 @@ def find_case_files(folder: Path) -> tuple[CaseFiles, ...]:
     return tuple(CaseFiles(case, tuple(files[c] for c in sorted(files))) for case, files in grouped.items())
 
 
+def split_channel(stem: str) -> tuple[str, int]:
+    """Case name and channel number of a file name ``{case}_{four digits}`` without ending; else channel 0."""
+    numbered = re.fullmatch(r"(.*[^/])_(\d{4})", stem, re.DOTALL)
+    return (numbered[1], int(numbered[2])) if numbered else (stem, 0)
+
+
 def find_channel_files(path: Path) -> tuple[Path, ...] | None:
-    """Channel files of the one case in a folder; None for a file, and for a folder without image files (DICOM).
+    """Channel files of the only case in a folder; None for a file and for a folder without image files (DICOM).
 
     Raises:
         InputError: the folder holds several cases.
     """
-    if not path.is_dir() or not any(_ending_of(f) for f in path.iterdir() if not f.name.startswith(".")):
+    if not path.is_dir() or not any(find_ending(f) for f in path.iterdir() if not f.name.startswith(".")):
         return None
     cases = find_case_files(path)
     if len(cases) > 1:
@@ -163,9 +168,9 @@ def find_channel_files(path: Path) -> tuple[Path, ...] | None:
 
 
 def make_folds(names: Sequence[str], count: int = 5) -> list[dict[str, list[str]]]:
-    """nnU-Net's cross-validation folds: shuffled k-fold over sorted names, seed 12345.
+    """Make nnU-Net's cross-validation folds: shuffled k-fold over sorted names, seed 12345.
 
-    The same as scikit-learn's ``KFold(count, shuffle=True, random_state=12345)``.
+    Identical to scikit-learn's ``KFold(count, shuffle=True, random_state=12345)``.
 
     Raises:
         InputError: fewer cases than folds.
@@ -183,10 +188,10 @@ def make_folds(names: Sequence[str], count: int = 5) -> list[dict[str, list[str]
 
 
 def read_folds(dataset: Dataset) -> list[dict[str, list[str]]]:
-    """The folds of ``splits_final.json`` in the dataset's folder, or nnU-Net's default ones.
+    """Read the folds of ``splits_final.json`` in the dataset's folder; nnU-Net's default folds without it.
 
     Raises:
-        InputError: a damaged file, or one that names unknown cases.
+        InputError: a damaged file, unknown cases, or a case twice in a fold.
     """
     path = dataset.root / "splits_final.json"
     names = [case.name for case in dataset.training]
@@ -233,7 +238,7 @@ def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _labels(path: Path, content: Mapping[str, Any]) -> dict[str, int]:
-    """Labels of both forms: nnU-Net 2's name -> value and the Decathlon's value -> name."""
+    """Label value by class name, from nnU-Net 2's name -> value or the Decathlon's value -> name."""
     listed = content.get("labels")
     if not isinstance(listed, dict) or not listed:
         raise InputError(f"{path}: needs labels, such as {{'background': 0, 'liver': 1}}")
@@ -260,15 +265,11 @@ def _ending(root: Path, content: Mapping[str, Any]) -> str:
     return ending
 
 
-def _ending_of(file: Path) -> str | None:
-    return next((ending for ending in ENDINGS if file.name.lower().endswith(ending)), None)
-
-
-def _listed(root: Path, content: Mapping[str, Any], part: str) -> tuple[CaseFiles, ...]:
+def _listed_cases(root: Path, content: Mapping[str, Any], part: str) -> tuple[CaseFiles, ...]:
     """Cases that dataset.json lists: the Decathlon's `training` and `test`, or nnU-Net's `dataset`.
 
-    Decathlon lists say `imagesTr/x.nii.gz` also where the folder follows nnU-Net's naming `x_0000.nii.gz`; then the
-    folder is what counts.
+    Decathlon lists contain `imagesTr/x.nii.gz` even where the folder follows nnU-Net's naming `x_0000.nii.gz`; then
+    the folder's files are used.
     """
     try:
         if part == "training" and isinstance(content.get("dataset"), dict):
@@ -282,46 +283,46 @@ def _listed(root: Path, content: Mapping[str, Any], part: str) -> tuple[CaseFile
     cases = []
     for image, label in pairs:
         file = root / str(image)
-        ending = _ending_of(file) or file.suffix
+        ending = find_ending(file) or file.suffix
         name = file.name[: len(file.name) - len(ending)]
         cases.append(CaseFiles(name, (file,), None if label is None else root / str(label)))
     return tuple(cases) if any(case.images[0].exists() for case in cases) else ()
 
 
-def _found(root: Path, images: str, labels: str, ending: str) -> tuple[CaseFiles, ...]:
-    """Cases of nnU-Net's folders."""
+def _folder_cases(root: Path, images: str, labels: str, ending: str) -> tuple[CaseFiles, ...]:
+    """Cases of nnU-Net's folders of images and labels."""
     folder = root / images
-    if not folder.is_dir() or not any(map(_ending_of, folder.iterdir())):
+    if not folder.is_dir() or not any(map(find_ending, folder.iterdir())):
         return ()
-    found = []
+    cases = []
     for case in find_case_files(folder):
         truth = root / labels / f"{case.name}{ending}"
-        found.append(CaseFiles(case.name, case.images, truth if truth.exists() or labels == "labelsTr" else None))
-    return tuple(found)
+        cases.append(CaseFiles(case.name, case.images, truth if truth.exists() or labels == "labelsTr" else None))
+    return tuple(cases)
 
 
-def _require_complete(root: Path, cases: Sequence[CaseFiles], channels: int, labelled: bool) -> None:
+def _require_files(root: Path, cases: Sequence[CaseFiles], channels: int, labelled: bool) -> None:
     if labelled and not cases:
         raise InputError(f"{root}: no training cases (imagesTr)")
     missing = [file for case in cases for file in case.images if not file.exists()]
     if missing:
         more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: no such file{more}")
-    seen: set[str] = set()
+    names: set[str] = set()
     for case in cases:
-        if case.name in seen:
+        if case.name in names:
             raise InputError(f"{root}: case {case.name} is listed twice")
-        seen.add(case.name)
+        names.add(case.name)
         if len(case.images) not in (1, channels) or (channels > 1 and _is_first_channel(case)):
             raise InputError(f"{root}: case {case.name} has {len(case.images)} of {channels} channels (missing files)")
         if labelled and (case.labels is None or not case.labels.exists()):
             raise InputError(f"{root}: case {case.name} has no label file ({case.labels or 'none is named'})")
 
 
-def _is_there(case: CaseFiles) -> bool:
+def _has_files(case: CaseFiles) -> bool:
     return all(file.exists() for file in (*case.images, case.labels) if file is not None)
 
 
 def _is_first_channel(case: CaseFiles) -> bool:
-    """Whether a lone file is named as channel 0 of several, rather than as a 4D image."""
+    """Whether a single file is named as channel 0 of several, rather than as a 4D image."""
     return len(case.images) == 1 and case.images[0].name.startswith(f"{case.name}_0000")

@@ -1,4 +1,4 @@
-"""What a dataset looks like: spacing, shape, intensities and how large its classes are. Input of the plan."""
+"""Fingerprint of a dataset, from which its plan is made: spacings, shapes, intensities and class sizes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet.data.dataset import Dataset
-from s2vnet.data.training_ranges import BRIGHT, TrainingRanges, tissue
+from s2vnet.data.training_ranges import BRIGHT_PERCENTILE, TrainingRanges, Triple, window_percentile
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import LabelMap, Volume
 
 SAMPLES_PER_CASE = 10_000
-"""Foreground voxels per case and channel that intensity statistics are taken from (nnU-Net's number)."""
-
-Triple = tuple[float, float, float]
+"""Foreground voxels per case and channel that intensity statistics are computed from (nnU-Net's number)."""
 
 
 class IntensityStatistics(BaseModel):
-    """Of one channel, over foreground voxels of all cases, in the image's units."""
+    """Statistics of one channel over foreground voxels of all cases, in the image's units."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,12 +29,12 @@ class IntensityStatistics(BaseModel):
 
 
 class ClassExtent(BaseModel):
-    """How large a class is; medians over the cases that show it; axes R, A, S."""
+    """Size of a class as medians over the cases that contain it, along R, A, S."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cases: int
-    """Cases that show the class."""
+    """Number of cases that contain the class."""
     voxels: Triple
     """Bounding box in voxels."""
     mm: Triple
@@ -46,7 +44,7 @@ class ClassExtent(BaseModel):
 
 
 class Fingerprint(BaseModel):
-    """Everything of a dataset that a plan depends on; spacing and shape along R, A, S."""
+    """Properties of a dataset that a plan depends on; spacing and shape along R, A, S."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,13 +59,13 @@ class Fingerprint(BaseModel):
     intensities: tuple[IntensityStatistics, ...]
     """Per channel."""
     extents: dict[str, ClassExtent]
-    """Per class, background left out, classes that no case shows left out."""
+    """By class name, without background and classes that no case contains."""
     nonzero_fraction: float
-    """Median share of the volume inside the bounding box of its nonzero voxels."""
+    """Median fraction of the volume inside the bounding box of its nonzero voxels."""
     empty_cases: tuple[str, ...]
-    """Cases whose labels show no class at all; they train background."""
+    """Cases without any class, which train background only."""
     seen: TrainingRanges | None = None
-    """Ranges over the cases; none in fingerprints of earlier versions."""
+    """Ranges over the cases; None in fingerprints of earlier versions."""
 
 
 def extract_fingerprint(
@@ -76,14 +74,19 @@ def extract_fingerprint(
     fill_nonfinite: float | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fingerprint:
-    """Read every training case of a dataset once.
+    """Compute the fingerprint, for which each training case is read once.
+
+    Args:
+        dataset: with labelled training cases.
+        fill_nonfinite: value that replaces NaN and infinite voxels; None refuses them.
+        progress: called with the numbers of read and of all cases.
 
     Raises:
-        InputError: as :meth:`Dataset.read`, or when no case shows any class.
+        InputError: as :meth:`Dataset.read`, or no case contains any class.
     """
     spacings, shapes, boxes, empty = [], [], [], []
-    samples: list[list[npt.NDArray[np.float32]]] = [[] for _ in dataset.channels]
-    anywhere: list[list[npt.NDArray[np.float32]]] = [[] for _ in dataset.channels]
+    foreground_samples: list[list[npt.NDArray[np.float32]]] = [[] for _ in dataset.channels]
+    uniform_samples: list[list[npt.NDArray[np.float32]]] = [[] for _ in dataset.channels]
     extents: dict[int, list[npt.NDArray[np.float64]]] = {v: [] for v in dataset.labels.values() if v}
     rng = np.random.default_rng(0)
     for number, case in enumerate(dataset.training):
@@ -98,18 +101,18 @@ def extract_fingerprint(
         if len(foreground) == 0:
             empty.append(case.name)
         else:
-            chosen = rng.choice(foreground, SAMPLES_PER_CASE)
-            for channel, found in zip(image, samples, strict=True):
-                found.append(channel.reshape(-1)[chosen])
-        places = np.random.default_rng(number).choice(truth.size, SAMPLES_PER_CASE)
-        for channel, found in zip(image, anywhere, strict=True):
-            found.append(channel.reshape(-1)[places])
+            indices = rng.choice(foreground, SAMPLES_PER_CASE)
+            for channel, samples in zip(image, foreground_samples, strict=True):
+                samples.append(channel.reshape(-1)[indices])
+        indices = np.random.default_rng(number).choice(truth.size, SAMPLES_PER_CASE)
+        for channel, samples in zip(image, uniform_samples, strict=True):
+            samples.append(channel.reshape(-1)[indices])
         for class_id in extents:
             extents[class_id] += _extent(truth == class_id, spacing)
         progress(number + 1, len(dataset.training))
     if len(empty) == len(dataset.training):
         raise InputError(f"{dataset.root}: no case shows any class; are the labels written?")
-    intensities = tuple(_intensities(np.concatenate(found)) for found in samples)
+    intensities = tuple(_intensity_statistics(np.concatenate(samples)) for samples in foreground_samples)
     sizes: npt.NDArray[np.float64] = np.array(shapes) * np.array(spacings)
     return Fingerprint(
         dataset=dataset.name,
@@ -125,8 +128,8 @@ def extract_fingerprint(
         seen=TrainingRanges(
             spacing=(_triple(np.min(spacings, 0)), _triple(np.max(spacings, 0))),
             size=(_triple(sizes.min(0)), _triple(sizes.max(0))),
-            tissue=tuple(_tissue(found, i, 50) for found, i in zip(anywhere, intensities, strict=True)),
-            bright=tuple(_tissue(found, i, BRIGHT) for found, i in zip(anywhere, intensities, strict=True)),
+            tissue=_tissue_ranges(uniform_samples, intensities, 50),
+            bright=_tissue_ranges(uniform_samples, intensities, BRIGHT_PERCENTILE),
         ),
     )
 
@@ -141,34 +144,34 @@ def _canonical(
 
 
 def _nonzero_fraction(image: npt.NDArray[np.float32]) -> float:
-    share = 1.0
+    fraction = 1.0
     nonzero = (image != 0).any(0)
     for axis in range(3):
-        found = np.flatnonzero(nonzero.any(tuple(a for a in range(3) if a != axis)))
-        share *= (found[-1] - found[0] + 1) / nonzero.shape[axis] if len(found) else 1
-    return share
+        indices = np.flatnonzero(nonzero.any(tuple(a for a in range(3) if a != axis)))
+        fraction *= (indices[-1] - indices[0] + 1) / nonzero.shape[axis] if len(indices) else 1
+    return fraction
 
 
 def _extent(mask: npt.NDArray[np.bool_], spacing: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
-    """(3, 3): bounding box in voxels, in mm, and diameter in mm; nothing for an empty mask."""
-    found = np.argwhere(mask)
-    if len(found) == 0:
+    """Bounding box in voxels, in mm, and diameter in mm, as one array (3, 3); no array for an empty mask."""
+    voxels = np.argwhere(mask)
+    if len(voxels) == 0:
         return []
-    box = (np.ptp(found, axis=0) + 1).astype(np.float64)
+    box = (np.ptp(voxels, axis=0) + 1).astype(np.float64)
     diameters = []
     for axis in range(3):
-        areas = np.bincount(found[:, axis])
+        areas = np.bincount(voxels[:, axis])
         pixel = np.prod(np.delete(spacing, axis))
         diameters.append(2 * np.sqrt(np.median(areas[areas > 0]) * pixel / np.pi))
     return [np.stack([box, box * spacing, np.array(diameters)])]
 
 
-def _class_extent(found: list[npt.NDArray[np.float64]]) -> ClassExtent:
-    voxels, mm, diameter = np.median(found, 0)
-    return ClassExtent(cases=len(found), voxels=_triple(voxels), mm=_triple(mm), diameter_mm=_triple(diameter))
+def _class_extent(extents: list[npt.NDArray[np.float64]]) -> ClassExtent:
+    voxels, mm, diameter = np.median(extents, 0)
+    return ClassExtent(cases=len(extents), voxels=_triple(voxels), mm=_triple(mm), diameter_mm=_triple(diameter))
 
 
-def _intensities(values: npt.NDArray[np.float32]) -> IntensityStatistics:
+def _intensity_statistics(values: npt.NDArray[np.float32]) -> IntensityStatistics:
     low, high = np.percentile(values, [0.5, 99.5])
     return IntensityStatistics(
         mean=float(values.mean(dtype=np.float64)),
@@ -178,12 +181,17 @@ def _intensities(values: npt.NDArray[np.float32]) -> IntensityStatistics:
     )
 
 
-def _tissue(
-    cases: Sequence[npt.NDArray[np.float32]], window: IntensityStatistics, percentile: float
-) -> tuple[float, float]:
-    found = [tissue(values, window.percentile_00_5, window.percentile_99_5, percentile) for values in cases]
-    known = [value for value in found if not np.isnan(value)] or [window.mean]
-    return round(min(known), 4), round(max(known), 4)
+def _tissue_ranges(
+    samples: Sequence[Sequence[npt.NDArray[np.float32]]], windows: Sequence[IntensityStatistics], percentile: float
+) -> tuple[tuple[float, float], ...]:
+    """Range over the cases of a percentile inside the window, per channel."""
+    ranges = []
+    for cases, window in zip(samples, windows, strict=True):
+        low, high = window.percentile_00_5, window.percentile_99_5
+        percentiles = [window_percentile(values, low, high, percentile) for values in cases]
+        known = [value for value in percentiles if not np.isnan(value)] or [window.mean]
+        ranges.append((round(min(known), 4), round(max(known), 4)))
+    return tuple(ranges)
 
 
 def _triple(values: npt.ArrayLike) -> Triple:

@@ -1,4 +1,4 @@
-"""How a dataset's volumes become slices: a pure function of its fingerprint, saved as readable JSON."""
+"""Plan of preprocessing and network: a pure function of a dataset's fingerprint, saved as JSON."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from s2vnet.utils.validation import first_error
 
 PLAN_VERSION = 1
 ANISOTROPY_THRESHOLD = 1.5
-"""Ratio of voxel sizes from which on volumes are sliced across their coarse axis."""
+"""Ratio of voxel sizes from which on volumes are sliced across their coarsest axis."""
 MIN_CELLS_ACROSS = 8
-"""Cells of the mask grid that the smallest class's median diameter should cover, as far as the cost allows."""
+"""Cells of the mask grid that the smallest class's median diameter should span, as far as the cost allows."""
 MAX_PATCH = 256
 """Pixels per side of a training patch; larger slices are trained on crops of this size."""
 MAX_FULL_RESOLUTION = 128
-"""Pixels per side up to which masks may be made at full resolution (stem stride 1); above, a pixel costs too much."""
+"""Pixels per side up to which masks may be made at full resolution (stem stride 1), for its cost."""
 
 Plane = Literal["sagittal", "coronal", "axial"]
 PLANES: tuple[Plane, Plane, Plane] = ("sagittal", "coronal", "axial")
@@ -33,13 +33,13 @@ PLANES: tuple[Plane, Plane, Plane] = ("sagittal", "coronal", "axial")
 
 
 class IntensityScheme(BaseModel):
-    """How one channel's values become network input."""
+    """Intensity normalisation of one channel."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["ct", "zscore"]
-    """``ct``: clip to a window, then the same z-score for every volume (HU mean the same everywhere).
-    ``zscore``: clip to the volume's 0.5 and 99.5 percentiles, then its own z-score (MR has no units)."""
+    """``ct``: clip to a window, then the same z-score for every volume (HU are calibrated).
+    ``zscore``: clip to the volume's 0.5 and 99.5 percentiles, then its own z-score (MR is uncalibrated)."""
     low: float = 0.0
     high: float = 0.0
     mean: float = 0.0
@@ -64,21 +64,22 @@ class Plan(BaseModel):
     crop_to_nonzero: bool
     """Whether volumes are cropped to the bounding box of nonzero voxels first."""
     context_slices: int = Field(default=1, ge=0)
-    """Neighbouring slices on either side that a slice brings as extra channels."""
+    """Neighbouring slices on either side that are extra channels of a slice."""
     encoder: str
     stem_stride: Literal[1, 2, 4]
     clip_length: int = Field(default=6, ge=1)
     smallest_part: float = Field(default=0.0, ge=0, le=1)
-    """Detached parts smaller than this share of their class's largest part are left out, unless a user has clicked on
-    them; 0 keeps all. As nnU-Net's post-processing, what pays is for cross-validation to say."""
+    """Detached parts smaller than this fraction of their class's largest part are removed, unless a user has clicked on
+    them; 0 keeps all. As for nnU-Net's post-processing, cross-validation decides."""
     mirrored: Literal["", "A", "S"] = ""
-    """World axis in plane that the training images' headers state the wrong way round, if any. Each scan is then tried
-    both ways, and taken as the network recognises more in it (docs/decisions/008). Not R: left and right look alike."""
+    """In-plane world axis whose direction the headers of training images state wrongly, if any. Each image is then
+    tried both ways, and the one in which the network recognises more is used (docs/decisions/008). Not R: left and
+    right look alike."""
     seen: TrainingRanges | None = None
-    """What training had; none in plans of earlier versions."""
+    """Ranges of the training cases; None in plans of earlier versions."""
 
     @model_validator(mode="after")
-    def _whole(self) -> Plan:
+    def _validate(self) -> Plan:
         if min(self.spacing) <= 0 or min(self.patch_size) <= 0:
             raise ValueError("spacing and patch_size must be above 0")
         if len(self.intensities) != len(self.channels):
@@ -90,7 +91,7 @@ class Plan(BaseModel):
         return self
 
     def require_dataset(self, channels: Sequence[str], labels: Mapping[str, int]) -> None:
-        """Refuse to prepare a dataset that the plan was not made for.
+        """Check that a dataset has the channels and labels that the plan was made for.
 
         Raises:
             InputError: another number of channels, or other classes.
@@ -120,7 +121,7 @@ class Plan(BaseModel):
 
     @property
     def network(self) -> dict[str, int]:
-        """Settings that a network must have to take what this plan prepares."""
+        """Settings of a network that fits the plan."""
         return {"in_channels": self.in_channels, "num_classes": self.num_classes, "stem_stride": self.stem_stride}
 
     @property
@@ -130,22 +131,22 @@ class Plan(BaseModel):
 
     @property
     def num_classes(self) -> int:
-        """Classes with background."""
+        """Number of classes, with background."""
         return len(self.labels)
 
     @property
     def in_channels(self) -> int:
-        """Channels of the network's input: each image channel of the slice and of its neighbours."""
+        """Channels of the network's input: all image channels of a slice and of its neighbours."""
         return len(self.channels) * (2 * self.context_slices + 1)
 
     @property
     def pad_multiple(self) -> int:
-        """Slices are padded to a multiple of this many pixels."""
+        """Slices are padded to a multiple of this number of pixels."""
         return 8 * self.stem_stride
 
 
 def make_plan(fingerprint: Fingerprint, sampling: float | None = None) -> Plan:
-    """Choose plane, sampling, intensity scheme, crop, encoder and clip length. Pure.
+    """Choose plane, sampling, intensity scheme, crop, encoder and clip length.
 
     Args:
         fingerprint: of the dataset.
@@ -161,7 +162,7 @@ def make_plan(fingerprint: Fingerprint, sampling: float | None = None) -> Plan:
     zoom = min(2.0, max(1.0, MIN_CELLS_ACROSS * base / smallest)) if stride == 1 and sampling is None else 1.0
     spacing = (round(base / zoom, 4), round(base / zoom, 4))
     multiple = 8 * stride
-    # rounded first: 24 voxels of 0.1 mm are not a hair more than 24 pixels
+    # rounded first, so that a rounding error in 24 voxels of 0.1 mm does not add a pixel
     patch = [min(MAX_PATCH, multiple * math.ceil(round(s / spacing[0] / multiple, 6))) for s in sides]
     return Plan(
         dataset=fingerprint.dataset,
@@ -184,17 +185,16 @@ def make_plan(fingerprint: Fingerprint, sampling: float | None = None) -> Plan:
 
 
 def _encoder(pixels: int, stride: int) -> str:
-    """Pretrained where its stem fits (docs/decisions/007-abdomen.md); else the wider, the fewer cells there are."""
+    """Pretrained encoder where its stem fits (docs/decisions/007-abdomen.md), else wider for fewer cells."""
     if stride == 2:
         return "efficientnet-lite0"
     return "compact" if pixels <= (64 * stride) ** 2 else "small"
 
 
 def _slicing_axis(fingerprint: Fingerprint) -> int:
-    """Across the coarse axis; on isotropic data, across the axis along which the image is longest.
+    """Coarsest axis; on isotropic data, the axis along which the image is longest.
 
-    More, smaller slices mean that each decides less alone and more is carried; measured on the hippocampus in
-    docs/decisions/003-plan.md.
+    With more, smaller slices, more depends on propagation; measured on the hippocampus in docs/decisions/003-plan.md.
     """
     spacing = fingerprint.spacing
     if max(spacing) >= ANISOTROPY_THRESHOLD * min(spacing):
@@ -204,13 +204,13 @@ def _slicing_axis(fingerprint: Fingerprint) -> int:
 
 
 def save_json(value: BaseModel, path: Path) -> None:
-    """Write a plan or fingerprint as JSON."""
+    """Write a plan or fingerprint as JSON, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(value.model_dump_json(indent=2) + "\n")
 
 
 def read_plan(path: Path) -> Plan:
-    """Plan from JSON.
+    """Read a plan from JSON.
 
     Raises:
         InputError: no such file, or not a plan of this version.
