@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,18 +18,17 @@ from typing import Any
 import fsspec
 
 from s2vnet.batch.jobs import plan_jobs
+from s2vnet.data.dataset import split_channel
 from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import is_label_file
 from s2vnet.io.dicom import zip_archive as archive
-from s2vnet.io.files import ENDINGS
+from s2vnet.io.files import DETACHED_ENDINGS, ENDINGS, find_ending
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.folders import make_folder
 
 LISTS = (".csv", ".parquet")
 """Endings of lists of images."""
-DETACHED_HEADERS = (".nhdr", ".mhd")
-"""Endings of headers that refer to a separate file of voxels."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def list_items(source: str, target: str, channels: int) -> list[BatchItem]:
         jobs = plan_jobs(Path(source), Path("labels" if is_url(target) else target), channels)
         cases = [(job.case.name, tuple(str(image) for image in job.case.images)) for job in jobs]
     items = [
-        BatchItem(case, images, join_location(target, f"{case}{_ending(images[0]) or '.nii.gz'}"))
+        BatchItem(case, images, join_location(target, f"{case}{find_ending(images[0]) or '.nii.gz'}"))
         for case, images in cases
     ]
     _require_distinct(items)
@@ -181,7 +179,7 @@ def _existing_labels(item: BatchItem) -> Iterator[Path]:
 
 
 def _fetch(url: str, folder: Path) -> str:
-    if url.lower().endswith(DETACHED_HEADERS):
+    if url.lower().endswith(DETACHED_ENDINGS):
         raise InputError(f"{url}: an image in two files cannot be fetched; save it as .nrrd, .mha or .nii.gz")
     system, path = fsspec.core.url_to_fs(url)
     name = PurePosixPath(path).name
@@ -190,7 +188,7 @@ def _fetch(url: str, folder: Path) -> str:
     local = folder / name
     folder.mkdir(exist_ok=True)
     try:
-        if _ending(url) is None and not _is_zip(url) and system.isdir(path):
+        if find_ending(url) is None and not _is_zip(url) and system.isdir(path):
             _fetch_folder(url, system, path.rstrip("/"), local)
         else:
             system.get_file(path, str(local))
@@ -257,12 +255,10 @@ def _url_cases(source: str, channels: int) -> list[tuple[str, tuple[str, ...]]]:
     cases: dict[str, dict[int, str]] = {}
     for path in sorted(paths):
         name = path[len(root) :].lstrip("/") or PurePosixPath(path).name
-        ending = _ending(name) or (archive.ENDING if _is_zip(name) else None)
+        ending = find_ending(name) or (archive.ENDING if _is_zip(name) else None)
         if ending is None or PurePosixPath(name).name.startswith("."):
             continue
-        stem = name[: -len(ending)]
-        numbered = re.fullmatch(r"(.*[^/])_(\d{4})", stem)
-        case, channel = (numbered[1], int(numbered[2])) if numbered else (stem, 0)
+        case, channel = split_channel(name[: -len(ending)])
         if channel in cases.setdefault(case, {}):
             raise InputError(f"{source}: two files are case {case}; keep one of them")
         cases[case][channel] = system.unstrip_protocol(path)
@@ -291,17 +287,13 @@ def _require_distinct(items: Sequence[BatchItem]) -> None:
             raise InputError(f"{image}: the labels would replace the image; choose another output")
 
 
-def _ending(name: str) -> str | None:
-    return next((ending for ending in ENDINGS if name.lower().endswith(ending)), None)
-
-
 def _is_zip(name: str) -> bool:
     return name.lower().endswith(archive.ENDING)
 
 
 def _case_name(location: str) -> str:
     name = location.rstrip("/").rsplit("/", 1)[-1] if is_url(location) else Path(location).name
-    ending = _ending(name) or (archive.ENDING if _is_zip(name) else "")
+    ending = find_ending(name) or (archive.ENDING if _is_zip(name) else "")
     return name[: len(name) - len(ending)].removesuffix("_0000")
 
 

@@ -1,4 +1,4 @@
-"""Official releases, as unpacked, to nnU-Net's raw layout: files linked or copied, labels named, the usual split.
+"""Import of unpacked official releases to nnU-Net's raw layout, by links or copies, with the usual split.
 
 BTCV, WORD and AMOS are described by the tables of :mod:`.releases`; the Decathlon's tasks and nnU-Net's datasets, of
 either version, describe themselves by their ``dataset.json``.
@@ -18,20 +18,18 @@ from typing import Any, TypeVar
 from s2vnet.data.dataset import CaseFiles, Dataset, read_dataset, read_dataset_json, read_folds
 from s2vnet.data.releases import RELEASES, Folders, Release
 from s2vnet.errors import InputError
-from s2vnet.io.files import image_ending, split_frames
+from s2vnet.io.files import SINGLE_FILE_ENDINGS, image_ending, split_frames
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.json_io import read_json
 
 _T = TypeVar("_T")
 SELF_DESCRIBED = ("msd", "nnunet")
-"""Datasets that describe themselves: http://medicaldecathlon.com and nnU-Net's."""
+"""Datasets with their own ``dataset.json``: http://medicaldecathlon.com and nnU-Net's."""
 
 _MODALITIES = {"all": frozenset({"CT", "MR"}), "ct": frozenset({"CT"}), "mr": frozenset({"MR"})}
 _MIXED = "either_CT_or_MR"
-"""nnU-Net's name for AMOS's channel (Dataset219_Amos2022_task2.py): not "CT", so every volume is scaled by itself."""
+"""nnU-Net's name for AMOS's channel (Dataset219_Amos2022_task2.py): not "CT", so each volume is normalised alone."""
 _DEFAULT = "nnU-Net's five folds are used instead"
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""Of images in one file, so that a link to the file is a link to the image."""
 _STALE = ("modality", "training", "validation", "test", "dataset", "numTest", "numValidation", "tensorImageSize")
 """Keys of dataset.json that nnU-Net 2 has dropped, or that list files under their old names. nnU-Net drops them in
 nnunetv2/dataset_conversion/convert_raw_dataset_from_old_nnunet_format.py and convert_MSD_dataset.py."""
@@ -39,29 +37,30 @@ nnunetv2/dataset_conversion/convert_raw_dataset_from_old_nnunet_format.py and co
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What became of a release."""
+    """Result of an import."""
 
     training: int
-    """Cases, those for validation included."""
+    """Number of training cases, with those for validation."""
     test: int
+    """Number of test cases."""
     notes: tuple[str, ...]
-    """What is missing, in a line each."""
+    """One line about each missing part."""
 
 
 @dataclass(frozen=True)
-class _Found:
+class _LocatedRelease:
     """A release on disk."""
 
     training: tuple[CaseFiles, ...]
     test: tuple[CaseFiles, ...]
     content: Mapping[str, Any]
-    """Of dataset.json."""
+    """Contents of dataset.json."""
     folds: list[dict[str, list[str]]]
-    """Of splits_final.json; none where nnU-Net's own are meant."""
-    lacking: tuple[str, ...]
-    """What is missing of the labelled cases."""
+    """Contents of splits_final.json; empty for nnU-Net's default folds."""
+    missing: tuple[str, ...]
+    """One line about each missing part of the labelled cases."""
     notes: tuple[str, ...]
-    """What is missing of the test cases, which training can do without, and of the folds."""
+    """One line about each missing part of the test cases and folds, which training does not need."""
 
 
 def import_release(
@@ -75,9 +74,9 @@ def import_release(
     partial: bool = False,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> ImportResult:
-    """Make ``target`` a dataset in nnU-Net's raw layout of the release in ``source``, which is only read.
+    """Import the release in ``source``, which is only read, as a dataset in nnU-Net's raw layout.
 
-    Cases keep the names that their images have in the release. The target appears when it is whole, or not at all.
+    Cases keep the names of their images. The target is created atomically.
 
     Args:
         release: btcv, word, amos, msd or nnunet.
@@ -86,8 +85,8 @@ def import_release(
         split: for btcv 18/12 (the default) or 24/6 cases for training and validation.
         modality: for amos ct, mr or all (the default).
         copy: copy the files; else they are symbolic links. Channels that share a 4D file become files either way.
-        partial: import what is there of an incomplete release.
-        progress: called with what is done, and the number of cases done and of all.
+        partial: import the available part of an incomplete release.
+        progress: called with the step's name and the numbers of finished and of all cases.
 
     Raises:
         InputError: an option that does not fit, no or several releases in ``source``, an incomplete one, a target
@@ -97,46 +96,50 @@ def import_release(
     if table is None and release not in SELF_DESCRIBED:
         raise InputError(f"no release {release!r}; choose one of {', '.join((*RELEASES, *SELF_DESCRIBED))}")
     mixed = table is not None and len(table.counts["training"]) > 1
-    validation = _chosen("split", split, {} if table is None else table.splits, release)
-    modalities = _chosen("modality", modality, _MODALITIES if mixed else {}, release) or _MODALITIES["all"]
+    validation = _choose_option("split", split, {} if table is None else table.splits, release)
+    modalities = _choose_option("modality", modality, _MODALITIES if mixed else {}, release) or _MODALITIES["all"]
     if target.exists() or target.is_symlink():
         raise InputError(f"{target}: exists already; remove it or choose another name")
     if target.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{target}: lies in {source}, which is left as it is; choose a place outside")
-    found = _described(source, partial) if table is None else _numbered(table, source, validation, modalities)
-    text = "; ".join(found.lacking)
+    located = (
+        _read_described(source, partial) if table is None else _read_tabulated(table, source, validation, modalities)
+    )
+    text = "; ".join(located.missing)
     if text and not partial:
         raise InputError(f"{source}: incomplete: {text}; get the rest, or import what is there by --partial")
-    if not found.training:
+    if not located.training:
         raise InputError(f"{source}: no case has both image and labels: {text}")
     with atomic_write(target) as folder:
-        _write(folder, found, copy, progress)
-    notes = (*found.lacking, *found.notes)
+        _write_dataset(folder, located, copy, progress)
+    notes = (*located.missing, *located.notes)
     if not re.fullmatch(r"Dataset\d{3}_.+", target.name):
         notes += (f"{target.name}: nnU-Net itself wants a name such as Dataset017_BTCV",)
-    return ImportResult(len(found.training), len(found.test), notes)
+    return ImportResult(len(located.training), len(located.test), notes)
 
 
-def _chosen(option: str, value: str | None, choices: Mapping[str, frozenset[_T]], release: str) -> frozenset[_T]:
-    """The choice of that name, or the first one; nothing where there is nothing to choose."""
+def _choose_option(option: str, value: str | None, choices: Mapping[str, frozenset[_T]], release: str) -> frozenset[_T]:
+    """The choice of a name, the first one without a name; empty without choices."""
     if value is not None and value not in choices:
         hint = f"choose {' or '.join(choices)}" if choices else f"{release} leaves no choice; drop the option"
         raise InputError(f"--{option} {value}: {hint}")
     return choices[value] if value is not None else next(iter(choices.values()), frozenset())
 
 
-def _numbered(release: Release, source: Path, validation: frozenset[int], modalities: frozenset[str]) -> _Found:
-    """A release that a table describes."""
+def _read_tabulated(
+    release: Release, source: Path, validation: frozenset[int], modalities: frozenset[str]
+) -> _LocatedRelease:
+    """Find the cases of a release that a table describes."""
     prefix = release.prefixes[0]
     wanted = " or ".join(f"{layout['training'][0]}/{prefix}0001.nii.gz" for layout in release.layouts)
     root, layout = _locate(
-        source, lambda folder: _layout(release, folder), f"images of {release.name}, such as {wanted}"
+        source, lambda folder: _match_layout(release, folder), f"images of {release.name}, such as {wanted}"
     )
     listed = {} if release.cases or not (root / "dataset.json").is_file() else read_dataset_json(root)
     parts, shortages = {}, {}
     for part, folders in layout.items():
-        due = release.cases.get(part) or _numbers(prefix, _listed(listed, part))
-        parts[part], shortages[part] = _part(release, root, part, folders, due, modalities)
+        due = release.cases.get(part) or _numbers(prefix, _listed_cases(listed, part))
+        parts[part], shortages[part] = _find_part(release, root, part, folders, due, modalities)
     training = (*parts["training"], *parts.get("validation", ()))
     held_out = {f"{prefix}{n:04d}" for n in validation} | {case.name for case in parts.get("validation", ())}
     fold = {
@@ -159,20 +162,22 @@ def _numbered(release: Release, source: Path, validation: frozenset[int], modali
     if training and not (fold["train"] and fold["val"]):
         what = "validation" if fold["val"] else "training"
         notes += (f"splits_final.json: not written, since every case that is there is for {what}; {_DEFAULT}",)
-        return _Found(training, test, content, [], lacking, notes)
-    return _Found(training, test, content, [fold], lacking, notes)
+        return _LocatedRelease(training, test, content, [], lacking, notes)
+    return _LocatedRelease(training, test, content, [fold], lacking, notes)
 
 
-def _part(
+def _find_part(
     release: Release, root: Path, part: str, folders: tuple[str, str], due: frozenset[int], modalities: frozenset[str]
 ) -> tuple[tuple[CaseFiles, ...], list[str]]:
-    """Whole cases of a part, and what is missing."""
-    images, labels = (_files(root / name, prefix) for name, prefix in zip(folders, release.prefixes, strict=True))
-    strange = sorted((images.keys() | labels.keys()) - due) if release.cases else []
-    if strange:
+    """Find the complete cases of a part, and describe what is missing."""
+    images, labels = (
+        _numbered_files(root / name, prefix) for name, prefix in zip(folders, release.prefixes, strict=True)
+    )
+    unexpected = sorted((images.keys() | labels.keys()) - due) if release.cases else []
+    if unexpected:
         where = f"{folders[0]} or {folders[1]}"
         raise InputError(
-            f"{root}: number {_some(strange)} in {where} is no {part} case of {release.name}; move it away"
+            f"{root}: number {_some(unexpected)} in {where} is no {part} case of {release.name}; move it away"
         )
     needed = list(zip(folders, release.prefixes, (images, labels), strict=True))[: 1 if part == "test" else 2]
     known = sorted(n for n in due.union(*(files for *_, files in needed)) if release.modality(n) in modalities)
@@ -186,9 +191,9 @@ def _part(
     return cases, _shortage(folders[0], part, len(cases), count, missing)
 
 
-def _described(source: Path, partial: bool) -> _Found:
-    """A dataset that its dataset.json describes: the Decathlon's form, nnU-Net's first or its second."""
-    root, _ = _locate(source, _with_json, "dataset.json")
+def _read_described(source: Path, partial: bool) -> _LocatedRelease:
+    """Find the cases of a dataset with a dataset.json of the Decathlon or of nnU-Net 1 or 2."""
+    root, _ = _locate(source, _match_dataset_json, "dataset.json")
     dataset, content = read_dataset(root, skip_missing=partial), read_dataset_json(root)
     lacking: list[str] = []
     notes: list[str] = []
@@ -196,15 +201,17 @@ def _described(source: Path, partial: bool) -> _Found:
         ("training", "numTraining", dataset.training, lacking),
         ("test", "numTest", dataset.test, notes),
     ):
-        names, listed = {case.name for case in cases}, _listed(content, part)
+        names, listed = {case.name for case in cases}, _listed_cases(content, part)
         # version 1 of nnU-Net listed some datasets' cases under names that no file has
         missing = sorted(listed - names) if listed & names else []
         count = content[key] if isinstance(content.get(key), int) else 0
         texts += _shortage("dataset.json", part, len(cases), max(count, len(listed)), missing)
     files = [f for case in (*dataset.training, *dataset.test) for f in (*case.images, case.labels) if f is not None]
     endings = sorted({image_ending(file) for file in files})
-    if len(endings) > 1 or endings[0] not in _ENDINGS:
-        raise InputError(f"{root}: files end in {' and '.join(endings)}; convert them to one of {' '.join(_ENDINGS)}")
+    if len(endings) > 1 or endings[0] not in SINGLE_FILE_ENDINGS:
+        raise InputError(
+            f"{root}: files end in {' and '.join(endings)}; convert them to one of {' '.join(SINGLE_FILE_ENDINGS)}"
+        )
     paths = [case.name for case in (*dataset.training, *dataset.test) if Path(case.name).name != case.name]
     if paths:
         raise InputError(f"{root}: {_some(paths)} in dataset.json is no name of a case; rename it")
@@ -215,12 +222,14 @@ def _described(source: Path, partial: bool) -> _Found:
         "file_ending": endings[0],
     }
     kept = {key: value for key, value in content.items() if key not in _STALE}
-    folds, told = _folds(dataset, partial)
-    return _Found(dataset.training, dataset.test, kept | described, folds, tuple(lacking), (*notes, *told))
+    folds, fold_notes = _available_folds(dataset, partial)
+    return _LocatedRelease(
+        dataset.training, dataset.test, kept | described, folds, tuple(lacking), (*notes, *fold_notes)
+    )
 
 
-def _folds(dataset: Dataset, partial: bool) -> tuple[list[dict[str, list[str]]], list[str]]:
-    """The folds of the dataset's own file; of a partial dataset those of the cases that are there, and what is not."""
+def _available_folds(dataset: Dataset, partial: bool) -> tuple[list[dict[str, list[str]]], list[str]]:
+    """The dataset's own folds, without missing cases where it is partial, and notes about those."""
     path = dataset.root / "splits_final.json"
     if not path.is_file():
         return [], []
@@ -229,35 +238,35 @@ def _folds(dataset: Dataset, partial: bool) -> tuple[list[dict[str, list[str]]],
         with suppress(ValueError, KeyError, TypeError):  # of which `read_folds` makes an error
             named = {str(n) for fold in read_json(path) for part in ("train", "val") for n in fold[part]}
             absent = named - names
-    stand_ins = tuple(CaseFiles(name, ()) for name in sorted(absent))
-    folds = read_folds(replace(dataset, training=(*dataset.training, *stand_ins)))
+    placeholders = tuple(CaseFiles(name, ()) for name in sorted(absent))
+    folds = read_folds(replace(dataset, training=(*dataset.training, *placeholders)))
     if not absent:
         return folds, []
     kept = [{part: [name for name in cases if name in names] for part, cases in fold.items()} for fold in folds]
     notes = [f"{path.name}: without {_some(sorted(absent))}"]
     empty = [number for number, fold in enumerate(kept) if not (fold["train"] and fold["val"])]
-    if empty:  # none is left out, since that would number the others anew
+    if empty:  # all are dropped, since dropping some would renumber the others
         why = f"fold {_some(empty)} has no case left to train on or to validate on"
         return [], [*notes, f"{path.name}: not written, since {why}; {_DEFAULT}"]
     return kept, notes
 
 
 def _locate(source: Path, match: Callable[[Path], tuple[Path, Folders] | None], what: str) -> tuple[Path, Folders]:
-    """The match in a folder or, as archives nest, up to two levels deeper; hidden and macOS's folders are left out."""
+    """The only match in a folder or up to two levels deeper, without hidden and macOS's folders."""
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder of the unpacked release")
     level = [source]
     for _ in range(3):
-        found = [hit for hit in map(match, level) if hit is not None]
-        if len(found) > 1:
-            raise InputError(f"{source}: several releases; give one of {_some(folder for folder, _ in found)}")
-        if found:
-            return found[0]
+        matches = [hit for hit in map(match, level) if hit is not None]
+        if len(matches) > 1:
+            raise InputError(f"{source}: several releases; give one of {_some(folder for folder, _ in matches)}")
+        if matches:
+            return matches[0]
         level = [inner for folder in level for inner in sorted(folder.iterdir()) if _is_visible(inner)]
     raise InputError(f"{source}: no {what}; give the folder of the unpacked release")
 
 
-def _with_json(folder: Path) -> tuple[Path, Folders] | None:
+def _match_dataset_json(folder: Path) -> tuple[Path, Folders] | None:
     return (folder, {}) if (folder / "dataset.json").is_file() else None
 
 
@@ -265,14 +274,14 @@ def _is_visible(folder: Path) -> bool:
     return folder.is_dir() and not folder.name.startswith((".", "__MACOSX"))
 
 
-def _layout(release: Release, folder: Path) -> tuple[Path, Folders] | None:
-    """The first layout of which the folder has training images."""
-    hits = (x for x in release.layouts if _files(folder / x["training"][0], release.prefixes[0]))
+def _match_layout(release: Release, folder: Path) -> tuple[Path, Folders] | None:
+    """The first layout for which the folder has training images."""
+    hits = (x for x in release.layouts if _numbered_files(folder / x["training"][0], release.prefixes[0]))
     return next(((folder, layout) for layout in hits), None)
 
 
-def _files(folder: Path, prefix: str) -> dict[int, Path]:
-    """Number to file; any other file, macOS's ``._`` twins among them, is none of the release."""
+def _numbered_files(folder: Path, prefix: str) -> dict[int, Path]:
+    """File by case number; other files, such as macOS's ``._`` files, are ignored."""
     names = {file.name.removesuffix(".nii.gz"): file for file in folder.glob(f"{prefix}*.nii.gz") if file.is_file()}
     return {number: names[f"{prefix}{number:04d}"] for number in _numbers(prefix, names)}
 
@@ -281,19 +290,19 @@ def _numbers(prefix: str, names: Iterable[str]) -> frozenset[int]:
     return frozenset(int(name[len(prefix) :]) for name in names if re.fullmatch(rf"{prefix}\d{{4}}", name))
 
 
-def _listed(content: Mapping[str, Any], part: str) -> set[str]:
-    """Names of the cases that a dataset.json lists."""
+def _listed_cases(content: Mapping[str, Any], part: str) -> set[str]:
+    """Names of the cases that dataset.json lists."""
     entries = content.get(part)
     paths = [e.get("image") if isinstance(e, dict) else e for e in entries] if isinstance(entries, list) else []
     return {Path(str(path)).name.removesuffix(".nii.gz") for path in paths}
 
 
-def _shortage(where: str, part: str, found: int, count: int, missing: Sequence[str]) -> list[str]:
-    """What is missing of a part in one line, or no line."""
-    if not missing and found >= count:
+def _shortage(where: str, part: str, available: int, count: int, missing: Sequence[str]) -> list[str]:
+    """One line about the missing cases of a part, or none."""
+    if not missing and available >= count:
         return []
     names = f", without {_some(missing)}" if missing else ""
-    return [f"{where}: {found} of {max(found, count)} {part} cases{names}"]
+    return [f"{where}: {available} of {max(available, count)} {part} cases{names}"]
 
 
 def _some(items: Iterable[object], limit: int = 5) -> str:
@@ -302,30 +311,32 @@ def _some(items: Iterable[object], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _write(folder: Path, found: _Found, copy: bool, progress: Callable[[str, int, int], None]) -> None:
-    """The dataset, file by file."""
-    ending, channels = found.content["file_ending"], range(len(found.content["channel_names"]))
-    cases = [("Tr", case) for case in found.training] + [("Ts", case) for case in found.test]
+def _write_dataset(
+    folder: Path, located: _LocatedRelease, copy: bool, progress: Callable[[str, int, int], None]
+) -> None:
+    """Write or link all files of the dataset."""
+    ending, channels = located.content["file_ending"], range(len(located.content["channel_names"]))
+    cases = [("Tr", case) for case in located.training] + [("Ts", case) for case in located.test]
     for done, (suffix, case) in enumerate(cases, 1):
         images, labels = folder / f"images{suffix}", folder / f"labels{suffix}"
         images.mkdir(parents=True, exist_ok=True)
         targets = [images / f"{case.name}_{c:04d}{ending}" for c in channels]
         if len(case.images) == len(targets):
             for image, target in zip(case.images, targets, strict=True):
-                _place(image, target, copy)
+                _link_or_copy(image, target, copy)
         else:
             split_frames(case.images[0], targets)
         if case.labels is not None:
             labels.mkdir(exist_ok=True)
-            _place(case.labels, labels / f"{case.name}{ending}", copy)
+            _link_or_copy(case.labels, labels / f"{case.name}{ending}", copy)
         progress("importing", done, len(cases))
-    content = {**found.content, "numTraining": len(found.training)}
+    content = {**located.content, "numTraining": len(located.training)}
     (folder / "dataset.json").write_text(json.dumps(content, indent=2) + "\n")
-    if found.folds:
-        (folder / "splits_final.json").write_text(json.dumps(found.folds, indent=2) + "\n")
+    if located.folds:
+        (folder / "splits_final.json").write_text(json.dumps(located.folds, indent=2) + "\n")
 
 
-def _place(source: Path, target: Path, copy: bool) -> None:
+def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
     try:
         if copy:
             shutil.copyfile(source, target)

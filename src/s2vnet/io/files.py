@@ -46,7 +46,7 @@ class _Format(Protocol):
 
 def find_ending(name: Path | str) -> str | None:
     """The one of ``ENDINGS`` that a file name has, in lower case, or None."""
-    lower = Path(name).name.lower()
+    lower = str(name).lower()
     return next((ending for ending in ENDINGS if lower.endswith(ending)), None)
 
 
@@ -56,7 +56,7 @@ def image_ending(path: Path | str) -> str:
     Raises:
         InputError: another ending.
     """
-    ending = find_ending(path)
+    ending = find_ending(Path(path))
     if ending is None:
         hint = f"use one of {' '.join(ENDINGS)} or a folder or .zip with one DICOM series"
         raise InputError(f"{path}: unknown image format; {hint}")

@@ -18,14 +18,14 @@ from typing import IO
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.zip_archive import ENDING as ZIP
 from s2vnet.io.dicom.zip_archive import open_series_folder
-from s2vnet.io.files import ENDINGS, count_voxels, read_image
+from s2vnet.io.files import SINGLE_FILE_ENDINGS, count_voxels, read_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.schemas import Scan
 from s2vnet.utils.atomic_write import atomic_write
 
 UPLOAD_PREFIX = "upload:"
 MAX_LISTED = 5000
-_ONE_FILE = (*(e for e in ENDINGS if e not in (".nhdr", ".mhd")), ZIP)  # those two refer to a second file, at any path
+_ONE_FILE = (*SINGLE_FILE_ENDINGS, ZIP)  # the others refer to a second file, at any path
 _WINDOWS = os.name == "nt"
 _NAME = re.compile("[0-9a-f]{32}")
 
