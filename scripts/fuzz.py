@@ -109,7 +109,7 @@ def fuzz(name: str, seconds: int, output: Path) -> None:
 
         def run_input(data: bytes) -> None:
             try:
-                hostile.tried(target, data, Path(folder))
+                hostile.is_accepted(target, data, Path(folder))
             except Exception as error:
                 kind = _kind(error)
                 counts[kind] += 1

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from s2vnet.data.plan import PLANES, IntensityScheme, Plan, Plane
 from s2vnet.data.preprocess import Case, PreparedSlices, normalise, preprocess, with_neighbours
-from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.data.training_ranges import TrainingRanges
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
@@ -59,17 +58,17 @@ def ijk_of(shape: tuple[int, ...]) -> npt.NDArray[np.intp]:
     return np.argwhere(np.ones(shape, bool))
 
 
-def joining(plan: Plan, number: int, geometry: Geometry) -> Plan:
+def thicker(plan: Plan, number: int, geometry: Geometry) -> Plan:
     """The plan of a training whose slices were `number` times as thick as the file's."""
     size = tuple(s * number for s in geometry.canonical()[0].spacing)
     return plan.model_copy(update={"seen": TrainingRanges(spacing=(size, size), size=(size, size), tissue=())})
 
 
-def test_joined_slices_are_means_and_their_points_come_back(any_affine: Array, plan: Plan) -> None:
+def test_slabs_are_means_and_their_points_map_back(any_affine: Array, plan: Plan) -> None:
     for plane, number in itertools.product(PLANES, (2, 3)):
         volume, labels = numbered(any_affine)
         each = preprocess(volume, unresampled(plan, plane, volume.geometry), labels)
-        case = preprocess(volume, joining(unresampled(plan, plane, volume.geometry), number, volume.geometry), labels)
+        case = preprocess(volume, thicker(unresampled(plan, plane, volume.geometry), number, volume.geometry), labels)
         groups = np.array_split(np.arange(each.grid.depth), range(number, each.grid.depth, number))
         assert case.grid.depth == len(groups) == case.image.shape[1] == len(truth(case))
         assert case.grid.size == each.grid.size
@@ -77,7 +76,7 @@ def test_joined_slices_are_means_and_their_points_come_back(any_affine: Array, p
             assert np.array_equal(truth(case)[n], truth(each)[group[min(number // 2, len(group) - 1)]])
         wide = IntensityScheme(kind="ct", low=-1e6, high=1e6)
         own = unresampled(plan, plane, volume.geometry).model_copy(update={"intensities": (wide,)})
-        raw, means = (preprocess(volume, p).image[0] for p in (own, joining(own, number, volume.geometry)))
+        raw, means = (preprocess(volume, p).image[0] for p in (own, thicker(own, number, volume.geometry)))
         h, w = case.grid.sampled
         for n, group in enumerate(groups):
             np.testing.assert_allclose(means[n, :h, :w], raw[group].mean(0)[:h, :w], rtol=1e-4)
@@ -87,36 +86,8 @@ def test_joined_slices_are_means_and_their_points_come_back(any_affine: Array, p
         assert np.array_equal(np.rint(places - 1e-6 * np.sign(places)).astype(int), one_by_one // number)
 
 
-@given(st.integers(1, 9), st.integers(1, 4), st.data())
-def test_between_joined_slices_it_is_linear_and_no_further(depth: int, number: int, data: st.DataObject) -> None:
-    grid = SliceGrid(
-        Geometry((1, 1, depth), np.eye(4)),
-        Geometry((1, 1, depth), np.eye(4)).canonical()[1],
-        2,
-        (0, 0, 0),
-        (depth, 1, 1),
-        (1, 1),
-        (1, 1),
-        number,
-    )
-    scores = torch.rand(grid.depth, 2, 1, 1)
-    start = data.draw(st.integers(0, depth - 1))
-    stop = data.draw(st.integers(start + 1, depth))
-    whole = grid.interpolate_slices(scores, 0, depth)
-    assert torch.equal(grid.interpolate_slices(scores, start, stop), whole[start:stop])
-    centres = (np.arange(grid.depth) + 0.5) * number - 0.5
-    expected = np.interp(np.arange(depth), centres, scores[:, 1, 0, 0].numpy())
-    np.testing.assert_allclose(whole[:, 1, 0, 0].numpy(), expected, atol=1e-5)
-    first = data.draw(st.integers(0, grid.depth - 1))
-    last = data.draw(st.integers(first + 1, grid.depth))
-    other = scores.clone()
-    other[first:last] += 1
-    changed = (grid.interpolate_slices(other, 0, depth) != whole).any(1).flatten().nonzero().flatten()
-    assert (int(changed[0]), int(changed[-1]) + 1) == grid.affected_slices(first, last)
-
-
 @pytest.mark.parametrize("plane", PLANES)
-def test_without_resampling_the_way_back_is_exact(any_affine: Array, plan: Plan, plane: Plane) -> None:
+def test_round_trip_without_resampling_is_exact(any_affine: Array, plan: Plan, plane: Plane) -> None:
     volume, labels = numbered(any_affine)
     plan = unresampled(plan, plane, volume.geometry)
 
@@ -134,7 +105,7 @@ def test_without_resampling_the_way_back_is_exact(any_affine: Array, plan: Plan,
     np.testing.assert_array_equal(grid.label_map(decided).data, labels.data)
 
 
-def test_voxels_keep_their_values_on_the_way(any_affine: Array, plan: Plan) -> None:
+def test_voxels_map_to_pixels_of_their_value(any_affine: Array, plan: Plan) -> None:
     for plane in PLANES:
         volume, _ = numbered(any_affine)
         case = preprocess(volume, unresampled(plan, plane, volume.geometry))
@@ -145,21 +116,6 @@ def test_voxels_keep_their_values_on_the_way(any_affine: Array, plan: Plan) -> N
         np.testing.assert_allclose(points, np.rint(points), atol=1e-9)
         np.testing.assert_array_equal(case.image[(0, *np.rint(points).astype(int).T)], volume.data[(0, *ijk.T)])
         np.testing.assert_array_equal(case.grid.voxels_to_crop(ijk), np.rint(points))
-
-
-def test_a_file_box_is_where_its_slices_are_placed(any_affine: Array, plan: Plan) -> None:
-    for plane in PLANES:
-        volume, _ = numbered(any_affine)
-        volume.data[:, :2] = 0
-        case = preprocess(volume, plan.model_copy(update={"plane": plane, "crop_to_nonzero": True}))
-        depth = case.grid.size[0]
-
-        for start, stop in ((0, depth), (1, 3), (depth - 1, depth)):
-            marked = np.zeros(case.grid.size, np.uint8)
-            marked[start:stop] = 1
-            box = np.zeros(SHAPE, np.uint8)
-            box[case.grid.file_region(start, stop)] = 1
-            np.testing.assert_array_equal(case.grid.crop_to_file(marked), box)
 
 
 @settings(max_examples=40, deadline=None)

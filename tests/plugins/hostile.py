@@ -1,6 +1,6 @@
-"""What s2vnet reads that others wrote, as targets that take bytes: for the fuzzer (scripts/fuzz.py) and a short test.
+"""Parsers of untrusted input as fuzz targets, for the fuzzer (scripts/fuzz.py) and a short test.
 
-A target refuses bytes by an S2VNetError of one line; anything else that it raises is a fault. Seeds are made here.
+A target rejects bytes by an S2VNetError of one line; any other exception is a bug. Seeds are made here.
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ TOKENS = (
     b"\x00" * 8,
 )
 TOKENS = (*TOKENS, b"true", b"\\ud800", b"../", b"\n", b"\xff\xff\xff\x7f", b"DICM", b"LOCAL", b"list", b"sizes: ")
-"""Bytes that parsers trip over, for mutations and for libFuzzer's dictionary."""
+"""Bytes that are often mishandled, for mutations and for libFuzzer's dictionary."""
 SHAPE = (4, 3, 3)
 VOXELS = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
 
 
 class Target(NamedTuple):
-    """A way in."""
+    """Parser of bytes, with valid examples."""
 
     seeds: Callable[[Path], Sequence[bytes]]
-    """Bytes that it takes; files may be made in the folder."""
+    """Make valid bytes; files may be written to the folder."""
     take: Callable[[bytes, Path], object]
-    """Reads bytes, as a file in an empty folder of its own where it reads files."""
+    """Parse bytes, written to a file in an empty folder where it reads files."""
 
 
-def tried(target: Target, data: bytes, folder: Path) -> bool:
-    """Whether a target took the bytes; False where it refused them in one line. What else it raises passes."""
+def is_accepted(target: Target, data: bytes, folder: Path) -> bool:
+    """Whether a target accepts bytes; False where it rejects them in one line. Other exceptions are raised."""
     try:
         target.take(data, folder)
     except S2VNetError as error:
@@ -75,22 +75,22 @@ def tried(target: Target, data: bytes, folder: Path) -> bool:
     return True
 
 
-def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes with a few changes, as a fuzzer makes them."""
-    made = bytearray(data)
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """Change bytes at random in one to three places."""
+    changed = bytearray(data)
     for _ in range(rng.integers(1, 4)):
-        at, kind = int(rng.integers(len(made) + 1)), rng.integers(5)
-        if kind == 0 and at < len(made):
-            made[at] ^= 1 << int(rng.integers(8))
+        at, kind = int(rng.integers(len(changed) + 1)), rng.integers(5)
+        if kind == 0 and at < len(changed):
+            changed[at] ^= 1 << int(rng.integers(8))
         elif kind == 1:
-            del made[at : at + int(rng.integers(1, 9))]
+            del changed[at : at + int(rng.integers(1, 9))]
         elif kind == 2:
-            made[at : at + int(rng.integers(9))] = TOKENS[rng.integers(len(TOKENS))]
+            changed[at : at + int(rng.integers(9))] = TOKENS[rng.integers(len(TOKENS))]
         elif kind == 3:
-            made[at:at] = made[at : at + int(rng.integers(64))]
+            changed[at:at] = changed[at : at + int(rng.integers(64))]
         elif at > 0:
-            del made[at:]
-    return bytes(made)
+            del changed[at:]
+    return bytes(changed)
 
 
 # images
@@ -98,12 +98,12 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 def _image_seeds(ending: str) -> Callable[[Path], list[bytes]]:
     def seeds(folder: Path) -> list[bytes]:
-        found = []
+        contents = []
         for number, data in enumerate((VOXELS[None].astype(np.float32), np.stack([VOXELS, VOXELS]).astype(np.float32))):
             path = folder / f"{number}{ending}"
             write_image(path, Volume(data, Geometry(SHAPE, np.diag([1, 2, 3, 1.0]))))
-            found.append(path.read_bytes())
-        return found
+            contents.append(path.read_bytes())
+        return contents
 
     return seeds
 
@@ -112,7 +112,7 @@ def _take_image(ending: str) -> Callable[[bytes, Path], None]:
     def take(data: bytes, folder: Path) -> None:
         path = folder / f"a{ending}"
         path.write_bytes(data)
-        _every_way(path)
+        _read_every_way(path)
 
     return take
 
@@ -121,8 +121,8 @@ def _take_zipped(data: bytes, folder: Path) -> None:
     _take_image(".nii.gz")(gzip.compress(data, 0), folder)
 
 
-def _every_way(path: Path) -> None:
-    """All that is asked of an image; the last refusal counts."""
+def _read_every_way(path: Path) -> None:
+    """Read an image in every way; the last error is raised."""
     refused: S2VNetError | None = None
     for read in (read_geometry, count_voxels, read_labels, lambda p: read_image(p, frames_as_channels=True)):
         try:
@@ -147,13 +147,13 @@ def _series() -> tuple[bytes, ...]:
 
 @cache
 def _encodings() -> tuple[bytes, ...]:
-    """A slice in every way that a file may be written."""
+    """A slice in every encoding."""
     with tempfile.TemporaryDirectory() as name:
         write_series(Path(name), np.arange(256, dtype=np.int16).reshape(16, 16, 1))
         return encodings(next(Path(name).iterdir()).read_bytes())
 
 
-def _laid(folder: Path, *files: bytes) -> Path:
+def _write_files(folder: Path, *files: bytes) -> Path:
     for number, data in enumerate(files):
         (folder / f"{number}.dcm").write_bytes(data)
     return folder
@@ -165,7 +165,7 @@ def _multi_frame(folder: Path) -> list[bytes]:
 
 
 def _segmentation(folder: Path) -> list[bytes]:
-    labels = LabelMap((VOXELS % 3).astype(np.uint8), read_geometry(_laid(folder, *_series())))
+    labels = LabelMap((VOXELS % 3).astype(np.uint8), read_geometry(_write_files(folder, *_series())))
     write_segmentation(folder / "labels.seg", labels, {1: "liver", 2: "left kidney"}, folder)
     return [(folder / "labels.seg").read_bytes()]
 
@@ -173,18 +173,18 @@ def _segmentation(folder: Path) -> list[bytes]:
 def _take_segmentation(data: bytes, folder: Path) -> None:
     (folder / "labels.seg").write_bytes(data)
     (folder / "series").mkdir(exist_ok=True)
-    read_segmentation(folder / "labels.seg", _laid(folder / "series", *_series()))
+    read_segmentation(folder / "labels.seg", _write_files(folder / "series", *_series()))
 
 
 def _archives(folder: Path) -> list[bytes]:
-    found = []
+    contents = []
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
         with io.BytesIO() as file:
             with zipfile.ZipFile(file, "w", method) as archive:
                 for number, data in enumerate(_series()):
                     archive.writestr(f"study/{number}.dcm", data)
-            found.append(file.getvalue())
-    return found
+            contents.append(file.getvalue())
+    return contents
 
 
 # JSON
@@ -243,7 +243,7 @@ def _take_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes, Pa
 
 
 def _dataset_folder(folder: Path) -> Path:
-    """Files that the seeds name; only their names count."""
+    """Create the files that the seeds name, empty."""
     for name in ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b.nii.gz"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
@@ -274,13 +274,13 @@ def _take_model(data: bytes, folder: Path) -> None:
     Segmenter.from_pretrained(folder, device="cpu")
 
 
-# what a server is sent
+# requests to a server
 
 _operations: TypeAdapter[schemas.Operation] = TypeAdapter(schemas.Operation)
 
 
 def _take_operation(data: bytes, folder: Path) -> None:
-    """As serve.api does, and what a session asks of prompts."""
+    """Parse as the server's API and decode masks as a session does."""
     try:
         operation = _operations.validate_json(data)
     except ValidationError as error:
@@ -291,7 +291,7 @@ def _take_operation(data: bytes, folder: Path) -> None:
 
 
 def _take_text(read: Callable[[str], object]) -> Callable[[bytes, Path], None]:
-    """Of a form: text by the time that it is ours."""
+    """Read a form field, which arrives as text."""
     return lambda data, folder: read(data.decode("utf-8", "replace"))
 
 
@@ -332,10 +332,10 @@ TARGETS: dict[str, Target] = {
     "nii.gz-unpacked": Target(_image_seeds(".nii"), _take_zipped),
     "nrrd": Target(_image_seeds(".nrrd"), _take_image(".nrrd")),
     "mha": Target(_image_seeds(".mha"), _take_image(".mha")),
-    "dicom": Target(lambda folder: _encodings(), lambda data, folder: read_image(_laid(folder, data))),
-    "dicom-frames": Target(_multi_frame, lambda data, folder: read_image(_laid(folder, data))),
+    "dicom": Target(lambda folder: _encodings(), lambda data, folder: read_image(_write_files(folder, data))),
+    "dicom-frames": Target(_multi_frame, lambda data, folder: read_image(_write_files(folder, data))),
     "dicom-series": Target(
-        lambda folder: _series()[:1], lambda data, folder: read_image(_laid(folder, data, *_series()[1:]))
+        lambda folder: _series()[:1], lambda data, folder: read_image(_write_files(folder, data, *_series()[1:]))
     ),
     "dicom-seg": Target(_segmentation, _take_segmentation),
     "zip": Target(_archives, lambda data, folder: _take_file("a.zip", read_image)(data, folder)),
@@ -363,10 +363,10 @@ TARGETS: dict[str, Target] = {
     ),
     "array": Target(_arrays, lambda data, folder: array_codec.unpack(data, 4, 10**6)),
 }
-"""By name, every reader and every document."""
+"""Every reader and document, by name."""
 
 
-def trials(name: str, count: int, folder: Path) -> Iterator[bytes]:
-    """``count`` mutations of a target's seeds, the same each time."""
+def mutations(name: str, count: int, folder: Path) -> Iterator[bytes]:
+    """Make `count` mutations of a target's seeds, deterministically."""
     seeds, rng = TARGETS[name].seeds(folder), np.random.default_rng(0)
-    return (mutated(seeds[n % len(seeds)], rng) for n in range(count))
+    return (mutate(seeds[n % len(seeds)], rng) for n in range(count))

@@ -1,7 +1,7 @@
-"""Where voxels lie: the one type that owns shape, affine and orientation. Imports numpy only.
+"""Geometry of a volume: shape, affine and orientation. Imports numpy only.
 
 Voxel indices are ``i j k`` in file axis order; the world is RAS+ in mm (NIfTI's convention,
-https://nipy.org/nibabel/coordinate_systems.html). DICOM, NRRD and MetaImage speak LPS; they enter and leave through
+https://nipy.org/nibabel/coordinate_systems.html). DICOM, NRRD and MetaImage use LPS, converted by
 :meth:`Geometry.from_lps` and :attr:`Geometry.affine_lps` only.
 """
 
@@ -24,47 +24,47 @@ Region = tuple[slice, slice, slice]
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 MAX_VOXELS = 2**33
-"""Headers that claim more voxels are refused before anything is allocated (2048 cubed, or 512 x 512 x 32768)."""
+"""Largest number of voxels of a header, checked before anything is allocated (2048 cubed, or 512 x 512 x 32768)."""
 
 GRID_TOLERANCE = 1e-3
-"""Two grids are one when their corner voxels lie within this part of the smallest voxel spacing of each other."""
+"""Largest distance between corner voxels of equal grids, as a fraction of the smallest voxel spacing."""
 
 _SINGULAR = 1e-6
-"""Smallest volume of the unit-length voxel axes: below it they lie in one plane."""
+"""Smallest determinant of the unit-length voxel axes; below it they are coplanar."""
 
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """Axis permutation and flips that bring file axes to the closest RAS axes; exact, no interpolation."""
+    """Axis permutation and flips from file axes to the closest RAS axes, without interpolation."""
 
     axes: Shape
     """``axes[c]`` is the file axis that becomes canonical axis ``c``."""
     flips: tuple[bool, bool, bool]
-    """Whether canonical axis ``c`` runs against its file axis."""
+    """Whether canonical axis ``c`` is opposite to its file axis."""
     shape: Shape
     """Shape (I, J, K) of the file grid."""
 
     @property
     def codes(self) -> str:
-        """Where the file axes point, e.g. ``"LPS"``: axis i to the left, j to the back, k to the head."""
+        """Directions of the file axes, e.g. ``"LPS"``: axis i to the left, j to the back, k to the head."""
         names = {a: "RAS"[c] if not f else "LPI"[c] for c, (a, f) in enumerate(zip(self.axes, self.flips, strict=True))}
         return "".join(names[a] for a in range(3))
 
     def mirrored(self, axis: int) -> Orientation:
-        """The same with canonical axis `axis` the other way round, for a grid whose header states it wrongly."""
+        """The orientation with canonical axis `axis` flipped, for a header that states it wrongly."""
         flips = [flip != (c == axis) for c, flip in enumerate(self.flips)]
         return replace(self, flips=(flips[0], flips[1], flips[2]))
 
     def apply(self, array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
-        """A view (..., R, A, S) of ``array`` (..., I, J, K). Its strides may be negative."""
+        """View (..., R, A, S) of an array (..., I, J, K); its strides may be negative."""
         lead = array.ndim - 3
         moved = array.transpose(*range(lead), *(lead + a for a in self.axes))
         return np.flip(moved, self._flipped(lead))
 
     def invert(self, array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
-        """A view (..., I, J, K) of ``array`` (..., R, A, S): ``invert(apply(x))`` is ``x``."""
+        """View (..., I, J, K) of an array (..., R, A, S): ``invert(apply(x))`` is ``x``."""
         lead = array.ndim - 3
         back = (lead + self.axes.index(a) for a in range(3))
         return np.flip(array, self._flipped(lead)).transpose(*range(lead), *back)
@@ -99,7 +99,7 @@ class Geometry:
     affine: FloatArray
     """(4, 4) float64, read-only copy: voxel (i, j, k, 1) -> world (x, y, z, 1), RAS+ mm."""
     nifti_codes: tuple[int, int] = (1, 1)
-    """NIfTI's (qform_code, sform_code): which world the affine speaks of (1 scanner, 4 MNI152); kept for writing."""
+    """NIfTI's (qform_code, sform_code): which world the affine maps to (1 scanner, 4 MNI152); kept for writing."""
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.shape)
@@ -115,7 +115,7 @@ class Geometry:
 
     @classmethod
     def from_lps(cls, shape: Shape, affine: npt.ArrayLike) -> Geometry:
-        """Geometry from an affine (4, 4) voxel -> LPS+ mm, as DICOM, NRRD and MetaImage mean it."""
+        """Geometry of an affine (4, 4) voxel -> LPS+ mm, as in DICOM, NRRD and MetaImage."""
         return cls(shape, _LPS_RAS @ np.asarray(affine, np.float64))
 
     @property
@@ -137,7 +137,7 @@ class Geometry:
 
     @property
     def direction(self) -> FloatArray:
-        """(3, 3): columns are the unit vectors of the axes i, j, k in the world."""
+        """Unit vectors of the axes i, j, k in the world, as columns (3, 3)."""
         return self.affine[:3, :3] / np.array(self.spacing, np.float64)
 
     @property
@@ -147,12 +147,12 @@ class Geometry:
 
     @property
     def orientation(self) -> Orientation:
-        """The permutation and flips that :meth:`canonical` makes."""
+        """Permutation and flips of :meth:`canonical`."""
         from nibabel.orientations import io_orientation
 
-        found = io_orientation(self.affine)  # per file axis: (canonical axis, +1 or -1)
-        r, a, s = (int(np.flatnonzero(found[:, 0] == c)[0]) for c in range(3))
-        return Orientation((r, a, s), (found[r, 1] < 0, found[a, 1] < 0, found[s, 1] < 0), self.shape)
+        axes = io_orientation(self.affine)  # per file axis: (canonical axis, +1 or -1)
+        r, a, s = (int(np.flatnonzero(axes[:, 0] == c)[0]) for c in range(3))
+        return Orientation((r, a, s), (axes[r, 1] < 0, axes[a, 1] < 0, axes[s, 1] < 0), self.shape)
 
     def to_world(self, ijk: npt.ArrayLike) -> FloatArray:
         """World positions (N, 3) in mm of voxel coordinates (N, 3)."""
@@ -165,22 +165,22 @@ class Geometry:
         return np.asarray(np.linalg.solve(self.affine[:3, :3], offsets.T).T, np.float64)
 
     def corner_distance(self, other: Geometry) -> float:
-        """Largest distance in mm between the places that both give to the corner voxels of this grid."""
+        """Largest distance in mm between the world positions of this grid's corner voxels by both affines."""
         corners = np.array(list(itertools.product(*((0, n - 1) for n in self.shape))), np.float64)
         return float(np.linalg.norm(self.to_world(corners) - other.to_world(corners), axis=1).max())
 
     def same_grid(self, other: Geometry) -> bool:
-        """Whether both have the same shape and their corner voxels agree within ``GRID_TOLERANCE``."""
+        """Whether both have the same shape and, within ``GRID_TOLERANCE``, the same corner voxels."""
         tolerance = GRID_TOLERANCE * min(*self.spacing, *other.spacing)
         return self.shape == other.shape and self.corner_distance(other) <= tolerance
 
     def require_same_grid(self, other: Geometry, what: str) -> None:
-        """Raise :class:`InputError` that starts with ``what`` and names the difference, unless the grids are one."""
+        """Raise :class:`InputError` that starts with ``what`` and states the difference, unless the grids are equal."""
         if not self.same_grid(other):
             raise InputError(f"{what}: grids differ, {self._difference(other)}; resample one onto the other")
 
     def canonical(self) -> tuple[Geometry, Orientation]:
-        """The same voxels along the closest RAS axes, and the way there. Voxels keep their place in the world."""
+        """Geometry of the same voxels along the closest RAS axes, and the orientation that converts to it."""
         orientation = self.orientation
         columns = self.affine[:3, list(orientation.axes)]
         flips = np.array(orientation.flips)
@@ -207,11 +207,11 @@ class Volume:
     """Image channels on one grid.
 
     Raises:
-        InputError: ``data`` has not the grid's shape.
+        InputError: the shape of ``data`` is not the grid's.
     """
 
     data: npt.NDArray[np.float32]
-    """(C, I, J, K); kept as float32, copied only when it comes in another type."""
+    """(C, I, J, K); converted to float32, without a copy where it is float32 already."""
     geometry: Geometry
 
     def __post_init__(self) -> None:
@@ -222,10 +222,10 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """One class number per voxel, 0 is background.
+    """Class of each voxel; 0 is background.
 
     Raises:
-        InputError: ``data`` has not the grid's shape, is not of an integer type, or leaves 0..65535.
+        InputError: the shape of ``data`` is not the grid's, its type not an integer, or values lie outside 0..65535.
     """
 
     data: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
