@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s2vnet.cli.options import Device
-from s2vnet.demo.run import SCENES, run_demo
 from s2vnet.errors import InputError
 from s2vnet.utils.folders import make_folder
+from s2vnet.utils.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import s2vnet.demo.run as demo_run
+else:
+    demo_run = lazy_module("s2vnet.demo.run")
 
 
 def demo(
@@ -22,10 +27,10 @@ def demo(
 
     Example: s2vnet demo -o demo
     """
-    if scene not in SCENES:
-        raise InputError(f"no scene {scene!r}; choose one of {', '.join(SCENES)}")
+    if scene not in demo_run.SCENES:
+        raise InputError(f"no scene {scene!r}; choose one of {', '.join(demo_run.SCENES)}")
     make_folder(output)
-    result = run_demo(output, device, scene, say=typer.echo)
+    result = demo_run.run_demo(output, device, scene, say=typer.echo)
     seconds_per_round = sum(result.seconds) / max(1, len(result.seconds))
     rounds = result.seconds_automatic / max(1e-9, seconds_per_round)
     typer.echo(f"a round costs 1/{rounds:.0f} of encoding and segmenting anew; see {output / 'overlay.png'}")

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s2vnet.cli.console import count_cases, note, progress
 from s2vnet.cli.options import Device, Fill, comma_separated
 from s2vnet.errors import InputError
-from s2vnet.evaluation.compare import compare_labels, pair_files, read_pairs
-from s2vnet.evaluation.report import markdown, write_report
-from s2vnet.evaluation.validate import validate
-from s2vnet.inference.segmenter import Segmenter
 from s2vnet.utils.atomic_write import require_writable
+from s2vnet.utils.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import s2vnet.evaluation.compare as comparison
+    import s2vnet.evaluation.report as reports
+    import s2vnet.evaluation.validate as validation
+    import s2vnet.inference.segmenter as inference
+else:
+    comparison = lazy_module("s2vnet.evaluation.compare")
+    reports = lazy_module("s2vnet.evaluation.report")
+    validation = lazy_module("s2vnet.evaluation.validate")
+    inference = lazy_module("s2vnet.inference.segmenter")
 
 
 def evaluate(
@@ -41,20 +49,22 @@ def evaluate(
     require_writable(output.parent)
     if interactive and model is None:
         raise InputError("--interactive needs a model: -m NAME_OR_DIR")
-    segmenter = Segmenter.from_pretrained(model, device=device) if interactive and model is not None else None
-    pairs = pair_files(input, labels, note)
+    segmenter = inference.Segmenter.from_pretrained(model, device=device) if interactive and model is not None else None
+    pairs = comparison.pair_files(input, labels, note)
     with progress() as report:
         done = count_cases(report, "evaluating", len(pairs))
         if segmenter is None:
-            scores = compare_labels(pairs, comma_separated(classes) if classes is not None else (), done)
+            scores = comparison.compare_labels(pairs, comma_separated(classes) if classes is not None else (), done)
         else:
-            scores = validate(
+            scores = validation.validate(
                 segmenter,
-                read_pairs(pairs, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1),
+                comparison.read_pairs(
+                    pairs, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1
+                ),
                 rounds=rounds,
                 jitter_mm=jitter,
                 false_positive_click="negative" if negative_clicks else "true-class",
                 done=done,
             )
-    write_report(output, scores)
-    typer.echo(markdown(scores, cases=False))
+    reports.write_report(output, scores)
+    typer.echo(reports.markdown(scores, cases=False))

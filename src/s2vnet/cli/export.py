@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2vnet.batch.jobs import find_cases
 from s2vnet.cli.console import note, note_mismatch, progress
 from s2vnet.cli.options import Model
 from s2vnet.errors import InputError
-from s2vnet.evaluation.int8_calibration import calibrate_int8
-from s2vnet.inference.segmenter import find_model
-from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, TrainedModel, load_model
-from s2vnet.model.onnx_export import export_onnx
-from s2vnet.model.quantization import remove_int8_graph
 from s2vnet.utils.atomic_write import atomic_write, require_writable
 from s2vnet.utils.folders import make_folder
+from s2vnet.utils.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import s2vnet.batch.jobs as batch_jobs
+    import s2vnet.inference.segmenter as inference
+    from s2vnet.evaluation import int8_calibration
+    from s2vnet.model import checkpoint, onnx_export, quantization
+else:
+    batch_jobs = lazy_module("s2vnet.batch.jobs")
+    int8_calibration = lazy_module("s2vnet.evaluation.int8_calibration")
+    inference = lazy_module("s2vnet.inference.segmenter")
+    checkpoint = lazy_module("s2vnet.model.checkpoint")
+    onnx_export = lazy_module("s2vnet.model.onnx_export")
+    quantization = lazy_module("s2vnet.model.quantization")
 
 
 def export(
@@ -32,18 +40,18 @@ def export(
 
     Example: s2vnet export -m abdomen-ct -o models/abdomen-ct --int8 imagesTr
     """
-    source = find_model(model)
-    trained = load_model(source)
-    cases = None if int8 is None else find_cases(int8, len(trained.plan.get("channels", ())))
+    source = inference.find_model(model)
+    trained = checkpoint.load_model(source)
+    cases = None if int8 is None else batch_jobs.find_cases(int8, len(trained.plan.get("channels", ())))
     make_folder(output)
     require_writable(output)
     if output.resolve() != source.resolve():
         _copy_model(source, trained, output)
     with progress() as report:
-        export_onnx(trained, output, lambda done, total: report("exporting", done, total))
-        remove_int8_graph(output)  # of an earlier export
+        onnx_export.export_onnx(trained, output, lambda done, total: report("exporting", done, total))
+        quantization.remove_int8_graph(output)  # of an earlier export
         if cases is not None:
-            agreement = calibrate_int8(
+            agreement = int8_calibration.calibrate_int8(
                 output,
                 cases,
                 progress=lambda done, total: report("calibrating", done, total),
@@ -53,9 +61,9 @@ def export(
     typer.echo(output)
 
 
-def _copy_model(source: Path, trained: TrainedModel, output: Path) -> None:
-    if (output / DESCRIPTION).exists() and load_model(output).sha256 != trained.sha256:
+def _copy_model(source: Path, trained: checkpoint.TrainedModel, output: Path) -> None:
+    if (output / checkpoint.DESCRIPTION).exists() and checkpoint.load_model(output).sha256 != trained.sha256:
         raise InputError(f"{output} holds another model; choose another folder")
-    for name in (WEIGHTS, DESCRIPTION):
+    for name in (checkpoint.WEIGHTS, checkpoint.DESCRIPTION):
         with atomic_write(output / name) as temporary:
             shutil.copyfile(source / name, temporary)

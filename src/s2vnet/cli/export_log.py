@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2vnet.interactive.text_commands import write_table
+from s2vnet.utils.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from s2vnet.interactive import text_commands
+else:
+    text_commands = lazy_module("s2vnet.interactive.text_commands")
 
 
 def export_log(
@@ -18,5 +23,5 @@ def export_log(
 
     Example: s2vnet export-log prompts.json -o prompts.csv
     """
-    write_table(log, output)
+    text_commands.write_table(log, output)
     typer.echo(str(output))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,13 +13,21 @@ from s2vnet.cli.console import note, progress
 from s2vnet.cli.options import Device, Fill, Model, Runtime, Series
 from s2vnet.data.dataset import find_channel_files
 from s2vnet.errors import InputError
-from s2vnet.inference.label_writers import require_format, write_result
-from s2vnet.inference.segmenter import Segmenter
-from s2vnet.interactive.session import Session
-from s2vnet.interactive.text_commands import COMMANDS, run_command
 from s2vnet.io.dicom.series import select_series
 from s2vnet.io.files import read_image
 from s2vnet.utils.atomic_write import require_writable
+from s2vnet.utils.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import s2vnet.inference.segmenter as inference
+    import s2vnet.interactive.session as interactive_session
+    from s2vnet.inference import label_writers
+    from s2vnet.interactive import text_commands
+else:
+    label_writers = lazy_module("s2vnet.inference.label_writers")
+    inference = lazy_module("s2vnet.inference.segmenter")
+    interactive_session = lazy_module("s2vnet.interactive.session")
+    text_commands = lazy_module("s2vnet.interactive.text_commands")
 
 
 def interact(
@@ -48,14 +56,14 @@ def interact(
     images = find_channel_files(source) or (source,)
     _check_paths(images, output, log)
     commands = [*_point_commands("point", point), *_point_commands("not", negative)]
-    segmenter = Segmenter.from_pretrained(model, device=device, runtime=runtime)
+    segmenter = inference.Segmenter.from_pretrained(model, device=device, runtime=runtime)
     session = _open_session(segmenter, images, fill_nan)
     from_stdin = not commands and (log is None or not log.exists() or sys.stdin.isatty())
     if log is not None and log.exists():
         session.replay(log)
     if from_stdin and sys.stdin.isatty():
         classes = ", ".join(f"{k} {name}" for k, name in segmenter.class_names.items())
-        typer.echo(f"commands: {COMMANDS}\nclasses: {classes}; voxels are I J K of the file", err=True)
+        typer.echo(f"commands: {text_commands.COMMANDS}\nclasses: {classes}; voxels are I J K of the file", err=True)
     interrupted = False
     try:
         if from_stdin:
@@ -66,7 +74,7 @@ def interact(
         interrupted = True  # the labels with the prompts so far are written all the same
     if log is not None:
         session.save_log(log)
-    write_result(output, session.result, segmenter.class_names, images[0], corrected=bool(session.log))
+    label_writers.write_result(output, session.result, segmenter.class_names, images[0], corrected=bool(session.log))
     for text in session.notes:
         note(text)
     typer.echo(f"{output}: {len(session.log)} prompts")
@@ -80,7 +88,7 @@ def _check_paths(images: Sequence[Path], output: Path, log: Path | None) -> None
     Raises:
         InputError: They cannot, or they would.
     """
-    require_format(output, images[0])
+    label_writers.require_format(output, images[0])
     if output.resolve() in [image.resolve() for image in images]:
         raise InputError(f"{output}: the labels would replace the image; choose another output")
     if log is not None and log.resolve() in [path.resolve() for path in (output, *images)]:
@@ -97,17 +105,21 @@ def _point_commands(command: str, points: Sequence[str] | None) -> list[str]:
     return [f"{command} {text}".replace(",", " ") for text in points or ()]
 
 
-def _open_session(segmenter: Segmenter, images: Sequence[Path], fill_nan: float | None) -> Session:
+def _open_session(
+    segmenter: inference.Segmenter, images: Sequence[Path], fill_nan: float | None
+) -> interactive_session.Session:
     with progress() as report:
         files = images if len(images) > 1 else images[0]
         volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
-        session = Session(segmenter, volume, lambda done, total: report("encoding", done, total))
+        session = interactive_session.Session(segmenter, volume, lambda done, total: report("encoding", done, total))
     for text in session.training_differences:
         note(f"unlike the training data: {text}")
     return session
 
 
-def _run_commands(session: Session, lines: Iterable[str], log: Path | None = None, *, retry: bool = False) -> None:
+def _run_commands(
+    session: interactive_session.Session, lines: Iterable[str], log: Path | None = None, *, retry: bool = False
+) -> None:
     """Run text commands until the end of the lines or ``quit``, and print the answers.
 
     Args:
@@ -121,7 +133,7 @@ def _run_commands(session: Session, lines: Iterable[str], log: Path | None = Non
     """
     for line in lines:
         try:
-            answer = run_command(session, line.strip())
+            answer = text_commands.run_command(session, line.strip())
         except InputError as error:
             if not retry:
                 raise

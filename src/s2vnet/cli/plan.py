@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s2vnet.cli.console import note, progress
 from s2vnet.cli.options import DatasetArgument, DatasetOption, Fill, dataset_folder
 from s2vnet.data.dataset import read_dataset
-from s2vnet.data.fingerprint import extract_fingerprint
-from s2vnet.data.plan import make_plan, save_json
 from s2vnet.utils.folders import make_folder
+from s2vnet.utils.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import s2vnet.data.plan as data_plan
+    from s2vnet.data import fingerprint
+else:
+    fingerprint = lazy_module("s2vnet.data.fingerprint")
+    data_plan = lazy_module("s2vnet.data.plan")
 
 
 def plan(
@@ -29,12 +35,12 @@ def plan(
     source = read_dataset(dataset_folder(dataset, named))
     make_folder(output)
     with progress() as report:
-        fingerprint = extract_fingerprint(
+        extracted = fingerprint.extract_fingerprint(
             source, fill_nonfinite=fill_nan, progress=lambda done, total: report("reading cases", done, total)
         )
-    save_json(fingerprint, output / "fingerprint.json")
-    chosen = make_plan(fingerprint, sampling)
-    save_json(chosen, output / "plan.json")
+    data_plan.save_json(extracted, output / "fingerprint.json")
+    chosen = data_plan.make_plan(extracted, sampling)
+    data_plan.save_json(chosen, output / "plan.json")
     typer.echo(chosen.model_dump_json(indent=2))
-    if fingerprint.empty_cases:
-        note(f"no label but background in {', '.join(fingerprint.empty_cases)}")
+    if extracted.empty_cases:
+        note(f"no label but background in {', '.join(extracted.empty_cases)}")

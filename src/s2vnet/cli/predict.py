@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2vnet.batch.cases import requires_batch, strip_file_scheme
-from s2vnet.batch.jobs import ExtraOutputs, Job, plan_jobs
-from s2vnet.batch.jobs import predict as run_jobs
-from s2vnet.batch.records import CaseRecord
-from s2vnet.batch.runner import open_batch
-from s2vnet.batch.workers import BatchSettings
 from s2vnet.cli.console import note_mismatch, progress
 from s2vnet.cli.options import Device, Fill, Models, Runtime, Series, comma_separated
 from s2vnet.errors import InputError, S2VNetError
-from s2vnet.inference.segmenter import Segmenter, load_plan
-from s2vnet.interactive.text_commands import class_by_name
 from s2vnet.io.dicom.series import select_series
 from s2vnet.utils.atomic_write import require_writable
+from s2vnet.utils.lazy import lazy_module
 from s2vnet.utils.memory import release_large_blocks
 from s2vnet.utils.sizes import parse_size
+
+if TYPE_CHECKING:
+    import s2vnet.batch.cases as batch_cases
+    import s2vnet.batch.jobs as batch_jobs
+    import s2vnet.batch.records as batch_records
+    import s2vnet.batch.runner as batch_runner
+    import s2vnet.batch.workers as batch_workers
+    import s2vnet.inference.segmenter as inference
+    from s2vnet.interactive import text_commands
+else:
+    batch_cases = lazy_module("s2vnet.batch.cases")
+    batch_jobs = lazy_module("s2vnet.batch.jobs")
+    batch_records = lazy_module("s2vnet.batch.records")
+    batch_runner = lazy_module("s2vnet.batch.runner")
+    batch_workers = lazy_module("s2vnet.batch.workers")
+    inference = lazy_module("s2vnet.inference.segmenter")
+    text_commands = lazy_module("s2vnet.interactive.text_commands")
 
 
 def predict(
@@ -61,17 +71,21 @@ def predict(
     memory = None if max_memory is None else parse_size(max_memory)
     if memory is not None:
         release_large_blocks()
-    input, output = strip_file_scheme(input), strip_file_scheme(output)
-    plan = load_plan(*model)
-    kept = None if classes is None else [class_by_name(plan.class_names, name) for name in comma_separated(classes)]
-    extras = ExtraOutputs(probabilities, uncertainty, overlay, volumes)
-    if workers is not None or engine != "local" or requires_batch(input, output):
+    input, output = batch_cases.strip_file_scheme(input), batch_cases.strip_file_scheme(output)
+    plan = inference.load_plan(*model)
+    kept = (
+        None
+        if classes is None
+        else [text_commands.class_by_name(plan.class_names, name) for name in comma_separated(classes)]
+    )
+    extras = batch_jobs.ExtraOutputs(probabilities, uncertainty, overlay, volumes)
+    if workers is not None or engine != "local" or batch_cases.requires_batch(input, output):
         if series is not None:
             raise InputError("--series chooses from one DICOM folder; name that alone, without --workers")
-        records, total = open_batch(
+        records, total = batch_runner.open_batch(
             input,
             output,
-            BatchSettings(
+            batch_workers.BatchSettings(
                 tuple(model),
                 device,
                 extras,
@@ -90,11 +104,11 @@ def predict(
             skip_existing=skip_existing,
         )
         raise typer.Exit(int(_show_records(records, total) > 0))
-    segmenter = Segmenter.from_pretrained(*model, device=device, runtime=runtime)
+    segmenter = inference.Segmenter.from_pretrained(*model, device=device, runtime=runtime)
     with select_series(input, series) as source:
-        jobs = plan_jobs(source, Path(output), len(plan.channels))
+        jobs = batch_jobs.plan_jobs(source, Path(output), len(plan.channels))
         _require_writable(jobs)
-        results = run_jobs(
+        results = batch_jobs.predict(
             segmenter,
             jobs,
             extras=extras,
@@ -111,13 +125,13 @@ def predict(
         raise typer.Exit(1)
 
 
-def _require_writable(jobs: Sequence[Job]) -> None:
+def _require_writable(jobs: Sequence[batch_jobs.Job]) -> None:
     """Raise InputError unless the nearest existing folder above every output is writable."""
     for folder in {job.output.parent for job in jobs}:
         require_writable(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
 
 
-def _show_results(results: Iterator[tuple[Job, S2VNetError | None]], total: int) -> int:
+def _show_results(results: Iterator[tuple[batch_jobs.Job, S2VNetError | None]], total: int) -> int:
     """Show progress and a line for each failed image; return the number of failures."""
     failed = 0
     with progress() as report:
@@ -129,7 +143,7 @@ def _show_results(results: Iterator[tuple[Job, S2VNetError | None]], total: int)
     return failed
 
 
-def _show_records(records: Iterator[CaseRecord], total: int) -> int:
+def _show_records(records: Iterator[batch_records.CaseRecord], total: int) -> int:
     """Show a batch's progress, a line for each failed case, and the counts; return the number of failures."""
     counts = {"done": 0, "skipped": 0, "failed": 0}
     with progress() as report:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,16 +24,26 @@ from s2vnet.cli.options import (
 )
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import Dataset, read_dataset, select_fold
-from s2vnet.data.fingerprint import extract_fingerprint
-from s2vnet.data.plan import Plan, make_plan, read_plan
 from s2vnet.errors import InputError
-from s2vnet.evaluation.report import markdown, write_report
-from s2vnet.evaluation.validate import LabelledCase, validate
-from s2vnet.inference.segmenter import Segmenter, find_model
-from s2vnet.model.checkpoint import DESCRIPTION, load_model
 from s2vnet.utils.atomic_write import require_writable
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.folders import make_folder
+from s2vnet.utils.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import s2vnet.data.plan as data_plan
+    import s2vnet.evaluation.report as reports
+    import s2vnet.evaluation.validate as validation
+    import s2vnet.inference.segmenter as inference
+    from s2vnet.data import fingerprint
+    from s2vnet.model import checkpoint
+else:
+    fingerprint = lazy_module("s2vnet.data.fingerprint")
+    data_plan = lazy_module("s2vnet.data.plan")
+    reports = lazy_module("s2vnet.evaluation.report")
+    validation = lazy_module("s2vnet.evaluation.validate")
+    inference = lazy_module("s2vnet.inference.segmenter")
+    checkpoint = lazy_module("s2vnet.model.checkpoint")
 
 
 def train(
@@ -66,10 +76,10 @@ def train(
 
     source = read_dataset(dataset_folder(dataset, named))
     training, held_out = select_fold(source, fold)
-    initial = None if init is None else load_model(find_model(init))
+    initial = None if init is None else checkpoint.load_model(inference.find_model(init))
     make_folder(output)
     require_writable(output)
-    if not resume and any((output / name).exists() for name in (CHECKPOINT, DESCRIPTION)):
+    if not resume and any((output / name).exists() for name in (CHECKPOINT, checkpoint.DESCRIPTION)):
         raise InputError(f"{output} holds a run; give --resume to go on with it, or choose another folder")
     with progress() as report:
         plan = _read_or_make_plan(source, plan_file, fill_nan, report)
@@ -105,16 +115,16 @@ def train(
         _validate(output, source, held_out, device, fill_nan)
 
 
-def _read_or_make_plan(dataset: Dataset, file: Path | None, fill_nan: float | None, report: Report) -> Plan:
+def _read_or_make_plan(dataset: Dataset, file: Path | None, fill_nan: float | None, report: Report) -> data_plan.Plan:
     if file is None:
         progress = partial(report, "taking the fingerprint")
-        return make_plan(extract_fingerprint(dataset, fill_nonfinite=fill_nan, progress=progress))
-    plan = read_plan(file)
+        return data_plan.make_plan(fingerprint.extract_fingerprint(dataset, fill_nonfinite=fill_nan, progress=progress))
+    plan = data_plan.read_plan(file)
     plan.require_dataset(dataset.channels, dataset.labels)
     return plan
 
 
-def _model_config(plan: Plan, options: Sequence[str] | None) -> ModelConfig:
+def _model_config(plan: data_plan.Plan, options: Sequence[str] | None) -> ModelConfig:
     names = ("in_channels", "num_classes", "encoder", "stem_stride")
     return validate_settings(ModelConfig, {name: getattr(plan, name) for name in names} | key_values(options))
 
@@ -140,7 +150,7 @@ def _is_first_process() -> bool:
 def _validate(folder: Path, dataset: Dataset, names: Sequence[str], device: str, fill_nan: float | None) -> None:
     """Score a run's held-out cases in both modes and write ``validation.json`` to its folder."""
 
-    def cases() -> Iterator[LabelledCase]:
+    def cases() -> Iterator[validation.LabelledCase]:
         for name in names:
             volume, labels = dataset.read(dataset.case(name), fill_nonfinite=fill_nan)
             assert labels is not None
@@ -148,6 +158,6 @@ def _validate(folder: Path, dataset: Dataset, names: Sequence[str], device: str,
 
     with progress() as report:
         done = count_cases(report, "validating", len(names))
-        scores = validate(Segmenter.from_pretrained(folder, device=device), cases(), done=done)
-    write_report(folder / "validation.json", scores)
-    typer.echo(markdown(scores, cases=False))
+        scores = validation.validate(inference.Segmenter.from_pretrained(folder, device=device), cases(), done=done)
+    reports.write_report(folder / "validation.json", scores)
+    typer.echo(reports.markdown(scores, cases=False))
