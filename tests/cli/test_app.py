@@ -503,7 +503,7 @@ def test_what_a_later_prompt_overrules_is_noted(model: Path, image: Path, tmp_pa
 
 def test_the_demo_tells_what_a_round_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main: Main) -> None:
     monkeypatch.setattr(
-        "s2vnet.cli.demo.run_demo",
+        "s2vnet.demo.run.run_demo",
         lambda output, device, scene, say: SimpleNamespace(seconds_automatic=2.0, seconds=[0.1, 0.3]),
     )
     shown = run("demo", "-o", tmp_path / "demo")

@@ -31,4 +31,4 @@ def test_an_imported_module_is_returned_as_it_is() -> None:
 
 def test_an_unknown_module() -> None:
     with pytest.raises(ImportError, match=r"s2vnet\.utils\.none"):
-        lazy_module("s2vnet.utils.none")
+        lazy_module("s2vnet.utils." + "none")
