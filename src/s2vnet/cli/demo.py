@@ -10,12 +10,12 @@ import typer
 from s2vnet.cli.options import Device
 from s2vnet.errors import InputError
 from s2vnet.utils.folders import make_folder
-from s2vnet.utils.lazy import lazy_module
+from s2vnet.utils.lazy import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.demo.run as demo_run
 else:
-    demo_run = lazy_module("s2vnet.demo.run")
+    demo_run = LazyModule("s2vnet.demo.run")
 
 
 def demo(

@@ -11,7 +11,7 @@ from s2vnet.cli.console import count_cases, note, progress
 from s2vnet.cli.options import Device, Fill, comma_separated
 from s2vnet.errors import InputError
 from s2vnet.utils.atomic_write import require_writable
-from s2vnet.utils.lazy import lazy_module
+from s2vnet.utils.lazy import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.evaluation.compare as comparison
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import s2vnet.evaluation.validate as validation
     import s2vnet.inference.segmenter as inference
 else:
-    comparison = lazy_module("s2vnet.evaluation.compare")
-    reports = lazy_module("s2vnet.evaluation.report")
-    validation = lazy_module("s2vnet.evaluation.validate")
-    inference = lazy_module("s2vnet.inference.segmenter")
+    comparison = LazyModule("s2vnet.evaluation.compare")
+    reports = LazyModule("s2vnet.evaluation.report")
+    validation = LazyModule("s2vnet.evaluation.validate")
+    inference = LazyModule("s2vnet.inference.segmenter")
 
 
 def evaluate(

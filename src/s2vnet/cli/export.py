@@ -13,7 +13,7 @@ from s2vnet.cli.options import Model
 from s2vnet.errors import InputError
 from s2vnet.utils.atomic_write import atomic_write, require_writable
 from s2vnet.utils.folders import make_folder
-from s2vnet.utils.lazy import lazy_module
+from s2vnet.utils.lazy import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.batch.jobs as batch_jobs
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from s2vnet.evaluation import int8_calibration
     from s2vnet.model import checkpoint, onnx_export, quantization
 else:
-    batch_jobs = lazy_module("s2vnet.batch.jobs")
-    int8_calibration = lazy_module("s2vnet.evaluation.int8_calibration")
-    inference = lazy_module("s2vnet.inference.segmenter")
-    checkpoint = lazy_module("s2vnet.model.checkpoint")
-    onnx_export = lazy_module("s2vnet.model.onnx_export")
-    quantization = lazy_module("s2vnet.model.quantization")
+    batch_jobs = LazyModule("s2vnet.batch.jobs")
+    int8_calibration = LazyModule("s2vnet.evaluation.int8_calibration")
+    inference = LazyModule("s2vnet.inference.segmenter")
+    checkpoint = LazyModule("s2vnet.model.checkpoint")
+    onnx_export = LazyModule("s2vnet.model.onnx_export")
+    quantization = LazyModule("s2vnet.model.quantization")
 
 
 def export(

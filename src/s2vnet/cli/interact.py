@@ -16,7 +16,7 @@ from s2vnet.errors import InputError
 from s2vnet.io.dicom.series import select_series
 from s2vnet.io.files import read_image
 from s2vnet.utils.atomic_write import require_writable
-from s2vnet.utils.lazy import lazy_module
+from s2vnet.utils.lazy import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.inference.segmenter as inference
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from s2vnet.inference import label_writers
     from s2vnet.interactive import text_commands
 else:
-    label_writers = lazy_module("s2vnet.inference.label_writers")
-    inference = lazy_module("s2vnet.inference.segmenter")
-    interactive_session = lazy_module("s2vnet.interactive.session")
-    text_commands = lazy_module("s2vnet.interactive.text_commands")
+    label_writers = LazyModule("s2vnet.inference.label_writers")
+    inference = LazyModule("s2vnet.inference.segmenter")
+    interactive_session = LazyModule("s2vnet.interactive.session")
+    text_commands = LazyModule("s2vnet.interactive.text_commands")
 
 
 def interact(

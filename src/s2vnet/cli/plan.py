@@ -11,14 +11,14 @@ from s2vnet.cli.console import note, progress
 from s2vnet.cli.options import DatasetArgument, DatasetOption, Fill, dataset_folder
 from s2vnet.data.dataset import read_dataset
 from s2vnet.utils.folders import make_folder
-from s2vnet.utils.lazy import lazy_module
+from s2vnet.utils.lazy import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.data.plan as data_plan
     from s2vnet.data import fingerprint
 else:
-    fingerprint = lazy_module("s2vnet.data.fingerprint")
-    data_plan = lazy_module("s2vnet.data.plan")
+    fingerprint = LazyModule("s2vnet.data.fingerprint")
+    data_plan = LazyModule("s2vnet.data.plan")
 
 
 def plan(

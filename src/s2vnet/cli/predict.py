@@ -13,7 +13,7 @@ from s2vnet.cli.options import Device, Fill, Models, Runtime, Series, comma_sepa
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.io.dicom.series import select_series
 from s2vnet.utils.atomic_write import require_writable
-from s2vnet.utils.lazy import lazy_module
+from s2vnet.utils.lazy import LazyModule
 from s2vnet.utils.memory import release_large_blocks
 from s2vnet.utils.sizes import parse_size
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     import s2vnet.inference.segmenter as inference
     from s2vnet.interactive import text_commands
 else:
-    batch_cases = lazy_module("s2vnet.batch.cases")
-    batch_jobs = lazy_module("s2vnet.batch.jobs")
-    batch_records = lazy_module("s2vnet.batch.records")
-    batch_runner = lazy_module("s2vnet.batch.runner")
-    batch_workers = lazy_module("s2vnet.batch.workers")
-    inference = lazy_module("s2vnet.inference.segmenter")
-    text_commands = lazy_module("s2vnet.interactive.text_commands")
+    batch_cases = LazyModule("s2vnet.batch.cases")
+    batch_jobs = LazyModule("s2vnet.batch.jobs")
+    batch_records = LazyModule("s2vnet.batch.records")
+    batch_runner = LazyModule("s2vnet.batch.runner")
+    batch_workers = LazyModule("s2vnet.batch.workers")
+    inference = LazyModule("s2vnet.inference.segmenter")
+    text_commands = LazyModule("s2vnet.interactive.text_commands")
 
 
 def predict(

@@ -28,7 +28,7 @@ from s2vnet.errors import InputError
 from s2vnet.utils.atomic_write import require_writable
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.folders import make_folder
-from s2vnet.utils.lazy import lazy_module
+from s2vnet.utils.lazy import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.data.plan as data_plan
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from s2vnet.data import fingerprint
     from s2vnet.model import checkpoint
 else:
-    fingerprint = lazy_module("s2vnet.data.fingerprint")
-    data_plan = lazy_module("s2vnet.data.plan")
-    reports = lazy_module("s2vnet.evaluation.report")
-    validation = lazy_module("s2vnet.evaluation.validate")
-    inference = lazy_module("s2vnet.inference.segmenter")
-    checkpoint = lazy_module("s2vnet.model.checkpoint")
+    fingerprint = LazyModule("s2vnet.data.fingerprint")
+    data_plan = LazyModule("s2vnet.data.plan")
+    reports = LazyModule("s2vnet.evaluation.report")
+    validation = LazyModule("s2vnet.evaluation.validate")
+    inference = LazyModule("s2vnet.inference.segmenter")
+    checkpoint = LazyModule("s2vnet.model.checkpoint")
 
 
 def train(

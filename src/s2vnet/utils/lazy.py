@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from importlib.util import LazyLoader, find_spec, module_from_spec
-from types import ModuleType
+from typing import Any
 
 
-def lazy_module(name: str) -> ModuleType:
-    """Return a module whose code runs when one of its attributes is first read.
+class LazyModule:
+    """Stand-in for a module that is imported when one of its attributes is first read.
 
-    For start-up time: the help of a command does not wait for torch.
-
-    Args:
-        name: absolute name of a module in a package.
-
-    Raises:
-        ImportError: no module of this name.
+    For start-up time: the help of a command does not wait for torch. ``importlib.util.LazyLoader`` does not serve here,
+    since such modules cannot import from each other while they load.
     """
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = find_spec(name)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no module named {name!r}", name=name)
-    spec.loader = LazyLoader(spec.loader)
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    package, _, child = name.rpartition(".")
-    setattr(import_module(package), child, module)
-    return module
+
+    def __init__(self, name: str) -> None:
+        """Args: absolute name of the module."""
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        """Raise ImportError where there is no module of this name."""
+        return getattr(import_module(self._name), attribute)
