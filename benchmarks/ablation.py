@@ -33,7 +33,7 @@ from s2vnet.data.fingerprint import extract_fingerprint
 from s2vnet.data.plan import IntensityScheme, Plan, make_plan
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.metrics.segmentation import dice
+from s2vnet.metrics.overlap_and_distance import dice
 from s2vnet.training.trainer import load_cases, train
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

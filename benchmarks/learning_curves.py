@@ -42,7 +42,7 @@ from s2vnet.inference.postprocessing import remove_detached_parts
 from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_labels
-from s2vnet.metrics.segmentation import dice
+from s2vnet.metrics.overlap_and_distance import dice
 from s2vnet.model.checkpoint import TrainedModel, read_description
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.initialization import IMAGENET, load_imagenet_encoder

@@ -18,7 +18,7 @@ from benchmarks.measures.environment import processor, provenance, write_result
 from benchmarks.measures.timing import Stopwatch, median_times, time_calls
 from s2vnet.batch.jobs import plan_jobs, predict
 from s2vnet.data.dataset import read_dataset
-from s2vnet.evaluation.clicks import next_click
+from s2vnet.evaluation.simulated_clicks import next_click
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.geometry import LabelMap, Volume

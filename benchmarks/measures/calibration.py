@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, stats
 
-from s2vnet.metrics.segmentation import Labels
+from s2vnet.metrics.overlap_and_distance import Labels
 
 BINS = 15
 MARGIN = 3

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from s2vnet.evaluation.clicks import next_click
 from s2vnet.evaluation.protocol import InteractiveSession
-from s2vnet.metrics.segmentation import Labels, Spacing, dice
+from s2vnet.evaluation.simulated_clicks import next_click
+from s2vnet.metrics.overlap_and_distance import Labels, Spacing, dice
 
 END_DISTANCES = ("0", "1", "2", "3-5", "6+")
 """Bins of the distance, in slices, between a slice and the nearer end of an organ."""

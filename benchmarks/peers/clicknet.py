@@ -21,10 +21,10 @@ from benchmarks.peers.training import deep_supervision_loss
 from s2vnet.config import TrainConfig
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
-from s2vnet.evaluation.clicks import next_click
+from s2vnet.evaluation.simulated_clicks import next_click
 from s2vnet.inference.postprocessing import remove_detached_parts
 from s2vnet.inference.segmentation import Segmentation
-from s2vnet.metrics.segmentation import Labels
+from s2vnet.metrics.overlap_and_distance import Labels
 from s2vnet.prompts import Point
 
 SIGMA = 2.0

@@ -38,10 +38,10 @@ from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import find_model
 from s2vnet.io.files import read_image, read_labels, write_labels
 from s2vnet.io.geometry import Geometry
-from s2vnet.metrics.segmentation import class_metrics
+from s2vnet.metrics.overlap_and_distance import class_metrics
 from s2vnet.model.checkpoint import choose_device, load_model
 from s2vnet.training.trainer import load_cases, train
-from s2vnet.training.validation import QUICK_CASES
+from s2vnet.training.validation_scores import QUICK_CASES
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.memory import peak_memory_mb
 

@@ -14,7 +14,7 @@ from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import Dataset, read_folds
 from s2vnet.data.plan import MAX_PATCH, Plan
 from s2vnet.errors import InputError
-from s2vnet.utils.validation import first_error
+from s2vnet.utils.validation_errors import first_error
 
 RECIPES = Path(__file__).parent
 FINAL = "final"

@@ -14,7 +14,7 @@ from benchmarks.measures.calibration import calibration_error
 from benchmarks.measures.error_analysis import error_rates, sum_counts
 from s2vnet.evaluation.protocol import InteractiveScores
 from s2vnet.evaluation.report import automatic_report, interactive_report, mean
-from s2vnet.metrics.segmentation import ClassMetrics
+from s2vnet.metrics.overlap_and_distance import ClassMetrics
 
 MAX_HISTORY_ROWS = 100
 """Rows of a training's history that a report keeps."""

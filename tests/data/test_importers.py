@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from s2vnet.data.dataset import make_folds, read_dataset, read_folds
+from s2vnet.data.dataset_releases import AMOS, BTCV, RELEASES, WORD, Release
 from s2vnet.data.importers import import_release
-from s2vnet.data.releases import AMOS, BTCV, RELEASES, WORD, Release
 from s2vnet.errors import InputError
 from s2vnet.io.files import read_image, write_image, write_labels
 from s2vnet.io.geometry import LabelMap, Volume

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from s2vnet.demo.data import BOXES, Box, crop, extract, fetch, mirror_left_right
-from s2vnet.demo.sources import SOURCES, Source
+from s2vnet.demo.image_sources import SOURCES, Source
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Geometry, Volume
 

@@ -12,7 +12,7 @@ import pytest
 from s2vnet.errors import InputError
 from s2vnet.evaluation.protocol import auc, clicks_to_reach, run_click_rounds
 from s2vnet.io.geometry import LabelMap, Volume
-from s2vnet.metrics.segmentation import class_metrics
+from s2vnet.metrics.overlap_and_distance import class_metrics
 from s2vnet.prompts import Point
 
 Labels = npt.NDArray[np.uint8]

@@ -11,7 +11,7 @@ import pytest
 from s2vnet.errors import InputError
 from s2vnet.evaluation.protocol import InteractiveScores
 from s2vnet.evaluation.report import automatic_report, interactive_report, markdown, write_report
-from s2vnet.metrics.segmentation import ClassMetrics
+from s2vnet.metrics.overlap_and_distance import ClassMetrics
 from s2vnet.prompts import Point
 
 NAN = math.nan

@@ -11,7 +11,7 @@ from s2vnet.errors import InputError
 from s2vnet.evaluation.validate import validate
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
-from s2vnet.metrics.segmentation import dice
+from s2vnet.metrics.overlap_and_distance import dice
 
 Phantom = tuple[Volume, LabelMap]
 

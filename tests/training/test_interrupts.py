@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from training_runs import Train, equal_weights
 
-from s2vnet.training.checkpointing import CHECKPOINT
 from s2vnet.training.interrupts import deferred_interrupts
+from s2vnet.training.resume_state import CHECKPOINT
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -23,7 +23,7 @@ from s2vnet.errors import CheckpointError, InputError
 from s2vnet.io.files import write_image, write_labels
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.model.checkpoint import load_model
-from s2vnet.training.checkpointing import CHECKPOINT
+from s2vnet.training.resume_state import CHECKPOINT
 from s2vnet.training.trainer import load_cases, train
 
 pytestmark = pytest.mark.timeout(300)

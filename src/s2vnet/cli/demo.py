@@ -10,7 +10,7 @@ import typer
 from s2vnet.cli.options import Device
 from s2vnet.errors import InputError
 from s2vnet.utils.folders import make_folder
-from s2vnet.utils.lazy import LazyModule
+from s2vnet.utils.lazy_import import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.demo.run as demo_run

@@ -11,7 +11,7 @@ from s2vnet.cli.console import count_cases, note, progress
 from s2vnet.cli.options import Device, Fill, comma_separated
 from s2vnet.errors import InputError
 from s2vnet.utils.atomic_write import require_writable
-from s2vnet.utils.lazy import LazyModule
+from s2vnet.utils.lazy_import import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.evaluation.compare as comparison

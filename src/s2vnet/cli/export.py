@@ -13,7 +13,7 @@ from s2vnet.cli.options import Model
 from s2vnet.errors import InputError
 from s2vnet.utils.atomic_write import atomic_write, require_writable
 from s2vnet.utils.folders import make_folder
-from s2vnet.utils.lazy import LazyModule
+from s2vnet.utils.lazy_import import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.batch.jobs as batch_jobs

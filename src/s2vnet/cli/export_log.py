@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2vnet.utils.lazy import LazyModule
+from s2vnet.utils.lazy_import import LazyModule
 
 if TYPE_CHECKING:
-    from s2vnet.interactive import text_commands
+    from s2vnet.interactive import typed_commands as text_commands
 else:
-    text_commands = LazyModule("s2vnet.interactive.text_commands")
+    text_commands = LazyModule("s2vnet.interactive.typed_commands")
 
 
 def export_log(

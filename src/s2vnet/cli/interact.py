@@ -16,18 +16,18 @@ from s2vnet.errors import InputError
 from s2vnet.io.dicom.series import select_series
 from s2vnet.io.files import read_image
 from s2vnet.utils.atomic_write import require_writable
-from s2vnet.utils.lazy import LazyModule
+from s2vnet.utils.lazy_import import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.inference.segmenter as inference
     import s2vnet.interactive.session as interactive_session
     from s2vnet.inference import label_writers
-    from s2vnet.interactive import text_commands
+    from s2vnet.interactive import typed_commands as text_commands
 else:
     label_writers = LazyModule("s2vnet.inference.label_writers")
     inference = LazyModule("s2vnet.inference.segmenter")
     interactive_session = LazyModule("s2vnet.interactive.session")
-    text_commands = LazyModule("s2vnet.interactive.text_commands")
+    text_commands = LazyModule("s2vnet.interactive.typed_commands")
 
 
 def interact(

@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from s2vnet.errors import InputError
-from s2vnet.utils.validation import first_error
+from s2vnet.utils.validation_errors import first_error
 
 DatasetArgument = Annotated[Path | None, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")]
 DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, as nnU-Net's flag.")]

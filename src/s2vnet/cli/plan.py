@@ -11,7 +11,7 @@ from s2vnet.cli.console import note, progress
 from s2vnet.cli.options import DatasetArgument, DatasetOption, Fill, dataset_folder
 from s2vnet.data.dataset import read_dataset
 from s2vnet.utils.folders import make_folder
-from s2vnet.utils.lazy import LazyModule
+from s2vnet.utils.lazy_import import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.data.plan as data_plan

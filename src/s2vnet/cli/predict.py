@@ -13,9 +13,9 @@ from s2vnet.cli.options import Device, Fill, Models, Runtime, Series, comma_sepa
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.io.dicom.series import select_series
 from s2vnet.utils.atomic_write import require_writable
-from s2vnet.utils.lazy import LazyModule
+from s2vnet.utils.byte_sizes import parse_size
+from s2vnet.utils.lazy_import import LazyModule
 from s2vnet.utils.memory import release_large_blocks
-from s2vnet.utils.sizes import parse_size
 
 if TYPE_CHECKING:
     import s2vnet.batch.cases as batch_cases
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import s2vnet.batch.runner as batch_runner
     import s2vnet.batch.workers as batch_workers
     import s2vnet.inference.segmenter as inference
-    from s2vnet.interactive import text_commands
+    from s2vnet.interactive import typed_commands as text_commands
 else:
     batch_cases = LazyModule("s2vnet.batch.cases")
     batch_jobs = LazyModule("s2vnet.batch.jobs")
@@ -32,7 +32,7 @@ else:
     batch_runner = LazyModule("s2vnet.batch.runner")
     batch_workers = LazyModule("s2vnet.batch.workers")
     inference = LazyModule("s2vnet.inference.segmenter")
-    text_commands = LazyModule("s2vnet.interactive.text_commands")
+    text_commands = LazyModule("s2vnet.interactive.typed_commands")
 
 
 def predict(

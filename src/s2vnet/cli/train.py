@@ -28,7 +28,7 @@ from s2vnet.errors import InputError
 from s2vnet.utils.atomic_write import require_writable
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.folders import make_folder
-from s2vnet.utils.lazy import LazyModule
+from s2vnet.utils.lazy_import import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.data.plan as data_plan
@@ -70,7 +70,7 @@ def train(
     Example: s2vnet train Dataset004_Hippocampus -f 0 -o runs/hippocampus-f0
     """
     require_extra("train", "training", "lightning_fabric", "tensorboard")
-    from s2vnet.training.checkpointing import CHECKPOINT
+    from s2vnet.training.resume_state import CHECKPOINT
     from s2vnet.training.trainer import load_cases
     from s2vnet.training.trainer import train as run_training
 

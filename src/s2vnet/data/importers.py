@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from s2vnet.data.dataset import CaseFiles, Dataset, read_dataset, read_dataset_json, read_folds
-from s2vnet.data.releases import RELEASES, Folders, Release
+from s2vnet.data.dataset_releases import RELEASES, Folders, Release
 from s2vnet.errors import InputError
 from s2vnet.io.files import SINGLE_FILE_ENDINGS, image_ending, split_frames
 from s2vnet.utils.atomic_write import atomic_write

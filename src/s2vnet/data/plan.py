@@ -15,7 +15,7 @@ from s2vnet.errors import InputError
 from s2vnet.io.geometry import Volume
 from s2vnet.io.lazy_image import LazyImage
 from s2vnet.utils.atomic_write import atomic_write
-from s2vnet.utils.validation import first_error
+from s2vnet.utils.validation_errors import first_error
 
 PLAN_VERSION = 1
 ANISOTROPY_THRESHOLD = 1.5

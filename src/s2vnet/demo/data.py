@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.demo.sources import SOURCES, Source
+from s2vnet.demo.image_sources import SOURCES, Source
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.utils.folders import cache_folder

@@ -18,13 +18,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from s2vnet.demo.data import BOXES, crop, fetch
-from s2vnet.demo.sources import SOURCES
-from s2vnet.evaluation.clicks import next_click
+from s2vnet.demo.image_sources import SOURCES
+from s2vnet.evaluation.simulated_clicks import next_click
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_image, read_labels, write_image, write_labels
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
-from s2vnet.metrics.segmentation import dice
+from s2vnet.metrics.overlap_and_distance import dice
 from s2vnet.prompts import Point
 from s2vnet.visualization.overlays import write_overlay
 

@@ -13,7 +13,7 @@ from s2vnet.errors import InputError
 from s2vnet.evaluation.report import automatic_report
 from s2vnet.evaluation.validate import LabelledCase
 from s2vnet.io.files import read_image, read_labels
-from s2vnet.metrics.segmentation import class_metrics
+from s2vnet.metrics.overlap_and_distance import class_metrics
 
 _EXTRAS = ("_probabilities", "_uncertainty")
 """Endings of what `predict` writes beside the labels of a case."""

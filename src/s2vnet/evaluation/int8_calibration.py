@@ -17,7 +17,7 @@ from s2vnet.inference.backends import to_runtime
 from s2vnet.inference.encoded_volume import BATCH_SIZE, PreviewBatch, interleaved_batches
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_lazy_image
-from s2vnet.metrics.segmentation import dice
+from s2vnet.metrics.overlap_and_distance import dice
 from s2vnet.model.checkpoint import load_model
 from s2vnet.model.interface import Network
 from s2vnet.model.quantization import quantize_encoder, remove_int8_graph

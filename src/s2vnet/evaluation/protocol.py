@@ -13,8 +13,15 @@ from typing import Protocol
 
 import numpy as np
 
-from s2vnet.evaluation.clicks import FalsePositiveClick, next_click
-from s2vnet.metrics.segmentation import NSD_TOLERANCE_MM, Labels, Spacing, dice, require_same_shape, surface_dice
+from s2vnet.evaluation.simulated_clicks import FalsePositiveClick, next_click
+from s2vnet.metrics.overlap_and_distance import (
+    NSD_TOLERANCE_MM,
+    Labels,
+    Spacing,
+    dice,
+    require_same_shape,
+    surface_dice,
+)
 from s2vnet.prompts import Point
 
 
@@ -65,9 +72,9 @@ def run_click_rounds(
         class_ids: classes to evaluate; 0 is left out.
         spacing: voxel size in mm along i, j, k.
         rounds: rounds of clicks after the automatic result.
-        jitter_mm: see :func:`s2vnet.evaluation.clicks.next_click`.
+        jitter_mm: see :func:`s2vnet.evaluation.simulated_clicks.next_click`.
         seed: of the choice among equally good clicks and of the jitter.
-        false_positive_click: see :func:`s2vnet.evaluation.clicks.next_click`.
+        false_positive_click: see :func:`s2vnet.evaluation.simulated_clicks.next_click`.
         tolerance_mm: of the normalized surface Dice.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 
 from s2vnet.errors import InputError
 from s2vnet.evaluation.protocol import InteractiveScores, auc, clicks_to_reach
-from s2vnet.metrics.segmentation import ClassMetrics, bootstrap_mean
+from s2vnet.metrics.overlap_and_distance import ClassMetrics, bootstrap_mean
 from s2vnet.utils.atomic_write import atomic_write
 
 Report = dict[str, Any]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from s2vnet.errors import InputError
-from s2vnet.evaluation.clicks import FalsePositiveClick
 from s2vnet.evaluation.protocol import run_click_rounds
 from s2vnet.evaluation.report import automatic_report, interactive_report
+from s2vnet.evaluation.simulated_clicks import FalsePositiveClick
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.geometry import LabelMap, Volume
-from s2vnet.metrics.segmentation import class_metrics
+from s2vnet.metrics.overlap_and_distance import class_metrics
 
 LabelledCase = tuple[str, Volume, LabelMap]
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from s2vnet.errors import InputError
-from s2vnet.utils.sizes import format_size
+from s2vnet.utils.byte_sizes import format_size
 
 _ALIGNMENT = 64
 _FREE_SHARE = 4

@@ -34,8 +34,8 @@ from s2vnet.io.lazy_image import LazyImage
 from s2vnet.model.checkpoint import TrainedModel, choose_device, load_model, read_description
 from s2vnet.model.interface import DecoderOutput, Network
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.utils.sizes import format_size
-from s2vnet.utils.validation import first_error
+from s2vnet.utils.byte_sizes import format_size
+from s2vnet.utils.validation_errors import first_error
 
 BUNDLED_MODELS = Path(__file__).parent.parent / "weights"
 """Models that come with the package, found by name."""

@@ -21,7 +21,7 @@ from s2vnet.errors import InputError
 from s2vnet.inference.encoded_volume import EncodedVolume, ProgressCallback
 from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.interactive import suggest
+from s2vnet.interactive import suggest_slice as suggest
 from s2vnet.interactive.apply_prompts import LockedMasks, PromptApplier, PromptResult, Prompts, StepCallback
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.live_updates import LiveUpdates, SliceCallback
@@ -32,7 +32,7 @@ from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Scribble, Voxel
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
 from s2vnet.utils.components import bounding_box
 from s2vnet.utils.extras import require_extra
-from s2vnet.utils.validation import first_error
+from s2vnet.utils.validation_errors import first_error
 
 if TYPE_CHECKING:
     from s2vnet.interactive.notebook import View

@@ -37,7 +37,7 @@ from s2vnet.server.schemas import (
 from s2vnet.server.security import MAX_OPERATION_BYTES
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.session_worker import SessionWorker
-from s2vnet.utils.validation import first_error
+from s2vnet.utils.validation_errors import first_error
 from s2vnet.visualization.palettes import hex_palette
 
 MAX_QUEUED_MESSAGES = 10_000

@@ -26,7 +26,7 @@ from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.security import SecurityMiddleware, cookie_name
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.settings import Settings
-from s2vnet.utils.validation import first_error
+from s2vnet.utils.validation_errors import first_error
 
 _log = logging.getLogger(__name__)
 VIEWER = Path(__file__).parent / "viewer"

@@ -33,7 +33,7 @@ from s2vnet.server.training_dataset import LabelledScan, write_dataset
 from s2vnet.utils.atomic_write import atomic_write, remove_unfinished
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.json_io import read_json
-from s2vnet.utils.validation import first_error
+from s2vnet.utils.validation_errors import first_error
 
 MIN_CASES = 5
 """One for each of nnU-Net's folds, one of which is held out for the score."""

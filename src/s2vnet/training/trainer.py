@@ -28,13 +28,13 @@ from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.errors import InputError
 from s2vnet.model.checkpoint import TrainedModel, choose_device, save_model
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.training.checkpointing import CHECKPOINT, TrainingState, load_checkpoint, save_checkpoint
 from s2vnet.training.initialization import load_imagenet_encoder, load_initial_weights
 from s2vnet.training.interrupts import deferred_interrupts, ignore_interrupts
 from s2vnet.training.losses import class_weights
 from s2vnet.training.optimization import learning_rate, make_average, make_optimizer
+from s2vnet.training.resume_state import CHECKPOINT, TrainingState, load_checkpoint, save_checkpoint
 from s2vnet.training.step import ClipStep
-from s2vnet.training.validation import QUICK_CASES, quick_scores
+from s2vnet.training.validation_scores import QUICK_CASES, quick_scores
 from s2vnet.utils.cpu import available_cores
 from s2vnet.utils.memory import keep_freed_memory, peak_memory_mb
 

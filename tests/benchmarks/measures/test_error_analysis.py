@@ -15,7 +15,7 @@ from benchmarks.measures.error_analysis import (
     left_right_pairs,
     sum_counts,
 )
-from s2vnet.metrics.segmentation import Labels
+from s2vnet.metrics.overlap_and_distance import Labels
 from s2vnet.prompts import Point
 
 NAMES = {0: "background", 1: "left kidney", 2: "right kidney", 3: "liver"}

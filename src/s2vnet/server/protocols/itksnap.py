@@ -30,11 +30,11 @@ from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Entry, Point
 from s2vnet.server.api import StoreDep
 from s2vnet.server.protocols.drawings import drawing_prompt, drawn_voxels
-from s2vnet.server.protocols.object_client import ObjectClient, ObjectClients
+from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
 from s2vnet.server.schemas import Add
 from s2vnet.server.security import FORBIDDEN
 from s2vnet.server.session_store import SessionStore
-from s2vnet.utils.validation import first_error
+from s2vnet.utils.validation_errors import first_error
 
 PROTOCOL = "0.1.6"
 """Implemented version of itksnap-dls; ITK-SNAP requires 0.1.0 or later."""

@@ -24,7 +24,7 @@ from s2vnet.prompts import Box, Entry, Point, Voxel
 from s2vnet.server.api import StoreDep
 from s2vnet.server.protocols.array_codec import pack, unpack
 from s2vnet.server.protocols.drawings import drawing_prompt, drawn_voxels
-from s2vnet.server.protocols.object_client import ObjectClient, ObjectClients
+from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
 from s2vnet.server.schemas import Add, Step
 from s2vnet.server.session_store import SessionStore
 from s2vnet.utils.components import bounding_box

@@ -11,7 +11,7 @@ import { loadLog } from "./panels/label_files.js";
 import { PromptList } from "./panels/prompt_list.js";
 import { listScans } from "./panels/scan_list.js";
 import { showMessage } from "./panels/status.js";
-import { updateLists } from "./panels/update_lists.js";
+import { updateLists } from "./panels/refresh_lists.js";
 import { app } from "./state/app.js";
 import { followAddress, openScan, upload } from "./state/open_scan.js";
 import {
@@ -23,7 +23,7 @@ import {
   toggleClass,
   toggleLock,
 } from "./tools/commands.js";
-import { Tools, TOOLS } from "./tools/tools.js";
+import { Tools, TOOLS } from "./tools/pointer_and_keys.js";
 
 const NIIVUE = "./vendor/niivue.js";
 const MISSING = "The page lacks NiiVue, which draws the slices: run `python scripts/viewer.py`, then load it again.";

@@ -8,7 +8,7 @@ import { setFormats } from "../panels/label_files.js";
 import { showNotes, showProblem } from "../panels/messages.js";
 import { listScans } from "../panels/scan_list.js";
 import { updateStatus } from "../panels/status.js";
-import { classColors, updateLists } from "../panels/update_lists.js";
+import { classColors, updateLists } from "../panels/refresh_lists.js";
 import { app } from "./app.js";
 import { Session } from "./session.js";
 

@@ -7,7 +7,7 @@ import { $ } from "../panels/dom.js";
 import { saveLabels, saveLog } from "../panels/label_files.js";
 import { confirmAction, showProblem } from "../panels/messages.js";
 import { showMessage } from "../panels/status.js";
-import { classColors, updateLists } from "../panels/update_lists.js";
+import { classColors, updateLists } from "../panels/refresh_lists.js";
 import { app } from "../state/app.js";
 
 export function sendOperation(operation) {

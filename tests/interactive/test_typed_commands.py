@@ -11,7 +11,7 @@ import pytest
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
-from s2vnet.interactive.text_commands import class_by_name, describe, run_command, write_table
+from s2vnet.interactive.typed_commands import class_by_name, describe, run_command, write_table
 from s2vnet.io.files import write_labels
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.prompts import Box, Lasso, Lock, Mask, Point, Scribble

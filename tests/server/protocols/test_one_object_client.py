@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.server.protocols.object_client import ObjectClient, ObjectClients
+from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
 from s2vnet.server.scan_library import CapacityError
 
 

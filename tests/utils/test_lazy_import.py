@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from s2vnet.utils import validation
-from s2vnet.utils.lazy import LazyModule
+from s2vnet.utils import validation_errors as validation
+from s2vnet.utils.lazy_import import LazyModule
 
 SCRIPT = """
 import sys
-from s2vnet.utils.lazy import LazyModule
+from s2vnet.utils.lazy_import import LazyModule
 report = LazyModule("s2vnet.evaluation.report")
 assert "numpy" not in sys.modules
 assert report.write_report is not None and "numpy" in sys.modules
@@ -24,7 +24,7 @@ def test_it_is_imported_at_its_first_use() -> None:
 
 
 def test_its_attributes_are_the_modules() -> None:
-    assert LazyModule("s2vnet.utils.validation").first_error is validation.first_error
+    assert LazyModule("s2vnet.utils.validation_errors").first_error is validation.first_error
 
 
 def test_an_unknown_module() -> None:

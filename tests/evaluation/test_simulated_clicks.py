@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from s2vnet.errors import InputError
-from s2vnet.evaluation.clicks import next_click
+from s2vnet.evaluation.simulated_clicks import next_click
 from s2vnet.prompts import Point
 
 Labels = npt.NDArray[np.uint8]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from s2vnet.utils.validation import first_error
+from s2vnet.utils.validation_errors import first_error
 
 
 class _Inner(BaseModel):

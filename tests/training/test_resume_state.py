@@ -12,7 +12,7 @@ import torch
 from training_runs import Train, equal_weights, interrupt_at
 
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.training.checkpointing import CHECKPOINT
+from s2vnet.training.resume_state import CHECKPOINT
 
 pytestmark = pytest.mark.timeout(300)
 

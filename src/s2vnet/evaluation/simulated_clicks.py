@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from s2vnet.metrics.segmentation import Bools, Labels, Spacing, require_same_shape
+from s2vnet.metrics.overlap_and_distance import Bools, Labels, Spacing, require_same_shape
 from s2vnet.prompts import Point
 from s2vnet.utils.components import largest_component
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.metrics.segmentation import (
+from s2vnet.metrics.overlap_and_distance import (
     ClassMetrics,
     bootstrap_mean,
     class_metrics,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.utils.sizes import format_size, parse_size
+from s2vnet.utils.byte_sizes import format_size, parse_size
 
 
 @pytest.mark.parametrize(("text", "size"), [("3GB", 3 * 10**9), ("512 mb", 512 * 10**6), ("1.5GiB", 3 << 29), ("7", 7)])

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from s2vnet.data.preprocess import Case
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.metrics.segmentation import dice
+from s2vnet.metrics.overlap_and_distance import dice
 from s2vnet.model.checkpoint import TrainedModel
 from s2vnet.model.clustering import argmax_class
 from s2vnet.model.s2vnet import S2VNet
