@@ -251,9 +251,8 @@ class Session:
             try:
                 tensors = load_file(self._offload_path, device=str(self.segmenter.device))
             except (OSError, SafetensorError) as error:
-                raise InputError(
-                    f"{self._offload_path}: what was cached is lost ({error}); open the scan again"
-                ) from error
+                lost = f"{self._offload_path}: what was cached is lost ({error}); open the scan again"
+                raise InputError(lost) from error
             encoded = EncodedVolume.from_state_dict(self.segmenter.models[0], tensors)
             self._applier = PromptApplier(self.segmenter, self._grid, encoded)
         return self._applier
