@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import TARGETS, tried
+from hostile import TARGETS, is_accepted
 
 from s2vnet.errors import InputError
 from s2vnet.prompts import Mask
@@ -27,7 +27,7 @@ def test_json_is_what_it_says(tmp_path: Path) -> None:
 def test_what_is_nested_without_end_is_refused_in_one_line(
     tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
 ) -> None:
-    assert not tried(TARGETS[name], damage(b""), tmp_path)
+    assert not is_accepted(TARGETS[name], damage(b""), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_what_is_nested_without_end_is_refused_in_one_line(
 def test_infinity_is_no_integer(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
     seed = TARGETS[name].seeds(tmp_path)[0]
     assert old in seed
-    assert tried(TARGETS[name], seed, tmp_path)
-    assert not tried(TARGETS[name], seed.replace(old, new), tmp_path)
+    assert is_accepted(TARGETS[name], seed, tmp_path)
+    assert not is_accepted(TARGETS[name], seed.replace(old, new), tmp_path)
 
 
 def test_a_mask_of_more_voxels_than_there_are_numbers_is_refused() -> None:
