@@ -108,7 +108,7 @@ def test_help_imports_no_heavy_library() -> None:
         "import sys, s2vnet.cli.app as cli; sys.argv = ['s2vnet', '--help']\n"
         f"try: cli.main()\nexcept SystemExit: print([name for name in {heavy} if name in sys.modules])"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert shown.stdout.endswith("[]\n")
 
 
