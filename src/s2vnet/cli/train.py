@@ -82,7 +82,7 @@ def train(
     make_folder(output)
     require_writable(output)
     if not resume and any((output / name).exists() for name in (CHECKPOINT, checkpoint.DESCRIPTION)):
-        raise InputError(f"{output} holds a run; give --resume to go on with it, or choose another folder")
+        raise InputError(f"{output} holds a run; give --resume to continue it, or choose another folder")
     with progress() as report:
         plan = _read_or_make_plan(source, plan_file, fill_nan, report)
         settings = {"seed": seed, "clip_length": plan.clip_length, **key_values(config)}
@@ -90,7 +90,7 @@ def train(
         train_config = validate_settings(TrainConfig, settings)
         model_config = _model_config(plan, network)
         if initial is not None and dict(initial.plan.get("labels", {})) != plan.labels:
-            note(f"{init} knows other classes: what depends on them begins anew")
+            note(f"{init} has other classes: the weights that depend on them are initialized anew")
         cases = load_cases(source, training, plan, fill_nonfinite=fill_nan, report=report)
         scored = load_cases(source, held_out[:6], plan, fill_nonfinite=fill_nan, report=report)
         try:
