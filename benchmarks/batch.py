@@ -39,7 +39,7 @@ KILL_AFTER = 0.4
 
 
 class ObservedWorker(ProcessWorker):
-    """A worker that counts its finished cases, and is killed once, during one case."""
+    """Worker that counts its finished cases, and is killed once, during a case."""
 
     finished: ClassVar[Counter[str]] = Counter()
     victim, after_s = "", 0.0
@@ -55,7 +55,7 @@ class ObservedWorker(ProcessWorker):
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="hippocampus-mr")
     parser.add_argument("--scans", type=int, default=200)
@@ -115,7 +115,7 @@ def segment_reference(model: str, folder: Path, names: Sequence[str]) -> float:
 
 
 def damage(folder: Path, names: Sequence[str], count: int) -> set[str]:
-    """Damage some scans, each in another way; return the names of their cases."""
+    """Damage some scans, each in a different way; return the names of their cases."""
     indices = np.random.default_rng(SEED).choice(len(names), count, replace=False).tolist()
     for number, index in enumerate(indices):
         file = folder / f"{names[index]}_0000.nii.gz"

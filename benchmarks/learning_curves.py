@@ -3,11 +3,12 @@
     python -m benchmarks.learning_curves s2vnet-auxiliary --fold 0 --data ../shared/data/Dataset013_BTCV \
         -o runs/curves/s2vnet-auxiliary-f0 --milestones 1500 3000 6000
 
-A network trains at a constant rate. At each milestone (a step) its state is kept in ``snapshot-STEP.pt``, and a copy
-trains on for a fifth of the steps while the rate falls linearly to zero; the copy's averaged weights are scored on the
-held-out cases of the fold and on as many training cases (automatic mode, on the file's grid; a false positive class
-counts as Dice 0). All networks see the same clips, augmentation, class weights, dropout of encoder channels, optimiser
-and schedule. Run the command again to resume. Rows are written to ``curve.json``: steps, CPU seconds, Dice.
+A network is trained at a constant rate. At each milestone (a step) its state is saved in ``snapshot-STEP.pt``, and a
+copy is trained further for a fifth of the steps while the rate decreases linearly to zero; the copy's averaged
+weights are scored on the held-out cases of the fold and on as many training cases (automatic mode, on the file's
+grid; a false positive class counts as Dice 0). All networks see the same clips, augmentation, class weights, dropout
+of encoder channels, optimiser and schedule. Run the command again to resume. Rows are written to ``curve.json``:
+steps, CPU seconds, Dice.
 """
 
 from __future__ import annotations

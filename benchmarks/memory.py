@@ -49,7 +49,7 @@ print(json.dumps(result))
 
 
 def main() -> None:
-    """Measure and write the result."""
+    """Measure the memory for each number of slices and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="abdomen-ct")
     parser.add_argument("-n", "--slices", type=int, nargs="+", default=[150, 400, 800, 2000])

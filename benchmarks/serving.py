@@ -45,7 +45,7 @@ BROWSER_ARGUMENTS = [
 SEED = 0
 TIMEOUT_S = 300.0
 MEMORY_MB = {"page": 4096, "clients": 3072}
-"""Limit of the server's cache: its default, and less than the scans of many clients need."""
+"""Memory limits of the server (``memory_mb``): the default, and one that the scans of many clients exceed."""
 MAX_OFFSET = 12
 """Largest distance in plane, in voxels, of a click from the class's own voxels."""
 VIEW_MS = 500
@@ -53,18 +53,18 @@ VIEW_MS = 500
 OPERATIONS = {"point": 0.7, "undo": 0.15, "redo": 0.05, "remove": 0.1}
 """Shares of the operations that clients request."""
 REQUEST_INTERVAL_S = 2.0
-"""Mean of the exponentially distributed interval of a client's requests; many are sent before the previous answer."""
+"""Mean of the exponentially distributed interval of a client's requests; many are sent before the previous response."""
 OBSERVE_CLICKS = """
 () => {
-  const { scene } = window.s2vnet, { drawn, showLabels } = scene;
+  const { scene } = window.s2vnet, { onDraw, showLabels } = scene;
   window.clicked = null;
   scene.showLabels = (...block) => {
     showLabels.apply(scene, block);
     const c = window.clicked;
     if (c && s2vnet.labelAt(...c.voxel) === c.label) c.arrived ??= performance.now();
   };
-  scene.drawn = () => {
-    drawn();
+  scene.onDraw = () => {
+    onDraw();
     const c = window.clicked;
     if (!c) return;
     const here = s2vnet.labelAt(...c.voxel) === c.label;
@@ -131,7 +131,7 @@ def serving(arguments: argparse.Namespace, state: Path) -> Iterator[tuple[str, s
 def click_positions(
     labels: npt.NDArray[np.uint8], classes: Sequence[int], count: int
 ) -> list[tuple[int, tuple[int, ...]]]:
-    """Draw clicks near the borders of the predicted classes: a class, and a voxel labelled otherwise."""
+    """Draw clicks near the borders of the predicted classes: a class, and a voxel of another label."""
     rng = np.random.default_rng(SEED)
     clicks: list[tuple[int, tuple[int, ...]]] = []
     present = [k for k in classes if k and np.count_nonzero(labels == k)]
@@ -233,7 +233,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 class Client(threading.Thread):
-    """A client that sends random requests without waiting for answers, and applies every update it receives."""
+    """Client that sends random requests without waiting for responses, and applies every update that it receives."""
 
     def __init__(self, number: int, address: str, scan: str, until: float, classes: int) -> None:
         super().__init__()
@@ -242,14 +242,14 @@ class Client(threading.Thread):
         self.first_ms: list[float] = []
         """Milliseconds from a request to the first labels that include it, or to the message that it changes none."""
         self.all_ms: list[float] = []
-        """The same to all labels, for requests that no newer one superseded."""
+        """Milliseconds from a request to all labels, for requests that were not superseded."""
         self.requests = 0
         self.entries: list[Any] = []
         self.labels: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._random, self._classes = random.Random(SEED + number), classes
 
     def run(self) -> None:
-        """Open a session, send requests until the time is over, and wait for the last answer."""
+        """Open a session, send requests until the time is over, and wait for the last response."""
         try:
             self._work()
         except Exception as error:
@@ -280,7 +280,7 @@ class Client(threading.Thread):
                     revision = self._apply(message)
                     for number in [n for n, moment in sent.items() if n <= revision and moment > 0]:
                         self.first_ms.append(1000 * (time.monotonic() - sent[number]))
-                        sent[number] = -sent[number]  # answered in part
+                        sent[number] = -sent[number]  # computed in part
                     continue
                 update = json.loads(message)
                 if update["type"] == "problem":
@@ -354,7 +354,7 @@ def clients(arguments: argparse.Namespace, address: str, process: subprocess.Pop
 
 
 def fetch_json(url: str, content: Any = None) -> Any:
-    """Request JSON from the server; POST if there is content."""
+    """Request JSON from the server, by POST if there is content."""
     data = None if content is None else json.dumps(content).encode()
     with urlopen(Request(url, data, {"content-type": "application/json"}), timeout=TIMEOUT_S) as answer:
         return json.load(answer)

@@ -2,12 +2,12 @@
 
 python -m benchmarks.speed SCAN -o docs/results/speed.json --slices 64 150 400 800 --sizes 256 512
 
-Scans are made from one CT: its slices repeated by reflection, its pixels resized. Each measurement is a process of its
-own; methods alternate, and medians are reported. s2vnet is timed from file to file. Of other networks a few patches are
-timed and multiplied by the patches of a scan at an overlap of one half, without reading, resampling and aggregation.
-Each has its own grid: nnU-Net's plan for abdominal CT (3 x 0.76 x 0.76 mm, patches of 48 x 192 x 192, slices of
-512 x 512; Isensee et al., Nature Methods 2021), MONAI's for the transformers (2 x 1.5 x 1.5 mm, 96 a side), and
-nnInteractive's 192 a side, timed at 96 and multiplied by eight.
+Scans are derived from one CT: its slices are repeated by reflection, its pixels resized. Each measurement runs in its
+own process; methods alternate, and medians are reported. s2vnet is timed from file to file. Of other networks a few
+patches are timed and multiplied by the patches of a scan at an overlap of one half, without reading, resampling and
+aggregation. Each has its own grid: nnU-Net's plan for abdominal CT (3 x 0.76 x 0.76 mm, patches of 48 x 192 x 192,
+slices of 512 x 512; Isensee et al., Nature Methods 2021), MONAI's for the transformers (2 x 1.5 x 1.5 mm, 96 a side),
+and nnInteractive's 192 a side, timed at 96 and multiplied by eight.
 
 On the smallest scan the automatic pass is also measured by the number of classes (random weights, torch only, since the
 export of a graph takes a minute), and a round of prompts by the number of points.
@@ -110,7 +110,7 @@ def _measure_prompts_and_growth(arguments: argparse.Namespace, scans: Mapping[Si
 
 
 def _make_scan(source: Path, size: Size, folder: Path) -> Path:
-    """Write a CT of a size, made from another."""
+    """Write a CT of a size, derived from another."""
     pixels, slices = size
     volume = read_image(source)
     data = volume.geometry.canonical()[1].apply(volume.data)[0]
@@ -137,7 +137,7 @@ def _run(arguments: argparse.Namespace, task: str, scan: Path) -> dict[str, Any]
 
 
 def _median(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Median of each figure; None where it was not measured."""
+    """Median of each figure; None if it was not measured."""
     return {
         key: None if first is None else float(np.median([run[key] for run in runs])) for key, first in runs[0].items()
     }

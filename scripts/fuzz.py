@@ -3,8 +3,9 @@
     python scripts/fuzz.py nrrd --seconds 600 -o findings
     python scripts/fuzz.py all --seconds 3600
 
-A finding is any exception other than S2VNetError, more than 5 s or 3 GB for one input, or the end of the process. Each
-kind of finding is reported once, and its input kept in the output folder. Targets and seeds: tests/plugins/hostile.py.
+A finding is any exception other than S2VNetError, more than 5 s or 3 GB for one input, or the end of the process.
+Each kind of finding is reported once, and its input is written to the output folder. Targets and seeds:
+tests/plugins/hostile.py.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SECONDS_PER_INPUT, MEGABYTES, LONGEST = 5, 3072, 1 << 16
 GRACE_SECONDS = 180
-"""Added to the time limit of a process, for its start on a busy machine."""
+"""Seconds added to the time limit of a process, for its start on a busy machine."""
 ADDRESS_SPACE = 16 << 30
 """Limit beyond which allocations fail; torch alone maps several GB that it never uses."""
 INSTRUMENTED = ["s2vnet", "nibabel", "pydicom", "highdicom", "json", "zipfile", "gzip"]
@@ -56,7 +57,7 @@ def main() -> None:
 
 
 def run(name: str, seconds: int, output: Path) -> int:
-    """Fuzz one target, with a new process after each input that ended one; return the number of findings."""
+    """Fuzz one target, with a new process after each crash; return the number of findings."""
     from hostile import TARGETS
 
     corpus, findings = output / "corpus" / name, output / "findings" / name
@@ -74,7 +75,7 @@ def run(name: str, seconds: int, output: Path) -> int:
                     command, stdout=log, stderr=log, timeout=left + GRACE_SECONDS, check=False
                 ).returncode
             except subprocess.TimeoutExpired:
-                sys.stderr.write(f"{name}: did not end and was killed\n")
+                sys.stderr.write(f"{name}: killed after its time limit\n")
                 code = 0
         output_text = (output / f"{name}.log").read_text(errors="replace")
         executions += _executions(output_text)
@@ -91,12 +92,12 @@ def run(name: str, seconds: int, output: Path) -> int:
 
 
 def _executions(log: str) -> int:
-    """Number of inputs that libFuzzer last reported."""
+    """Number of inputs according to libFuzzer's last report."""
     return max(map(int, re.findall(r"^(?:#|stat::number_of_executed_units: +)(\d+)", log, re.MULTILINE)), default=0)
 
 
 def fuzz(name: str, seconds: int, output: Path) -> None:
-    """Fuzz in this process until the time is over or an input ends it."""
+    """Fuzz in this process until the time is over or an input crashes it."""
     import atheris
 
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))

@@ -19,15 +19,15 @@ ROOT = Path(__file__).parent.parent
 PINS, LICENCES = ROOT / "constraints.txt", ROOT / "docs" / "licences.md"
 OF_TORCH = ("cuda-", "nvidia-", "triton")
 """Dependencies of torch's GPU builds, whose versions torch itself pins."""
-HEAD = """# Written by scripts/lock.py: exact versions of all that `pip install -e ".[dev]"` brings, for the
+HEAD = """# Written by scripts/lock.py: exact versions of all packages that `pip install -e ".[dev]"` installs, for the
 # README's two commands and for CI. torch's CPU build has the same version; on other machines use any torch >= 2.4
 # (https://pytorch.org/get-started/locally/).
 """
 PAGE = """# Licences of what s2vnet uses
 
-Written by `python scripts/lock.py`; do not edit. s2vnet itself is under the Apache License 2.0. Wheels have NiiVue
-(BSD-2-Clause, src/s2vnet/server/viewer/NIIVUE-LICENSE.txt) and weights (src/s2vnet/weights/*/README.md) in them; the
-rest is installed beside it and keeps its own terms. Of what `s2vnet[all,notebook]` brings:
+Written by `python scripts/lock.py`; do not edit. s2vnet itself is under the Apache License 2.0. Wheels contain NiiVue
+(BSD-2-Clause, src/s2vnet/server/viewer/NIIVUE-LICENSE.txt) and weights (src/s2vnet/weights/*/README.md); other packages
+are installed separately, under their own terms. Packages that `s2vnet[all,notebook]` installs:
 
 | package | licence |
 |---|---|

@@ -15,7 +15,7 @@ from s2vnet.config import ModelConfig, TrainConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 SKIPPED = ("s2vnet.__main__", "s2vnet.cli.", "s2vnet.integrations.napari.widget")
-"""Beginnings of module names: the commands have a chapter of their own, and the widget needs napari."""
+"""Prefixes of modules that are left out: the commands have their own chapter, and the widget needs napari."""
 
 
 def reference() -> str:

@@ -1,4 +1,4 @@
-"""Complete the bill of materials that cyclonedx-py wrote: version of s2vnet, missing licences, the viewer's library.
+"""Complete the bill of materials written by cyclonedx-py: version of s2vnet, missing licences, the viewer's library.
 
 python scripts/sbom.py dist/sbom.cdx.json    # by the Python of the environment it is about
 """
@@ -45,7 +45,7 @@ def finish(content: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Complete the file; exit code 1 if a licence is missing or a local path is in it."""
+    """Complete the file; exit code 1 if a licence is missing or the file contains a local path."""
     file = Path(sys.argv[1])
     content = json.loads(file.read_text())
     finish(content)

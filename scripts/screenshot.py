@@ -28,7 +28,7 @@ BROWSER_ARGUMENTS = [
     "--enable-unsafe-swiftshader",
 ]
 PLACE, CLICKS = [80, 60, 85], [("2", [82, 42, 85]), ("0", [19, 36, 85])]
-"""Voxel shown by all planes; clicks as the key of a class and a voxel."""
+"""Voxel at which the planes intersect; clicks as pairs of a class's key and a voxel."""
 
 
 def main(scan: Path) -> None:

@@ -1,1 +1,1 @@
-"""What benchmarks.same_labels runs and compares."""
+"""Inputs, cases and comparison of files of :mod:`benchmarks.same_labels`."""

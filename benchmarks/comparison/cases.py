@@ -1,4 +1,4 @@
-"""Cases of :mod:`same_labels`: what is run in each of two checkouts."""
+"""Cases of :mod:`benchmarks.same_labels`: commands that are run in each of two checkouts."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from typing import Any
 from urllib.error import HTTPError
 
 HELP_S = 0.2
-"""Most seconds that ``s2vnet --help`` may take on a free core."""
+"""Limit of the CPU seconds of ``s2vnet --help`` on a free core."""
 TIMEOUT_S = 1200
 
 
 class CaseError(Exception):
-    """A command ended otherwise than expected."""
+    """A command ended with an unexpected exit code, or took too long."""
 
 
 @dataclass
 class Run:
-    """One case in one checkout. Commands run in `folder`/out, whose files are compared."""
+    """A case in one checkout. Commands run in `folder`/out, whose files are compared."""
 
     source: Path
     """Checkout."""
     folder: Path
     cache: Path
-    """Of the checkout: exported graphs, and the demo's images."""
+    """Cache folder of the checkout: exported graphs, and the demo's images."""
     inputs: Path
     old: Path
     """Results of the old checkout, whose prompt logs both replay."""
     threads: int
     messages: list[str] = field(default_factory=list)
-    """What commands printed."""
+    """Output of the commands."""
 
     @property
     def out(self) -> Path:
-        """What is compared."""
+        """Folder of the files that are compared."""
         return self.folder / "out"
 
     def case(self, name: str) -> float | None:
-        """Run a case of :data:`CASES`, and return its seconds if it tells any; raises CaseError when it fails."""
+        """Run a case of :data:`CASES`, and return its seconds if it measures any. Raises CaseError when it fails."""
         case = CASES[name]
         if callable(case):
             return case(self)
@@ -71,13 +71,13 @@ class Run:
         self.python("-m", "s2vnet", *plain, code=code, typed=typed)
 
     def words(self, text: str) -> list[str]:
-        """Words of a line, with the folders {demo}, {data} (of images), {old} and {scratch} in them."""
+        """Split a line into words and substitute the folders {demo}, {data} (of images), {old} and {scratch}."""
         folders = {"inputs": self.inputs, "demo": self.inputs / "demo", "data": self.inputs / "data", "old": self.old}
         return [word.format(**folders, scratch=self.folder / "scratch") for word in shlex.split(text)]
 
     def python(self, *words: str, code: int = 0, typed: str = "") -> str:
-        """Run this Python and return what it printed; raises CaseError unless it ends with `code`."""
-        ran = subprocess.run(
+        """Run this Python and return its output. Raises CaseError unless it ends with `code`."""
+        process = subprocess.run(
             [sys.executable, *words],
             cwd=self.out,
             env=self.environment(),
@@ -87,14 +87,14 @@ class Run:
             timeout=TIMEOUT_S,
             check=False,
         )
-        self.messages += [f"$ {' '.join(words)}", ran.stdout, ran.stderr]
-        if ran.returncode != code:
-            last = (ran.stderr.strip().splitlines() or ["nothing printed"])[-1]
-            raise CaseError(f"{' '.join(words[2:4])}: exit code {ran.returncode} in place of {code}: {last[:200]}")
-        return ran.stdout
+        self.messages += [f"$ {' '.join(words)}", process.stdout, process.stderr]
+        if process.returncode != code:
+            last = (process.stderr.strip().splitlines() or ["nothing printed"])[-1]
+            raise CaseError(f"{' '.join(words[2:4])}: exit code {process.returncode}, not {code}: {last[:200]}")
+        return process.stdout
 
     def start(self, text: str) -> subprocess.Popen[str]:
-        """Begin a line of the command line that will be interrupted."""
+        """Start a line of the command line, to be interrupted."""
         return subprocess.Popen(
             [sys.executable, "-m", "s2vnet", *self.words(text)],
             cwd=self.out,
@@ -106,10 +106,10 @@ class Run:
         )
 
     def environment(self) -> dict[str, str]:
-        """Of every process: this checkout, its own cache, so many threads, a terminal of fixed width."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("S2VNET_", "PYTHON"))}
-        kept |= {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100", "TERM": "dumb"}
-        return kept | {"PYTHONPATH": str(self.source / "src"), "S2VNET_CACHE": str(self.cache)}
+        """Environment of every process: this checkout, its own cache, number of threads, a fixed terminal width."""
+        values = {k: v for k, v in os.environ.items() if not k.startswith(("S2VNET_", "PYTHON"))}
+        values |= {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100", "TERM": "dumb"}
+        return values | {"PYTHONPATH": str(self.source / "src"), "S2VNET_CACHE": str(self.cache)}
 
 
 def help_seconds(run: Run) -> float:
@@ -179,7 +179,7 @@ def server(run: Run) -> None:
 
 
 def _fetch(address: str, sent: dict[str, Any] | None = None) -> bytes:
-    """Body of an answer, or of an error."""
+    """Body of a response, also of an error."""
     body = None if sent is None else json.dumps(sent).encode()
     request = urllib.request.Request(address, body, {"content-type": "application/json"})
     try:
@@ -190,7 +190,7 @@ def _fetch(address: str, sent: dict[str, Any] | None = None) -> bytes:
 
 
 def without_texts(schema: Any) -> Any:
-    """A schema without descriptions and names of functions, neither of which a program has to send or read."""
+    """Remove descriptions and names of functions from a schema, which are not part of the interface."""
     if isinstance(schema, list):
         return [without_texts(part) for part in schema]
     if not isinstance(schema, dict):
@@ -305,12 +305,12 @@ CASES: dict[str, Callable[[Run], float | None] | Sequence[str]] = {
         "predict -m {scratch}/run -i {data}/hippocampus.nii.gz -o labels.nii.gz --probabilities",
     ],
 }
-"""Lines, or a function that may return seconds, by name; lines with {data} need --data."""
+"""Cases by name: lines, or a function that may return seconds. Lines with {data} need --data."""
 QUICK = {"help-seconds", "predict-ct-torch", "predict-mr-torch", "predict-extras", "dicom", "interact-mr"}
 QUICK |= {"interact-ct", "replay-mr", "replay-ct", "python-names", "server", "evaluate"}
 
 
 def definition(name: str) -> str:
-    """Text that changes when a case is edited."""
+    """Return a text that changes when a case is edited."""
     case = CASES[name]
     return f"{inspect.getsource(case)} {inspect.getsource(_session)}" if callable(case) else repr(list(case))

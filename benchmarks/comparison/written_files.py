@@ -1,4 +1,4 @@
-"""What two runs of a command wrote, compared without dates, times and generated names."""
+"""Compare the files of two runs of a command, without dates, times and generated names."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import pydicom
 from PIL import Image
 
 UID = "1.2.3.4"
-"""Begins the UIDs of test images. Others, but those of the standard, are generated in each run and not compared."""
+"""Prefix of the UIDs of test images. Generated UIDs, neither these nor those of the standard, are not compared."""
 TIMED = ("seconds", "Seconds per", "memory_mb", "worker", "attempts")
-"""What columns of tables, keys of reports and lines of texts begin with that differ from run to run."""
+"""Prefixes of columns of tables, keys of reports and lines of texts that differ from run to run."""
 Content = dict[str, npt.NDArray[Any] | list[str]]
 
 
 def differences(old: Path, new: Path) -> list[str]:
-    """What differs between the files of two folders, a line each; empty if all are equal."""
+    """List the differences between the files of two folders, one line each; empty if all are equal."""
     a, b = ({str(path.relative_to(folder)) for path in _compared(folder)} for folder in (old, new))
-    found = [f"{name}: only one of the two wrote it" for name in a ^ b]
+    lines = [f"{name}: written by only one of the two" for name in a ^ b]
     for name in a & b:
-        found += [f"{name}: {text}" for text in _different(read_content(old / name), read_content(new / name))]
-    return sorted(found)
+        lines += [f"{name}: {text}" for text in _different(read_content(old / name), read_content(new / name))]
+    return sorted(lines)
 
 
 def _compared(folder: Path) -> Iterator[Path]:
@@ -55,7 +55,7 @@ def _different(old: Content, new: Content) -> Iterator[str]:
 
 
 def read_content(file: Path) -> Content:
-    """Arrays and lines of a file."""
+    """Read a file as arrays and lines of text."""
     if file.name.endswith((".nii", ".nii.gz")):
         image = nibabel.load(file)
         return {"image": np.asanyarray(image.dataobj), "affine": image.affine}

@@ -30,7 +30,7 @@ POINT_ROUNDS, PROMPT_ROUNDS = 3, 5
 
 
 class TimedNetwork:
-    """A network that adds up the time of its calls by part."""
+    """Network that sums the time of its calls by part."""
 
     parts: ClassVar[Mapping[str, str]] = {"encode_slices": "encoding", "decode_slices": "decoding"}
 
@@ -71,7 +71,7 @@ def time_scan(scan: Path, model: str, runtime: str) -> dict[str, Any]:
 
 
 def time_classes(scan: Path, model: str, classes: int) -> dict[str, Any]:
-    """:func:`time_scan` with random weights for a number of classes, which are then predicted everywhere."""
+    """Call :func:`time_scan` with random weights for a number of classes, which are then predicted everywhere."""
     original = load_model(find_model(model))
     labels = {"background": 0, **{f"class {k}": k for k in range(1, classes)}}
     torch.manual_seed(0)
@@ -82,7 +82,7 @@ def time_classes(scan: Path, model: str, classes: int) -> dict[str, Any]:
 
 
 def time_encoder(scan: Path, model: str, runtime: str) -> dict[str, float]:
-    """Encode all slices and nothing else."""
+    """Measure encoding of all slices."""
     segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
     case = preprocess(read_image(scan), segmenter.plan)
     depth, network = case.image.shape[1], segmenter.models[0]
@@ -98,7 +98,7 @@ def time_encoder(scan: Path, model: str, runtime: str) -> dict[str, float]:
 
 
 def time_prompts(scan: Path, model: str, runtime: str) -> dict[str, Any]:
-    """An automatic pass, and rounds of a prompt for one class and for every class."""
+    """Measure an automatic pass, and rounds of a prompt for one class and for every class."""
     segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
     volume = read_image(scan)
     with Stopwatch() as automatic:
@@ -116,7 +116,7 @@ def time_prompts(scan: Path, model: str, runtime: str) -> dict[str, Any]:
 
 
 def time_points(scan: Path, model: str, runtime: str) -> dict[str, Any]:
-    """Rounds of simultaneous points, by their number, on the predicted classes in turn."""
+    """Measure rounds of simultaneous points, by their number, on the predicted classes in turn."""
     segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
     session = Session(segmenter, read_image(scan))
     rng = np.random.default_rng(0)

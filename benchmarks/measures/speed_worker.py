@@ -3,7 +3,7 @@
 python -m benchmarks.measures.speed_worker TASK SCAN MODEL
 
 Tasks: matrix, peer:NETWORK, scan:RUNTIME, encoder:RUNTIME, prompts:RUNTIME, points:RUNTIME, classes:NUMBER. Imports are
-inside functions, since what a task does not need would count as its memory.
+inside functions, since modules that a task does not use would add to its memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.measures.timing import time_calls
 
 
 def measure(task: str, scan: Path, model: str) -> dict[str, Any]:
-    """Run a task; its times by name, and the peak memory of this process in MiB."""
+    """Run a task; return its times by name, and the peak memory of this process in MiB."""
     from s2vnet.utils.memory import peak_memory_mb
 
     return {**_times(task, scan, model), "peak_mb": peak_memory_mb()}
@@ -45,7 +45,7 @@ def _times(task: str, scan: Path, model: str) -> dict[str, Any]:
 
 
 def _matrix(size: int = 3072) -> dict[str, float]:
-    """Speed of a matrix product."""
+    """Measure the speed of a matrix product."""
     import torch
 
     a = torch.randn(size, size)

@@ -97,7 +97,7 @@ class ClickSession:
         self.class_names = {value: name for name, value in plan.labels.items()}
         self.clicked: dict[int, list[list[int]]] = {}
         """Clicked voxels (d, y, x) of the network's grid by class."""
-        # padded before click maps exist: as in training, the previous mask covers the padding and clicks do not
+        # padded before click maps are created: as in training, the previous mask includes the padding and clicks do not
         self.image = pad_to(torch.from_numpy(case.image), patch)
         self.maps = torch.zeros(plan.num_classes, *self.image.shape[1:])
         self.previous = torch.zeros_like(self.maps)

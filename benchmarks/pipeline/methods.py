@@ -68,7 +68,7 @@ class TrainedMethod:
         return preprocess(volume, self.plan, name=name)
 
     def segment(self, case: Case) -> tuple[Segmentation, Seconds]:
-        """Segment a case; also the seconds of each part."""
+        """Segment a case; return also the seconds of each part."""
         if self.method in S2VNET_METHODS:
             return self._segment_s2vnet(case)
         start = time.perf_counter()

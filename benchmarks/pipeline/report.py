@@ -76,7 +76,7 @@ def _report(runs: Sequence[Run], folders: Mapping[Method, Sequence[Path]], plan:
 
 
 def _draw_extreme_cases(run: Run, folders: Sequence[Path], report: Report, out: Path) -> dict[str, str]:
-    """Draw truth and automatic labels of the best, median and worst case; the pictures' file names."""
+    """Draw truth and automatic labels of the best, median and worst case; return the pictures' file names."""
     dataset, plan = read_dataset(run.data), run.plan
     classes = {value: name for name, value in plan.labels.items() if value}
     pictures = {}

@@ -1,4 +1,4 @@
-"""A run: one fold and seed of one method, its folder, and what of it is done.
+"""A run: one fold and seed of one method, its folder, and its finished stages.
 
 A run's folder holds `trained.json`, weights, `labels/`, `predicted/*.json` and `scores/*.json`.
 """

@@ -68,7 +68,7 @@ def _about(report: Report) -> str:
 
 def _budget(report: Report) -> str:
     key = "cpu_seconds" if report["device"] == "cpu" else "seconds"
-    seconds = {m: number(found["cost"][key]) for m, found in report["methods"].items() if m not in PRETRAINED}
+    seconds = {m: number(result["cost"][key]) for m, result in report["methods"].items() if m not in PRETRAINED}
     ours, share = seconds.pop(OURS, math.nan), report["budget_share"]
     if all(abs(spent - ours * share) <= BUDGET_TOLERANCE * ours * share for spent in seconds.values()):
         return f"Every other network was trained for {share:g} times as long as S2VNet on the same fold and seed."

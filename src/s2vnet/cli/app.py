@@ -20,7 +20,7 @@ OPTIONS: dict[str, Any] = {"add_completion": False, "rich_markup_mode": "rich", 
 
 
 class Command(NamedTuple):
-    """Where a command is, and its line in the list of commands."""
+    """Location of a command, and its line in the list of commands."""
 
     module: str
     """Module in this package; the command is its function of the same name."""
@@ -30,16 +30,16 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "import": Command(
-        "import_dataset", "Turn an official release into a dataset in nnU-Net's raw layout, with its usual split."
+        "import_dataset", "Convert an official release to a dataset in nnU-Net's raw layout, with its usual split."
     ),
     "plan": Command("plan", "Choose plane, sampling, intensities and network size for a dataset."),
     "train": Command("train", "Train one network for automatic and interactive use."),
-    "export": Command("export", "Write a model with its ONNX graphs, for --runtime and for programs of your own."),
+    "export": Command("export", "Write a model with its ONNX graphs, for --runtime and for your own programs."),
     "predict": Command("predict", "Segment images automatically."),
     "interact": Command("interact", "Correct a segmentation by prompts, from options, a saved log, or typed in."),
     "evaluate": Command("evaluate", "Score predictions, or a model under a simulated user."),
     "view": Command(
-        "view", "Look at a scan in a browser, segment it and correct it by clicks. Nothing leaves this machine."
+        "view", "Show a scan in a browser, segment it and correct it by clicks. No data leaves this machine."
     ),
     "serve": Command("serve", "Serve the viewer and the API to many clients, a session each."),
     "export-log": Command("export_log", "Write a prompt log as a table: one row per prompt."),
@@ -49,7 +49,7 @@ COMMANDS = {
 
 
 class LazyGroup(TyperGroup):
-    """Group that holds placeholders of its commands and imports the one that is invoked."""
+    """Group of placeholder commands that imports the command that is invoked."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return name, command and remaining arguments of the command that the arguments begin with."""
@@ -59,7 +59,7 @@ class LazyGroup(TyperGroup):
 
 @cache
 def load_command(name: str) -> Any:
-    """Import a command's module and return the command as click knows it."""
+    """Import a command's module and return it as a click command."""
     module = COMMANDS[name].module
     single = typer.Typer(**OPTIONS)
     single.command(name)(getattr(import_module(f"s2vnet.cli.{module}"), module))
@@ -85,11 +85,11 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 def main() -> None:
     """Run the command line: an expected error becomes one line and exit code 1, an interrupt exit code 130."""
-    # torch reads this when it is imported; its threads would otherwise spin while they wait, which on a busy machine
-    # takes tens of times longer
+    # torch reads this when it is imported; by default its threads spin while they wait, which makes it tens of times
+    # slower on a busy machine
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        code = app(standalone_mode=False)  # the exit code of a command that ended early, else None
+        code = app(standalone_mode=False)  # exit code of a typer.Exit, else None
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _report(error: Exception) -> int:
-    """Print an error of the user or of the system in one line and return the exit code; raise any other one again."""
+    """Print an expected error (user or system) in one line and return the exit code; raise other errors again."""
     error = out_of_memory(error) if is_out_of_memory(error) else error
     if isinstance(error, S2VNetError):
         typer.echo(f"error: {error}", err=True)
@@ -108,7 +108,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename:
         typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
         return 1
-    if hasattr(error, "show"):  # click's, of wrong usage
+    if hasattr(error, "show"):  # a click.UsageError
         error.show()
         return 2
     raise error

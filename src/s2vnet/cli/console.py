@@ -11,28 +11,28 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Report = Callable[[str, int, int], None]
-"""Called with the kind of work, what is done of it, and the total."""
+"""Called with the kind of work, the finished part of it, and the total."""
 
 
 def note(text: str) -> None:
-    """Print a line of information on the error stream, beside the output."""
+    """Print a line of information on the error stream."""
     typer.echo(f"note: {text}", err=True)
 
 
 def note_mismatch(case: str, text: str) -> None:
-    """Print in which way a case is unlike the model's training data."""
+    """Print how a case differs from the model's training data."""
     note(f"{case}: unlike the training data: {text}")
 
 
 def count_cases(report: Report, what: str, total: int) -> Callable[[str], None]:
-    """Return a function that reports progress by one each time it is called with the name of a finished case."""
+    """Return a callback that reports one more finished case; it is called with the case's name."""
     count = iter(range(1, total + 1))
     return lambda name: report(what, next(count), total)
 
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """Show progress bars on the error stream, one for each kind of work; none where it is not a terminal."""
+    """Show progress bars on the error stream, one for each kind of work, if the stream is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
     with Progress(

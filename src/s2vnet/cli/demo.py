@@ -19,7 +19,9 @@ else:
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what is made.")] = Path("demo"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for images, labels, prompts and a picture.")
+    ] = Path("demo"),
     scene: Annotated[str, typer.Option(help="abdomen (CT, 13 organs) or hippocampus (MR).")] = "abdomen",
     device: Device = "auto",
 ) -> None:

@@ -29,11 +29,13 @@ def evaluate(
     input: Annotated[Path, typer.Option("-i", "--input", help="Predicted labels; with --interactive, images.")],
     labels: Annotated[Path, typer.Option("-g", "--labels", help="True labels of the same names.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Report (.json); tables are written beside (.md).")],
-    interactive: Annotated[bool, typer.Option("--interactive", help="Let a simulated user correct a model.")] = False,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Evaluate a model with a simulated user.")] = False,
     model: Annotated[str | None, typer.Option("-m", "--model", help="Model, for --interactive.")] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of one click per class.", min=1)] = 5,
-    jitter: Annotated[float, typer.Option(help="Standard deviation of clicks in mm.", min=0)] = 0.0,
-    negative_clicks: Annotated[bool, typer.Option("--negative-clicks", help="Answer excess by 'not CLASS'.")] = False,
+    jitter: Annotated[float, typer.Option(help="Standard deviation of click positions, mm.", min=0)] = 0.0,
+    negative_clicks: Annotated[
+        bool, typer.Option("--negative-clicks", help="Correct false positives by 'not CLASS'.")
+    ] = False,
     classes: Annotated[str | None, typer.Option(help="Class names in order of label values from 1.")] = None,
     device: Device = "auto",
     fill_nan: Fill = None,

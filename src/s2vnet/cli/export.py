@@ -36,7 +36,7 @@ def export(
         Path | None, typer.Option(help="Also an encode graph in int8, for openvino; calibrated on these images.")
     ] = None,
 ) -> None:
-    """Write a model with its ONNX graphs, for --runtime and for programs of your own.
+    """Write a model with its ONNX graphs, for --runtime and for your own programs.
 
     Example: s2vnet export -m abdomen-ct -o models/abdomen-ct --int8 imagesTr
     """

@@ -34,7 +34,7 @@ def interact(
     context: typer.Context,
     model: Model,
     input: Annotated[Path, typer.Option("-i", "--input", help="Image or DICOM folder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Label file to write (of a DICOM series also .dcm).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Label file to write (for a DICOM series also .dcm).")],
     log: Annotated[Path | None, typer.Option(help="Prompt log: replayed if it exists, then kept up to date.")] = None,
     point: Annotated[list[str] | None, typer.Option("--point", help="CLASS,I,J,K: this voxel is CLASS.")] = None,
     negative: Annotated[list[str] | None, typer.Option("--not", help="CLASS,I,J,K: this voxel is not CLASS.")] = None,
@@ -45,10 +45,10 @@ def interact(
 ) -> None:
     """Correct a segmentation by prompts, from options, a saved log, or typed in.
 
-    Without --point and --not, commands are read line by line: point CLASS I J K, not CLASS I J K,
+    Without --point and --not, commands are read from standard input, one per line: point CLASS I J K, not CLASS I J K,
     scribble CLASS I J K I J K ..., lasso CLASS I J K I J K ... (corners on one slice), box CLASS I J K I J K,
-    mask CLASS FILE, lock CLASS, unlock CLASS, remove N, undo, redo, list, quit. With a log that exists they are read
-    from a terminal only.
+    mask CLASS FILE, lock CLASS, unlock CLASS, remove N, undo, redo, list, quit. If the log exists, they are only read
+    from a terminal.
 
     Example: s2vnet interact -m abdomen-ct -i scan.nii.gz -o labels.nii.gz --point liver,120,80,60
     """
@@ -71,7 +71,7 @@ def interact(
         else:
             _run_commands(session, commands)
     except KeyboardInterrupt:
-        interrupted = True  # the labels with the prompts so far are written all the same
+        interrupted = True  # labels and log with the prompts so far are still written
     if log is not None:
         session.save_log(log)
     label_writers.write_result(output, session.result, segmenter.class_names, images[0], corrected=bool(session.log))
@@ -83,10 +83,10 @@ def interact(
 
 
 def _check_paths(images: Sequence[Path], output: Path, log: Path | None) -> None:
-    """Check, before prompts are given, that labels and log can be written and replace no input.
+    """Check that labels and log can be written and do not replace an input.
 
     Raises:
-        InputError: They cannot, or they would.
+        InputError: A file cannot be written, or would replace an input or the other output.
     """
     label_writers.require_format(output, images[0])
     if output.resolve() in [image.resolve() for image in images]:
@@ -120,13 +120,13 @@ def _open_session(
 def _run_commands(
     session: interactive_session.Session, lines: Iterable[str], log: Path | None = None, *, retry: bool = False
 ) -> None:
-    """Run text commands until the end of the lines or ``quit``, and print the answers.
+    """Run text commands until the end of the lines or ``quit``, and print their results.
 
     Args:
-        session: The session they are run on.
+        session: The session that they change.
         lines: One command each.
-        log: File of the prompts, saved after each command.
-        retry: Print an invalid command's error and go on, for a person who can correct it.
+        log: Prompt log, saved after each command.
+        retry: Print an invalid command's error and continue, for interactive use.
 
     Raises:
         InputError: An invalid command, without `retry`.

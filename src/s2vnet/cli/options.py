@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options shared by several commands, and parsing of their values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from s2vnet.errors import InputError
 from s2vnet.utils.validation_errors import first_error
 
 DatasetArgument = Annotated[Path | None, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")]
-DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, as nnU-Net's flag.")]
+DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, by nnU-Net's flag.")]
 Models = Annotated[list[str], typer.Option("-m", "--model", help="Model name or folder; several are averaged.")]
 Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Series = Annotated[str | None, typer.Option("--series", help="Of a DICOM folder or .zip with several: number or UID.")]
-Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels (else refused).")]
-Runtime = Annotated[str, typer.Option(help="torch, or on a CPU faster: onnxruntime or openvino.")]
+Series = Annotated[
+    str | None, typer.Option("--series", help="Series of a DICOM folder or .zip with several: number or UID.")
+]
+Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels; default: an error.")]
+Runtime = Annotated[str, typer.Option(help="torch, or onnxruntime or openvino, which are faster on a CPU.")]
 StateFolder = Annotated[
     Path | None, typer.Option("--state", help="Folder for sessions and uploaded scans; default: the user's.")
 ]
@@ -33,19 +35,19 @@ def dataset_folder(argument: Path | None, option: Path | None) -> Path:
     Raises:
         InputError: Neither or both are given.
     """
-    given = [folder for folder in (argument, option) if folder is not None]
-    if len(given) != 1:
+    folders = [folder for folder in (argument, option) if folder is not None]
+    if len(folders) != 1:
         raise InputError("name one dataset folder, as an argument or by -d")
-    return given[0]
+    return folders[0]
 
 
 def comma_separated(text: str) -> list[str]:
-    """Return the parts of a comma-separated value, without surrounding blanks."""
+    """Return the parts of a comma-separated value, without surrounding whitespace."""
     return [part.strip() for part in text.split(",")]
 
 
 def key_values(options: Sequence[str] | None) -> dict[str, Any]:
-    """Return KEY=VALUE options as a dictionary, whole numbers as int; pydantic checks and converts the values.
+    """Return KEY=VALUE options as a dictionary with integers as int; pydantic validates and converts other values.
 
     Raises:
         InputError: An option without "=".

@@ -25,7 +25,7 @@ def plan(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for fingerprint.json and plan.json.")],
     dataset: DatasetArgument = None,
     named: DatasetOption = None,
-    sampling: Annotated[float | None, typer.Option(min=0.05, help="Pixel size in plane, mm; chosen if none.")] = None,
+    sampling: Annotated[float | None, typer.Option(min=0.05, help="Pixel size in plane, mm; default: chosen.")] = None,
     fill_nan: Fill = None,
 ) -> None:
     """Choose plane, sampling, intensities and network size for a dataset.

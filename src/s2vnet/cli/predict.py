@@ -39,23 +39,27 @@ def predict(
     model: Models,
     input: Annotated[str, typer.Option("-i", "--input", help="Image, DICOM folder, folder of images, list, or URL.")],
     output: Annotated[
-        str, typer.Option("-o", "--output", help="Label file (of a DICOM series also .dcm, .rtstruct.dcm), or folder.")
+        str, typer.Option("-o", "--output", help="Label file (for a DICOM series also .dcm, .rtstruct.dcm), or folder.")
     ],
-    classes: Annotated[str | None, typer.Option(help="Only these classes: names or values, with commas.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Only these classes: names or values, comma-separated.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write an uncertainty map.")] = False,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a picture.")] = False,
     volumes: Annotated[bool, typer.Option("--volumes", help="Also write volumes.csv (ml per class).")] = False,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Skip cases whose outputs exist.")] = False,
     max_memory: Annotated[
-        str | None, typer.Option(help="Most memory to use, such as 3GB; what exceeds it waits on disk.")
+        str | None, typer.Option(help="Memory limit, such as 3GB; beyond it intermediate results are kept on disk.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Batch: processes that segment, each restarted.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Batch: number of worker processes; one that dies is restarted.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="Batch: local processes, or actors of a cluster (ray).")] = "local",
-    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; starts one here if none.")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores per worker; they share this machine's.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address of the Ray cluster; default: start one here.")] = None,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="CPU cores per worker; default: this machine's, shared.")
+    ] = None,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray worker; 0.5 lets two share one.")] = 0.0,
-    attempts: Annotated[int, typer.Option(min=1, help="Batch: tries of a case whose worker dies.")] = 2,
+    attempts: Annotated[int, typer.Option(min=1, help="Batch: attempts at a case whose worker dies.")] = 2,
     series: Series = None,
     device: Device = "auto",
     runtime: Runtime = "torch",
@@ -63,7 +67,7 @@ def predict(
 ) -> None:
     """Segment images automatically.
 
-    A list (.csv, .parquet) with a column image, a URL (s3://bucket/scans), --workers or --engine make it a batch, with
+    A list (.csv, .parquet) with a column image, a URL (s3://bucket/scans), --workers or --engine run a batch, with
     summary.csv; run the command again to resume.
 
     Example: s2vnet predict -m abdomen-ct -i imagesTs -o labelsTs --overlay --volumes
@@ -73,7 +77,7 @@ def predict(
         release_large_blocks()
     input, output = batch_cases.strip_file_scheme(input), batch_cases.strip_file_scheme(output)
     plan = inference.load_plan(*model)
-    kept = (
+    selected = (
         None
         if classes is None
         else [text_commands.class_by_name(plan.class_names, name) for name in comma_separated(classes)]
@@ -89,7 +93,7 @@ def predict(
                 tuple(model),
                 device,
                 extras,
-                None if kept is None else tuple(kept),
+                None if selected is None else tuple(selected),
                 fill_nan,
                 runtime=runtime,
                 max_memory=memory,
@@ -112,7 +116,7 @@ def predict(
             segmenter,
             jobs,
             extras=extras,
-            classes=kept,
+            classes=selected,
             fill_nonfinite=fill_nan,
             overwrite=not skip_existing,
             max_memory=memory,

@@ -15,11 +15,13 @@ from s2vnet.utils.folders import state_folder
 
 def serve(
     model: Model = "abdomen-ct",
-    data: Annotated[Path | None, typer.Option(help="Folder whose scans clients may open; else they send them.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of scans that clients may open; default: uploads only.")
+    ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond this machine with a token only.")
+        str, typer.Option(help="Address to listen on; one reachable from other machines needs a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 1537,
+    port: Annotated[int, typer.Option(help="Port; 0 chooses a free one.", min=0, max=65535)] = 1537,
     token: Annotated[
         str | None, typer.Option(envvar="S2VNET_TOKEN", help="Secret that clients have to send, 16 characters or more.")
     ] = None,
@@ -46,6 +48,6 @@ def serve(
 
 
 def require_server() -> None:
-    """Raise InputError where packages of the server are missing."""
+    """Raise InputError if packages of the server are missing."""
     modules = ("blosc2", "fastapi", "limits", "python_multipart", "uvicorn", "websockets")
     require_extra("serve", "the server", *modules)

@@ -52,17 +52,19 @@ def train(
     named: DatasetOption = None,
     fold: Annotated[str, typer.Option("-f", "--fold", help="0 to 4, or all: train on every case.")] = "0",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run folder's checkpoint.")] = False,
-    init: Annotated[str | None, typer.Option(help="Start from a trained model: its name or folder.")] = None,
+    init: Annotated[str | None, typer.Option(help="Start from a trained model (name or folder).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of 50 steps; the default is 48.")] = None,
-    plan_file: Annotated[Path | None, typer.Option("--plan", help="An edited plan.json; planned anew if none.")] = None,
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="Edited plan.json; default: a new plan.")] = None,
     config: Annotated[list[str] | None, typer.Option("-c", "--config", help="Training setting KEY=VALUE.")] = None,
     network: Annotated[list[str] | None, typer.Option("-n", "--network", help="Network setting KEY=VALUE.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, clips and simulated users.")] = 0,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes; more than one train data-parallel.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines that run this command together (torchrun, SLURM).")] = 1,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare clips; beside a GPU.")] = None,
-    validation: Annotated[bool, typer.Option(help="Score the fold's cases at the end, both modes.")] = True,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that prepare clips, for training on a GPU.")
+    ] = None,
+    validation: Annotated[bool, typer.Option(help="Score the fold's held-out cases at the end, in both modes.")] = True,
     fill_nan: Fill = None,
 ) -> None:
     """Train one network for automatic and interactive use.
@@ -80,7 +82,7 @@ def train(
     make_folder(output)
     require_writable(output)
     if not resume and any((output / name).exists() for name in (CHECKPOINT, checkpoint.DESCRIPTION)):
-        raise InputError(f"{output} holds a run; give --resume to go on with it, or choose another folder")
+        raise InputError(f"{output} holds a run; give --resume to continue it, or choose another folder")
     with progress() as report:
         plan = _read_or_make_plan(source, plan_file, fill_nan, report)
         settings = {"seed": seed, "clip_length": plan.clip_length, **key_values(config)}
@@ -88,7 +90,7 @@ def train(
         train_config = validate_settings(TrainConfig, settings)
         model_config = _model_config(plan, network)
         if initial is not None and dict(initial.plan.get("labels", {})) != plan.labels:
-            note(f"{init} knows other classes: what depends on them begins anew")
+            note(f"{init} has other classes: the weights that depend on them are initialized anew")
         cases = load_cases(source, training, plan, fill_nonfinite=fill_nan, report=report)
         scored = load_cases(source, held_out[:6], plan, fill_nonfinite=fill_nan, report=report)
         try:
@@ -130,7 +132,7 @@ def _model_config(plan: data_plan.Plan, options: Sequence[str] | None) -> ModelC
 
 
 def _run_info(dataset: Dataset, fold: str, training_cases: int) -> dict[str, Any]:
-    """What ``model.json`` says about data and command."""
+    """Information about data and command for ``model.json``."""
     return {
         "dataset": dataset.name,
         "fold": fold,

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 def view(
     scan: Annotated[Path | None, typer.Argument(help="Image, DICOM folder or .zip; or a folder of scans.")] = None,
     model: Model = "abdomen-ct",
-    port: Annotated[int, typer.Option(help="Port of 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 0,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 chooses a free one.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     state: StateFolder = None,
     series: Series = None,
     device: Device = "auto",
     runtime: Runtime = "torch",
 ) -> None:
-    """Look at a scan in a browser, segment it and correct it by clicks. Nothing leaves this machine.
+    """Show a scan in a browser, segment it and correct it by clicks. No data leaves this machine.
 
     Example: s2vnet view scan.nii.gz
     """
@@ -43,7 +43,7 @@ def view(
     if (hint := viewer_hint()) is not None:
         raise InputError(hint)
     if series is not None and scan is None:
-        raise InputError("--series needs the scan that it is of")
+        raise InputError("--series needs a scan; name a DICOM folder or .zip")
     token = secrets.token_urlsafe(24)
     values = {"model": model, "port": port, "token": token, "device": device, "runtime": runtime}
 
@@ -60,6 +60,6 @@ def view(
 
 
 def _only_session(store: SessionStore) -> str:
-    """Fragment of the page's address where there is one scan: its session, which starts before the browser asks."""
+    """Fragment of the page's address: the session of the only scan, opened before the browser connects; else empty."""
     scans = store.scans.list_scans()
     return f"#{store.open(scans[0].id).name}" if len(scans) == 1 else ""

@@ -1,4 +1,4 @@
-"""s2vnet's own HTTP API: REST for all functions, and a WebSocket for viewers."""
+"""s2vnet's own HTTP API: REST for all functions, and a WebSocket for live updates."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from s2vnet.utils.validation_errors import first_error
 from s2vnet.visualization.palettes import hex_palette
 
 MAX_QUEUED_MESSAGES = 10_000
-"""Messages waiting for one client; beyond that it reads too slowly and is disconnected."""
+"""Largest number of messages waiting for one client; a client that reads more slowly is disconnected."""
 Format = Literal["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
 """File formats of labels."""
 FORMATS = {**{name: name for name in LABEL_MAP_FORMATS}, **{name: ending[1:] for name, ending in DICOM_FORMATS.items()}}
@@ -157,8 +157,8 @@ async def image(worker: WorkerDep) -> Response:
 async def labels(worker: WorkerDep, format: Format = "nii.gz") -> Response:
     """Return the labels on exactly the image's grid, once all requested operations are computed.
 
-    For a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images; refused for
-    other scans, and where the server lacks the packages to write them.
+    For a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images; an error for
+    other scans, and if the packages to write them are not installed.
     """
 
     def respond(seconds: float) -> Response:
@@ -182,7 +182,7 @@ async def log(worker: WorkerDep) -> Response:
 
 @router.get("/sessions/{name}/suggestion")
 async def suggestion(worker: WorkerDep) -> Suggestion | None:
-    """Return the slice of highest uncertainty away from prompts; null where there is none."""
+    """Return the slice of highest uncertainty away from prompts; null if there is none."""
     slice_ = await worker.label_queue.run(
         lambda seconds: worker.when_ready(lambda session: session.next_slice_to_check(), seconds)
     )
@@ -191,7 +191,7 @@ async def suggestion(worker: WorkerDep) -> Suggestion | None:
 
 @router.websocket("/sessions/{name}/live")
 async def live(socket: WebSocket, name: str) -> None:
-    """Receive operations, and send states, problems and blocks of labels in the order in which they occur."""
+    """Receive operations, and send states, problems and blocks of labels in order."""
     await socket.accept()
     try:
         worker = await anyio.to_thread.run_sync(socket.app.state.store.get, name)
@@ -241,7 +241,7 @@ async def live(socket: WebSocket, name: str) -> None:
 
 
 def _apply(worker: SessionWorker, text: str) -> str | None:
-    """Apply an operation given as JSON; return a problem message when it is refused, else None."""
+    """Apply an operation given as JSON; return a problem message if it is refused, else None."""
     try:
         if len(text) > MAX_OPERATION_BYTES:
             raise InputError("more than an operation can be")

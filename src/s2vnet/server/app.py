@@ -1,4 +1,4 @@
-"""ASGI application: API, protocols of other programs, and viewer, behind the security middleware."""
+"""ASGI application: API, protocols of other clients, and viewer, behind the security middleware."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ MAINTENANCE_S = 5.0
 
 
 def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAPI:
-    """Create the application of a server.
+    """Create the ASGI application.
+
+    Args:
+        settings: of the server.
+        segmenter: used instead of loading the settings' model.
 
     Raises:
         CheckpointError: no such model.
@@ -74,7 +78,7 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
 
 
 def viewer_hint() -> str | None:
-    """Return how to install the viewer's library where it is missing, as in a clone; None where it is installed."""
+    """Return how to install the viewer's library if it is missing, as in a clone; None if it is installed."""
     if (VIEWER / "vendor" / "niivue.js").is_file():
         return None
     return "the viewer's library (NiiVue) is missing; run `python scripts/viewer.py` in the clone, or install a wheel"
@@ -85,7 +89,7 @@ async def _maintain(store: SessionStore) -> None:
         await asyncio.sleep(MAINTENANCE_S)
         try:
             await anyio.to_thread.run_sync(store.maintain)
-        except Exception:  # for example a full disk, which may have space at the next try
+        except Exception:  # for example a full disk, which may have space at the next attempt
             _log.exception("maintenance failed")
 
 

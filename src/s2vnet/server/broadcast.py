@@ -29,7 +29,7 @@ class Broadcast:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether anybody listens."""
+        """Whether there are any listeners."""
         return bool(self._listeners)
 
     @property
@@ -38,7 +38,7 @@ class Broadcast:
         return 0 if self._labels is None else self._labels.nbytes
 
     def set_shape(self, shape: Voxel) -> None:
-        """Begin with labels of a shape (I, J, K) that are all background."""
+        """Start with background labels of a shape (I, J, K)."""
         self._labels = np.zeros(shape, np.uint8)
 
     @contextmanager
@@ -48,7 +48,7 @@ class Broadcast:
         Args:
             listener: receives the messages.
             state: returns the current state.
-            final: whether the current labels are final.
+            final: returns whether the current labels are final.
         """
         with self._lock:
             first = state()
@@ -69,11 +69,11 @@ class Broadcast:
                 listener(message)
 
     def send_problem(self, detail: str) -> None:
-        """Send why something was not done."""
+        """Send an error message."""
         self.send(Problem(detail=detail).model_dump_json())
 
     def send_labels(self, region: Region, labels: npt.NDArray[np.uint8], revision: int, final: bool) -> None:
-        """Send the labels of a region (I, J, K) as far as they differ from those sent before."""
+        """Send the part of the labels of a region (I, J, K) that differs from those last sent."""
         assert self._labels is not None
         with self._lock:
             changed = bounding_box(self._labels[region] != labels)

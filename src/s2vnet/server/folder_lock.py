@@ -1,4 +1,4 @@
-"""File locks on folders in use. The operating system releases them when a process ends, also when it is killed."""
+"""File locks on folders. The operating system releases them when a process ends, also when it is killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FolderLock:
         self.close = weakref.finalize(self, os.close, self._descriptor)
         """Release the lock."""
         self.exclusive = False
-        """Whether no other server uses the folder, until :meth:`share`; False where the system has no file locks."""
+        """Whether this is the only server that uses the folder, until :meth:`share`; False without file locks."""
         if sys.platform != "win32":
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,10 +43,10 @@ class FolderLock:
 
 
 def lock_folder(folder: Path) -> int | None:
-    """Lock a folder for this process and for those that inherit the file descriptor returned.
+    """Lock a folder for this process and for those that inherit the returned file descriptor.
 
-    None where another process holds the lock. On systems without file locks nothing is locked. Raises OSError when the
-    folder is not writable.
+    Returns None if another process holds the lock. Systems without file locks are treated as unlocked. Raises OSError
+    when the folder is not writable.
     """
     descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     for _ in range(_ATTEMPTS):
@@ -59,7 +59,7 @@ def lock_folder(folder: Path) -> int | None:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock on a folder, as far as the system can tell."""
+    """Whether a process holds the lock on a folder; False on systems without file locks."""
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR)
     except OSError:

@@ -11,12 +11,12 @@ from typing import Protocol
 from s2vnet.errors import InputError
 
 POLL_S = 0.5
-"""Seconds between two looks of a waiting session, because sessions are also closed without a notification."""
+"""Polling interval of a waiting session in seconds; sessions are also closed without a notification."""
 _log = logging.getLogger(__name__)
 
 
 class Offloadable(Protocol):
-    """A session, as far as its memory is concerned."""
+    """Interface of a session whose memory is managed."""
 
     name: str
     last_used: float
@@ -41,8 +41,8 @@ class Offloadable(Protocol):
 class SessionMemoryBudget:
     """Memory limit for all sessions together. Thread-safe.
 
-    A session that computes is active and is never offloaded; others are offloaded as needed. A session that does not
-    fit waits until active ones have finished; a session that is the only active one always gets its memory.
+    A session that computes is active and is never offloaded; others are offloaded as needed. A session that exceeds the
+    limit waits until active ones have finished; a session that is the only active one may exceed it.
     """
 
     def __init__(self, limit: int, sessions: Callable[[], Iterable[Offloadable]]) -> None:
@@ -68,7 +68,7 @@ class SessionMemoryBudget:
 
     @contextmanager
     def reserve_for_opening(self, session: Offloadable) -> Iterator[None]:
-        """Reserve memory to encode an image, in order of arrival: several waiting at once would block the others."""
+        """Reserve memory to encode an image, in order of arrival and one at a time."""
         with self._released:
             self._opening.append(session)
             while not session.closed and self._opening[0] is not session:
@@ -88,11 +88,11 @@ class SessionMemoryBudget:
 
     @property
     def excess_nbytes(self) -> int:
-        """Bytes beyond the limit; negative where there is memory left."""
+        """Bytes beyond the limit; negative below it."""
         return sum(session.nbytes for session in self._sessions()) - self.limit
 
     def _exceeds_limit(self, incoming: Offloadable | None) -> bool:
-        """Offload inactive sessions to make room for an incoming one; True when that is not enough."""
+        """Offload inactive sessions to make room for an incoming one; True if the limit is still exceeded."""
         loaded = [*self._active, *([] if incoming is None else [incoming])]
         additional = sum(session.offloaded_nbytes for session in loaded)
         idle = (session for session in self._sessions() if session is not incoming and session not in self._active)

@@ -10,11 +10,11 @@ from s2vnet.interactive.voxelize import is_box, num_prompt_voxels
 from s2vnet.server.schemas import Add, Operation, Remove, Replace
 
 MAX_PROMPT_VOXELS = 2**25
-"""Of all prompts of a session together; a box around a class counts as two voxels."""
+"""Limit for all prompts of a session together; a positive box counts as two voxels."""
 
 
 def apply_operation(history: History, operation: Operation) -> History:
-    """Return the history after an operation; the same object when nothing changes.
+    """Return the history after an operation; the same object if the operation has no effect.
 
     Raises:
         InputError: no such index in the log.
@@ -31,7 +31,7 @@ def apply_operation(history: History, operation: Operation) -> History:
 
 
 def check_log(log: Log, classes: Collection[int]) -> None:
-    """Check what can be checked of prompts without the image. Raises InputError for too many or an unknown class."""
+    """Check prompts without the image. Raises InputError for too many voxels or an unknown class."""
     if sum(2 if is_box(entry) else num_prompt_voxels(entry) for entry in log) > MAX_PROMPT_VOXELS:
         raise InputError(f"prompts of more than {MAX_PROMPT_VOXELS} voxels together; draw smaller ones")
     unknown = {entry.class_id for entry in log} - set(classes)

@@ -1,7 +1,7 @@
 """Queues for slow requests, so that they do not occupy the server's shared worker threads.
 
-The shared threads are few, and a scan takes minutes to open. A session answers one request at a time anyway, so its
-requests are queued for a thread of their own.
+There are few shared threads, and opening a scan takes up to minutes. A session handles one request at a time anyway, so
+its requests are queued for a thread of their own.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 
 TIMEOUT_S = 600.0
-"""Longest time of a request in seconds, waiting and running together."""
+"""Time limit of a request in seconds, including waiting."""
 Result = TypeVar("Result")
 
 
 class RequestQueue:
-    """Runs one function at a time in a thread; to be used within the server's event loop."""
+    """Queue that runs one function at a time in a thread; to be used within the server's event loop."""
 
     def __init__(self) -> None:
         self._limiter: CapacityLimiter | None = None  # needs an event loop

@@ -17,7 +17,7 @@ from s2vnet.server.security import MAX_OPERATION_BYTES
 from s2vnet.server.settings import Settings
 
 GRACE_S = 3
-"""Seconds that running requests get to finish when the server stops."""
+"""Seconds that running requests have to finish when the server stops."""
 
 
 def run(
@@ -30,18 +30,18 @@ def run(
 
     Args:
         settings: of the server.
-        started: called with the address and the application when clients can connect.
+        started: callback with address and application, called when clients can connect.
         certificate, key: PEM files for TLS.
 
     Raises:
         CheckpointError: no such model.
-        InputError: the address is in use or not of this machine, or a folder or certificate cannot be used.
+        InputError: the address is in use or belongs to another machine, or a folder or certificate cannot be used.
     """
     application = create_app(settings)
     config = uvicorn.Config(
         application,
         log_level="warning",
-        access_log=False,  # addresses hold session names, and the token once
+        access_log=False,  # URLs contain session names, and the first one the token
         server_header=False,
         ws_max_size=MAX_OPERATION_BYTES,
         timeout_graceful_shutdown=GRACE_S,
@@ -69,7 +69,7 @@ def run(
 
 @contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Create temporary files in a folder that the next server empties, in case this one is killed."""
+    """Create temporary files in a folder that the next server empties, in case this server is killed."""
     previous = tempfile.tempdir
     tempfile.tempdir = str(folder.resolve())
     try:

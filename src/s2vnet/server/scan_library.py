@@ -1,6 +1,6 @@
-"""Scans that clients may open: those in the data folder, and uploaded ones. No other file is ever read.
+"""Scans that clients may open: those in the data folder, and uploaded ones. Other files are never read.
 
-Clients refer to a scan by an ``id``. Paths that leave the data folder, by ``..`` or a symbolic link, are refused.
+Clients refer to a scan by its ``id``. Paths that leave the data folder, by ``..`` or a symbolic link, are refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NAME = re.compile("[0-9a-f]{32}")
 
 
 class CapacityError(InputError):
-    """All sessions or all disk space in use for now; the client may try again later."""
+    """Temporary lack of sessions or disk space; the client may try again later."""
 
 
 class ScanLibrary:
@@ -54,7 +54,7 @@ class ScanLibrary:
 
         Raises:
             InputError: `data` does not exist.
-            OSError: the upload folder cannot be made.
+            OSError: the upload folder cannot be created.
         """
         if data is not None and not data.is_dir() and not _is_scan(data):
             raise InputError(f"{data}: no folder and no scan; name one, or leave it out")
@@ -100,7 +100,7 @@ class ScanLibrary:
         """Return a new id and path for an upload; only the ending of its file name is used.
 
         Raises:
-            InputError: not the ending of an image format in one file.
+            InputError: the file name does not end like a single-file image format.
         """
         ending = next((e for e in _ONE_FILE if filename.lower().endswith(e)), None)
         if ending is None:
@@ -109,7 +109,7 @@ class ScanLibrary:
         return self.describe(UPLOAD_PREFIX + name), self._uploads / (name + ending)
 
     def receive(self, filename: str, content: IO[bytes]) -> Scan:
-        """Save an upload; nothing is kept of one that breaks off.
+        """Save an upload atomically.
 
         Raises:
             InputError: as :meth:`new_upload`.
@@ -132,7 +132,7 @@ class ScanLibrary:
         """Reserve bytes of the upload quota while an upload is written; the least recently used uploads are removed.
 
         Raises:
-            CapacityError: uploads in use leave too little space; then none is removed.
+            CapacityError: too little space remains beside the uploads in use; none is removed in this case.
         """
         with self._lock:
             self._free_disk(size)
@@ -146,12 +146,12 @@ class ScanLibrary:
     def _free_disk(self, size: int) -> None:
         if self._max_upload_bytes is None:
             return
-        kept = {path: path.stat() for path in self._uploads.iterdir() if path.is_file()}
-        excess = sum(stat.st_size for stat in kept.values()) + self._pending_bytes + size - self._max_upload_bytes
+        uploads = {path: path.stat() for path in self._uploads.iterdir() if path.is_file()}
+        excess = sum(stat.st_size for stat in uploads.values()) + self._pending_bytes + size - self._max_upload_bytes
         removed, in_use = [], set(self._in_use())
-        for path in sorted(kept, key=lambda path: kept[path].st_mtime):
+        for path in sorted(uploads, key=lambda path: uploads[path].st_mtime):
             if excess > 0 and path not in in_use:
-                excess -= kept[path].st_size
+                excess -= uploads[path].st_size
                 removed.append(path)
         if excess > 0:
             raise CapacityError(
@@ -186,7 +186,7 @@ def read_scan(path: Path, channels: int, max_voxels: int) -> Volume:
 
     Args:
         path: file or DICOM folder.
-        channels: of the model; frames of the image are channels if there are several.
+        channels: number of the model's channels; if there are several, frames of the image are channels.
         max_voxels: largest number of voxels that is read.
 
     Raises:
@@ -217,7 +217,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_valid_name(scan: str) -> bool:
-    """Whether a name is safe to look up; on Windows a lookup can contact another machine (a UNC path)."""
+    """Whether a name is safe to look up; on Windows, looking up a UNC path can contact another machine."""
     foreign = _WINDOWS and ("\\" in scan or PureWindowsPath(scan).anchor != "")
     return scan != "" and "\0" not in scan and not foreign
 

@@ -1,7 +1,7 @@
 """Earliest-deadline-first lock on the processor: one session computes at a time, clicks before encoding.
 
-A network runs fastest when it has all cores to itself. So every session works in a thread of its own, computes only
-while it holds the lock, and lets more urgent sessions run after every slice.
+A network is fastest with all cores for itself. Every session runs in its own thread, computes only while it holds the
+lock, and yields to more urgent sessions after every slice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 CLICK, ENCODING, SCORING = 0.0, 5.0, math.inf
-"""Relative deadlines in seconds: encoding runs before clicks that arrive more than 5 s later; scoring always last."""
+"""Relative deadlines in seconds: encoding runs before clicks that arrive more than 5 s later, scoring always last."""
 
 
 class _Ticket(NamedTuple):
@@ -55,8 +55,8 @@ class Scheduler:
     def yield_to(self, deadline_s: float) -> None:
         """Let waiting threads run first whose relative deadline is at most `deadline_s`; only inside :meth:`acquire`.
 
-        A holder with that relative deadline queues up again, one with a later deadline continues as soon as they are
-        done: scans yield to clicks but not to each other.
+        A holder with the same relative deadline gets a new position in the queue; one with a later deadline keeps its
+        position, so that scans yield to clicks but not to each other.
         """
         with self._released:
             own = self._holder

@@ -31,7 +31,7 @@ RETRY_S = 0.2
 MAX_OPERATION_BYTES = 32 * 2**20
 """Largest operation, by request or WebSocket message."""
 RAW_UPLOAD_PATHS = "/nninteractive/"
-"""Paths that accept arrays as raw bodies; elsewhere such a body would only be held in memory to be refused."""
+"""Prefix of paths that accept arrays as raw bodies; on other paths these are limited to MAX_OPERATION_BYTES."""
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'",
@@ -50,7 +50,7 @@ class SecurityMiddleware:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on permitted requests, with limits on rate and size; answer the others with an error."""
+        """Pass on permitted requests, with limits on rate and size; respond to others with an error."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         refusal = self._refusal(scope)
@@ -82,7 +82,7 @@ class SecurityMiddleware:
         return receive_delayed
 
     def _body_limit(self, scope: Scope) -> int:
-        """Return the largest body in bytes: of an upload or of an operation."""
+        """Return the maximum body size in bytes, which is larger for uploads than for operations."""
         kind = Headers(scope=scope).get("content-type", "")
         raw = kind.startswith("application/octet-stream") and scope["path"].startswith(RAW_UPLOAD_PATHS)
         upload = raw or kind.startswith("multipart/form-data")

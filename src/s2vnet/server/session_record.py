@@ -1,4 +1,4 @@
-"""Record of a session on the disk: scan, model and history, from which the session can be computed again."""
+"""Record of a session on the disk: scan, model and history, from which the session can be restored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _entries: TypeAdapter[tuple[Entry, ...]] = TypeAdapter(tuple[Entry, ...])
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """What is saved of a session."""
+    """Content of a session's record."""
 
     scan: Scan
     model_sha256: str
@@ -35,7 +35,7 @@ class SessionRecord:
 
     @classmethod
     def read(cls, folder: Path) -> SessionRecord:
-        """Read a session's folder. Raises InputError when its record is missing or damaged."""
+        """Read the record in a session's folder. Raises InputError when it is missing or damaged."""
         try:
             record = read_json(folder / RECORD)
             if record["format"] != RECORD_FORMAT:
@@ -81,7 +81,7 @@ class SessionRecord:
 
 
 def image_digest(volume: Volume) -> str:
-    """Hash an image's grid and a sample of its voxels, so few that hashing is faster than reading the file."""
+    """Hash an image's grid and a sample of its voxels, small enough to be fast compared with reading the file."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (repr(volume.data.shape).encode(), volume.geometry.affine.tobytes()):
         digest.update(part)

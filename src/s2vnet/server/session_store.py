@@ -1,7 +1,7 @@
 """All sessions of a server: lookup, leases, memory limits, and clean-up of the state folder.
 
-When memory runs short, the least recently used sessions are offloaded to the disk. A session without requests for the
-length of a lease is closed; it is restored from its record at the client's next request, also after a restart.
+Beyond the memory limit, the least recently used sessions are offloaded to the disk. A session without requests for the
+time of a lease is closed; it is restored from its record at the client's next request, also after a restart.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from s2vnet.utils.folders import folder_errors
 from s2vnet.utils.memory import release_freed_memory
 
 TRAINING = "training"
-"""Folder of training jobs, which may outlive a server and clean up after themselves."""
+"""Folder of training jobs, which may outlive a server and remove their own temporary files."""
 _NAME = re.compile("[0-9a-f]{32}")
 _SECONDS_PER_DAY = 86400.0
 
@@ -65,7 +65,7 @@ class SessionStore:
         for path in [*self._folder.glob(f"*/{CACHE_FILE}"), *self.temporary.iterdir()]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         for folder in self._folder.iterdir():
-            if folder.is_dir() and not (folder / RECORD).is_file():  # its name was never sent to a client
+            if folder.is_dir() and not (folder / RECORD).is_file():  # killed before a client received its name
                 shutil.rmtree(folder, ignore_errors=True)
 
     def open(self, scan: str) -> SessionWorker:
@@ -87,10 +87,10 @@ class SessionStore:
         return worker
 
     def open_volume(self, volume: Volume) -> SessionWorker:
-        """Open a new session on a volume that a client sent as an array; it is saved like an uploaded scan.
+        """Open a new session on a volume that a client sent as an array; the volume is saved like an uploaded scan.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the volume cannot be written.
             CapacityError: too many sessions, or no disk space left for uploads.
         """
         scan, path = self.scans.new_upload("sent.nii")
@@ -103,9 +103,9 @@ class SessionStore:
             raise
 
     def get(self, name: str) -> SessionWorker:
-        """Return a session by its name, restored from the disk if it was closed.
+        """Return a session by its name; restore it from the disk if it was closed.
 
-        A session that failed after opening is restored too, but only once, so that a permanent fault is not retried
+        A session that failed after opening is also restored, but only once, so that a permanent fault is not retried
         with every request.
 
         Raises:
@@ -124,7 +124,7 @@ class SessionStore:
                 worker = SessionWorker.from_record(self._folder / name, self.scans.find, *self._shared)
                 worker.reopened = reopen
                 self._workers[name] = worker
-            if not worker.failed:  # requests do not keep a failed session open
+            if not worker.failed:  # failed sessions expire despite requests
                 worker.last_used = time.monotonic()
         self._touch(worker.folder / RECORD)
         self._touch(worker.path)
@@ -132,7 +132,7 @@ class SessionStore:
         return worker
 
     def end(self, name: str) -> None:
-        """Close a session and delete it. Raises InputError when there is none of that name."""
+        """Close a session and delete it. Raises InputError if there is no such session."""
         folder = self._folder / name
         with self._lock:
             worker = self._workers.pop(name, None)
@@ -152,14 +152,14 @@ class SessionStore:
         self.memory.offload_idle()  # outside the lock, since writing takes long
         release_freed_memory()
         with self._lock:
-            for worker in idle:  # their labels stay in memory when they are offloaded
+            for worker in idle:  # offloading keeps their labels in memory, closing does not
                 unused = self._workers.get(worker.name) is worker and not worker.has_listeners and not worker.busy
                 if self.memory.excess_nbytes > 0 and unused:
                     self._evict(worker.name, worker)
         self._delete_old_files()
 
     def _delete_old_files(self) -> None:
-        """Delete sessions and uploads that were not used for `keep_days`, however the system's clock is changed."""
+        """Delete sessions and uploads that were not used for `keep_days`; safe against a clock that is set forward."""
         oldest = min(time.time(), self._clock_offset + time.monotonic()) - self.settings.keep_days * _SECONDS_PER_DAY
         for path in [*self._folder.iterdir(), *(self.settings.state / "sent").iterdir()]:
             if path.name not in self._workers and _last_written(path) < oldest:
@@ -184,7 +184,7 @@ class SessionStore:
 
     @property
     def _shared(self) -> tuple[Segmenter, Scheduler, SessionMemoryBudget, int]:
-        """What all sessions share, as arguments of :class:`SessionWorker`."""
+        """Objects and limits that all sessions share, as arguments of :class:`SessionWorker`."""
         return self.segmenter, self.scheduler, self.memory, self.settings.max_voxels
 
     def _open_sessions(self) -> list[SessionWorker]:
@@ -210,7 +210,7 @@ class SessionStore:
         return not worker.has_listeners and not worker.busy and now - worker.last_used > self.settings.lease_s
 
     def _free_place(self) -> None:
-        """Evict the least recently used session if all places are taken. Raises CapacityError if it is in use."""
+        """Evict the least recently used session if the maximum is reached. Raises CapacityError if it is in use."""
         if len(self._workers) < self.settings.max_sessions:
             return
         name, worker = min(self._workers.items(), key=lambda item: item[1].last_used)

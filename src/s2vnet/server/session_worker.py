@@ -1,9 +1,9 @@
 """One client's session: requested operations, a background thread that computes them, and messages about the results.
 
-An operation only changes the requested history and returns at once. The session's thread computes it; a newer
-operation supersedes the running one after its current slice. So the slice of the newest prompt comes first.
+An operation only changes the requested history and returns immediately. The session's thread computes it; a newer
+operation supersedes the running one after its current slice, so that the slice of the newest prompt is computed first.
 
-More than 400 lines, because all of the class is guarded by one lock.
+More than 400 lines, because one lock guards the whole class.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from s2vnet.utils.memory import is_out_of_memory
 Result = TypeVar("Result")
 CACHE_FILE = "cached.safetensors"
 STATE_INTERVAL_S = 0.25
-"""Shortest time between two states that tell of progress."""
+"""Shortest interval between two states that report progress."""
 _log = logging.getLogger(__name__)
 
 
@@ -65,10 +65,10 @@ class SessionWorker:
         self.last_used = time.monotonic()
         """Monotonic time of the client's last request, seconds."""
         self.label_queue, self.image_queue = RequestQueue(), RequestQueue()
-        """Requests that wait for labels, and for the image, which is available earlier."""
+        """Queues of requests for labels, and for the image, which is available earlier."""
         self.revision = self.shown_revision = 0
         self.reopened = False
-        """Whether it replaces a session that failed."""
+        """Whether this session replaces one that failed."""
         self._segmenter, self._scheduler, self._memory, self._max_voxels = segmenter, scheduler, memory, max_voxels
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
@@ -77,12 +77,12 @@ class SessionWorker:
         self._session: Session | None = None
         self._geometry: Geometry | None = None
         self._image_digest: str | None = None
-        """Of the image that its prompts were made for; None until the scan has been read."""
+        """Digest of the image that the prompts refer to; None until the scan has been read."""
         self._error: str | None = None
         self._rejection: str | None = None
-        """Why the last prompts were left out; until the next operation."""
+        """Why the last prompts were rejected; kept until the next operation."""
         self._unreported_rejection: str | None = None
-        """The same, until a request that waits for the labels has reported it."""
+        """The same; kept until a request for the labels has reported it."""
         self._progress = 0.0
         self._expected_nbytes = 0
         """Bytes in memory once the image is encoded."""
@@ -98,7 +98,7 @@ class SessionWorker:
         memory: SessionMemoryBudget,
         max_voxels: int,
     ) -> SessionWorker:
-        """Restore a session from its folder; its scan still has to be opened.
+        """Restore a session from its folder, without opening its scan.
 
         Raises:
             InputError: the record or the scan is missing, or the session belongs to another model.
@@ -113,27 +113,27 @@ class SessionWorker:
 
     @property
     def busy(self) -> bool:
-        """Whether its thread, or a request, is computing."""
+        """Whether the session's thread, or a request, is computing."""
         return self._busy
 
     @property
     def failed(self) -> bool:
-        """Whether it has failed; then it accepts no operations."""
+        """Whether the session has failed and accepts no operations."""
         return self._error is not None
 
     @property
     def failed_after_opening(self) -> bool:
-        """Whether it failed after its scan had been opened."""
+        """Whether the session failed after its scan had been opened."""
         return self.failed and self._session is not None
 
     @property
     def closed(self) -> bool:
-        """Whether it has been closed."""
+        """Whether the session has been closed."""
         return self._closed
 
     @property
     def has_listeners(self) -> bool:
-        """Whether anybody listens to it."""
+        """Whether any client is connected to the live stream."""
         return self._broadcast.has_listeners
 
     @property
@@ -155,7 +155,7 @@ class SessionWorker:
                 threading.Thread(target=self._run, name=f"session {self.name[:8]}", daemon=True).start()
 
     def apply(self, operation: Operation) -> State:
-        """Request an operation; its result comes later. Undo and redo without a target change nothing.
+        """Request an operation, which is computed in the background. Undo and redo without a target have no effect.
 
         Raises:
             InputError: a prompt outside the volume, an unknown class, no such index in the log; or the session failed
@@ -196,7 +196,7 @@ class SessionWorker:
         return read_scan(self.path, len(self._segmenter.plan.channels), self._max_voxels)
 
     def plain_file(self) -> Path | None:
-        """Return the image's own file if it has been read, and every reader gets the same from it as the server."""
+        """Return the image's own file if the image has been read and other readers read the file in the same way."""
         return self.path if self._geometry is not None and is_portable_nifti(self.path) else None
 
     def state(self) -> State:
@@ -243,8 +243,8 @@ class SessionWorker:
         The function has exclusive access to the session, active memory and the scheduler's lock.
 
         Raises:
-            InputError: the scan could not be opened, the session was closed, the timeout (seconds) is over, or prompts
-                were left out; the last is reported once.
+            InputError: the scan could not be opened, the session was closed, the timeout (seconds) is exceeded, or
+                prompts were rejected, which is reported once.
         """
         with self._idle:
             self.start()
@@ -270,7 +270,7 @@ class SessionWorker:
         """Write the up-to-date labels in the format of the path's ending.
 
         Raises:
-            InputError: as :meth:`when_ready`, or a series that the format cannot refer to.
+            InputError: as :meth:`when_ready`, or the format requires a DICOM series.
         """
         require_dicom_source(path, self.path)
         labels, corrected = self.when_ready(lambda session: (session.result, bool(session.log)), timeout)
@@ -312,7 +312,7 @@ class SessionWorker:
         SessionRecord(self.scan, self._segmenter.sha256, self._image_digest, revision, history).write(self.folder)
 
     def _run(self) -> None:
-        """Body of the background thread: compute until nothing is left that was requested."""
+        """Body of the background thread: compute until all requested operations are done."""
         try:
             if self._session is None:
                 self._open()
@@ -334,13 +334,13 @@ class SessionWorker:
         progress = self._progress_callback()
         with suppress(S2VNetError):  # reading the image reports what is wrong
             self._expected_nbytes = self._segmenter.session_nbytes(read_geometry(self.path))
-        # the image is read inside too, so that no waiting session holds a volume in memory
+        # also read inside, so that sessions that wait hold no volume in memory
         with self._memory.reserve_for_opening(self), self._scheduler.acquire(ENCODING):
             if self._closed:
                 raise _Superseded
             volume = self._read_same_image()
             session = Session(self._segmenter, volume, progress, self._send_labels)
-        session.volume = None  # the file has it
+        session.volume = None  # can be read again from the file
         with self._lock:
             self._session, self._progress = session, 1.0
             fitting = session.valid_entries(self._requested.log)
@@ -369,7 +369,7 @@ class SessionWorker:
         return progress
 
     def _read_same_image(self) -> Volume:
-        """Read the image. Raises InputError when it is not the one that the session was opened on."""
+        """Read the image. Raises InputError when it has changed since the session was opened."""
         volume = self.read_image()
         digest = image_digest(volume)
         if self._image_digest not in (None, digest):
@@ -384,7 +384,7 @@ class SessionWorker:
         return volume
 
     def _compute_requested(self) -> bool:
-        """Compute the requested history; False when it is computed already."""
+        """Compute the requested history; False if it has been computed already."""
         session = self._session
         assert session is not None
         with self._idle:
@@ -410,7 +410,7 @@ class SessionWorker:
         return True
 
     def _handle_prompt_error(self, error: Exception, session: Session, requested: History) -> None:
-        """Leave out prompts that cannot be computed; raise the error again where the session cannot go on."""
+        """Reject prompts that cannot be computed; raise the error again if the session cannot continue."""
         reason = self._public_message(error)
         if not isinstance(error, S2VNetError) and not is_out_of_memory(error):
             if not isinstance(error, RuntimeError):
@@ -435,7 +435,7 @@ class SessionWorker:
             self._broadcast.send_labels(region, labels, self.revision, final)
 
     def _send_state(self) -> State:
-        """Send the state; under one lock, so that an older state never follows a newer one."""
+        """Send the state; computed and sent under one lock, so that states are sent in order."""
         with self._lock:
             state = self.state()
             self._broadcast.send(state.model_dump_json())
@@ -448,7 +448,7 @@ class SessionWorker:
         self._try_write()
 
     def _try_write(self) -> None:
-        """Write the record, unless the session is closed. A failure is logged only, since no request waits for it."""
+        """Write the record, unless the session is closed. A failure is only logged, since no request waits for it."""
         try:
             if not self._closed:
                 self._write(self._requested, self.revision)

@@ -32,10 +32,10 @@ def write_dataset(folder: Path, scans: Sequence[LabelledScan], plan: Plan, stopp
         folder: of the dataset.
         scans: its cases; NIfTI images are linked, others converted.
         plan: of the model that labelled them.
-        stopped: whether to stop before the next case.
+        stopped: returns whether to stop before the next case.
 
     Raises:
-        InputError: a scan without the plan's channels.
+        InputError: a scan with another number of channels than the plan's.
     """
     if (folder / "dataset.json").exists():
         return
@@ -59,7 +59,7 @@ def write_dataset(folder: Path, scans: Sequence[LabelledScan], plan: Plan, stopp
 
 
 def _write_channels(image: Path, targets: Sequence[Path]) -> None:
-    """Write an image as one file for each channel; a link to it where format and file system allow."""
+    """Write an image as one file per channel, or link to it if format and file system allow."""
     if len(targets) == 1 and image.name.lower().endswith(ENDING):
         try:
             return targets[0].symlink_to(image.resolve())

@@ -1,8 +1,8 @@
 """Training jobs on the scans that clients have labelled; one at a time, in a process of its own.
 
-A job is a folder: the dataset in nnU-Net's layout, the run that `s2vnet train` writes, and a record of both. So a
-stopped job is resumed when the same is requested again, also after a restart. Its process locks the folder until it
-ends, which may be later than the server that started it.
+A job is a folder: the dataset in nnU-Net's layout, the run that `s2vnet train` writes, and a record of both. A
+stopped job is resumed by a request with the same options and labels, also after a restart. The job's process locks the
+folder until it ends, which may be after the server that started it.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from s2vnet.utils.json_io import read_json
 from s2vnet.utils.validation_errors import first_error
 
 MIN_CASES = 5
-"""One for each of nnU-Net's folds, one of which is held out for the score."""
+"""One for each of nnU-Net's folds, one of which is held out for validation."""
 STOP_S = 60.0
-"""Seconds for a training to finish its step and to write its state."""
+"""Seconds that a training has to finish its step and to write its checkpoint."""
 KILL_S = 10.0
-"""Seconds for the system to end a killed process."""
+"""Seconds that the system has to end a killed process."""
 RECORD, RUN, DATASET, PLAN, LOG = "training.json", "run", "dataset", "plan.json", "train.log"
 SUBMITTED, RUNNING, DONE, STOPPED, ERROR = "SUBMITTED", "RUNNING", "DONE", "STOPPED", "ERROR"
 MONAI_NAMES = {"max_epochs": "epochs", "train_batch_size": "batch_size"}
-"""Our names of MONAI's settings."""
+"""Names of MONAI Label's settings in TrainConfig."""
 ALREADY_RUNNING = "a training is running already; stop it, or wait for its end"
 _SET_BY_PLAN = ("in_channels", "num_classes", "encoder", "stem_stride")
 _LOG_LINES = 300
@@ -93,7 +93,7 @@ class TrainingJobs:
 
     @property
     def running(self) -> bool:
-        """Whether a job is running, be it started by this server or another one."""
+        """Whether a job is running, started by this server or another one."""
         return self._runs_own or self._locked_folder() is not None
 
     def start(self, request: Mapping[str, Any], scans: Sequence[LabelledScan]) -> dict[str, Any]:
@@ -139,12 +139,12 @@ class TrainingJobs:
             return last, job
         now, name = datetime.now(), uuid.uuid4().hex
         job = TrainingJob(name, dict(request), config, options, cases, _now())
-        if last is not None:  # order jobs by their start, also when the system's clock was put back
+        if last is not None:  # keep jobs in order of their start even if the system's clock was set back
             job.began = max(job.began, self._read(last).began + 1)
         return self._folder / f"{now:%Y%m%d-%H%M%S}-{name[:4]}", job
 
     def stop(self) -> dict[str, Any] | None:
-        """Stop the running job after its current step, so that it can be resumed. None when no job runs."""
+        """Stop the running job after its current step, so that it can be resumed. Returns None if no job runs."""
         folder = self._stop_own()
         if folder is None and (folder := self._locked_folder()) is not None:
             self._set_status(folder, STOPPED)
@@ -152,7 +152,7 @@ class TrainingJobs:
         return None if folder is None else self.status(folder)
 
     def _stop_own(self) -> Path | None:
-        """Stop a job that this server started; return its folder, or None when it is not running."""
+        """Stop a job that this server started; return its folder, or None if it is not running."""
         with self._lock:
             folder, thread = self._active_folder, self._thread
             if folder is None or thread is None or not thread.is_alive():
@@ -174,7 +174,7 @@ class TrainingJobs:
             InputError: the process does not end.
         """
         for number, seconds in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, KILL_S)):
-            # the process may have ended, or not have been started yet: then its server reads the record
+            # suppressed if the process has ended or has not started yet; in the latter case its server reads the record
             with contextlib.suppress(OSError, ValueError):
                 process = int((folder / LOCK_FILE).read_text())
                 if is_locked(folder):
@@ -189,7 +189,7 @@ class TrainingJobs:
         raise InputError("the training does not end; stop its process where the server runs")
 
     def latest(self) -> dict[str, Any] | None:
-        """Return the status of the last job; None when there was none."""
+        """Return the status of the last job; None if there was none."""
         last = self._last()
         return None if last is None else self.status(last)
 
@@ -261,7 +261,7 @@ class TrainingJobs:
         return self._thread is not None and self._thread.is_alive()
 
     def _locked_folder(self) -> Path | None:
-        """Return the folder of a running job, whichever server started it."""
+        """Return the folder of a running job of any server."""
         return next((path.parent for path in self._folder.glob(f"*/{RECORD}") if is_locked(path.parent)), None)
 
     def _run(self, folder: Path, scans: list[LabelledScan], lock: int) -> None:
@@ -277,7 +277,7 @@ class TrainingJobs:
             command = self._command(folder)
             plan = self._segmenter.plan
             write_dataset(folder / DATASET, scans, plan, lambda: self._read(folder).status == STOPPED)
-            if "--init" in command:  # weights fit only the plan they were trained with
+            if "--init" in command:  # the weights require the plan that they were trained with
                 save_json(plan, folder / PLAN)
                 command += ["--plan", str(folder / PLAN)]
             with (folder / LOG).open("ab") as log:

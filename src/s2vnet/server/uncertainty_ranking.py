@@ -1,7 +1,7 @@
 """Uncertainty of unlabelled scans, as active learning needs it to choose the scan to label next.
 
-Scans are segmented one at a time in the background, while nothing else computes. Scores are cached on the disk under
-hashes of scan, file times and model: file names may identify patients.
+Scans are segmented one at a time in the background, while no session computes. Scores are cached on the disk under
+hashes of scan, file times and model, since file names may identify patients.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class UncertaintyRanking:
         self._closed = False
 
     def scores(self, scans: Sequence[str]) -> dict[str, float]:
-        """Scores known so far, by scan; the missing ones are computed in the background."""
+        """Return the scores computed so far, by scan; compute the missing ones in the background."""
         keys = {scan: self._key(scan) for scan in scans}
         with self._lock:
             self._pending = [scan for scan, key in keys.items() if key not in self._scores]
@@ -91,7 +91,7 @@ class UncertaintyRanking:
                 temporary.write_text(json.dumps(self._scores))
 
     def _score(self, scan: str) -> float | None:
-        """Mean entropy of a scan in nats; None for one that cannot be scored and is not to be tried again."""
+        """Mean entropy of a scan in nats; None for a scan that cannot be scored, so that it is not tried again."""
         store = self._store
 
         def progress(done: int, total: int) -> None:

@@ -103,7 +103,7 @@ def test_a_point_outside_is_told_and_taken_back(work: LayerSession, errors: list
 
 def test_an_image_of_unknown_orientation_is_refused(viewer: Any, segmenter: Segmenter, bordered: Volume) -> None:
     viewer.add_image(bordered.data[0])
-    with pytest.raises(InputError, match="which side is right"):
+    with pytest.raises(InputError, match="orientation of other layers"):
         LayerSession(viewer, segmenter)
 
 
@@ -115,7 +115,7 @@ def test_the_panel(viewer: Any, scan: Path, model_folder: Path, errors: list[str
     model, start, class_choice, negative, undo, redo = segment(viewer)
     model.value = str(model_folder)
     start.changed.emit(True)
-    assert "which side is right" in errors[-1]
+    assert "orientation of other layers" in errors[-1]
     (data, given, _), *_ = read(str(scan))
     viewer.add_image(data, **given)
     start.changed.emit(True)

@@ -21,15 +21,15 @@ Paths = str | Sequence[str]
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
-    """Return :func:`read` for image files and folders of one DICOM series, else None, as napari expects."""
+    """Return :func:`read` for image files and folders of one DICOM series, else None (napari's reader hook)."""
     return read if all(_is_scan(Path(one)) for one in _as_list(path)) else None
 
 
 def read(paths: Paths) -> list[LayerData]:
     """Read one image layer (I, J, K) per file, series or frame. Raises InputError as :func:`read_image`."""
     volume = read_image(_as_list(paths), frames_as_channels=True)
-    given = {"affine": volume.geometry.affine, "metadata": {GEOMETRY: volume.geometry}}
-    return [(channel, dict(given), "image") for channel in volume.data]
+    options = {"affine": volume.geometry.affine, "metadata": {GEOMETRY: volume.geometry}}
+    return [(channel, dict(options), "image") for channel in volume.data]
 
 
 def _as_list(paths: Paths) -> list[str]:

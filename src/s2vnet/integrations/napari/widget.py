@@ -1,6 +1,6 @@
 """Panel for napari: segment the selected layers, then correct the labels by clicks in a points layer.
 
-The network blocks napari while it computes. Qt is not needed before napari shows the panel.
+napari is blocked while the network computes. Qt is required only when napari shows the panel.
 """
 
 from __future__ import annotations
@@ -33,27 +33,26 @@ class LayerSession:
         """Segment the selected layers, one per channel from the lowest on.
 
         Raises:
-            InputError: none that s2vnet read is selected, or they do not fit each other or the model.
+            InputError: no layer of the s2vnet reader is selected, or the layers do not fit each other or the model.
         """
         self.class_id, self.positive = 1, True
         """Class and sign of new points."""
         with progress(total=1) as bar:
             self.session = Session(segmenter, _selected(viewer), lambda done, total: _step(bar, done, total))
-        self.session.volume = None  # the layers have it
+        self.session.volume = None  # held by the layers
         names = segmenter.class_names
         self._palette: dict[int | None, str] = dict(enumerate(hex_palette(max(names) + 1)))
         colours = {**self._palette, None: "transparent", 0: "transparent"}
-        placed = {"affine": self.session.geometry.affine}
-        table = DirectLabelColormap(color_dict=colours)
-        self.labels = viewer.add_labels(self.session.labels.copy(), name="labels", colormap=table, **placed)
-        self.points = viewer.add_points(ndim=3, name="clicks", size=POINT_SIZE, **placed)
+        colormap, affine = DirectLabelColormap(color_dict=colours), self.session.geometry.affine
+        self.labels = viewer.add_labels(self.session.labels.copy(), name="labels", colormap=colormap, affine=affine)
+        self.points = viewer.add_points(ndim=3, name="clicks", size=POINT_SIZE, affine=affine)
         self.points.mode = "add"
         self._updating = False
         self.points.events.data.connect(lambda event: self._edited(event.action, event.data_indices))
         self.session.listeners.append(self.show)
 
     def show(self) -> None:
-        """Set labels and points to the session's; painted voxels and moved points are discarded."""
+        """Show the session's labels and points; painted voxels and moved points are discarded."""
         clicks = [entry for entry in self.session.log if isinstance(entry, Point)]
         self._updating = True
         try:
@@ -66,7 +65,7 @@ class LayerSession:
             self._updating = False
 
     def _edited(self, action: str, indices: tuple[int, ...]) -> None:
-        """Apply points that the user has added or removed; moved points move back."""
+        """Apply points that the user has added or removed; reset moved points."""
         if self._updating or action not in ("added", "removed", "changed"):
             return
         try:
@@ -119,7 +118,7 @@ def _selected(viewer: Any) -> Volume:
     layers = [layer for layer in viewer.layers if layer in viewer.layers.selection and isinstance(layer, Image)]
     grids = [layer.metadata[GEOMETRY] for layer in layers if GEOMETRY in layer.metadata]
     if not layers or len(grids) < len(layers):
-        raise InputError("select images that the S2VNet reader opened: of others it is not known which side is right")
+        raise InputError("select images opened by the S2VNet reader; the orientation of other layers is unknown")
     for grid in grids:
         grids[0].require_same_grid(grid, "the selected layers")
     data = layers[0].data[None] if len(layers) == 1 else np.stack([layer.data for layer in layers])

@@ -1,8 +1,8 @@
 """Array serialization of nnInteractive's clients and servers (its `remote/serialization.py`, format version 1).
 
-``NNIA``; version, codec, number of dimensions, length of the dtype's name (a byte each); the name; the shape (int64);
-the number of chunks (uint32); per chunk its length, its compressed length (uint64) and the blosc2 frame. All little
-endian.
+The format: ``NNIA``; version, codec, number of dimensions, length of the dtype's name (a byte each); the name; the
+shape (int64); the number of chunks (uint32); per chunk its length, its compressed length (uint64) and the blosc2 frame.
+All numbers are little endian.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Drawings of clients as prompts."""
+"""Convert drawings of clients to prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from s2vnet.errors import InputError
 from s2vnet.prompts import Entry, Mask, Scribble, Voxel
 
 MAX_SCRIBBLE_VOXELS = 20_000
-"""Scribbles of more voxels become masks."""
+"""Scribbles of more voxels are converted to masks."""
 
 
 def drawn_voxels(drawing: npt.NDArray[np.bool_], start: npt.ArrayLike = (0, 0, 0)) -> npt.NDArray[np.intp]:
@@ -21,10 +21,10 @@ def drawn_voxels(drawing: npt.NDArray[np.bool_], start: npt.ArrayLike = (0, 0, 0
 
 
 def drawing_prompt(voxels: npt.NDArray[np.intp], shape: Voxel, class_id: int, positive: bool, scribble: bool) -> Entry:
-    """Make a prompt of voxels (N, 3) in a volume of a shape (I, J, K): a scribble, or else a mask.
+    """Convert voxels (N, 3) in a volume of a shape (I, J, K) to a prompt: a scribble, or else a mask.
 
     Raises:
-        InputError: a mask's voxels outside the volume.
+        InputError: a mask has voxels outside the volume.
     """
     if scribble and len(voxels) <= MAX_SCRIBBLE_VOXELS:
         return Scribble(class_id=class_id, positive=positive, voxels=tuple(map(tuple, voxels.tolist())))

@@ -4,8 +4,8 @@ Follows its server, versions 0.0.1 to 0.1.6, and ITK-SNAP (https://github.com/py
 `GUI/Model/DeepLearningSegmentationModel.cxx`, `Logic/WorkspaceAPI/RESTClient.cxx`). ITK-SNAP is configured with host
 and port and requests ``http://HOST:PORT/status``, so these routes are at the root. Arrays are gzipped float32, Fortran
 order, with ITK's grid (LPS, mm) as JSON; responses contain a binary mask of one object. ITK-SNAP does not send which
-label is selected, only a reset when it changes. So the class comes from the model's name, ``s2vnet-liver``; with
-``s2vnet`` the first positive prompt chooses it: the class that it lies on, or the most probable one there.
+label is selected, only a reset when it changes. So the class is given by the model's name, ``s2vnet-liver``; with
+``s2vnet`` it is chosen by the first positive prompt: the class at the prompt, or the most probable one there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from s2vnet.utils.validation_errors import first_error
 PROTOCOL = "0.1.6"
 """Implemented version of itksnap-dls; ITK-SNAP requires 0.1.0 or later."""
 ANY_CLASS = "s2vnet"
-"""Name of the model whose class the first positive prompt chooses; prefix of the others."""
+"""Name of the model whose class is chosen by the first positive prompt; prefix of the other names."""
 _SUCCESS = {"status": "success"}
 _COMPRESSION_LEVEL = 1
 
@@ -69,7 +69,7 @@ class Grid(BaseModel):
 
 
 class SnapClient(ObjectClient):
-    """One ITK-SNAP."""
+    """An ITK-SNAP client."""
 
     upload_route = "upload_raw"
 
@@ -95,7 +95,7 @@ class SnapClient(ObjectClient):
 
 
 class SnapClients(ObjectClients[SnapClient]):
-    """All clients of this protocol. Without heartbeats, the least recently active one expires when all are taken."""
+    """All clients of this protocol. Since there are no heartbeats, an idle one expires when the maximum is reached."""
 
     def get(self, name: str) -> SnapClient:
         """Return a client by its name. Raises InputError for an unknown one."""
@@ -134,7 +134,7 @@ def _client(request: Request, name: str) -> SnapClient:
 
 
 def _refuse_browsers(request: Request) -> None:
-    """Refuse browsers, which any web page can make send GET requests; in this protocol those change sessions."""
+    """Refuse requests from browsers: GET requests change sessions here, and any web page can send them."""
     if "sec-fetch-site" in request.headers:
         raise HTTPException(FORBIDDEN, "this address is for ITK-SNAP, not for a browser")
 
@@ -164,7 +164,7 @@ def models(store: StoreDep) -> dict[str, Any]:
 @router.get("/start_session")
 @router.get("/v2/start_session/{model}")
 def start_session(clients: ClientsDep, model: str = ANY_CLASS) -> dict[str, str]:
-    """Add a client and return its name, which all other requests contain."""
+    """Add a client and return its name, which is part of all its other requests."""
     known = model_names(clients.store.segmenter.class_names)
     if model not in known:
         raise InputError(f"no such model {model!r}; there are {', '.join(known)}")
@@ -176,7 +176,7 @@ def start_session(clients: ClientsDep, model: str = ANY_CLASS) -> dict[str, str]
 async def upload_raw(
     store: StoreDep, client: ClientDep, file: UploadFile, metadata: Annotated[str, Form()]
 ) -> dict[str, str]:
-    """Receive an image; the response follows when it is encoded and segmented."""
+    """Receive an image; the response is sent when it is encoded and segmented."""
     grid = parse_grid(metadata)
     await client.queue.run(lambda seconds: _open(store, client, file.file, grid, seconds))
     return {"message": "image received"}
@@ -266,7 +266,7 @@ def parse_grid(metadata: str) -> Grid:
 
 
 def read_array(packed: IO[bytes], grid: Grid, max_voxels: int) -> npt.NDArray[np.float32]:
-    """Decompress an array (C, I, J, K), no more of it than its grid says. Raises InputError when the sizes differ."""
+    """Decompress an array (C, I, J, K), at most to its grid's size. Raises InputError when the sizes differ."""
     i, j, k = grid.dimensions
     if i * j * k > max_voxels:
         raise InputError(f"{i * j * k} voxels, more than the {max_voxels} that this server opens; crop the scan")

@@ -1,7 +1,7 @@
 """nnInteractive's server protocol, so that its clients connect unchanged (https://github.com/MIC-DKFZ/nnInteractive).
 
 Its clients segment one object at a time and have no classes, so each sees one class at a time: the one in the address,
-``/nninteractive/liver``, or under ``/nninteractive`` the one that the first prompt lies on, or the most probable one
+``/nninteractive/liver``, or with ``/nninteractive`` the class at the first prompt, or the most probable one
 there. Its arrays have no orientation; axes are those of SimpleITK's arrays (to superior, posterior, left) unless the
 address ends in other axis codes: ``/nninteractive/liver/RAS``.
 """
@@ -31,7 +31,7 @@ from s2vnet.utils.components import bounding_box
 from s2vnet.utils.json_io import parse_json
 
 LIVENESS_S = 60.0
-"""Seconds without a heartbeat after which a client is taken to have died."""
+"""Seconds without a heartbeat after which a client expires."""
 SIMPLEITK_AXES = "SPL"
 CAPABILITIES = {
     "supported_interactions": dict.fromkeys(("points", "bbox2d", "bbox3d", "scribble", "lasso"), True),
@@ -50,7 +50,7 @@ CAPABILITIES = {
 
 
 class Lease(ObjectClient):
-    """One client with its lease token, and the object as the client knows it."""
+    """A client with its lease token, and the object as it was last sent to the client."""
 
     upload_route = "set_image"
 
@@ -61,7 +61,7 @@ class Lease(ObjectClient):
         self.last_seen = self.last_active
         """Monotonic time of the last request or heartbeat, seconds."""
         self.interactions = 0
-        """Number of interactions since the last reset, all of which can be undone."""
+        """Number of interactions since the last reset; all of them can be undone."""
         self.shown: npt.NDArray[np.bool_] = np.zeros(self.shape, bool)
         """The object (I, J, K) as it was last sent."""
 
@@ -101,7 +101,7 @@ class Lease(ObjectClient):
         try:
             any_left = self.interactions > 0
             mask = worker.wait_ready(seconds).labels == self.class_id if any_left else np.zeros_like(self.shown)
-        except InputError:  # prompts that were left out cannot be undone
+        except InputError:  # rejected prompts cannot be undone
             self.interactions = len(worker.state().entries)
             raise
         self.last_active = time.monotonic()
@@ -115,7 +115,7 @@ class Lease(ObjectClient):
 
 
 class LeasedClients(ObjectClients[Lease]):
-    """All clients of this protocol. They expire without heartbeats, and when they are idle for a lease."""
+    """All clients of this protocol. They expire without heartbeats, and when they are idle for the time of a lease."""
 
     def claim(self, label: str | None, codes: str) -> Lease:
         """Add a client. Raises CapacityError when there are too many, InputError for an unknown class or axis codes."""
@@ -184,7 +184,7 @@ def capabilities() -> dict[str, Any]:
 
 @router.post("/claim")
 def claim(request: Request, store: StoreDep) -> dict[str, Any]:
-    """Grant a lease, whose token all other requests must carry."""
+    """Grant a lease, whose token is required in all other requests."""
     label, codes = request.path_params.get("label"), request.path_params.get("axes", SIMPLEITK_AXES)
     return {
         "lease_token": _clients(request).claim(label, codes).name,
@@ -203,19 +203,19 @@ def release(request: Request) -> dict[str, bool]:
 
 @router.post("/heartbeat")
 def heartbeat(lease: LeaseDep) -> dict[str, float]:
-    """Keep the lease of a running client, within its idle timeout."""
+    """Keep the lease of a running client, at most until its idle timeout."""
     return {"remaining_seconds": lease.remaining_s()}
 
 
 @router.get("/lease_status")
 def lease_status(lease: LeaseDep, store: StoreDep) -> dict[str, float]:
-    """Return the seconds until an idle client's lease ends."""
+    """Return the seconds until the lease ends without further activity."""
     return {"remaining_seconds": lease.remaining_s(), "idle_timeout_seconds": store.settings.lease_s}
 
 
 @router.post("/set_image")
 async def set_image(request: Request, store: StoreDep, lease: ActiveLeaseDep) -> dict[str, list[int]]:
-    """Receive an image (C, x, y, z); the response follows when it is encoded and segmented."""
+    """Receive an image (C, x, y, z); the response is sent when it is encoded and segmented."""
     properties, body = _meta(request).get("image_properties") or {}, await request.body()
     return await lease.queue.run(lambda seconds: _open(store, lease, body, properties, seconds))
 
@@ -229,7 +229,7 @@ class Buffer(BaseModel):
 
 @router.post("/set_target_buffer")
 async def set_target_buffer(lease: ActiveLeaseDep, buffer: Buffer) -> dict[str, Any]:
-    """Start with an empty array on the client's side; the next prediction sends the whole object."""
+    """Register an empty array on the client's side; the next prediction sends the whole object."""
 
     def clear(_: float) -> dict[str, Any]:
         if buffer.shape != lease.shown.shape:
@@ -242,7 +242,7 @@ async def set_target_buffer(lease: ActiveLeaseDep, buffer: Buffer) -> dict[str, 
 
 @router.post("/set_do_autozoom")
 def set_do_autozoom(lease: ActiveLeaseDep) -> dict[str, Any]:
-    """Accept and ignore: the network always processes whole slices."""
+    """Accept and ignore the setting: the network always processes whole slices."""
     return {}
 
 
@@ -317,7 +317,7 @@ async def add_mask(request: Request, store: StoreDep, lease: ActiveLeaseDep) -> 
 
 @router.post("/add_initial_seg_interaction")
 def add_initial_seg(lease: ActiveLeaseDep) -> Response:
-    """Refuse initial segmentations, which the capabilities exclude: objects begin with the automatic result."""
+    """Refuse initial segmentations, which are not among the capabilities: objects begin with the automatic result."""
     raise HTTPException(400, "initial segmentations are not supported; objects begin with the automatic result")
 
 

@@ -24,16 +24,16 @@ from s2vnet.server.session_worker import SessionWorker
 
 
 class ObjectClient:
-    """One client: the session of its image, and the class that it sees."""
+    """A client: the session of its image, and the class that it sees."""
 
     upload_route: str
-    """Route by which clients send their image, for messages."""
+    """Route by which clients upload their image, for error messages."""
 
     def __init__(self, store: SessionStore, class_id: int | None) -> None:
-        """Args: the sessions, and the class of all prompts; None where the first prompt chooses it."""
+        """Args: the sessions, and the class of all prompts; None if it is chosen by the first prompt."""
         self.name = uuid.uuid4().hex
         self.queue = RequestQueue()
-        """Requests that change the client or its session."""
+        """Queue of requests that change the client or its session."""
         self.last_active = time.monotonic()
         self.session = ""
         """Name of its session, which the store may close and restore between two requests."""
@@ -44,7 +44,7 @@ class ObjectClient:
 
     def worker(self) -> SessionWorker:
         """Return its session. Raises InputError without an image, and as :meth:`SessionStore.get`."""
-        session = self.session  # another thread may close the client at any moment
+        session = self.session  # another thread may close the client at any time
         if not session:
             raise InputError(f"no image yet; {self.upload_route} comes first")
         return self._store.get(session)
@@ -124,7 +124,7 @@ class ObjectClients(ABC, Generic[Client]):
         return client
 
     def remove(self, name: str) -> bool:
-        """Remove a client and end its session; False if there is none of that name."""
+        """Remove a client and end its session; False if there is no such client."""
         with self._lock:
             client = self._clients.pop(name, None)
         if client is not None:

@@ -26,11 +26,11 @@ import {
 import { Tools, TOOLS } from "./tools/pointer_and_keys.js";
 
 const NIIVUE = "./vendor/niivue.js";
-const MISSING = "The page lacks NiiVue, which draws the slices: run `python scripts/viewer.py`, then load it again.";
+const MISSING = "NiiVue, which draws the slices, is not installed: run `python scripts/viewer.py`, then reload the page.";
 
 /**
- * For tests and debugging: `state` as the server sent it last, `labels` (Uint8Array, file order, k fastest),
- * `labelAt(i, j, k)`, `ready` (image and labels of every operation are on the screen), `scene`
+ * For tests and debugging: `state`, the session's last state from the server; `labels` (Uint8Array, file order, k fastest);
+ * `labelAt(i, j, k)`; `ready`, whether image and labels of every operation are displayed; `scene`
  * (`canvasOf(i, j, k)`: CSS pixels on the canvas; `goTo([i, j, k])`; `setLayout(name)`) and `tools`.
  */
 window.s2vnet = {
@@ -68,7 +68,7 @@ async function start() {
 }
 
 function webglMessage(error) {
-  return `The browser offers no WebGL 2, which drawing the slices needs (${error.message ?? error}).`;
+  return `The slices cannot be drawn, because the browser does not support WebGL 2 (${error.message ?? error}).`;
 }
 
 function showFatalError(text) {
@@ -137,13 +137,13 @@ function connectControls() {
   for (const event of ["online", "focus"]) window.addEventListener(event, () => app.session?.reconnect());
 }
 
-/** Move the keyboard focus back to the slices after a list or slider was set with the pointer. */
+/** Move the keyboard focus back to the slices after a list or slider was changed with the pointer. */
 function returnFocusToSlices() {
-  let pointed = false;
-  document.addEventListener("pointerdown", () => (pointed = true), true);
-  document.addEventListener("keydown", () => (pointed = false), true);
+  let byPointer = false;
+  document.addEventListener("pointerdown", () => (byPointer = true), true);
+  document.addEventListener("keydown", () => (byPointer = false), true);
   document.addEventListener("change", ({ target }) => {
-    if (pointed && target.closest("header, nav")) $("slices").focus({ preventScroll: true });
+    if (byPointer && target.closest("header, nav")) $("slices").focus({ preventScroll: true });
   });
 }
 

@@ -17,7 +17,7 @@ router = APIRouter()
 
 @router.get("/info/")
 def info(store: StoreDep, service: ServiceDep) -> dict[str, Any]:
-    """Return labels, models, trainers and strategies. Without a top-level `config`, which Slicer would refuse."""
+    """Return labels, models, trainers and strategies, without a top-level `config`, which 3D Slicer rejects."""
     labels = {name: value for value, name in store.segmenter.class_names.items()}
     common = {"dimension": 3, "labels": labels, "config": {}, "version": __version__}
     return {

@@ -66,7 +66,7 @@ def image_info(service: ServiceDep, image: str) -> dict[str, Any]:
 def save_label(
     service: ServiceDep, image: str, label: UploadFile, params: Annotated[str, Form()] = "{}", tag: str = "final"
 ) -> dict[str, str]:
-    """Save a label of a scan. OHIF's ``.bin`` is uint8 in Fortran order; other files must have the scan's grid."""
+    """Save a label of a scan: OHIF's ``.bin`` (uint8 in Fortran order), or a file on the scan's grid."""
     parse_params(params)
     geometry = read_geometry(service.store.scans.find(image))
     filename = (label.filename or "").lower()
@@ -126,7 +126,7 @@ def next_sample(service: ServiceDep, strategy: str, request: SampleRequest | Non
 
 
 def _read_label(path: Path, geometry: Geometry) -> LabelMap:
-    """Read a label on its scan's grid; a file whose header claims another size is not decompressed.
+    """Read a label on its scan's grid; its size is checked before it is decompressed.
 
     Raises:
         InputError: another grid or size.

@@ -33,7 +33,7 @@ NOT_CLASSES = {
     "session", "description", "largest_cc", "cache_transforms", "cache_transforms_in_memory",
     "cache_transforms_ttl", "timeout", "logging",
 }  # fmt: skip
-"""Keys of `params` that are not classes; most have no effect here."""
+"""Keys of `params` that are not class names; most have no effect here."""
 router = APIRouter()
 
 
@@ -109,14 +109,14 @@ def _find_scan(service: MonaiLabel, image: str, session: str, file: UploadFile |
 def _segment(service: MonaiLabel, scan: str, points: tuple[Point, ...], seconds: float) -> LabelMap:
     """Segment a scan with clicks."""
     with service.session(scan) as worker:
-        worker.wait_ready(seconds)  # once the scan's size is known, clicks outside it are refused
+        worker.wait_ready(seconds)  # from then on the scan's size is known, and clicks outside it are refused
         worker.replace_log(points)
         return worker.when_ready(lambda session: session.result, seconds)
 
 
 @contextmanager
 def _without_path(path: Path, name: str) -> Iterator[None]:
-    """Replace a scan's path in messages of errors by its name."""
+    """Replace a scan's path in error messages by its name."""
     try:
         yield
     except InputError as error:

@@ -37,10 +37,10 @@ class SavedLabels:
         self._folder, self._scans = folder, scans
 
     def path(self, tag: str, scan: str) -> Path:
-        """Return the path of a label, whether it exists or not; it depends on the scan's absolute path.
+        """Return the path of a label, which may not exist yet; it depends on the scan's absolute path.
 
         Raises:
-            InputError: another tag than `final` and `original`, or no such scan.
+            InputError: the tag is neither `final` nor `original`, or there is no such scan.
         """
         if tag not in TAGS:
             raise InputError(f"no tag {tag!r}; labels are {' or '.join(TAGS)}")
@@ -67,7 +67,7 @@ class MonaiLabel:
         self.uncertainty = UncertaintyRanking(store)
         self.trainer = TrainingJobs(settings.state / TRAINING, store.segmenter, settings.model, settings.device)
         self.training_queue = RequestQueue()
-        """Requests that wait for a training to stop."""
+        """Queue of requests that wait for a training to stop."""
         self._session_names: dict[str, str] = {}
         self._queues: WeakValueDictionary[str, RequestQueue] = WeakValueDictionary()
 
@@ -77,7 +77,7 @@ class MonaiLabel:
 
     @contextmanager
     def session(self, scan: str) -> Iterator[SessionWorker]:
-        """Open or reuse the session of a scan; only within its :meth:`queue`. Raises InputError for no such scan."""
+        """Open or reuse the session of a scan; only within its :meth:`queue`. Raises InputError for an unknown scan."""
         self.store.scans.find(scan)
         try:
             worker = self.store.get(self._session_names.get(scan, ""))

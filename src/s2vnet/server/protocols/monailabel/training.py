@@ -16,7 +16,7 @@ router = APIRouter()
 
 @router.get("/train/")
 def train_status(service: ServiceDep, all: bool = False, check_if_running: bool = False) -> Any:
-    """Return the last training job, or all of them. Clients take any status but 200 to mean that there is none."""
+    """Return the last training job, or all of them; 404 if there is none, as clients expect."""
     latest = service.trainer.latest()
     if latest is None or (check_if_running and not service.trainer.running):
         raise HTTPException(404, "no training is running")
@@ -35,7 +35,7 @@ def train_start(
 
 @router.post("/train/")
 def train_start_all(service: ServiceDep, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Train, with parameters given by the name of the trainer."""
+    """Train, with the parameters under the trainer's name."""
     own_params = (params or {}).get(TRAINER, params or {})
     if not isinstance(own_params, dict):
         raise InputError(f"parameters of {TRAINER} are no JSON object")
@@ -50,5 +50,5 @@ async def train_stop(service: ServiceDep) -> dict[str, Any] | None:
 
 @router.get("/logs/")
 def logs(service: ServiceDep) -> Response:
-    """Return the last training's log; requests of other clients are not part of it."""
+    """Return the log of the last training; unlike the server's log, it contains no requests of other clients."""
     return PlainTextResponse(service.trainer.log())

@@ -1,11 +1,11 @@
-// The overlay above the slices: prompts, the stroke being drawn, the crosshair and captions.
+// Overlay on the slices: prompts, the current stroke, the crosshair and captions.
 
 import { decodeMask } from "../network/mask_codec.js";
 
 const HALO = "rgba(0, 0, 0, 0.75)";
 const LINES = "rgba(150, 200, 255, 0.35)";
 const TEXT = "rgba(200, 210, 220, 0.85)";
-const GAP = 12; // CSS pixels around the crosshair's centre that stay free
+const GAP = 12; // CSS pixels around the crosshair's centre that are left empty
 const FILL = 0.55;
 
 export class PromptOverlay {
@@ -23,7 +23,7 @@ export class PromptOverlay {
   /**
    * Redraw everything.
    * `entries`: the log; `draft`: `{entry, voxels}` of a prompt being drawn; `highlighted`: index of an entry to emphasise;
-   * `colorOf`: of a class; `cursor`: `{x, y, radius, entry}` of a brush, in viewport pixels and mm.
+   * `colorOf`: returns the colour of a class ID; `cursor`: `{x, y, radius, entry}` of a brush (viewport pixels, radius in mm).
    */
   draw({ entries, draft, highlighted, colorOf, cursor }) {
     this.#clear();
@@ -98,7 +98,7 @@ export class PromptOverlay {
     if (entry.kind === "mask") this.#voxels(tile, voxels ?? this.#maskOf(entry), style);
   }
 
-  /** Centre of a voxel on a tile that shows it, else null. */
+  /** Canvas position of a voxel's centre; null if the tile shows another slice. */
   #project(tile, voxel) {
     const ras = this.#scene.toRas(voxel);
     return ras[tile.normal] === tile.depth ? tile.project(ras.map((at) => at + 0.5)) : null;
@@ -135,7 +135,7 @@ export class PromptOverlay {
     });
   }
 
-  /** The voxels of a prompt as rectangles. */
+  /** Draw the voxels of a prompt as rectangles. */
   #voxels(tile, voxels, { color, dashed, width }) {
     const [u, v] = [tile.u, tile.v];
     this.#context.beginPath();
@@ -158,7 +158,7 @@ export class PromptOverlay {
     this.#context.restore();
   }
 
-  /** Stripes of negative prompts. */
+  /** Pattern of stripes that marks negative prompts. */
   #hatch() {
     const tile = new OffscreenCanvas(6, 6);
     const context = tile.getContext("2d");
@@ -180,7 +180,7 @@ export class PromptOverlay {
     this.#strokeWithHalo(color, 1.5, dashes, (context) => context.arc(at.x, at.y, size, 0, 2 * Math.PI));
   }
 
-  /** A line with a dark border, visible on any background. */
+  /** Stroke a path with a dark border, so that it is visible on any background. */
   #strokeWithHalo(color, width, dashes, path) {
     const context = this.#context;
     for (const [style, thickness] of [
@@ -197,7 +197,7 @@ export class PromptOverlay {
     context.setLineDash([]);
   }
 
-  /** Voxels of a mask prompt; none until they are unpacked. */
+  /** Voxels of a mask prompt; empty until they are decoded. */
   #maskOf(entry) {
     const key = `${entry.start}:${entry.bits}`;
     if (!this.#masks.has(key)) {

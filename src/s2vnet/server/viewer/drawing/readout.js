@@ -1,4 +1,4 @@
-// The overlay and the readout of the voxel under the pointer.
+// Draw the overlay, and the readout of the voxel under the pointer.
 
 import { $ } from "../panels/dom.js";
 import { app } from "../state/app.js";

@@ -1,14 +1,14 @@
-// Adapter of NiiVue. Outside of this module and tile.js, voxels are the file's, [i, j, k]; NiiVue's are turned to RAS, by
-// the axes of the affine that are nearest. They are converted here alone.
+// Adapter of NiiVue. Other modules, except tile.js, use file voxels [i, j, k]; NiiVue's voxels are reoriented to RAS, by
+// the nearest axes of the affine. They are converted only here.
 
 import { Tile } from "./tile.js";
 
 const AXIAL = 0;
 const RENDER = 4;
-const DRAWING_UNIT = 7; // where NiiVue's shaders look for the drawing
+const DRAWING_UNIT = 7; // texture unit from which NiiVue's shaders read the drawing
 
 const SOFTWARE = /swiftshader|llvmpipe|software/i;
-const PACE_MS = 400; // between two drawings of slices that stream in beside the one looked at, without a graphics card
+const PACE_MS = 400; // without a GPU: interval of redrawing for labels outside the displayed slice
 
 const MOST_ZOOM = 20;
 const LAYOUTS = {
@@ -27,10 +27,10 @@ const LAYOUTS = {
 
 const SINGLE = { axial: 0, coronal: 1, sagittal: 2, render: RENDER };
 
-/** Replaces the gradient shaders, which light volumes: these are not lit, and gradients took most of the time of a new window. */
+/** Replaces the gradient shaders: they serve lighting, which is off, and took most of the time of a change of the window. */
 const NO_SHADER = { use: (gl) => gl.viewport(0, 0, 0, 0), uniforms: {} };
 
-/** NiiVue with labels that are opaque in 3D whatever their opacity in the planes, and an optional image behind them. */
+/** NiiVue with labels that are opaque in 3D, independent of their opacity in the planes, and an optional image behind them. */
 function solid(Niivue) {
   return class extends Niivue {
     imageIn3D = 0;
@@ -51,7 +51,7 @@ export class Scene {
   /** Called with every frame, to draw the overlay. */
   onDraw = () => {};
   shape = null;
-  /** Whether the graphics are computed without a graphics card: 3D is slow then. */
+  /** Whether rendering is in software, without a GPU, which makes 3D slow. */
   slow = false;
   #nv;
   #canvas;
@@ -67,7 +67,7 @@ export class Scene {
   #outline = true;
   #hidden = false;
 
-  /** A scene on a canvas; `module` is NiiVue. */
+  /** Create a scene on a canvas; `module` is NiiVue. */
   static async on(module, canvas) {
     const scene = new Scene();
     const Solid = solid(module.Niivue);
@@ -99,9 +99,9 @@ export class Scene {
     return this.#nv.volumes[0];
   }
 
-  /** Show an image, a NIfTI file's bytes, in a window `[low, high]`; one that fits most intensities, if none is given. */
+  /** Show an image (bytes of a NIfTI file) in a window `[low, high]`, by default one that fits most intensities. */
   open(buffer, window = []) {
-    // one after the other, so that the last one asked for is the one that stays
+    // in order, so that the image requested last is the one displayed
     this.#opening = this.#opening.catch(() => {}).then(() => this.#open(buffer, window));
     return this.#opening;
   }
@@ -115,7 +115,7 @@ export class Scene {
     this.#perm = volume.permRAS.map((axis) => Math.abs(axis) - 1);
     this.#flip = volume.permRAS.map((axis) => axis < 0);
     nv.drawTexture = nv.r8Tex(nv.drawTexture, nv.gl.TEXTURE0 + DRAWING_UNIT, volume.dimsRAS, true);
-    // NiiVue draws the texture in 3D only if there is a bitmap too; the labels are ours, so it gets a stand-in
+    // NiiVue renders the texture in 3D only if it has a bitmap; labels are written to the texture directly, so this is a dummy
     nv.drawBitmap = new Uint8Array(9);
     nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     nv.setRenderAzimuthElevation(150, 15);
@@ -125,29 +125,29 @@ export class Scene {
 
   // ---- voxels ----
 
-  /** NiiVue's voxel of a file's; also of fractions of voxels, where `edge` is 0 for corners instead of indices. */
+  /** Convert a file voxel to RAS, also fractional; `edge` is 1 for indices and 0 for corners. */
   toRas(voxel, edge = 1) {
     return this.#perm.map((axis, n) => (this.#flip[n] ? this.shape[axis] - edge - voxel[axis] : voxel[axis]));
   }
 
-  /** The file's voxel of NiiVue's. */
+  /** Convert a RAS voxel to a file voxel. */
   toFile(ras) {
     const voxel = [0, 0, 0];
     this.#perm.forEach((axis, n) => (voxel[axis] = this.#flip[n] ? this.shape[axis] - 1 - ras[n] : ras[n]));
     return voxel;
   }
 
-  /** File axis across which the plane with this RAS normal lies. */
+  /** File axis normal to the plane with this RAS normal. */
   fileAxis(normal) {
     return this.#perm[normal];
   }
 
-  /** RAS normal of the plane that lies across a file axis. */
+  /** RAS normal of the plane normal to a file axis. */
   normalOf(axis) {
     return this.#perm.indexOf(axis);
   }
 
-  /** Millimetres of a voxel along the file's axes. */
+  /** Voxel size in mm along the file axes. */
   get spacing() {
     return this.#volume.hdr.pixDims.slice(1, 4).map(Math.abs);
   }
@@ -159,7 +159,7 @@ export class Scene {
     return img[i + ni * (j + nj * k)] * (hdr.scl_slope || 1) + hdr.scl_inter;
   }
 
-  /** What lies under a position of the viewport: `{tile, voxel}`, `{render: true}`, or null. */
+  /** Content at a viewport position: `{tile, voxel}` (voxel null outside the image), `{render: true}`, or null. */
   pick(clientX, clientY) {
     if (!this.shape) return null;
     const { x, y } = this.onCanvas(clientX, clientY);
@@ -170,7 +170,7 @@ export class Scene {
     return outside ? { tile, voxel: null } : { tile, voxel: this.toFile(ras) };
   }
 
-  /** The voxel of a tile nearest to a position of the viewport, also beyond the image. */
+  /** Voxel of a tile nearest to a viewport position, which may be outside the image. */
   nearest(tile, clientX, clientY) {
     const { x, y } = this.onCanvas(clientX, clientY);
     const ras = tile.place(x, y).map((at, n) => Math.min(this.shape[this.#perm[n]] - 1, Math.max(0, Math.floor(at))));
@@ -178,7 +178,7 @@ export class Scene {
     return this.toFile(ras);
   }
 
-  /** Where a voxel's centre is on the canvas, in CSS pixels; null if no plane shows it. `normal` names the plane. */
+  /** Canvas position of a voxel's centre in CSS pixels; null if no plane shows it. `normal`: only on this plane. */
   canvasOf(i, j, k, normal = null) {
     this.flush();
     const ras = this.toRas([i, j, k]);
@@ -192,7 +192,7 @@ export class Scene {
     return { x: clientX - left, y: clientY - top };
   }
 
-  /** Planes on the screen. */
+  /** Displayed planes. */
   tiles() {
     if (!this.shape) return [];
     return this.#nv.screenSlices
@@ -208,9 +208,9 @@ export class Scene {
     return this.#nv.inRenderTile(x * this.#scale, y * this.#scale) >= 0;
   }
 
-  // ---- where to look ----
+  // ---- navigation ----
 
-  /** The voxel at which the planes meet. */
+  /** File voxel at which the planes intersect. */
   get at() {
     return this.toFile(this.#at);
   }
@@ -220,7 +220,7 @@ export class Scene {
     this.#showCrosshair();
   }
 
-  /** Move so many voxels along a RAS axis, as far as the image goes. */
+  /** Move `count` voxels along a RAS axis, at most to the image's border. */
   step(axis, count) {
     const last = this.shape[this.#perm[axis]] - 1;
     this.#at[axis] = Math.min(last, Math.max(0, this.#at[axis] + count));
@@ -232,7 +232,7 @@ export class Scene {
     this.draw();
   }
 
-  /** planes3d, planes, axial, coronal, sagittal or render. */
+  /** Set the layout: planes3d, planes, axial, coronal, sagittal or render. */
   setLayout(name) {
     const nv = this.#nv;
     nv.customLayout = LAYOUTS[name] ?? null;
@@ -240,7 +240,7 @@ export class Scene {
     this.draw();
   }
 
-  /** Magnify about a position of the viewport. */
+  /** Zoom about a viewport position. */
   zoom(tile, clientX, clientY, factor) {
     const { x, y } = this.onCanvas(clientX, clientY);
     const pan = this.#nv.scene.pan2Dxyzmm;
@@ -251,7 +251,7 @@ export class Scene {
     this.draw();
   }
 
-  /** Shift a plane by CSS pixels. */
+  /** Pan a plane by CSS pixels. */
   pan(tile, dx, dy) {
     const pan = [...this.#nv.scene.pan2Dxyzmm];
     pan[tile.u] += (dx / tile.box.width) * tile.field[0] * (tile.mirrored ? -1 : 1) * pan[3];
@@ -279,9 +279,9 @@ export class Scene {
     this.draw();
   }
 
-  // ---- how it looks ----
+  // ---- appearance ----
 
-  /** Intensities shown black and white. */
+  /** Intensities displayed as black and white, `[low, high]`. */
   get window() {
     return [this.#volume.cal_min, this.#volume.cal_max];
   }
@@ -298,7 +298,7 @@ export class Scene {
     return [this.#volume.robust_min, this.#volume.robust_max];
   }
 
-  /** Least and greatest intensity. */
+  /** Lowest and highest intensity. */
   get range() {
     return [this.#volume.global_min, this.#volume.global_max];
   }
@@ -313,7 +313,7 @@ export class Scene {
     this.draw();
   }
 
-  /** Colours of classes: `[{id, color: "#rrggbb", visible}]`. */
+  /** Set the colours of classes: `[{id, color: "#rrggbb", visible}]`. */
   setColors(classes) {
     const lut = new Uint8ClampedArray(1024);
     for (const { id, color, visible } of classes) {
@@ -325,7 +325,7 @@ export class Scene {
     this.draw();
   }
 
-  /** How labels look in the planes: opacity of the areas, outlines or none, or not at all. */
+  /** Set how labels are drawn in the planes: opacity of areas, with or without outlines, or hidden. */
   setLabelStyle({ opacity = this.#opacity, outline = this.#outline, hidden = this.#hidden }) {
     [this.#opacity, this.#outline, this.#hidden] = [opacity, outline, hidden];
     this.#nv.drawOpacity = hidden ? 0 : Math.max(opacity, outline ? 0.004 : 0);
@@ -339,7 +339,7 @@ export class Scene {
     this.draw();
   }
 
-  /** Show a block of labels (all of them, file order): only what lies in it travels to the graphics card. */
+  /** Upload a block of the labels to the GPU. `labels`: of the whole image, in file order. */
   showLabels(labels, start = [0, 0, 0], size = this.shape) {
     const strides = [this.shape[1] * this.shape[2], this.shape[2], 1];
     const [sx, sy, sz] = this.#perm.map((axis, n) => (this.#flip[n] ? -strides[axis] : strides[axis]));
@@ -361,23 +361,23 @@ export class Scene {
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.texSubImage3D(gl.TEXTURE_3D, 0, x0, y0, z0, nx, ny, nz, gl.RED, gl.UNSIGNED_BYTE, block);
     const thin = size.indexOf(Math.min(...size));
-    const looked = this.at[thin] >= start[thin] && this.at[thin] < start[thin] + size[thin];
-    if (looked || !this.slow) this.draw();
+    const displayed = this.at[thin] >= start[thin] && this.at[thin] < start[thin] + size[thin];
+    if (displayed || !this.slow) this.draw();
     else this.#delayed ||= setTimeout(() => this.draw(), PACE_MS);
   }
 
-  /** Redraw with the next frame; further calls until then change nothing. */
+  /** Redraw with the next frame; further calls until then have no effect. */
   draw() {
     this.#sceneDirty = true;
     this.redrawOverlay();
   }
 
-  /** Redraw the overlay alone with the next frame, which takes a hundredth of the time. */
+  /** Redraw only the overlay with the next frame, in a hundredth of the time. */
   redrawOverlay() {
     this.#frame ||= requestAnimationFrame(() => this.flush());
   }
 
-  /** Draw what is pending now. */
+  /** Draw immediately if a redraw is pending. */
   flush() {
     if (!this.#frame && !this.#delayed) return;
     cancelAnimationFrame(this.#frame);

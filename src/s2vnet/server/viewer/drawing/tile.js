@@ -1,8 +1,8 @@
-// One plane on the screen: positions on the canvas to voxels and back.
+// One displayed plane: conversion between canvas positions and voxels.
 
-const NAMES = ["Sagittal", "Coronal", "Axial"]; // by the RAS axis across which the plane lies
+const NAMES = ["Sagittal", "Coronal", "Axial"]; // by RAS normal
 
-/** One plane on the screen. RAS axes: across it `normal`, rightwards `u`, upwards `v`. */
+/** One displayed plane. RAS axes: `normal` to it, `u` to the right, `v` up. */
 export class Tile {
   constructor(slice, volume, depth, scale) {
     this.normal = 2 - slice.axCorSag;
@@ -17,7 +17,7 @@ export class Tile {
     this.volume = volume;
   }
 
-  /** Canvas position in CSS pixels of a place in RAS voxels; a voxel's centre is at its index plus a half. */
+  /** Convert a position in RAS voxels to the canvas, in CSS pixels; a voxel's centre is at its index plus 0.5. */
   project(place) {
     let x = (this.#mm(this.u, place[this.u]) - this.from[0]) / this.field[0];
     const y = (this.#mm(this.v, place[this.v]) - this.from[1]) / this.field[1];
@@ -25,7 +25,7 @@ export class Tile {
     return { x: this.box.left + x * this.box.width, y: this.box.top + (1 - y) * this.box.height };
   }
 
-  /** The place in RAS voxels, on the plane, of a canvas position. */
+  /** Convert a canvas position to a position on the plane in RAS voxels. */
   place(x, y) {
     let right = (x - this.box.left) / this.box.width;
     if (this.mirrored) right = 1 - right;
@@ -42,12 +42,12 @@ export class Tile {
     return x >= left && x < left + width && y >= top && y < top + height;
   }
 
-  /** CSS pixels of a millimetre. */
+  /** CSS pixels per millimetre. */
   get scale() {
     return Math.abs(this.box.width / this.field[0]);
   }
 
-  // NiiVue draws oblique images along their own axes, so that a plane is a slice: in millimetres of an upright grid
+  // NiiVue displays oblique images along their own axes, in millimetres of an axis-aligned grid, so that a plane is a slice
   #mm(axis, voxels) {
     const { dimsRAS, frac2mmOrtho } = this.volume;
     return (voxels / dimsRAS[axis + 1]) * frac2mmOrtho[axis * 5] + frac2mmOrtho[12 + axis];

@@ -1,6 +1,6 @@
 // Voxels of prompts: lines, discs, boxes, centres. Voxels are [i, j, k] in file axis order.
 
-/** Voxels from a to b, both included, without gaps (Bresenham). */
+/** Connected voxels from a to b, both included (Bresenham). */
 export function voxelLine(a, b) {
   const steps = Math.max(...a.map((from, n) => Math.abs(b[n] - from)));
   const voxels = [];
@@ -10,7 +10,7 @@ export function voxelLine(a, b) {
   return voxels;
 }
 
-/** Voxels of the slice across `axis` whose centres lie within `radius` mm of a voxel's, inside the image. */
+/** Voxels inside the image, on a slice normal to `axis`, whose centres are within `radius` mm of the centre of a voxel. */
 export function voxelDisc(centre, axis, radius, spacing, shape) {
   const [u, v] = [0, 1, 2].filter((n) => n !== axis);
   const [ru, rv] = [Math.floor(radius / spacing[u]), Math.floor(radius / spacing[v])];
@@ -32,19 +32,19 @@ export function inside(voxel, shape) {
   return voxel.every((at, n) => at >= 0 && at < shape[n]);
 }
 
-/** The same voxels, each once, in the order in which they came. */
+/** The voxels without duplicates, in order of first occurrence. */
 export function uniqueVoxels(voxels) {
   return [...new Map(voxels.map((voxel) => [voxel.join(), voxel])).values()];
 }
 
-/** Smallest box around voxels: first, and one past the last. */
+/** Bounding box of voxels, half-open: `start` and `stop`. */
 export function boundingBox(voxels) {
   const start = [0, 1, 2].map((n) => voxels.reduce((low, voxel) => Math.min(low, voxel[n]), Infinity));
   const stop = [0, 1, 2].map((n) => voxels.reduce((high, voxel) => Math.max(high, voxel[n] + 1), 0));
   return { start, stop };
 }
 
-/** One place of an entry, where the view can go. */
+/** Representative voxel of an entry, to navigate to; null for locks. */
 export function promptCenter(entry) {
   if (entry.kind === "point") return entry.voxel;
   if (entry.kind === "scribble") return entry.voxels[entry.voxels.length >> 1];

@@ -14,7 +14,7 @@ const WINDOWS = {
 const SLIDER_STEPS = 1000;
 const DRAG_PER_PIXEL = 1 / 400; // of the window's width
 
-/** Intensities that are black and white by a preset; undefined where they follow from the image. */
+/** Intensities `[low, high]` of a preset; undefined if they depend on the image. */
 export const presetRange = (name) => WINDOWS[name]?.map((_, n, [middle, width]) => middle + (n - 0.5) * width);
 
 export function setPreset(name) {
@@ -26,9 +26,9 @@ export function setPreset(name) {
 export function setWindow(middle, width, name = "own") {
   if (!app.scene.shape) return;
   app.scene.setWindow(middle - width / 2, middle + width / 2);
-  const [least, greatest] = app.scene.range;
-  const range = Math.max(greatest - least, width) || 1;
-  Object.assign($("level"), { min: least, max: greatest, step: range / SLIDER_STEPS, value: middle });
+  const [lowest, highest] = app.scene.range;
+  const range = Math.max(highest - lowest, width) || 1;
+  Object.assign($("level"), { min: lowest, max: highest, step: range / SLIDER_STEPS, value: middle });
   Object.assign($("width"), { min: range / SLIDER_STEPS, max: range, step: range / SLIDER_STEPS, value: width });
   $("window").value = name;
   $("window-text").textContent = `${formatNumber(middle)} / ${formatNumber(width)}`;
@@ -42,10 +42,10 @@ export function sliderWindow() {
   return [Number($("level").value), Number($("width").value)];
 }
 
-/** Dragging with the right button: sideways its width, upwards its level. */
+/** Change the window by a drag (CSS pixels): its width with dx, its level with dy. */
 export function dragWindow(dx, dy) {
   const [low, high] = app.scene.window;
   const width = high - low;
-  const grown = width * Math.exp(2 * dx * DRAG_PER_PIXEL);
-  setWindow((low + high) / 2 + dy * width * DRAG_PER_PIXEL, grown);
+  const newWidth = width * Math.exp(2 * dx * DRAG_PER_PIXEL);
+  setWindow((low + high) / 2 + dy * width * DRAG_PER_PIXEL, newWidth);
 }

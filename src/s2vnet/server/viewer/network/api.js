@@ -16,7 +16,7 @@ export const image = (name, progress) => bytes(`api/sessions/${name}/image`, pro
 export const replace = (name, entries) =>
   json(`api/sessions/${name}/prompts`, { method: "PUT", ...body({ op: "replace", entries }) });
 
-/** Keep a file on the server; it answers with the scan. */
+/** Upload a file; resolves to the scan. */
 export function send(file) {
   const form = new FormData();
   form.append("file", file);
@@ -50,10 +50,10 @@ async function request(url, options) {
   try {
     response = await fetch(url, options);
   } catch (error) {
-    throw new Unreachable("The server does not answer. Is it still running?", { cause: error });
+    throw new Unreachable("The server does not respond; check that it is running.", { cause: error });
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
-  const detail = typeof problem.detail === "string" ? problem.detail : `the server answered ${response.status}`;
+  const detail = typeof problem.detail === "string" ? problem.detail : `the server responded with status ${response.status}`;
   throw new Refused(detail);
 }

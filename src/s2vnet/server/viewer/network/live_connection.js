@@ -1,4 +1,4 @@
-// The live connection to a session.
+// WebSocket connection to a session.
 
 const RETRY_MS = [300, 700, 1500, 3000, 5000];
 const HEAD_BYTES = 4;
@@ -11,7 +11,7 @@ export function splitMessage(message) {
 }
 
 /**
- * A WebSocket to a session that reconnects by itself. Operations sent meanwhile are queued and sent in order.
+ * A WebSocket to a session that reconnects automatically. Operations sent while it is not connected are queued and sent in order.
  * Handlers: message(text or ArrayBuffer), connection(connected, close code).
  */
 export class LiveConnection {
@@ -21,7 +21,7 @@ export class LiveConnection {
   #attempts = 0;
   #timer = 0;
   #closed = false;
-  #accepted = false; // the server may still refuse a connection that is open
+  #accepted = false; // set by the server's first message: it may refuse a connection after opening it
   #url;
 
   constructor(name, handlers) {
@@ -60,7 +60,7 @@ export class LiveConnection {
     this.#socket?.close();
   }
 
-  /** Send what is queued: the server has sent a message, so it has accepted the connection. */
+  /** Send the queue. To be called when the server has sent a message, and so accepted the connection. */
   accept() {
     if (this.#accepted) return;
     this.#accepted = true;

@@ -5,7 +5,7 @@ import { boundingBox } from "../drawing/voxels.js";
 const LARGEST_STORED = 65535;
 const ADLER = 65521;
 
-/** A mask prompt's box and bits: C order, the first voxel in the highest bit, zlib, base64. */
+/** Encode voxels as a mask prompt's box and bits: C order, the first voxel in the highest bit, zlib, base64. */
 export function encodeMask(voxels) {
   const { start, stop } = boundingBox(voxels);
   const [, nj, nk] = stop.map((end, n) => end - start[n]);
@@ -18,7 +18,7 @@ export function encodeMask(voxels) {
   return { start, stop, bits: base64(zlibStored(bytes)) };
 }
 
-/** Voxels of a mask prompt. */
+/** Decode the voxels of a mask prompt. */
 export async function decodeMask({ start, stop, bits }) {
   const bytes = await inflate(Uint8Array.from(atob(bits), (c) => c.charCodeAt(0)));
   const voxels = [];
@@ -33,13 +33,13 @@ export async function decodeMask({ start, stop, bits }) {
   return voxels;
 }
 
-/** What a zlib stream holds. */
+/** Decompress a zlib stream. */
 export async function inflate(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** A zlib stream without compression: a stroke is small, and nothing asynchronous may let the next prompt overtake. */
+/** Write a zlib stream without compression: the browser's compression is asynchronous, so prompts could be sent out of order. */
 function zlibStored(bytes) {
   const blocks = Math.max(1, Math.ceil(bytes.length / LARGEST_STORED));
   const out = new Uint8Array(2 + 5 * blocks + bytes.length + 4);

@@ -1,8 +1,8 @@
-// The list of classes.
+// List of classes.
 
 import { $, createButton, createElement } from "./dom.js";
 
-/** Classes that the log has locked by its end. */
+/** Classes that are locked at the end of the log. */
 export function lockedClasses(entries) {
   const locked = new Set();
   for (const entry of entries.filter((one) => one.kind === "lock")) {
@@ -34,14 +34,14 @@ export class ClassList {
       createElement("span", { className: "amount" }),
     );
     const bolt = createButton("bolt", "Lock", () => lock(id));
-    bolt.title = `no later prompt changes ${name}`;
+    bolt.title = `protect ${name} from later prompts`;
     bolt.setAttribute("aria-label", `lock ${name}`);
     eye.setAttribute("aria-label", `show ${name}`);
     this.#rows.set(id, { eye, pick, bolt, amount: pick.lastChild });
     return createElement("li", {}, eye, pick, bolt);
   }
 
-  /** `counts`: voxels of each class; `volume`: ml of a voxel. */
+  /** Update the rows. `counts`: voxels of each class; `volume`: ml of a voxel. */
   update({ current, hidden, locked, counts, volume }) {
     for (const [id, { eye, pick, bolt, amount }] of this.#rows) {
       const chosen = id === current;

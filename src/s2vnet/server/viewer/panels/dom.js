@@ -1,16 +1,16 @@
-// Helpers for elements of the page.
+// DOM helpers.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with properties (attributes where the name has a dash, as for aria) and children. */
+/** Create an element with properties (attributes if the name has a dash, as for aria) and children. */
 export function createElement(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name.includes("-") || name === "role") made.setAttribute(name, value);
-    else made[name] = value;
+    if (name.includes("-") || name === "role") element.setAttribute(name, value);
+    else element[name] = value;
   }
-  made.append(...children);
-  return made;
+  element.append(...children);
+  return element;
 }
 
 export function createButton(className, textContent, onclick) {

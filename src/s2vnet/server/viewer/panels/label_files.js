@@ -1,4 +1,4 @@
-// Saving labels and prompt logs, and loading prompt logs.
+// Save labels and prompt logs, and load prompt logs.
 
 import * as api from "../network/api.js";
 import { app } from "../state/app.js";
@@ -9,17 +9,17 @@ import { showMessage } from "./status.js";
 const SERIES_FORMATS = { dcm: "dcm (SEG)", rtstruct: "dcm (RTSTRUCT)" };
 const ENDINGS = /\.(nii\.gz|nii|nrrd|nhdr|mha|mhd|zip|dcm)$/i;
 
-/** Fill the select with the formats that a scan's labels can be saved in; what was chosen stays, if it can. */
+/** List the formats in which a scan's labels can be saved; the chosen one stays selected if it is among them. */
 export function setFormats(formats) {
   const select = $("format");
   if (formats.join() === [...select.options].map(({ value }) => value).join()) return;
   const chosen = select.value;
-  const made = formats.map((value) => createElement("option", { value, textContent: SERIES_FORMATS[value] ?? value }));
-  select.replaceChildren(...made);
+  const options = formats.map((value) => createElement("option", { value, textContent: SERIES_FORMATS[value] ?? value }));
+  select.replaceChildren(...options);
   if (formats.includes(chosen)) select.value = chosen;
 }
 
-/** The format that is chosen, and the ending of its files. */
+/** The selected format, and the ending of its files. */
 export function selectedFormat() {
   const { value } = $("format");
   return { format: value, ending: value === "rtstruct" ? "rtstruct.dcm" : value };
@@ -34,11 +34,11 @@ export async function saveLog(session) {
   await fetchAndSave(session, () => api.log(session.name), "prompts.json");
 }
 
-async function fetchAndSave(session, fetched, ending) {
+async function fetchAndSave(session, fetchFile, ending) {
   showMessage("preparing the file");
   try {
     const name = `${session.state.image.name.split("/").at(-1).replace(ENDINGS, "").replaceAll(" ", "-")}-${ending}`;
-    saveFile(await fetched(), name);
+    saveFile(await fetchFile(), name);
     showMessage(`saved ${name}`);
   } catch (error) {
     showMessage("");
@@ -59,7 +59,7 @@ export async function loadLog(file) {
   if (!file || !session?.state?.shape) return;
   try {
     const log = JSON.parse(await file.text());
-    if (!Array.isArray(log.entries)) throw new Error("it is no prompt log");
+    if (!Array.isArray(log.entries)) throw new Error("not a prompt log");
     if (log.shape?.join() !== session.state.shape.join()) throw new Error("it belongs to an image of another shape");
     if (log.model_sha256 !== info.model_sha256) throw new Error("it belongs to another model");
     await api.replace(session.name, log.entries);

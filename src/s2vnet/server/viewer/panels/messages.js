@@ -1,4 +1,4 @@
-// Problems, notes, the status line, and questions.
+// Error messages, notes, the status line, and confirmation dialogs.
 
 import { $, createButton, createElement } from "./dom.js";
 
@@ -7,8 +7,8 @@ const PROBLEM_MS = 20000;
 
 /** Show an error until it is closed or times out. */
 export function showProblem(text) {
-  const earlier = [...$("problems").children].find((one) => one.dataset.text === text);
-  earlier?.remove();
+  const duplicate = [...$("problems").children].find((one) => one.dataset.text === text);
+  duplicate?.remove();
   const problem = createElement("p", {}, text);
   problem.dataset.text = text;
   const cross = createButton("cross", "×", () => problem.remove());

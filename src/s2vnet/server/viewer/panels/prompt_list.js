@@ -1,4 +1,4 @@
-// The list of prompts.
+// List of prompts.
 
 import { promptCenter } from "../drawing/voxels.js";
 import { $, createButton, createElement } from "./dom.js";
@@ -35,18 +35,18 @@ export class PromptList {
     const { go, remove, light } = this.#handlers;
     const swatch = createElement("span", { className: "swatch" });
     swatch.style.setProperty("--color", color);
-    const what = describePrompt(entry, name);
+    const description = describePrompt(entry, name);
     const place = promptCenter(entry);
     const jump = createElement(
       "button",
-      { type: "button", className: "go", title: "go there (Delete takes it out)", onclick: () => go(index) },
+      { type: "button", className: "go", title: "go to this prompt (Delete removes it)", onclick: () => go(index) },
       createElement("span", { className: "number", textContent: index }),
       swatch,
-      createElement("span", { className: "name", textContent: what, title: what }),
+      createElement("span", { className: "name", textContent: description, title: description }),
       createElement("span", { className: "amount", textContent: place ? place.join(" ") : "" }),
     );
     const cross = createButton("cross", "×", () => remove(index));
-    cross.setAttribute("aria-label", `take out prompt ${index}: ${what}`);
+    cross.setAttribute("aria-label", `remove prompt ${index}: ${description}`);
     const row = createElement("li", {}, jump, cross);
     row.addEventListener("pointerenter", () => light(index));
     row.addEventListener("pointerleave", () => light(null));

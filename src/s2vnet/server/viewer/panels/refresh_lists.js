@@ -1,4 +1,4 @@
-// Bring the lists and buttons up to date.
+// Update the lists and buttons.
 
 import { app } from "../state/app.js";
 import { lockedClasses } from "./class_list.js";
@@ -19,7 +19,7 @@ export function updateLists() {
   }
 }
 
-/** Millilitres of a voxel. */
+/** Volume of a voxel in millilitres. */
 function voxelVolumeMl(affine) {
   if (!affine) return 0;
   const [[a, b, c], [d, e, f], [g, h, i]] = affine;

@@ -1,9 +1,9 @@
-// What the status line says.
+// Text of the status line.
 
 import { app } from "../state/app.js";
 import { setStatus } from "./messages.js";
 
-/** Show what is being done. */
+/** Show the current activity. */
 export function updateStatus() {
   const { session, downloaded } = app;
   if (!session) return setStatus("", false);
@@ -35,6 +35,6 @@ function workingText({ changedSlices }) {
   return changedSlices ? `working: ${changedSlices} slices changed so far` : "working";
 }
 
-function formatPercent(part) {
-  return part ? `${Math.floor(100 * part)} %` : "";
+function formatPercent(fraction) {
+  return fraction ? `${Math.floor(100 * fraction)} %` : "";
 }

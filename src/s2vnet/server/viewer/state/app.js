@@ -1,4 +1,4 @@
-// State that the parts of the page share.
+// State shared by the modules of the page.
 
 export const app = {
   info: null, // of the server
@@ -13,9 +13,9 @@ export const app = {
   highlighted: null, // index of the prompt pointed at in the list
   displayed: null, // session whose image is on the screen
   failed: null, // session whose image cannot be shown
-  downloaded: null, // downloaded fraction of the image, null when none is being downloaded
+  downloaded: null, // downloaded fraction of the image; null if it is not being downloaded
   labelsHidden: false,
-  pointer: null, // what the pointer is over
+  pointer: null, // last result of `Scene.pick` for the pointer
   statusText: "",
-  generation: 0, // grows with every session that is opened; results of earlier ones are dropped
+  generation: 0, // increases with every session that is opened; results of earlier ones are discarded
 };

@@ -1,4 +1,4 @@
-// Choosing, sending and opening a scan; what its session tells.
+// Choose, upload and open a scan, and handle the events of its session.
 
 import { CT } from "../drawing/readout.js";
 import { presetRange, setPreset } from "../drawing/window_level.js";
@@ -53,12 +53,12 @@ export async function openScan(scan) {
 
 export async function upload(chosen) {
   if (chosen.length === 0) return;
-  if (chosen.length > 1) return showProblem("One file a scan, please: put the files of a DICOM series into a .zip.");
+  if (chosen.length > 1) return showProblem("A scan is one file; put the files of a DICOM series into a .zip.");
   const [file] = chosen;
   if (file.size > app.info.max_upload_mb * 2 ** 20) {
-    return showProblem(`${file.name} is larger than the ${app.info.max_upload_mb} MB that this server takes.`);
+    return showProblem(`${file.name} is larger than the ${app.info.max_upload_mb} MB that this server accepts.`);
   }
-  $("sending").textContent = `sending ${file.name} …`;
+  $("sending").textContent = `uploading ${file.name} …`;
   try {
     await openScan(await api.send(file));
   } catch (error) {
@@ -103,9 +103,9 @@ async function loadImage(session) {
   const generation = app.generation;
   app.downloaded = 0;
   try {
-    const blob = await api.image(session.name, (part) => {
+    const blob = await api.image(session.name, (fraction) => {
       if (generation !== app.generation) return;
-      app.downloaded = part;
+      app.downloaded = fraction;
       updateStatus();
     });
     const bytes = await blob.arrayBuffer();

@@ -3,12 +3,12 @@
 import { LiveConnection, splitMessage } from "../network/live_connection.js";
 import { inflate } from "../network/mask_codec.js";
 
-const TRY_AGAIN_LATER = 1013; // WebSocket close code: the server has no memory for now
-const STATUSES = ["opening", "working", "ready", "failed"]; // in the order in which they come for one revision
+const TRY_AGAIN_LATER = 1013; // WebSocket close code: the server is out of capacity for now
+const STATUSES = ["opening", "working", "ready", "failed"]; // in their order within one revision
 
 /**
- * Events: `state`; `block` (detail: start, shape) when labels changed; `settled` (detail: changed slices, first) when
- * the labels include every operation that was sent; `problem` and `closed` (detail: text); `connection` (detail: boolean).
+ * A session. Events: `state`; `block` (detail: start, shape) when labels changed; `settled` (detail: changed slices, first)
+ * when the labels include every operation that was sent; `problem` and `closed` (detail: text); `connection` (detail: boolean).
  */
 export class Session extends EventTarget {
   state = null;
@@ -18,9 +18,9 @@ export class Session extends EventTarget {
   connected = false;
   #live;
   #processing = Promise.resolve();
-  #complete = false; // all labels have been received by this connection
-  #newest = null; // state of this connection
-  #firstMessage = true; // no message has been received by this connection
+  #complete = false; // all labels have been received on this connection
+  #newest = null; // newest state received on this connection
+  #firstMessage = true; // no message has been received on this connection
   #problem = null;
   #refusal = null; // last reason for a temporary refusal
   #changed = [new Set(), new Set(), new Set()];
@@ -36,7 +36,7 @@ export class Session extends EventTarget {
     });
   }
 
-  /** Send an operation, at once or as soon as there is a connection. */
+  /** Send an operation, immediately or as soon as there is a connection. */
   send(operation) {
     this.#live.send(operation);
   }
@@ -60,7 +60,7 @@ export class Session extends EventTarget {
     return Boolean(this.connected && this.#complete && state?.status === "ready" && state.shown === state.revision);
   }
 
-  /** Slices across the network's axis that have changed since it last settled. */
+  /** Number of slices, across the network's axis, that have changed since the labels last settled. */
   get changedSlices() {
     return this.#changed[this.state?.plane ?? 2].size;
   }
@@ -80,25 +80,25 @@ export class Session extends EventTarget {
     this.#emit("connection", connected);
   }
 
-  /** On a new connection, discard what is known once earlier messages have been handled. */
+  /** On a new connection, discard the received state after all earlier messages have been handled. */
   #onReconnect() {
     [this.#firstMessage, this.#problem] = [true, null];
     this.#processing = this.#processing.then(() => ([this.#complete, this.#newest] = [false, null]));
   }
 
-  /** Report a temporary refusal once: the connection retries by itself. */
+  /** Report a temporary refusal once; the connection is retried automatically. */
   #onBusy(detail) {
     if (this.#refusal !== detail) this.#emit("problem", detail);
     this.#refusal = detail;
   }
 
-  /** Close a connection that the server has refused for good. */
+  /** Close a connection that the server has refused permanently. */
   #onRefused(detail) {
     this.close();
     this.#emit("closed", detail);
   }
 
-  /** Handle messages one after the other: inflating takes time, and a state is true only with the block before it. */
+  /** Handle messages in order: blocks are decompressed asynchronously, and a state holds only with the blocks before it. */
   #enqueue(data) {
     if (typeof data === "string" && this.#firstMessage && JSON.parse(data).type === "problem") {
       this.#problem = JSON.parse(data).detail;
@@ -118,9 +118,9 @@ export class Session extends EventTarget {
 
   /** Whether a state is older than one already received: threads of the server may send them out of order. */
   #outdated(state) {
-    const [newest, now] = [this.#newest, state].map((one) => one && orderOf(one));
-    const differs = newest ? now.findIndex((value, n) => value !== newest[n]) : -1;
-    return differs >= 0 && now[differs] < newest[differs];
+    const [newest, current] = [this.#newest, state].map((one) => one && orderOf(one));
+    const differs = newest ? current.findIndex((value, n) => value !== newest[n]) : -1;
+    return differs >= 0 && current[differs] < newest[differs];
   }
 
   #handleState(state) {

@@ -34,26 +34,26 @@ export async function runCommand(name) {
 async function removeAllPrompts({ state }) {
   const count = state.entries.length;
   if (count === 0) return showMessage("there are no prompts");
-  if (await confirmAction(`Take out all ${count} prompts? Undo brings them back.`)) sendOperation({ op: "reset" });
+  if (await confirmAction(`Remove all ${count} prompts? Undo restores them.`)) sendOperation({ op: "reset" });
 }
 
-/** Go to the slice where the network is least sure. */
+/** Go to the slice of highest uncertainty. */
 async function goToUncertainSlice(session) {
-  showMessage("looking for the slice to check");
+  showMessage("searching for the slice to check");
   try {
-    const found = await api.suggestion(session.name);
+    const slice = await api.suggestion(session.name);
     if (session !== app.session) return;
-    if (!found) return showMessage("no slice left that needs a look");
+    if (!slice) return showMessage("no slice left to check");
     const voxel = app.scene.at;
-    voxel[found.axis] = found.index;
-    showVoxel(voxel, app.scene.normalOf(found.axis));
-    showMessage(`least sure here: slice ${found.index}`);
+    voxel[slice.axis] = slice.index;
+    showVoxel(voxel, app.scene.normalOf(slice.axis));
+    showMessage(`highest uncertainty: slice ${slice.index}`);
   } catch (error) {
     showProblem(error.message);
   }
 }
 
-/** Go to a voxel; where one plane alone is shown, it becomes the one across this RAS axis. */
+/** Go to a voxel; a layout of a single plane changes to the plane with this RAS normal. */
 function showVoxel(voxel, normal) {
   const single = ["sagittal", "coronal", "axial"];
   if (normal !== null && [...single, "render"].includes($("layout").value)) {

@@ -1,4 +1,4 @@
-// Pointer and keyboard events to prompts and navigation.
+// Translate pointer and keyboard events to prompts and navigation.
 
 import { boundingBox, promptCenter, uniqueVoxels, voxelDisc, voxelLine } from "../drawing/voxels.js";
 import { encodeMask } from "../network/mask_codec.js";
@@ -12,15 +12,16 @@ export const TOOLS = [
   { id: "look", key: "v", name: "Look" },
 ];
 const LARGE_STEP = 10; // slices or voxels of a large step
-const WHEEL_STEP = 40; // of a touchpad's fine scrolling, CSS pixels a slice
-const ONE_NUMBER_MS = 500; // two digits within this are one number
+const WHEEL_STEP = 40; // CSS pixels of fine scrolling (touchpads) per slice
+const ONE_NUMBER_MS = 500; // two digits typed within this time are one number
 const MAX_RADIUS = 60; // mm
 const TYPED_INTO = "input:not([type=checkbox], [type=range], [type=button]), select, textarea, [contenteditable]";
 const ARROWS_OF_ITS_OWN = "input, select, textarea";
 
 /**
- * Listener: `act(operation)`, `changed()` (tool, class, sign, size), `hover(pick)`, `level(dx, dy)`, `say(text)`,
- * and `command(name)` for what is neither a prompt nor a look: undo, redo, reset, next, help, hide, save.
+ * Prompt tools and navigation. Listener: `act(operation)`; `changed()`, when tool, class, sign or brush size change;
+ * `hover(pick)`; `level(dx, dy)`, for dragging with the right button; `say(text)`, for the status line; and
+ * `command(name)`: undo, redo, reset, next, help, hide, outline, save.
  */
 export class Tools {
   tool = "point";
@@ -53,7 +54,7 @@ export class Tools {
     document.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Ignore keys and pointer, as while no scan is open. */
+  /** Whether keys and pointer are ignored, such as while no scan is open. */
   set frozen(frozen) {
     this.#frozen = frozen;
     if (frozen) this.cancel();
@@ -83,13 +84,13 @@ export class Tools {
     this.#scene.redrawOverlay();
   }
 
-  /** RAS axis across the plane that keys move along: the one last pointed at, if it is on the screen. */
+  /** RAS normal of the plane that keys refer to: the one last pointed at, if it is displayed. */
   get normal() {
-    const shown = this.#scene.tiles().map((tile) => tile.normal);
-    return shown.includes(this.#normal) ? this.#normal : (shown[0] ?? 2);
+    const displayed = this.#scene.tiles().map((tile) => tile.normal);
+    return displayed.includes(this.#normal) ? this.#normal : (displayed[0] ?? 2);
   }
 
-  /** The prompt that is being drawn, for the overlay. */
+  /** Prompt being drawn, for the overlay. */
   get draft() {
     return this.#draft && { entry: entryOf(this.#draft, false), voxels: [...this.#draft.voxels.values()] };
   }
@@ -122,9 +123,9 @@ export class Tools {
     const last = path.at(-1) ?? voxel;
     if (path.length && last.join() === voxel.join()) return;
     path.push(voxel);
-    for (const on of voxelLine(last, voxel)) {
-      if (tool === "scribble") voxels.set(on.join(), on);
-      if (tool === "mask") for (const near of this.#disc(on, axis)) voxels.set(near.join(), near);
+    for (const crossed of voxelLine(last, voxel)) {
+      if (tool === "scribble") voxels.set(crossed.join(), crossed);
+      if (tool === "mask") for (const covered of this.#disc(crossed, axis)) voxels.set(covered.join(), covered);
     }
     this.#scene.redrawOverlay();
   }
@@ -137,10 +138,10 @@ export class Tools {
     const draft = this.#draft;
     this.#draft = null;
     const entry = entryOf(draft, true);
-    if (!entry) return this.#listener.say("a lasso has to go around something");
+    if (!entry) return this.#listener.say("the lasso is too short; draw around an area");
     this.#listener.act({ op: "add", entries: [entry] });
     const place = promptCenter(entry);
-    place[draft.axis] = this.#scene.at[draft.axis]; // the other planes follow, this one stays
+    place[draft.axis] = this.#scene.at[draft.axis]; // move the other planes, not this one
     this.#scene.goTo(place);
   }
 
@@ -189,13 +190,13 @@ export class Tools {
     if (drag.kind === "prompt" && this.#draft) this.#extend(this.#scene.nearest(drag.tile, clientX, clientY));
   }
 
-  /** The brush's outline follows the pointer. */
+  /** Move the brush's outline to the pointer. */
   #pointed({ clientX, clientY, shiftKey, altKey }, hit) {
-    const had = this.cursor;
+    const previous = this.cursor;
     const positive = this.positive !== (shiftKey || altKey);
     const entry = { class_id: this.classId, positive };
     this.cursor = this.tool === "mask" && hit?.tile ? { x: clientX, y: clientY, radius: this.radius, entry } : null;
-    if (this.cursor || had) this.#scene.redrawOverlay();
+    if (this.cursor || previous) this.#scene.redrawOverlay();
   }
 
   #up(event) {
@@ -225,7 +226,7 @@ export class Tools {
     this.#slices(-this.#notches(event));
   }
 
-  /** Whole slices of a wheel's or a touchpad's movement. */
+  /** Number of slices for a movement of the wheel or touchpad. */
   #notches({ deltaMode, deltaY }) {
     if (deltaMode !== WheelEvent.DOM_DELTA_PIXEL || Math.abs(deltaY) >= 2 * WHEEL_STEP) return Math.sign(deltaY);
     this.#wheel += deltaY / WHEEL_STEP;
@@ -235,7 +236,7 @@ export class Tools {
   }
 
   #slices(count) {
-    // of what is being drawn, a box alone may span slices
+    // only a box may span several slices
     if (count === 0 || (this.#draft && this.#draft.tool !== "box")) return;
     this.#scene.step(this.normal, count);
     this.#afterStep(this.#pointer && this.#scene.pick(this.#pointer.clientX, this.#pointer.clientY));
@@ -318,7 +319,7 @@ export class Tools {
     return false;
   }
 
-  /** Move the meeting point within the plane, as seen on the screen. */
+  /** Move the crosshair within the plane, in screen directions. */
   #walk(key, count) {
     const tile = this.#scene.tiles().find((one) => one.normal === this.normal);
     if (!tile) return false;
@@ -331,7 +332,7 @@ export class Tools {
     return true;
   }
 
-  /** A prompt at the meeting point: Enter begins it, Enter ends it. */
+  /** Begin a prompt at the crosshair, or end the one being drawn. */
   #enter(inverted) {
     const tile = this.#scene.tiles().find((one) => one.normal === this.normal);
     if (this.#draft) this.#finish();
@@ -362,7 +363,7 @@ export class Tools {
   }
 }
 
-/** The log entry of what was drawn; null for none. `whole`: with a mask's bits, which only sending needs. */
+/** Convert a drawing to a log entry; null for a lasso of less than 3 voxels. `whole`: encode a mask's bits, for sending. */
 function entryOf({ tool, classId, positive, axis, path, voxels }, whole) {
   const entry = { kind: tool, class_id: classId, positive };
   if (tool === "point") return { ...entry, voxel: path.at(-1) };
