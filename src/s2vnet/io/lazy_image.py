@@ -1,4 +1,4 @@
-"""Images in the data type of their files, converted to float32 in parts: as a whole, that takes twice the memory."""
+"""Images in the data type of their files; converting them to float32 in parts takes half the memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Scale = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 """Convert stored values to image values (float32) by slope and intercept."""
 
 CHUNK_VOXELS = 1 << 22
-"""About how many voxels are converted at a time where all of them are checked."""
+"""Approximate number of voxels that are converted at a time to check them."""
 
 
 def as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

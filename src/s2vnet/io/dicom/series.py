@@ -84,8 +84,8 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
     """Read one series as a volume (1, I, J, K): i along rows, j along columns, k along the slices, in HU for CT.
 
     Args:
-        folder: as in :func:`series_slices`.
-        series: likewise.
+        folder: folder of the series, as for :func:`series_slices`.
+        series: series to choose, as for :func:`series_slices`.
 
     Raises:
         InputError: as :func:`series_slices` and :func:`.slices.stack_geometry`, or damaged pixels.

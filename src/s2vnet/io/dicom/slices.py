@@ -87,7 +87,7 @@ def stack_geometry(folder: Path | str, slices: Sequence[SeriesSlice]) -> Geometr
 
 
 def parse_integer(text: str) -> int:
-    """Integer of a header's text; a large one where the text is none."""
+    """Parse an integer in a header; 2**31 for text that is not an integer."""
     return int(text) if text.strip().lstrip("-").isdecimal() else 2**31
 
 
@@ -117,9 +117,9 @@ def _read_frames(file: Path, components: int) -> list[SeriesSlice]:
     except Exception as error:  # pydicom has an exception type for each of many faults
         if is_out_of_memory(error):
             raise
-        raise InputError(f"{file}: frames without a place each; export them as single files, or as NIfTI") from error
+        raise InputError(f"{file}: frames without a position each; export them as single files, or as NIfTI") from error
     if len(slices) != frames:
-        raise InputError(f"{file}: {frames} frames, but places of {len(slices)}; export it again")
+        raise InputError(f"{file}: {frames} frames, but positions of {len(slices)}; export it again")
     if slices[0].rescale[0] == 0:  # ITK scales all frames by it
         raise InputError(f"{file}: the first frame's rescale slope is 0; export it again")
     return slices
