@@ -1,7 +1,7 @@
 """Import of unpacked official releases to nnU-Net's raw layout, by links or copies, with the usual split.
 
-BTCV, WORD and AMOS are described by the tables of :mod:`.releases`; the Decathlon's tasks and nnU-Net's datasets, of
-either version, describe themselves by their ``dataset.json``.
+BTCV, WORD and AMOS are described by the tables of :mod:`s2vnet.data.dataset_releases`; the Decathlon's tasks and
+nnU-Net's datasets, of either version, by their own ``dataset.json``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ImportResult:
     """Result of an import."""
 
     training: int
-    """Number of training cases, with those for validation."""
+    """Number of training cases, including those for validation."""
     test: int
     """Number of test cases."""
     notes: tuple[str, ...]
@@ -82,8 +82,8 @@ def import_release(
         release: btcv, word, amos, msd or nnunet.
         source: the release's folder, or one that holds it up to two levels deeper.
         target: a new folder.
-        split: for btcv 18/12 (the default) or 24/6 cases for training and validation.
-        modality: for amos ct, mr or all (the default).
+        split: numbers of training and validation cases, for btcv only: 18/12 (the default) or 24/6.
+        modality: modality to import, for amos only: ct, mr or all (the default).
         copy: copy the files; else they are symbolic links. Channels that share a 4D file become files either way.
         partial: import the available part of an incomplete release.
         progress: called with the step's name and the numbers of finished and of all cases.
@@ -114,14 +114,14 @@ def import_release(
         _write_dataset(folder, located, copy, progress)
     notes = (*located.missing, *located.notes)
     if not re.fullmatch(r"Dataset\d{3}_.+", target.name):
-        notes += (f"{target.name}: nnU-Net itself wants a name such as Dataset017_BTCV",)
+        notes += (f"{target.name}: nnU-Net itself requires a name such as Dataset017_BTCV",)
     return ImportResult(len(located.training), len(located.test), notes)
 
 
 def _choose_option(option: str, value: str | None, choices: Mapping[str, frozenset[_T]], release: str) -> frozenset[_T]:
-    """The choice of a name, the first one without a name; empty without choices."""
+    """Return the choice with this name, by default the first one; empty if there are no choices."""
     if value is not None and value not in choices:
-        hint = f"choose {' or '.join(choices)}" if choices else f"{release} leaves no choice; drop the option"
+        hint = f"choose {' or '.join(choices)}" if choices else f"{release} has no such option; leave it out"
         raise InputError(f"--{option} {value}: {hint}")
     return choices[value] if value is not None else next(iter(choices.values()), frozenset())
 
@@ -235,7 +235,7 @@ def _available_folds(dataset: Dataset, partial: bool) -> tuple[list[dict[str, li
         return [], []
     names, absent = {case.name for case in dataset.training}, set[str]()
     if partial:
-        with suppress(ValueError, KeyError, TypeError):  # of which `read_folds` makes an error
+        with suppress(ValueError, KeyError, TypeError):  # `read_folds` reports these
             named = {str(n) for fold in read_json(path) for part in ("train", "val") for n in fold[part]}
             absent = named - names
     placeholders = tuple(CaseFiles(name, ()) for name in sorted(absent))

@@ -217,7 +217,7 @@ def _round_labels(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
     off = np.abs(data - rounded) > INTEGER_TOLERANCE
     if off.any():
         voxel = tuple(int(v) for v in np.argwhere(off)[0])
-        raise InputError(f"label {data[voxel]:.4g} at voxel {voxel} is not an integer; is this an image instead of a label map?")
+        raise InputError(f"label {data[voxel]:.4g} at voxel {voxel} is not an integer; is this an image?")
     integers: npt.NDArray[np.int64] = rounded.astype(np.int64)
     return integers
 

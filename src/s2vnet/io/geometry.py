@@ -254,7 +254,9 @@ def _check_affine(affine: FloatArray) -> None:
         raise InputError("the affine is not a finite 4x4 voxel-to-world matrix; correct the image's header")
     norms = np.linalg.norm(affine[:3, :3], axis=0)
     if (norms == 0).any() or abs(np.linalg.det(affine[:3, :3] / norms)) < _SINGULAR:
-        raise InputError(f"the affine cannot be inverted (voxel sizes {_mm(norms.tolist())}); mend the image's header")
+        raise InputError(
+            f"the affine cannot be inverted (voxel sizes {_mm(norms.tolist())}); correct the image's header"
+        )
 
 
 def _mm(values: tuple[float, ...] | list[float]) -> str:

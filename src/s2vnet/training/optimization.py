@@ -12,7 +12,7 @@ _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def learning_rate(step: int, done: float, config: TrainConfig) -> float:
-    """Return the rate of linear warm-up, then polynomial decay (exponent 0.9 as in nnU-Net); `done` is in 0..1."""
+    """Return the rate of linear warm-up, then polynomial decay (exponent 0.9 as in nnU-Net) after a fraction `done`."""
     warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
     return config.learning_rate * warmup * float((1 - done) ** 0.9)
 
