@@ -172,7 +172,7 @@ class Segmenter:
         differences = list(self.plan.range_warnings(volume))
         if self.plan.mirrored and case.grid.orientation == volume.geometry.canonical()[1]:
             ends = {"A": "front and back", "S": "head and feet"}[self.plan.mirrored]
-            differences.append(f"{ends} seem to be exchanged, by its header; segmented as the image shows it")
+            differences.append(f"the header seems to have exchanged {ends}; segmented by the image content")
         return differences
 
     @torch.inference_mode()
