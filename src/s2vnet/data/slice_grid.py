@@ -90,12 +90,12 @@ class SliceGrid:
 
     @property
     def crop(self) -> Region:
-        """The crop as slices of the uncropped slice stack (D, H, W)."""
+        """Index ranges of the crop in the uncropped slice stack (D, H, W)."""
         d, h, w = (slice(a, a + n) for a, n in zip(self.start, self.size, strict=True))
         return d, h, w
 
     def mirror(self, axis: int) -> SliceGrid:
-        """The grid for canonical axis `axis` flipped in the file."""
+        """Return the grid for a file whose canonical axis `axis` is flipped."""
         n, start = self.axes.index(axis), list(self.start)
         start[n] = self.uncropped_size[n] - self.start[n] - self.size[n]
         return replace(self, orientation=self.orientation.mirrored(axis), start=(start[0], start[1], start[2]))

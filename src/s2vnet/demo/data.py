@@ -127,18 +127,18 @@ def mirror_left_right(array: npt.NDArray[_Scalar], geometry: Geometry) -> npt.ND
 
 
 def _download(source: Source, folder: Path) -> Path:
-    into = folder / "archive"
-    into.mkdir()
+    download_folder = folder / "archive"
+    download_folder.mkdir()
     if source.manager != "apt":
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
         form = "--only-binary=:all:" if source.manager == "pip" else f"--no-binary={source.package}"
         # by hash: to read the metadata of a source archive, pip runs code in it
         wanted = folder / "requirements.txt"
         wanted.write_text(f"{source.package}=={source.version} --hash=sha256:{source.archive_sha256}\n")
-        _run([*pip, form, "--require-hashes", "-r", str(wanted.absolute())], into, source)
+        _run([*pip, form, "--require-hashes", "-r", str(wanted.absolute())], download_folder, source)
     else:
-        _run(["apt-get", "download", source.package], into, source)
-    archives = list(into.iterdir())
+        _run(["apt-get", "download", source.package], download_folder, source)
+    archives = list(download_folder.iterdir())
     if len(archives) != 1:
         raise _failed(source, f"the download gave {len(archives)} files instead of one")
     return archives[0]
@@ -187,8 +187,8 @@ def _run(command: Sequence[str], folder: Path, source: Source, stdout: IO[Any] |
 
 def _failed(source: Source, reason: str) -> InputError:
     package = f"{source.package} {source.version} ({source.manager})"
-    way_out = "check the network, or segment your own image with `s2vnet predict`"
-    return InputError(f"cannot fetch {source.name} from {package}: {reason}; {way_out}")
+    remedy = "check the network, or segment your own image with `s2vnet predict`"
+    return InputError(f"cannot fetch {source.name} from {package}: {reason}; {remedy}")
 
 
 def _sha256(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The public images and labels that the demo can fetch, with their licences and hashes."""
+"""Public images and labels that the demo can fetch, with their licences and hashes."""
 
 from __future__ import annotations
 

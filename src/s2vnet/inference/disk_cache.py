@@ -158,5 +158,5 @@ class DiskCache:
 
 
 def _without_shared_storage(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy where it is a view into a larger storage, which would stay in memory with it."""
+    """Copy a tensor that is a view into a larger storage, which it would keep in memory; return others as they are."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

@@ -39,7 +39,7 @@ class DecodedSlice(NamedTuple):
 
 @dataclass
 class Sweep:
-    """One direction's pass over all slices."""
+    """Pass over all slices in one direction."""
 
     slices: dict[int, DecodedSlice] = field(default_factory=dict)
     """Slices decoded in this sweep."""
@@ -64,7 +64,7 @@ SweepCallback = Callable[[tuple[Sweep, Sweep], range], None]
 
 
 class DecodedStep(NamedTuple):
-    """One slice of each of some sequences, decoded."""
+    """Outputs of decoding one slice of each of several sequences."""
 
     masks: list[Tensor | None]
     """(1, K, h, w) class probabilities in STORAGE_DTYPE; None for a sequence without a slice in this step."""
@@ -163,7 +163,7 @@ class SweepCursor:
 
     @property
     def slice(self) -> int:
-        """The slice to decode (any slice when there is none)."""
+        """Index of the slice to decode; arbitrary if :attr:`active` is False."""
         return self._order[min(self._position, len(self._order) - 1)]
 
     @property

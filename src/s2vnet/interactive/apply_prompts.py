@@ -238,7 +238,7 @@ class PromptApplier:
         return PromptMaps(strokes, encoded.depth, len(self.segmenter.class_names), encoded.size, reach)
 
     def _stroke(self, prompt: Prompt) -> GridPrompt | None:
-        """The prompt's cells on the mask grid; None where it lies wholly outside the crop."""
+        """Convert a prompt to cells of the mask grid; None where it lies wholly outside the crop."""
         cells = prompt_cells(self._grid, prompt, self.segmenter.plan.stem_stride)
         if not len(cells):
             return None

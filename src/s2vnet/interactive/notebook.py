@@ -102,7 +102,7 @@ class View:
 
 
 def _compact(data: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """The same values as int16, where they are integers that fit."""
+    """Convert values to int16 if this loses nothing; else return them as they are."""
     with np.errstate(invalid="ignore"):
         integers = data.astype(np.int16)
     return integers if np.array_equal(integers, data) else data

@@ -116,27 +116,27 @@ class Session:
         return self._notes
 
     def add_point(self, class_id: int, voxel: Voxel, positive: bool = True) -> None:
-        """Click: this voxel is (not) of the class. Raises InputError outside the volume or for an unknown class."""
+        """Add a click: the voxel is (not) of the class. Raises InputError outside the volume or for unknown classes."""
         with _validation_errors():
             self.add(Point(class_id=class_id, positive=positive, voxel=voxel))
 
     def add_scribble(self, class_id: int, voxels: Sequence[Voxel], positive: bool = True) -> None:
-        """Brush stroke: these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
+        """Add a brush stroke: these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
         with _validation_errors():
             self.add(Scribble(class_id=class_id, positive=positive, voxels=tuple(voxels)))
 
     def add_lasso(self, class_id: int, axis: int, vertices: Sequence[Voxel], positive: bool = True) -> None:
-        """Polygon on a slice across `axis` (0, 1 or 2 of i, j, k). Raises InputError as :meth:`add_point`."""
+        """Add a polygon on a slice across `axis` (0, 1 or 2 of i, j, k). Raises InputError as :meth:`add_point`."""
         with _validation_errors():
             self.add(Lasso(class_id=class_id, positive=positive, axis=axis, vertices=tuple(vertices)))
 
     def add_box(self, class_id: int, start: Voxel, stop: Voxel, positive: bool = True) -> None:
-        """Half-open box around all of the class on the slices that it spans. Raises InputError as :meth:`add_point`."""
+        """Add a half-open box around all of the class on its slices. Raises InputError as :meth:`add_point`."""
         with _validation_errors():
             self.add(Box(class_id=class_id, positive=positive, start=start, stop=stop))
 
     def add_mask(self, class_id: int, mask: npt.NDArray[np.bool_], positive: bool = True) -> None:
-        """Mask (I, J, K): these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
+        """Add a mask (I, J, K): these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
         if mask.shape != self.geometry.shape:
             raise InputError(f"mask {mask.shape} must have the image's shape {self.geometry.shape}")
         with _validation_errors():
@@ -152,7 +152,7 @@ class Session:
         self.apply(self._history.add(*entries))
 
     def add_round(self, points: Sequence[Point]) -> None:
-        """One round of clicks (:class:`s2vnet.evaluation.protocol.InteractiveSession`)."""
+        """Add one round of clicks (:class:`s2vnet.evaluation.protocol.InteractiveSession`)."""
         self.add(*points)
 
     def remove(self, index: int) -> None:
@@ -245,7 +245,7 @@ class Session:
         self._applier, self._offload_path, self._result, self._lock_masks = None, path, None, {}
 
     def _load_applier(self) -> PromptApplier:
-        """The encoded volume, loaded from its file if it was offloaded. Raises InputError if that fails."""
+        """Return the encoded volume, loaded from its file if it was offloaded. Raises InputError if that fails."""
         if self._applier is None:
             assert self._offload_path is not None
             try:
@@ -258,7 +258,7 @@ class Session:
         return self._applier
 
     def _segmentation(self) -> Segmentation:
-        """The network's current result, computed again after offloading."""
+        """Return the network's current result, computed again after offloading."""
         return (self._result or self._compute(self.log)[0]).segmentation
 
     def likely_class(self, voxels: npt.ArrayLike) -> int:
@@ -370,7 +370,7 @@ class Session:
     def _compute(
         self, log: Log, on_slice: SliceCallback | None = None, on_step: StepCallback | None = None
     ) -> tuple[PromptResult, LockedMasks]:
-        """The result of a log, and the voxels of classes that are locked at its end."""
+        """Compute the result of a log, and the voxels of classes that are locked at its end."""
         locked: dict[int, npt.NDArray[np.bool_]] = {}
         prompts: Prompts = ()
         for number, entry in enumerate(log, start=1):

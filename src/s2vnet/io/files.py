@@ -92,7 +92,7 @@ def read_lazy_image(
     fill_nonfinite: float | None = None,
     frames_as_channels: bool = False,
 ) -> LazyImage:
-    """As :func:`read_image`, with voxels in the data type of the files; DICOM series are float32."""
+    """Read an image as :func:`read_image` does, but in the data type of its files; DICOM series are float32."""
     if fill_nonfinite is not None and not np.isfinite(fill_nonfinite):
         raise InputError(f"--fill-nan must be a finite number, not {fill_nonfinite}")
     names = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]

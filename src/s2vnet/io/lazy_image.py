@@ -43,7 +43,7 @@ class Channel:
         return self.scale(self.stored.ravel(order="K")[:: max(1, self.stored.size // count)])
 
     def require_finite(self, fill: float | None) -> Channel:
-        """The channel with `fill` in place of NaN and infinity.
+        """Replace NaN and infinity by `fill`.
 
         Raises:
             InputError: there are such voxels and `fill` is None.
@@ -72,7 +72,7 @@ class LazyImage:
         return Volume(channels[0] if len(channels) == 1 else np.concatenate(channels), self.geometry)
 
     def require_finite(self, fill: float | None) -> LazyImage:
-        """As :meth:`Channel.require_finite`, for each channel."""
+        """Apply :meth:`Channel.require_finite` to each channel."""
         return replace(self, channels=tuple(channel.require_finite(fill) for channel in self.channels))
 
 

@@ -1,4 +1,4 @@
-"""One DICOM series of a folder: chosen, sorted by position, and read by SimpleITK's GDCM reader.
+"""Selection of a DICOM series in a folder, sorting of its slices, and reading by SimpleITK's GDCM reader.
 
 A series is a file per slice, or one multi-frame file (enhanced CT or MR). For all frames of the latter, ITK uses the
 positions of the first two and the rescale slope of the first; here pydicom reads both for each frame.
