@@ -84,7 +84,7 @@ WORD = Release(
     reference="https://github.com/HiLab-git/WORD",
     # all values: dataset.json of WORD-V0.1.0, from a copy with regrouped training cases,
     # https://github.com/Project-MONAI/research-contributions, SwinMM/WORD/dataset/dataset12_WORD_0.9.json.
-    # The test labels are a zip of their own in the reference's repository.
+    # The test labels are a separate zip archive in the reference's repository.
     classes=(
         *("liver", "spleen", "left_kidney", "right_kidney", "stomach", "gallbladder", "esophagus", "pancreas"),
         *("duodenum", "colon", "intestine", "adrenal", "rectum", "bladder", "Head_of_femur_L", "Head_of_femur_R"),

@@ -87,7 +87,7 @@ def hippocampus(values: Mapping[str, int]) -> Scene:
     """Fetch the template's left hippocampus and its labels. Raises InputError if they cannot be fetched."""
     volume, atlas = crop(read_image(fetch(SOURCES["mni152"])), BOXES["left"]), SOURCES["neuromorphometrics"]
     reference = _resample_mask(read_labels(fetch(atlas)), atlas.labels["left"], volume.geometry)
-    other = max(values.values()) + 1  # a class of its own: the whole hippocampus
+    other = max(values.values()) + 1  # a separate class: the whole hippocampus
     labels = reference.astype(np.uint8) * np.uint8(other)
     return Scene(volume, labels, {other: "whole, drawn by others"}, "drawn by others")
 

@@ -40,7 +40,7 @@ BATCH_SIZE = 8
 ProgressCallback = Callable[[int, int], None]
 """Called with (done, total) units of work."""
 PreviewCallback = Callable[[range, Tensor], None]
-"""Called with slice indices and class probabilities (n, K, h, w), each slice decoded without the others."""
+"""Called with slice indices and class probabilities (n, K, h, w) of slices decoded independently of each other."""
 
 _NO_MASKS = torch.empty(0)
 _CHANNELS_LAST = " channels last"
@@ -49,7 +49,7 @@ _STATE_PARTS = tuple(part for part in PropagationState._fields if part != "masks
 
 
 class PreviewBatch(NamedTuple):
-    """A batch of slices, encoded and each decoded without the others."""
+    """Batch of slices, encoded and decoded independently of each other."""
 
     indices: range
     features: Sequence[Features]

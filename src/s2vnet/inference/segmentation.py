@@ -47,7 +47,7 @@ class Segmentation:
             block, values = self.grid.slices_to_file(slices, n)
             labels[block] = values
 
-        # pixels on borders are gathered by index, which no library does in threads of its own
+        # pixels on borders are gathered by index, which no library does in several threads
         with ThreadPoolExecutor(min(torch.get_num_threads(), MAX_THREADS)) as pool:
             for _ in pool.map(fill, range(0, self.grid.size[0], SLICES_PER_CHUNK)):
                 pass

@@ -62,7 +62,7 @@ class LiveUpdates:
             self.send(d, average_sweeps(sweeps, d, d + 1))
 
     def on_preview(self, indices: range, scores: Tensor) -> None:
-        """Send slices decoded without the others (:data:`s2vnet.inference.encoded_volume.PreviewCallback`)."""
+        """Send slices decoded independently (:data:`s2vnet.inference.encoded_volume.PreviewCallback`)."""
         for n, d in sorted(enumerate(indices), key=lambda item: abs(item[1] - self._centre)):
             self.send(d, scores[n : n + 1])
 

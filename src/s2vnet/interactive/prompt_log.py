@@ -21,7 +21,7 @@ from s2vnet.utils.json_io import read_json
 
 LOG_FORMAT = 1
 MAX_NOTED_VOXELS = 100_000
-"""Prompts of more voxels are not compared with others."""
+"""Largest number of voxels of a prompt that is compared with other prompts."""
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 
 

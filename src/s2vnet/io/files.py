@@ -175,7 +175,7 @@ def write_image(path: Path | str, volume: Volume) -> None:
 
 
 def split_frames(path: Path | str, targets: Sequence[Path]) -> None:
-    """Write each frame of a 4D image as a float32 image of its own, with unchanged grid and values, including NaN.
+    """Write each frame of a 4D image as a separate float32 image, with unchanged grid and values, including NaN.
 
     Raises:
         InputError: file missing or damaged, another number of frames, or as :func:`write_labels`.

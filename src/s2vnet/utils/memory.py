@@ -21,7 +21,7 @@ _MESSAGES = re.compile(
     r"|can.?t start new thread|resource temporarily unavailable",  # for its stack
     re.IGNORECASE,
 )
-"""Messages of torch, ONNX Runtime, OpenVINO and ITK, which raise RuntimeError or an error of their own."""
+"""Messages of torch, ONNX Runtime, OpenVINO and ITK, which raise RuntimeError or their own errors."""
 _AMOUNT = re.compile(r"(?:allocate|buffer of size) ([\d.]+) ?(bytes|[KMGT]iB)?", re.IGNORECASE)
 
 

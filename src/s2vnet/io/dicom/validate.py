@@ -43,7 +43,7 @@ _SYNTAXES = "1.2.840.10008.1.2."
 _RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 _SIZES = frozenset((_SAMPLES, _ROWS, _COLUMNS, _BITS))
 _UNIQUE = frozenset((PIXEL_DATA, _FRAMES, *_SIZES))
-"""Elements that may not repeat; of others, real files have duplicates."""
+"""Elements that must not repeat; real files contain duplicates of other elements."""
 _MIN_SIZE_NBYTES, _MAX_SIZE_NBYTES = 2, 7
 """Lengths of rows, columns and the like; GDCM takes longer values without a VR for sequences."""
 _OVERLAYS, _ANY_OVERLAY = 0x60, 0xFF01FFFF
