@@ -111,7 +111,7 @@ class Plan(BaseModel):
         return range_warnings(self.seen, self.axis, windows, volume)
 
     def slab_size(self, distance: float) -> int:
-        """Number of adjacent slices, `distance` mm apart, to average so that slices are not much thinner than in training."""
+        """Number of adjacent slices, `distance` mm apart, to average for about the thickness of training slices."""
         return 1 if self.seen is None else slab_size(self.seen, self.axis, distance)
 
     @property
