@@ -42,7 +42,7 @@ class ModelConfig(BaseModel):
     prompt_reach: int = Field(default=8, ge=2)
     """Slices on either side of a prompted slice that receive its prompt maps (docs/decisions/007)."""
     auxiliary_masks: bool = False
-    """Whether the centres' masks are added to the pixel decoder's own class logits."""
+    """Whether the pixel decoder's own class logits are added to those of the centres' masks."""
     through_time: bool = True
     """Whether, in training, gradients flow back through previous slices (docs/decisions/005)."""
     min_area: float = 0.5
@@ -79,13 +79,13 @@ class TrainConfig(BaseModel):
     interactive_fraction: float = Field(default=0.6, ge=0, le=1)
     """Fraction of clips with simulated prompts; 0 trains automatic mode only."""
     interactive_start: float = Field(default=0.0, ge=0, lt=1)
-    """Fraction of the training without simulated prompts at its beginning: automatic mode is cheaper to train."""
+    """Fraction of the training, from its start, without simulated prompts; automatic mode is cheaper to train."""
     max_correction_rounds: int = Field(default=4, ge=1)
     """Largest number of correction rounds of a simulated user on a clip."""
     correction_fraction: float = Field(default=0.85, gt=0, le=1)
-    """Probability that a simulated user corrects a class in a round; fewer prompts have to correct more each."""
+    """Probability that a simulated user corrects a class in a round; fewer prompts must each correct more voxels."""
     mending_weight: float = Field(default=0.0, ge=0)
-    """Additional loss weight, in the final masks, of pixels in an error that a simulated user has prompted."""
+    """Additional loss weight of pixels in prompted errors, for the final masks only."""
     first_slice_fraction: float = Field(default=0.5, ge=0, le=1)
     """Fraction of simulated users who prompt the first slice of their clip only."""
     state_drop: float = Field(default=0.1, ge=0, le=1)
@@ -95,7 +95,7 @@ class TrainConfig(BaseModel):
     boundary_fraction: float = Field(default=0.25, ge=0, le=1)
     """Fraction of clips that straddle the first or last slice of a class."""
     anywhere_fraction: float = Field(default=0.1, ge=0, le=1)
-    """Fraction of clips drawn uniformly, whatever classes they contain."""
+    """Fraction of clips drawn uniformly over cases and slices, regardless of the classes in them."""
     augmentation: Strength = "light"
     """Strength of the augmentation; strong for few cases."""
     shift_fraction: float = Field(default=0.0, ge=0, le=1)

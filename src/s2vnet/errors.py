@@ -12,7 +12,7 @@ class S2VNetError(Exception):
 
 
 class InputError(S2VNetError, ValueError):
-    """Invalid file, option, prompt or dataset, or an input or output that the system refuses."""
+    """Invalid file, option, prompt or dataset, or a failed file operation."""
 
 
 class OutOfMemory(InputError):

@@ -1,8 +1,7 @@
 """Prompts as immutable values, shared by every layer. No torch, no files.
 
-A prompt names a class and a place in voxel indices ``i j k`` of the image as it lies in its file; conversion to
-the network's grid happens in :mod:`s2vnet.interactive.voxelize`. A session is a list of
-prompts, and undo a shorter list.
+A prompt has a class and a location in voxel indices ``i j k``, in the axis order of the image file;
+:mod:`s2vnet.interactive.voxelize` converts it to the network's grid. The state of a session is its list of prompts.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class _Prompt(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_with_kind)
 
     class_id: int = Field(ge=0)
-    """Label value that the prompt is about; 0 is background."""
+    """Label value that the prompt refers to; 0 is background."""
     positive: bool = True
     """True: these voxels are ``class_id``. False: they are not."""
 
@@ -50,7 +49,7 @@ class Scribble(_Prompt):
 
 
 class Lasso(_Prompt):
-    """Closed polygon on one slice of the image, across ``axis``; the prompt is the area that it encloses."""
+    """Closed polygon, with its interior, on one image slice perpendicular to ``axis``."""
 
     kind: Literal["lasso"] = "lasso"
     axis: int = Field(ge=0, le=2)

@@ -247,4 +247,4 @@ def test_a_dicom_series_gets_its_labels_as_contours(
     expected = {k: (labels == k).any((0, 1)).sum() for k in segmenter.class_names if k}
     assert {k: len(uids) for k, uids in slices.items()} == expected
     (error,) = all_errors(list(predict(segmenter, jobs, extras=ExtraOutputs(volumes=True), overwrite=False)))
-    assert "volumes cannot be had of contours" in error
+    assert "volumes cannot be computed from contours" in error

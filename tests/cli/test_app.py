@@ -140,7 +140,7 @@ def test_an_imported_dataset_can_be_planned(dataset: Path, tmp_path: Path, main:
     assert run("plan", target, "-o", tmp_path / "a") == run("plan", dataset, "-o", tmp_path / "b")
     assert main("import", "nnunet", dataset, tmp_path / "boxes", "--copy") == (
         0,
-        ["note: boxes: nnU-Net itself wants a name such as Dataset017_BTCV"],
+        ["note: boxes: nnU-Net itself requires a name such as Dataset017_BTCV"],
     )
     again = ["import", "nnunet", dataset, target, "--partial"]
     assert main(*again) == (1, [f"error: {target}: exists already; remove it or choose another name"])
@@ -379,7 +379,7 @@ def test_a_wrong_prompt_ends_what_nobody_watches_and_keeps_the_rest(
 ) -> None:
     log, output = tmp_path / "log.json", tmp_path / "a.nii.gz"
     common = ["interact", "-m", model, "-i", image, "-o", output, "--log", log]
-    wrong = ["error: no class 'liver'; the model knows 0 background, 1 left box, 2 right"]
+    wrong = ["error: no class 'liver'; classes of the model: 0 background, 1 left box, 2 right"]
     assert main(*common, "--point", "1,3,5,2", "--point", "liver,1,1,1") == (1, wrong)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(sys, "stdin", io.StringIO("point 1 3 5 2\npoint liver 1 1 1\n"))

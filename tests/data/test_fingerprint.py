@@ -129,7 +129,7 @@ def test_cases_without_any_class_are_named(write_dataset: WriteDataset) -> None:
             assert {n: e.cases for n, e in found.extents.items()} == {"left": 1, "right": 1}
             assert full.empty_cases == ()
 
-    with pytest.raises(InputError, match="no case shows any class"):
+    with pytest.raises(InputError, match="no case contains any class"):
         extract_fingerprint(read_dataset(root))
 
 

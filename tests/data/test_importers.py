@@ -300,10 +300,10 @@ def test_several_releases_or_none_are_refused(btcv: Path, tmp_path: Path) -> Non
     [
         ("btc", {}, "no release 'btc'; choose one of btcv, word, amos, msd, nnunet"),
         ("btcv", {"split": "20/10"}, "--split 20/10: choose 18/12 or 24/6"),
-        ("word", {"split": "18/12"}, "--split 18/12: word leaves no choice; drop the option"),
-        ("msd", {"split": "18/12"}, "--split 18/12: msd leaves no choice"),
+        ("word", {"split": "18/12"}, "--split 18/12: word has no such option; leave it out"),
+        ("msd", {"split": "18/12"}, "--split 18/12: msd has no such option"),
         ("amos", {"modality": "MRI"}, "--modality MRI: choose all or ct or mr"),
-        ("btcv", {"modality": "ct"}, "--modality ct: btcv leaves no choice"),
+        ("btcv", {"modality": "ct"}, "--modality ct: btcv has no such option"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path: Path, release: str, options: dict[str, str], message: str) -> None:
@@ -323,7 +323,7 @@ def test_targets_that_are_refused(btcv: Path, tmp_path: Path) -> None:
 
 def test_another_name_is_noted(btcv: Path, tmp_path: Path) -> None:
     made = import_release("btcv", btcv, tmp_path / "btcv")
-    assert made.notes == ("btcv: nnU-Net itself wants a name such as Dataset017_BTCV",)
+    assert made.notes == ("btcv: nnU-Net itself requires a name such as Dataset017_BTCV",)
 
 
 def test_copies_need_no_release(btcv: Path, tmp_path: Path) -> None:

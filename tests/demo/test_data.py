@@ -181,7 +181,7 @@ def test_cache_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_without_apt_get_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="apt-get is not on this machine"):
+    with pytest.raises(InputError, match="apt-get is not installed"):
         fetch(SOURCES["colin27"], tmp_path / "cache")
 
 

@@ -46,5 +46,5 @@ def test_an_ensemble_is_refused(model_folder: Path, phantom: Phantom) -> None:
 def test_unknown_label_values_are_refused(segmenter: Segmenter, phantom: Phantom) -> None:
     labels = phantom[1].data.copy()
     labels[0, 0, 0] = 7
-    with pytest.raises(InputError, match=r"a: the model does not know label values \[7\]"):
+    with pytest.raises(InputError, match=r"a: label values \[7\] are no classes of the model"):
         validate(segmenter, [("a", phantom[0], LabelMap(labels, phantom[1].geometry))])

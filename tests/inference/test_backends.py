@@ -144,7 +144,7 @@ def test_what_cannot_run_is_refused(exported: Path) -> None:
     with pytest.raises(CheckpointError, match="computes on the CPU"):
         to_runtime(trained, OTHERS[0], torch.device("cuda"), exported)
     unnamed = TrainedModel(S2VNet(ModelConfig(in_channels=1, num_classes=2)), {}, {}, "")
-    with pytest.raises(InputError, match="without a name"):
+    with pytest.raises(InputError, match="never saved"):
         to_runtime(unnamed, OTHERS[0], CPU)
 
 

@@ -55,7 +55,7 @@ def test_full_disk_and_truncated_file_are_reported(
     assert all(torch.equal(cache[n][0], given[0]) for n in range(2))
     assert cache._file is not None
     cache._file.truncate(500_000)
-    with pytest.raises(InputError, match=f"^cannot read from {folder}: .* cut off; set TMPDIR"):
+    with pytest.raises(InputError, match=f"^cannot read from {folder}: .* truncated; set TMPDIR"):
         cache[1]
 
 

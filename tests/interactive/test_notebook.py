@@ -155,7 +155,7 @@ def test_python_shows_text_and_picture(session: Session) -> None:
     session.volume = None
     shown, _ = shell.DisplayFormatter().format(session)
     assert set(shown) == {"text/plain"}
-    with pytest.raises(InputError, match="let go of its image"):
+    with pytest.raises(InputError, match="has freed its image"):
         session.view()
 
 

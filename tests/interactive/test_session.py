@@ -490,7 +490,7 @@ def test_an_unlocked_class_changes_again(session: Session, labels_of: Callable[.
     prompts = [PROMPTS["point"], PROMPTS["mask"]]
     session.lock(1)
     session.add(*prompts)
-    assert "prompt 2 speaks of class 1, which is locked: it changes nothing of it" in session.notes
+    assert "prompt 2 is for class 1, which is locked: it has no effect on that class" in session.notes
     session.lock(1, False)
     np.testing.assert_array_equal(session.labels, labels_of(*prompts))
     assert session.notes == []
@@ -518,7 +518,7 @@ def test_locking_again_or_unlocking_what_is_free_changes_nothing(
     np.testing.assert_array_equal(session.labels, labels_of(Lock(class_id=1), point, PROMPTS["mask"]))
     assert session.notes == [
         "prompt 2 lies on class 1, which is locked: it changes nothing there",
-        "prompt 4 speaks of class 1, which is locked: it changes nothing of it",
+        "prompt 4 is for class 1, which is locked: it has no effect on that class",
     ]
 
 
@@ -552,7 +552,7 @@ def test_changed_region_is_the_bounding_box_of_what_changed(session: Session, na
         (Box(class_id=1, start=(-1, 0, 0), stop=(18, 20, 13)), "box prompt reaches outside"),
         (Mask.from_array(np.ones((18, 20, 14), bool), 1), "mask prompt reaches outside"),
         (Mask(class_id=1, start=(0, 0, 0), stop=(4, 4, 4), bits="?"), "mask prompt is damaged"),
-        (Point(class_id=3, voxel=(0, 0, 0)), "no class 3; the model knows 0 background, 1 left part, 2 right"),
+        (Point(class_id=3, voxel=(0, 0, 0)), "no class 3; classes of the model: 0 background, 1 left part, 2 right"),
         (Lock(class_id=9), "no class 9"),
     ],
 )

@@ -26,7 +26,7 @@ def session(segmenter: Segmenter, bordered: Volume) -> Session:
 
 def test_classes_by_value_and_name() -> None:
     assert [class_by_name(NAMES, text) for text in ("1", "Left Part", "RIGHT", "0")] == [1, 1, 2, 0]
-    with pytest.raises(InputError, match="no class 'liver'; the model knows 0 background, 1 left part, 2 right"):
+    with pytest.raises(InputError, match="no class 'liver'; classes of the model: 0 background, 1 left part, 2 right"):
         class_by_name(NAMES, "liver")
 
 

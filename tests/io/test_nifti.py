@@ -55,7 +55,7 @@ def test_labels_stored_as_floats_or_scaled_integers_are_labels(tmp_path: Path) -
     (tmp_path / "scaled.nii").write_bytes(data)
     np.testing.assert_array_equal(read_labels(tmp_path / "float.nii.gz").data, values)
     np.testing.assert_array_equal(read_labels(tmp_path / "float.mha").data, values)
-    with pytest.raises(InputError, match=r"label 0.01 at voxel \(0, 0, 1\) is no integer"):
+    with pytest.raises(InputError, match=r"label 0.01 at voxel \(0, 0, 1\) is not an integer"):
         read_labels(tmp_path / "scaled.nii")
     data[112:120] = struct.pack("<ff", 1.0000001, 0)
     (tmp_path / "scaled.nii").write_bytes(data)

@@ -13,7 +13,7 @@ def test_sizes_with_and_without_a_unit(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "3 apples", "0MB", "1iB"])
 def test_invalid_sizes(text: str) -> None:
-    with pytest.raises(InputError, match="no size of memory"):
+    with pytest.raises(InputError, match="not a memory size"):
         parse_size(text)
 
 

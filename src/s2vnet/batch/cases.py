@@ -1,7 +1,7 @@
-"""Images of a batch: listed from a folder, a list (CSV, Parquet) or a URL; fetched, and their labels stored.
+"""Images of a batch: listing (folder, CSV, Parquet, URL), download, and upload of their labels.
 
-URLs are those of fsspec (``s3://bucket/scans``, ``gs://``, ``sftp://``, ``memory://``); its library for a kind of store
-may have to be installed: https://filesystem-spec.readthedocs.io.
+URLs are those of fsspec (``s3://bucket/scans``, ``gs://``, ``sftp://``, ``memory://``); the library of a store may have
+to be installed: https://filesystem-spec.readthedocs.io.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def list_items(source: str, target: str, channels: int) -> list[BatchItem]:
     Args:
         source: folder, list or URL.
         target: folder or URL of the labels.
-        channels: of the model.
+        channels: number of image channels of the model.
 
     Raises:
-        InputError: missing or empty source, a list without the column, two cases of one name, a name that leads out
+        InputError: missing or empty source, a list without the column, two cases of one name, a name with a path out
             of the target, labels that would replace an image, or as plan_jobs.
     """
     if is_label_file(Path(target)):
@@ -110,7 +110,7 @@ def existing_outputs(items: Sequence[BatchItem], target: str) -> set[str]:
 
 @contextmanager
 def local_files(item: BatchItem) -> Iterator[BatchItem]:
-    """The item with local image files and a temporary output, which is moved to its location at the end.
+    """Yield the item with local image files and a temporary output, which is moved to its location at the end.
 
     Fetched images are deleted. After an exception the output is deleted too, so that labels are complete or missing;
     files beside the labels are moved before them.
@@ -299,10 +299,10 @@ def _case_name(location: str) -> str:
 
 @contextmanager
 def _store_errors(location: str) -> Iterator[None]:
-    """Translate any error of a store's library, which have no common base class, into one line.
+    """Translate errors of a store's library, which have no common base class, into one line.
 
     Raises:
-        InputError: in place of it.
+        InputError: in place of any exception.
     """
     try:
         yield

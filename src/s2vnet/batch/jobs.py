@@ -1,4 +1,4 @@
-"""Segmentation of image files and folders to label files. One bad case does not stop a folder."""
+"""Segmentation of image files and folders to label files. A failed case does not stop the others."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Job:
 def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     """List the images of a file, a DICOM folder, or a folder in nnU-Net's naming.
 
-    A zip archive, or a folder without image files, is taken as one DICOM series; its labels can go to a DICOM SEG file
+    A zip archive, or a folder without image files, is read as one DICOM series; its labels can go to a DICOM SEG file
     (``.dcm``) or an RT structure set (``.rtstruct.dcm``). One image with `channels` channels in several files is given
     as a folder.
 
@@ -123,7 +123,7 @@ def predict(
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
     note: Callable[[str, str], None] = lambda name, text: None,
 ) -> Iterator[tuple[Job, S2VNetError | None]]:
-    """Segment and write each job; yields the job with its error, or None.
+    """Segment and write each job; yield the job with its error, or None.
 
     Args:
         segmenter: one model or an ensemble.
@@ -131,10 +131,10 @@ def predict(
         extras: further outputs.
         classes: label values to keep; others become background.
         fill_nonfinite: value for NaN and infinite voxels, which are refused otherwise.
-        overwrite: False leaves existing label maps and skips their images; their volumes are still listed.
-        max_memory: bytes that the process may hold; an image that needs more is refused before it is read.
+        overwrite: False keeps existing label maps and skips their images; their volumes are still listed.
+        max_memory: largest memory of the process in bytes; an image that needs more is refused before it is read.
         progress: called with (case, units done, total units).
-        note: called with (case, a way in which it differs from the training data).
+        note: called with (case, one difference from the training data).
     """
     rows: dict[str, dict[str, float]] = {}
     table = jobs[0].output.parent / "volumes.csv" if jobs else None
@@ -195,7 +195,7 @@ def _segment_job(
 def _existing_labels(job: Job) -> LabelMap:
     """Labels written by an earlier run."""
     if is_rtstruct(job.output):
-        raise InputError(f"{job.output}: volumes cannot be had of contours; leave out --skip-existing")
+        raise InputError(f"{job.output}: volumes cannot be computed from contours; leave out --skip-existing")
     if is_dicom_output(job.output):
         return read_segmentation(job.output, job.case.images[0])[0]
     return read_labels(job.output)

@@ -35,12 +35,12 @@ class CaseRecord:
     reason: str = ""
     """Why it was skipped or failed."""
     seconds: float = 0.0
-    """Of the last attempt, with fetching and writing."""
+    """Seconds of the last attempt, including fetching and writing."""
     attempts: int = 0
     worker: int = 0
     """Number of the worker of the last attempt; a replaced worker has a new number."""
     memory_mb: float | None = None
-    """Peak memory of the worker's process meanwhile."""
+    """Peak memory of the worker's process during the attempt, MiB."""
     notes: tuple[str, ...] = ()
     """Ways in which the image differs from the training data."""
     volumes: Mapping[str, float] = field(default_factory=dict)

@@ -38,7 +38,7 @@ from s2vnet.utils.cpu import available_cores
 from s2vnet.utils.folders import make_folder
 
 ATTEMPTS = 2
-"""How often a case is tried whose worker is lost, or that fails for another reason than the image."""
+"""Number of attempts at a case whose worker is lost, or that fails for another reason than its image."""
 SETTINGS, LOCK = "batch.json", ".s2vnet-lock"
 
 
@@ -61,13 +61,13 @@ def open_batch(
     Args:
         source: folder, list or URL (:func:`s2vnet.batch.cases.list_items`).
         target: folder or URL.
-        settings: what to do; its threads are chosen here.
-        channels: of the model.
-        workers: how many; by default one, or as many as a cluster has CPUs for.
+        settings: models and options; ``threads`` is replaced.
+        channels: number of image channels of the model.
+        workers: number of workers; by default one, or as many as a cluster has CPUs for.
         engine: ``local`` or ``ray``.
-        address: of the cluster.
-        cpus: per worker; local ones share the machine's by default, a cluster's have one.
-        gpus: per worker of a cluster.
+        address: address of the cluster.
+        cpus: CPUs per worker; by default local workers share those of the machine, and workers of a cluster have one.
+        gpus: GPUs per worker of a cluster.
         attempts: as of :func:`run_batch`.
         skip_existing: as of :func:`run_batch`.
 
@@ -103,7 +103,7 @@ def run_batch(
     attempts: int = ATTEMPTS,
     skip_existing: bool = False,
 ) -> Iterator[CaseRecord]:
-    """Segment all items; yields a record of each as it is finished, skipped ones first.
+    """Segment all items; yield a record of each as it is finished, skipped ones first.
 
     Cases are skipped that an earlier run with the same models and settings has done, and with `skip_existing` those
     whose labels exist. Failed cases are tried again by a later run.
@@ -111,11 +111,11 @@ def run_batch(
     Args:
         items: from :func:`s2vnet.batch.cases.list_items`.
         target: folder or URL of the labels.
-        settings: of the workers that `start` starts.
-        start: starts a worker.
-        workers: how many at a time.
+        settings: settings of the workers.
+        start: function that starts a worker.
+        workers: number of workers.
         attempts: see :data:`ATTEMPTS`.
-        skip_existing: keep existing labels, whoever has made them.
+        skip_existing: keep existing labels of any origin.
 
     Raises:
         InputError: the target cannot be written, or another batch is writing there.

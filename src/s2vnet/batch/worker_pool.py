@@ -23,11 +23,17 @@ RESTART_DELAY_S = 1.0
 class WorkerPool:
     """Threads that each drive one worker. The case of a lost worker goes to the end of the queue.
 
-    A thread whose worker is not ready holds no case: a cluster that has lost machines may have no place for it.
+    A thread takes a case only when its worker is ready: a cluster that has lost machines may never start it.
     """
 
     def __init__(self, start: Callable[[], Worker], size: int, attempts: int) -> None:
-        """Args: function that starts a worker, number of workers, and how often a case is tried."""
+        """Create the threads.
+
+        Args:
+            start: function that starts a worker.
+            size: number of workers.
+            attempts: largest number of attempts at a case.
+        """
         self._start, self._attempts = start, attempts
         self._queue: SimpleQueue[tuple[BatchItem, int] | None] = SimpleQueue()
         """Cases and the number of the attempt; None ends a thread."""
@@ -61,7 +67,7 @@ class WorkerPool:
                 return
 
     def stop(self) -> None:
-        """Stop all workers, idle or not."""
+        """Stop all workers, including busy ones."""
         with self._lock:
             self._stopped = True
             workers = [*self._workers.values(), *self._starting]
@@ -117,7 +123,7 @@ class WorkerPool:
         )
 
     def _wait_for_case(self) -> None:
-        """Wait until a case is queued, so that no model is loaded in vain; the case goes back to the queue."""
+        """Wait until a case is queued, so that no model is loaded unnecessarily; the case goes back to the queue."""
         if self._queue.empty():
             self._queue.put(self._queue.get())
 

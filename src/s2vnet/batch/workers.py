@@ -48,15 +48,15 @@ class BatchSettings:
     runtime: str = "torch"
     """One of :data:`s2vnet.inference.backends.RUNTIMES`."""
     max_memory: int | None = None
-    """Bytes that each worker may hold."""
+    """Largest memory of each worker in bytes."""
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What a worker reports of an image."""
+    """Result of a worker for one image."""
 
     memory_mb: float | None
-    """Peak memory of its process meanwhile; None where the system does not report it."""
+    """Peak memory of its process during the segmentation, MiB; None where the system does not report it."""
     volumes: dict[str, float]
     """ml by class name, if requested."""
     notes: tuple[str, ...]
@@ -64,11 +64,11 @@ class ItemResult:
 
 
 class WorkerLost(Exception):
-    """A worker has ended; the text says how."""
+    """A worker has ended; the message states how."""
 
 
 class Worker(Protocol):
-    """Segments one image at a time."""
+    """Interface of a worker, which segments one image at a time."""
 
     def ready(self) -> None:
         """Wait until the model is loaded. Raises as :meth:`run`."""
@@ -131,7 +131,7 @@ class ModelRunner:
 
 
 class ProcessWorker:
-    """Worker in a local process. Files are fetched and stored by this process, which outlives it."""
+    """Worker in a local process. The calling process, which outlives it, fetches and stores the files."""
 
     def __init__(self, settings: BatchSettings) -> None:
         """Start the process."""
@@ -235,7 +235,7 @@ def _raise_oom_score() -> None:
 
 
 class RayWorker:
-    """Worker that is an actor of a Ray cluster. Files are fetched and stored by the actor, on its machine."""
+    """Worker that is an actor of a Ray cluster. The actor fetches and stores the files on its machine."""
 
     def __init__(self, settings: BatchSettings, cpus: float, gpus: float) -> None:
         """Request an actor; the cluster starts it once these resources are free."""
@@ -288,7 +288,7 @@ class _Actor:
 
 
 def connect_ray(address: str | None) -> int:
-    """Connect to a Ray cluster, or start a local one without an address; returns its number of CPUs.
+    """Connect to a Ray cluster, or start a local one without an address; return its number of CPUs.
 
     Raises:
         InputError: Ray is not installed, or no cluster answers at the address.

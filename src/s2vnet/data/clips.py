@@ -43,7 +43,7 @@ class ClipDataset(Dataset[Clip]):
         """Create the dataset.
 
         Args:
-            cases: those without labels are ignored.
+            cases: preprocessed cases; those without labels are ignored.
             patch_size: in-plane size (H, W) of a clip.
             context: neighbouring slices on either side.
             config: sampling of clips and augmentation.

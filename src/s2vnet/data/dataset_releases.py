@@ -1,7 +1,6 @@
-"""What the official releases of BTCV, WORD and AMOS hold: folders, cases, classes, splits.
+"""Contents of the official releases of BTCV, WORD and AMOS: folders, cases, classes, splits.
 
-Each table says what was read where. The archives themselves were not at hand: a table rests on the files that are
-cited, not on the voxels.
+The tables were compiled from the files cited in their comments, without access to the archives and their voxels.
 """
 
 from __future__ import annotations
@@ -10,29 +9,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Folders = Mapping[str, tuple[str, str]]
-"""Part of a release ("training", "validation", "test") to its folders of images and labels."""
+"""Folders of images and of labels by part of a release ("training", "validation", "test")."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """What a release holds whose files are named ``{prefix}{four digits}.nii.gz``."""
+    """Contents of a release whose files are named ``{prefix}{four digits}.nii.gz``."""
 
     name: str
     reference: str
     classes: tuple[str, ...]
     """Names of the label values 1, 2, ..."""
     prefixes: tuple[str, str]
-    """Of image and label files."""
+    """Prefixes of image and label files."""
     layouts: tuple[Folders, ...]
-    """Where the parts lie, the official layout first."""
+    """Folders of the parts in each known layout, the official one first."""
     counts: Mapping[str, Mapping[str, int]]
-    """Part to modality to number of cases."""
+    """Number of cases by part and modality."""
     cases: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """Part to the numbers of its cases; none where only the release's own dataset.json tells them."""
+    """Case numbers by part; empty if only the release's dataset.json lists them."""
     splits: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """Splits to choose from, the default first: name to the numbers of the cases for validation."""
+    """Numbers of the validation cases by name of a split, the default split first."""
     last_ct: int = 9999
-    """Higher numbers are MR."""
+    """Largest case number of a CT; higher numbers are MR."""
 
     def modality(self, number: int) -> str:
         """CT or MR."""
@@ -55,7 +54,7 @@ BTCV = Release(
         *("right adrenal gland", "left adrenal gland"),
     ),
     prefixes=("img", "label"),
-    # RawData.zip of Synapse, the same as MONAI has it moved, and its training part alone:
+    # RawData.zip of Synapse, the same with the folders that MONAI uses, and its training part alone:
     # https://github.com/Project-MONAI/model-zoo, models/swin_unetr_btcv_segmentation/docs/README.md
     layouts=(
         {"training": ("Training/img", "Training/label"), "test": ("Testing/img", "Testing/label")},
@@ -67,7 +66,7 @@ BTCV = Release(
     cases={"training": frozenset({*range(1, 11), *range(21, 41)}), "test": frozenset(range(61, 81))},
     splits={
         # TransUNet: https://github.com/Beckschen/TransUNet, lists/lists_Synapse/test_vol.txt; train.txt has slices of
-        # the other 18. Papers that follow it call the 12 validation cases and score 8 of the 13 organs.
+        # the other 18. Papers with this split report the 12 as validation cases and score 8 of the 13 organs.
         "18/12": frozenset({1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38}),
         # Swin UNETR: the tutorial above, and https://github.com/Project-MONAI/research-contributions,
         # SwinMM/Pretrain/jsons/dataset00_BTCV.json
@@ -83,9 +82,9 @@ _WORD_TEST = frozenset(
 WORD = Release(
     name="WORD",
     reference="https://github.com/HiLab-git/WORD",
-    # all of it: the dataset.json of WORD-V0.1.0 as kept, with the training cases regrouped, in
+    # all values: dataset.json of WORD-V0.1.0, from a copy with regrouped training cases,
     # https://github.com/Project-MONAI/research-contributions, SwinMM/WORD/dataset/dataset12_WORD_0.9.json.
-    # The test labels are a zip of their own in the reference's repository.
+    # The test labels are a separate zip archive in the reference's repository.
     classes=(
         *("liver", "spleen", "left_kidney", "right_kidney", "stomach", "gallbladder", "esophagus", "pancreas"),
         *("duodenum", "colon", "intestine", "adrenal", "rectum", "bladder", "Head_of_femur_L", "Head_of_femur_R"),
@@ -111,11 +110,11 @@ AMOS = Release(
     ),
     prefixes=("amos_", "amos_"),
     layouts=(_same(training="Tr", validation="Va", test="Ts"),),
-    # The readme.md of amos22.zip (a copy of it: the archive was not at hand) counts training and validation so, of 500
-    # CT and 100 MR, which leaves 240 for the test; it speaks of 120. Labels of the test are not released.
+    # Training and validation: readme.md of amos22.zip, from a copy. Its totals of 500 CT and 100 MR leave 240 test
+    # cases, although it states 120. Labels of the test cases are not released.
     counts={"training": {"CT": 200, "MR": 40}, "validation": {"CT": 100, "MR": 20}, "test": {"CT": 200, "MR": 40}},
-    # The readme says that CT are "less than 500", but there are 500 of them, and whoever looked found amos_0500 to be
-    # CT: so https://github.com/MIC-DKFZ/nnUNet, nnunetv2/dataset_conversion/Dataset218_Amos2022_task1.py.
+    # The readme gives the numbers of CT as "less than 500", but there are 500 CT, and amos_0500 is one of them:
+    # https://github.com/MIC-DKFZ/nnUNet, nnunetv2/dataset_conversion/Dataset218_Amos2022_task1.py.
     last_ct=500,
 )
 

@@ -53,9 +53,9 @@ class Fingerprint(BaseModel):
     channels: tuple[str, ...]
     labels: dict[str, int]
     spacing: Triple
-    """Median, mm."""
+    """Median voxel size in mm."""
     shape: Triple
-    """Median, voxels."""
+    """Median shape in voxels."""
     intensities: tuple[IntensityStatistics, ...]
     """Per channel."""
     extents: dict[str, ClassExtent]
@@ -77,7 +77,7 @@ def extract_fingerprint(
     """Compute the fingerprint, for which each training case is read once.
 
     Args:
-        dataset: with labelled training cases.
+        dataset: dataset with labelled training cases.
         fill_nonfinite: value that replaces NaN and infinite voxels; None refuses them.
         progress: called with the numbers of read and of all cases.
 
@@ -111,7 +111,7 @@ def extract_fingerprint(
             extents[class_id] += _extent(truth == class_id, spacing)
         progress(number + 1, len(dataset.training))
     if len(empty) == len(dataset.training):
-        raise InputError(f"{dataset.root}: no case shows any class; are the labels written?")
+        raise InputError(f"{dataset.root}: no case contains any class; are the label files empty?")
     intensities = tuple(_intensity_statistics(np.concatenate(samples)) for samples in foreground_samples)
     sizes: npt.NDArray[np.float64] = np.array(shapes) * np.array(spacings)
     return Fingerprint(

@@ -1,7 +1,7 @@
 """Import of unpacked official releases to nnU-Net's raw layout, by links or copies, with the usual split.
 
-BTCV, WORD and AMOS are described by the tables of :mod:`.releases`; the Decathlon's tasks and nnU-Net's datasets, of
-either version, describe themselves by their ``dataset.json``.
+BTCV, WORD and AMOS are described by the tables of :mod:`s2vnet.data.dataset_releases`; the Decathlon's tasks and
+nnU-Net's datasets, of either version, by their own ``dataset.json``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ImportResult:
     """Result of an import."""
 
     training: int
-    """Number of training cases, with those for validation."""
+    """Number of training cases, including those for validation."""
     test: int
     """Number of test cases."""
     notes: tuple[str, ...]
@@ -82,8 +82,8 @@ def import_release(
         release: btcv, word, amos, msd or nnunet.
         source: the release's folder, or one that holds it up to two levels deeper.
         target: a new folder.
-        split: for btcv 18/12 (the default) or 24/6 cases for training and validation.
-        modality: for amos ct, mr or all (the default).
+        split: numbers of training and validation cases, for btcv only: 18/12 (the default) or 24/6.
+        modality: modality to import, for amos only: ct, mr or all (the default).
         copy: copy the files; else they are symbolic links. Channels that share a 4D file become files either way.
         partial: import the available part of an incomplete release.
         progress: called with the step's name and the numbers of finished and of all cases.
@@ -114,14 +114,14 @@ def import_release(
         _write_dataset(folder, located, copy, progress)
     notes = (*located.missing, *located.notes)
     if not re.fullmatch(r"Dataset\d{3}_.+", target.name):
-        notes += (f"{target.name}: nnU-Net itself wants a name such as Dataset017_BTCV",)
+        notes += (f"{target.name}: nnU-Net itself requires a name such as Dataset017_BTCV",)
     return ImportResult(len(located.training), len(located.test), notes)
 
 
 def _choose_option(option: str, value: str | None, choices: Mapping[str, frozenset[_T]], release: str) -> frozenset[_T]:
-    """The choice of a name, the first one without a name; empty without choices."""
+    """Return the choice with this name, by default the first one; empty if there are no choices."""
     if value is not None and value not in choices:
-        hint = f"choose {' or '.join(choices)}" if choices else f"{release} leaves no choice; drop the option"
+        hint = f"choose {' or '.join(choices)}" if choices else f"{release} has no such option; leave it out"
         raise InputError(f"--{option} {value}: {hint}")
     return choices[value] if value is not None else next(iter(choices.values()), frozenset())
 
@@ -138,8 +138,8 @@ def _read_tabulated(
     listed = {} if release.cases or not (root / "dataset.json").is_file() else read_dataset_json(root)
     parts, shortages = {}, {}
     for part, folders in layout.items():
-        due = release.cases.get(part) or _numbers(prefix, _listed_cases(listed, part))
-        parts[part], shortages[part] = _find_part(release, root, part, folders, due, modalities)
+        expected = release.cases.get(part) or _numbers(prefix, _listed_cases(listed, part))
+        parts[part], shortages[part] = _find_part(release, root, part, folders, expected, modalities)
     training = (*parts["training"], *parts.get("validation", ()))
     held_out = {f"{prefix}{n:04d}" for n in validation} | {case.name for case in parts.get("validation", ())}
     fold = {
@@ -158,35 +158,40 @@ def _read_tabulated(
     if len(kinds) > 1:
         content["case_modalities"] = {case.name: release.modality(int(case.name[-4:])) for case in (*training, *test)}
     notes = tuple(shortages.pop("test", ()))
-    lacking = tuple(text for texts in shortages.values() for text in texts)
+    missing_parts = tuple(text for texts in shortages.values() for text in texts)
     if training and not (fold["train"] and fold["val"]):
         what = "validation" if fold["val"] else "training"
         notes += (f"splits_final.json: not written, since every case that is there is for {what}; {_DEFAULT}",)
-        return _LocatedRelease(training, test, content, [], lacking, notes)
-    return _LocatedRelease(training, test, content, [fold], lacking, notes)
+        return _LocatedRelease(training, test, content, [], missing_parts, notes)
+    return _LocatedRelease(training, test, content, [fold], missing_parts, notes)
 
 
 def _find_part(
-    release: Release, root: Path, part: str, folders: tuple[str, str], due: frozenset[int], modalities: frozenset[str]
+    release: Release,
+    root: Path,
+    part: str,
+    folders: tuple[str, str],
+    expected: frozenset[int],
+    modalities: frozenset[str],
 ) -> tuple[tuple[CaseFiles, ...], list[str]]:
     """Find the complete cases of a part, and describe what is missing."""
     images, labels = (
         _numbered_files(root / name, prefix) for name, prefix in zip(folders, release.prefixes, strict=True)
     )
-    unexpected = sorted((images.keys() | labels.keys()) - due) if release.cases else []
+    unexpected = sorted((images.keys() | labels.keys()) - expected) if release.cases else []
     if unexpected:
         where = f"{folders[0]} or {folders[1]}"
         raise InputError(
             f"{root}: number {_some(unexpected)} in {where} is no {part} case of {release.name}; move it away"
         )
     needed = list(zip(folders, release.prefixes, (images, labels), strict=True))[: 1 if part == "test" else 2]
-    known = sorted(n for n in due.union(*(files for *_, files in needed)) if release.modality(n) in modalities)
+    known = sorted(n for n in expected.union(*(files for *_, files in needed)) if release.modality(n) in modalities)
     missing: list[str] = []
     for name, prefix, files in needed:
         absent = [f"{name}/{prefix}{n:04d}.nii.gz" for n in known if n not in files]
         missing += absent if (root / name).is_dir() else [f"folder {name}"]
-    whole = [n for n in known if all(n in files for *_, files in needed)]
-    cases = tuple(CaseFiles(f"{release.prefixes[0]}{n:04d}", (images[n],), labels.get(n)) for n in whole)
+    complete = [n for n in known if all(n in files for *_, files in needed)]
+    cases = tuple(CaseFiles(f"{release.prefixes[0]}{n:04d}", (images[n],), labels.get(n)) for n in complete)
     count = sum(release.counts[part].get(kind, 0) for kind in modalities)
     return cases, _shortage(folders[0], part, len(cases), count, missing)
 
@@ -195,10 +200,10 @@ def _read_described(source: Path, partial: bool) -> _LocatedRelease:
     """Find the cases of a dataset with a dataset.json of the Decathlon or of nnU-Net 1 or 2."""
     root, _ = _locate(source, _match_dataset_json, "dataset.json")
     dataset, content = read_dataset(root, skip_missing=partial), read_dataset_json(root)
-    lacking: list[str] = []
+    missing_parts: list[str] = []
     notes: list[str] = []
     for part, key, cases, texts in (
-        ("training", "numTraining", dataset.training, lacking),
+        ("training", "numTraining", dataset.training, missing_parts),
         ("test", "numTest", dataset.test, notes),
     ):
         names, listed = {case.name for case in cases}, _listed_cases(content, part)
@@ -224,18 +229,18 @@ def _read_described(source: Path, partial: bool) -> _LocatedRelease:
     kept = {key: value for key, value in content.items() if key not in _STALE}
     folds, fold_notes = _available_folds(dataset, partial)
     return _LocatedRelease(
-        dataset.training, dataset.test, kept | described, folds, tuple(lacking), (*notes, *fold_notes)
+        dataset.training, dataset.test, kept | described, folds, tuple(missing_parts), (*notes, *fold_notes)
     )
 
 
 def _available_folds(dataset: Dataset, partial: bool) -> tuple[list[dict[str, list[str]]], list[str]]:
-    """The dataset's own folds, without missing cases where it is partial, and notes about those."""
+    """Read the dataset's own folds; with `partial`, leave out missing cases and return notes about them."""
     path = dataset.root / "splits_final.json"
     if not path.is_file():
         return [], []
     names, absent = {case.name for case in dataset.training}, set[str]()
     if partial:
-        with suppress(ValueError, KeyError, TypeError):  # of which `read_folds` makes an error
+        with suppress(ValueError, KeyError, TypeError):  # `read_folds` reports these
             named = {str(n) for fold in read_json(path) for part in ("train", "val") for n in fold[part]}
             absent = named - names
     placeholders = tuple(CaseFiles(name, ()) for name in sorted(absent))
@@ -252,12 +257,12 @@ def _available_folds(dataset: Dataset, partial: bool) -> tuple[list[dict[str, li
 
 
 def _locate(source: Path, match: Callable[[Path], tuple[Path, Folders] | None], what: str) -> tuple[Path, Folders]:
-    """The only match in a folder or up to two levels deeper, without hidden and macOS's folders."""
+    """Find the only match in a folder or up to two levels deeper, except in hidden folders and those of macOS."""
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder of the unpacked release")
     level = [source]
     for _ in range(3):
-        matches = [hit for hit in map(match, level) if hit is not None]
+        matches = [pair for pair in map(match, level) if pair is not None]
         if len(matches) > 1:
             raise InputError(f"{source}: several releases; give one of {_some(folder for folder, _ in matches)}")
         if matches:
@@ -275,9 +280,9 @@ def _is_visible(folder: Path) -> bool:
 
 
 def _match_layout(release: Release, folder: Path) -> tuple[Path, Folders] | None:
-    """The first layout for which the folder has training images."""
-    hits = (x for x in release.layouts if _numbered_files(folder / x["training"][0], release.prefixes[0]))
-    return next(((folder, layout) for layout in hits), None)
+    """Return the first layout for which the folder has training images."""
+    layouts = (x for x in release.layouts if _numbered_files(folder / x["training"][0], release.prefixes[0]))
+    return next(((folder, layout) for layout in layouts), None)
 
 
 def _numbered_files(folder: Path, prefix: str) -> dict[int, Path]:

@@ -25,7 +25,7 @@ MIN_CELLS_ACROSS = 8
 MAX_PATCH = 256
 """Pixels per side of a training patch; larger slices are trained on crops of this size."""
 MAX_FULL_RESOLUTION = 128
-"""Pixels per side up to which masks may be made at full resolution (stem stride 1), for its cost."""
+"""Pixels per side up to which masks at full resolution (stem stride 1) are affordable."""
 
 Plane = Literal["sagittal", "coronal", "axial"]
 PLANES: tuple[Plane, Plane, Plane] = ("sagittal", "coronal", "axial")
@@ -98,10 +98,10 @@ class Plan(BaseModel):
         """
         if len(channels) != len(self.channels):
             raise InputError(
-                f"the plan is for {len(self.channels)} channels, the dataset has {len(channels)}; plan anew"
+                f"the plan is for {len(self.channels)} channels, the dataset has {len(channels)}; make a new plan"
             )
         if dict(labels) != self.labels:
-            raise InputError(f"the plan is for labels {self.labels}, the dataset has {dict(labels)}; plan anew")
+            raise InputError(f"the plan is for labels {self.labels}, the dataset has {dict(labels)}; make a new plan")
 
     def range_warnings(self, volume: Volume | LazyImage) -> tuple[str, ...]:
         """One-line warnings about properties of a volume outside the ranges of the training cases."""
@@ -111,7 +111,7 @@ class Plan(BaseModel):
         return range_warnings(self.seen, self.axis, windows, volume)
 
     def slab_size(self, distance: float) -> int:
-        """Number of adjacent slices, `distance` mm apart, to average so that none is much thinner than in training."""
+        """Number of adjacent slices, `distance` mm apart, to average for about the thickness of training slices."""
         return 1 if self.seen is None else slab_size(self.seen, self.axis, distance)
 
     @property
@@ -149,8 +149,8 @@ def make_plan(fingerprint: Fingerprint, sampling: float | None = None) -> Plan:
     """Choose plane, sampling, intensity scheme, crop, encoder and clip length.
 
     Args:
-        fingerprint: of the dataset.
-        sampling: pixel size in plane, mm; chosen from the dataset if None. Fewer pixels cost less.
+        fingerprint: fingerprint of the dataset.
+        sampling: pixel size in plane, mm; chosen from the dataset if None. Larger pixels make the network faster.
     """
     axis = _slicing_axis(fingerprint)
     row, column = (fingerprint.spacing[a] for a in range(3) if a != axis)
@@ -185,7 +185,7 @@ def make_plan(fingerprint: Fingerprint, sampling: float | None = None) -> Plan:
 
 
 def _encoder(pixels: int, stride: int) -> str:
-    """Pretrained encoder where its stem fits (docs/decisions/007-abdomen.md), else wider for fewer cells."""
+    """Pretrained encoder where its stem fits (docs/decisions/007-abdomen.md), else a narrower one for fewer cells."""
     if stride == 2:
         return "efficientnet-lite0"
     return "compact" if pixels <= (64 * stride) ** 2 else "small"

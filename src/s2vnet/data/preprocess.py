@@ -42,7 +42,7 @@ class PreparedSlices:
     """
 
     def __init__(self, image: Volume | LazyImage, plan: Plan, name: str = "") -> None:
-        """Raises InputError for another number of channels than the plan's."""
+        """Prepare access to the slices. Raises InputError for another number of channels than the plan's."""
         lazy = as_lazy_image(image)
         if len(lazy.channels) != len(plan.channels):
             wanted = ", ".join(plan.channels)
@@ -203,6 +203,6 @@ def _resize_labels(slices: npt.NDArray[np.generic], size: tuple[int, int]) -> np
     small = slices.astype(np.uint8)
     if small.shape[1:] == size:
         return small
-    grown = F.interpolate(torch.from_numpy(small)[None], size=size, mode="nearest-exact")[0]
-    resized: npt.NDArray[np.uint8] = grown.numpy()
+    interpolated = F.interpolate(torch.from_numpy(small)[None], size=size, mode="nearest-exact")[0]
+    resized: npt.NDArray[np.uint8] = interpolated.numpy()
     return resized

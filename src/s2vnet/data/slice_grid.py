@@ -1,4 +1,4 @@
-"""Every conversion between the coordinate spaces of a volume and of the network.
+"""Conversions between the coordinate spaces of a volume and of the network.
 
 * voxel: index (i, j, k) on the file's grid
 * canonical: index along the closest R, A, S axes
@@ -90,14 +90,14 @@ class SliceGrid:
 
     @property
     def crop(self) -> Region:
-        """The crop as slices of the uncropped slice stack (D, H, W)."""
+        """Index ranges of the crop in the uncropped slice stack (D, H, W)."""
         d, h, w = (slice(a, a + n) for a, n in zip(self.start, self.size, strict=True))
         return d, h, w
 
     def mirror(self, axis: int) -> SliceGrid:
-        """The grid for canonical axis `axis` flipped in the file."""
-        place, start = self.axes.index(axis), list(self.start)
-        start[place] = self.uncropped_size[place] - self.start[place] - self.size[place]
+        """Return the grid for a file whose canonical axis `axis` is flipped."""
+        n, start = self.axes.index(axis), list(self.start)
+        start[n] = self.uncropped_size[n] - self.start[n] - self.size[n]
         return replace(self, orientation=self.orientation.mirrored(axis), start=(start[0], start[1], start[2]))
 
     def voxels_to_crop(self, ijk: npt.ArrayLike) -> npt.NDArray[np.intp]:
@@ -204,5 +204,5 @@ def _upsampling_matrix(cells: int, padded: int, sampled: int, voxels: int) -> Te
 
     Resizing is linear, so its result on unit vectors is its matrix; one product for both steps is several times faster.
     """
-    grown = resize_slices(torch.eye(cells)[None, None], (padded, cells))[:, :, :sampled]
-    return resize_slices(grown, (voxels, cells))[0, 0]
+    on_pixels = resize_slices(torch.eye(cells)[None, None], (padded, cells))[:, :, :sampled]
+    return resize_slices(on_pixels, (voxels, cells))[0, 0]

@@ -29,7 +29,7 @@ BRIGHT_PERCENTILE = 95.0
 BRIGHT_MARGIN = 20.0
 """HU by which that percentile may lie outside the training range."""
 MAX_SAMPLES = 1_000_000
-"""About how many voxels of a volume the percentiles are computed from."""
+"""Approximate number of voxels of a volume that percentiles are computed from."""
 MIN_TISSUE_FRACTION = 0.02
 """Fraction of voxels inside the window below which a volume is unlikely to be a CT in HU."""
 

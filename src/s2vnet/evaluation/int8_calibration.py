@@ -47,7 +47,7 @@ def calibrate_int8(
         Mean Dice over classes of int8 labels against float32 labels.
 
     Raises:
-        InputError: the Dice is below :data:`MIN_DICE` or no class is found (the graph is then removed), a library is
+        InputError: the Dice is below :data:`MIN_DICE` or nothing is segmented (the graph is then removed), a library is
             missing, or an image cannot be read.
     """
     trained = load_model(folder)

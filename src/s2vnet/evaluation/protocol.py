@@ -67,15 +67,15 @@ def run_click_rounds(
     are added once. Only classes in the ground truth are clicked and scored. A round without errors repeats the scores.
 
     Args:
-        session: holds the automatic result of the case.
+        session: session with the automatic result of the case.
         truth: (I, J, K) ground truth on the grid of ``session.labels``.
         class_ids: classes to evaluate; 0 is left out.
         spacing: voxel size in mm along i, j, k.
         rounds: rounds of clicks after the automatic result.
         jitter_mm: see :func:`s2vnet.evaluation.simulated_clicks.next_click`.
-        seed: of the choice among equally good clicks and of the jitter.
+        seed: seed of the choice among equally good clicks and of the jitter.
         false_positive_click: see :func:`s2vnet.evaluation.simulated_clicks.next_click`.
-        tolerance_mm: of the normalized surface Dice.
+        tolerance_mm: tolerance of the normalized surface Dice.
 
     Raises:
         InputError: the shapes differ or are not three-dimensional.

@@ -35,7 +35,10 @@ def automatic_report(cases: Mapping[str, Mapping[int, ClassMetrics]], class_name
     """
     rows = [_automatic_case(name, metrics, class_names) for name, metrics in cases.items()]
     ids = sorted({c for metrics in cases.values() for c in metrics})
-    per_class = {class_names[c]: _summary([_scores(f[c]) for f in cases.values() if c in f], count=True) for c in ids}
+    per_class = {
+        class_names[c]: _summary([_scores(metrics[c]) for metrics in cases.values() if c in metrics], count=True)
+        for c in ids
+    }
     return {"automatic": {**_summary(rows), "per_class": per_class, "cases": rows}}
 
 

@@ -79,7 +79,7 @@ def _innermost(component: Bools, rng: np.random.Generator | None) -> Ints:
 
 
 def _jittered(component: Bools, center: Ints, scale: npt.NDArray[np.float64], rng: np.random.Generator) -> Ints:
-    """Random voxel (3,) of the component near ``center``; ``scale`` is the voxel size in standard deviations."""
+    """Random voxel (3,) of the component near ``center``; ``scale`` is the voxel size in units of the jitter."""
     for _ in range(JITTER_TRIES):
         drawn = np.rint(center + rng.normal(size=3) / scale).astype(np.intp)
         if np.all((drawn >= 0) & (drawn < component.shape)) and component[tuple(drawn)]:

@@ -36,7 +36,7 @@ def validate(
         ``{"automatic": {...}, "interactive": {...}}`` as :mod:`s2vnet.evaluation.report` builds them.
 
     Raises:
-        InputError: image and labels have different grids, label values are unknown to the model, or for an ensemble.
+        InputError: image and labels have different grids, unknown label values, or an ensemble.
     """
     classes = {k: name for k, name in segmenter.class_names.items() if k}
     scores, interactive_scores, seconds = {}, {}, []
@@ -44,7 +44,7 @@ def validate(
         volume.geometry.require_same_grid(truth.geometry, f"{name}: image and labels")
         unknown = sorted(set(np.unique(truth.data).tolist()) - set(segmenter.class_names))
         if unknown:
-            raise InputError(f"{name}: the model does not know label values {unknown}; correct the labels")
+            raise InputError(f"{name}: label values {unknown} are no classes of the model; correct the labels")
         start = time.perf_counter()
         session = Session(segmenter, volume)
         seconds.append(time.perf_counter() - start)

@@ -33,7 +33,7 @@ from s2vnet.utils.folders import cache_folder, folder_errors
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 MAX_COMPILED_SHAPES = 4
-"""OpenVINO is a quarter faster on fixed shapes, so graphs are compiled for each shape; the latest ones are cached."""
+"""Input shapes for which compiled graphs are cached, since OpenVINO is a quarter faster on fixed shapes."""
 LOCK = ".lock"
 ENCODE_CONCURRENCY, DECODE_CONCURRENCY = 8, 2
 """Slices that are encoded and decoded concurrently, at most; they share the threads."""
@@ -51,9 +51,9 @@ def to_runtime(trained: TrainedModel, runtime: str, device: torch.device, folder
     Args:
         trained: the network.
         runtime: one of :data:`RUNTIMES`.
-        device: for torch; the other runtimes support the CPU only.
-        folder: of the model; graphs exported there are used (by OpenVINO the int8 encoder, where there is one).
-            Without them graphs are exported once to the user's cache.
+        device: device for torch; the other runtimes support the CPU only.
+        folder: folder of the model. Exported graphs in it are used (by OpenVINO the int8 encoder, if there is one);
+            without them, graphs are exported once to the user's cache.
 
     Raises:
         CheckpointError: unsupported device, or graphs of other weights.
@@ -64,7 +64,7 @@ def to_runtime(trained: TrainedModel, runtime: str, device: torch.device, folder
     if runtime not in RUNTIMES:
         raise InputError(f"no runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}")
     if device.type != "cpu":
-        raise CheckpointError(f"runtime {runtime} computes on the CPU; leave out the device or say cpu")
+        raise CheckpointError(f"runtime {runtime} computes on the CPU; leave out the device or choose cpu")
     load = _onnxruntime if runtime == "onnxruntime" else _openvino
     require_extra("onnx" if runtime == "onnxruntime" else "openvino", f"--runtime {runtime}", runtime)
     module = import_module(runtime)
@@ -83,7 +83,7 @@ class ExportedNetwork:
     """Exported graphs of a network, with the methods of :class:`s2vnet.model.s2vnet.S2VNet` that inference uses."""
 
     def __init__(self, config: ModelConfig, graphs: Sequence[_Graph]) -> None:
-        """Args: the network's configuration, and its graphs in the order of :data:`s2vnet.model.onnx_export.GRAPHS`."""
+        """Wrap the graphs of a network, in the order of :data:`s2vnet.model.onnx_export.GRAPHS`."""
         self._config = config
         self._encode, self._decode, self._decode_carried, self._decode_prompted = graphs
         threads = min(torch.get_num_threads(), ENCODE_CONCURRENCY)
@@ -96,30 +96,30 @@ class ExportedNetwork:
 
     @property
     def stride(self) -> int:
-        """Slices must be a multiple of this in height and width."""
+        """Divisor of the height and width of slices."""
         return self._config.stem_stride * 8
 
     def encode_slices(self, slices: Tensor) -> Sequence[Features]:
-        """Encode slices (n, C, H, W) one by one, which fits the processor's cache, and some of them concurrently."""
+        """Encode slices (n, C, H, W) in batches of one, which fit the processor's cache, some of them concurrently."""
         outputs = self._run([(self._encode, [one]) for one in np.split(_array(slices), len(slices))])
         return [
             Features.from_tensors([torch.from_numpy(part).permute(0, 3, 1, 2) for part in parts]) for parts in outputs
         ]
 
     def initial_state(self, features: Features, direction: Tensor | None = None) -> PropagationState:
-        """PropagationState of a sweep's first slice (:func:`s2vnet.model.s2vnet.initial_state`)."""
+        """Return the state that enters the first slice; see :func:`s2vnet.model.interface.initial_state`."""
         return initial_state(self._config, features, direction)
 
-    def decode_slices(self, rows: Sequence[SliceInput]) -> list[DecoderOutput]:
-        """Decode rows concurrently, each by the smallest graph that has the inputs it needs."""
-        return [_decoded(outputs) for outputs in self._run([self._job(row) for row in rows])]
+    def decode_slices(self, inputs: Sequence[SliceInput]) -> list[DecoderOutput]:
+        """Decode slices concurrently, each by the smallest graph that has the inputs it needs."""
+        return [_decoded(outputs) for outputs in self._run([self._job(slice_input) for slice_input in inputs])]
 
-    def _job(self, row: SliceInput) -> _Job:
-        features = [tensor.permute(0, 2, 3, 1) for tensor in row.features.tensors]
-        inputs = [_array(part) for part in (*features, *row.state)]
-        if row.prompts is not None and row.prompted:
-            return self._decode_prompted, [*inputs, _array(row.prompts)]
-        return self._decode_carried if row.carried else self._decode, inputs
+    def _job(self, slice_input: SliceInput) -> _Job:
+        features = [tensor.permute(0, 2, 3, 1) for tensor in slice_input.features.tensors]
+        arrays = [_array(part) for part in (*features, *slice_input.state)]
+        if slice_input.prompts is not None and slice_input.prompted:
+            return self._decode_prompted, [*arrays, _array(slice_input.prompts)]
+        return self._decode_carried if slice_input.carried else self._decode, arrays
 
     def _run(self, jobs: Sequence[_Job]) -> list[Sequence[_Array]]:
         if self._pool is None or len(jobs) == 1:
@@ -140,7 +140,9 @@ def _array(tensor: Tensor) -> _Array:
 def _export_to_cache(trained: TrainedModel) -> Path:
     """Folder of the network's graphs in the user's cache; exported on first use, which takes a minute."""
     if not trained.sha256:
-        raise InputError("a network without a name has no place in the cache; save it, and export it to its folder")
+        raise InputError(
+            "graphs of a network that was never saved cannot be cached; save it, and export it to its folder"
+        )
     folder = cache_folder() / "graphs" / f"{trained.sha256}-{FORMAT}"
     if not has_graphs(folder):
         with folder_errors(folder, "export the model to a folder by hand, or set S2VNET_CACHE"):

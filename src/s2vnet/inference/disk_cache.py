@@ -1,4 +1,4 @@
-"""Cache of tensors within a memory budget, the rest in an unnamed temporary file.
+"""Cache of tensors: in memory up to a budget, beyond it in an unnamed temporary file.
 
 The file is read and written, not memory-mapped, so that the process's resident memory stays bounded.
 """
@@ -24,7 +24,7 @@ from s2vnet.utils.byte_sizes import format_size
 
 _ALIGNMENT = 64
 _FREE_SHARE = 4
-"""By default caches may fill one part in this many of the free memory."""
+"""Divisor of the free memory that gives the default budget."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class DiskCache:
     """
 
     def __init__(self, budget: MemoryBudget, count: int) -> None:
-        """Args: memory shared with other caches, and the number of records that will be written."""
+        """Create an empty cache for `count` records; its memory budget may be shared with other caches."""
         self._budget, self._count = budget, count
         self._in_memory: dict[int, list[Tensor]] = {}
         self._positions: dict[int, int] = {}
@@ -114,7 +114,7 @@ class DiskCache:
         while done < self._size:
             count = file.readinto(view[done:])  # type: ignore[attr-defined]
             if not count:
-                raise OSError(errno.EIO, "a temporary file was cut off")
+                raise OSError(errno.EIO, "a temporary file is truncated")
             done += count
 
     def close(self) -> None:
@@ -158,5 +158,5 @@ class DiskCache:
 
 
 def _without_shared_storage(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy where it is a view into a larger storage, which would stay in memory with it."""
+    """Copy a tensor that is a view into a larger storage, which it would keep in memory; return others as they are."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

@@ -40,7 +40,7 @@ BATCH_SIZE = 8
 ProgressCallback = Callable[[int, int], None]
 """Called with (done, total) units of work."""
 PreviewCallback = Callable[[range, Tensor], None]
-"""Called with slice indices and class probabilities (n, K, h, w), each slice decoded without the others."""
+"""Called with slice indices and class probabilities (n, K, h, w) of slices decoded independently of each other."""
 
 _NO_MASKS = torch.empty(0)
 _CHANNELS_LAST = " channels last"
@@ -49,21 +49,21 @@ _STATE_PARTS = tuple(part for part in PropagationState._fields if part != "masks
 
 
 class PreviewBatch(NamedTuple):
-    """A batch of slices, encoded and each decoded without the others."""
+    """Batch of slices, encoded and decoded independently of each other."""
 
     indices: range
     features: Sequence[Features]
-    """Of each slice."""
+    """Features of each slice."""
     decoded: DecoderOutput
-    """Of all slices, in one batch."""
+    """Outputs of all slices, in one batch."""
 
     @classmethod
     def compute(cls, model: Network, indices: range, slices: Tensor) -> PreviewBatch:
         """Encode and decode slices (n, C, H, W) that have these indices in their volume."""
         features = model.encode_slices(slices)
         initial = model.initial_state(features[0])
-        rows = [SliceInput(part, initial, None) for part in features]
-        return cls(indices, features, DecoderOutput.concatenate(model.decode_slices(rows)))
+        inputs = [SliceInput(slice_features, initial, None) for slice_features in features]
+        return cls(indices, features, DecoderOutput.concatenate(model.decode_slices(inputs)))
 
 
 class EncodedVolume:
@@ -76,13 +76,20 @@ class EncodedVolume:
         automatic: tuple[Sweep, Sweep] | None = None,
         on_sweep: SweepCallback | None = None,
     ) -> None:
-        """Args: the network in eval mode, features of all slices, the automatic sweeps if computed, and a callback."""
+        """Run the automatic sweeps unless they are given.
+
+        Args:
+            model: network in eval mode.
+            features: features of all slices.
+            automatic: rising and falling automatic sweep, if already computed.
+            on_sweep: called after each step of the automatic sweeps.
+        """
         self.model = model
         self.features = features
         self.depth = len(features.mask)
         self._device = features.mask.device
         self._decoded: dict[Key, DecodedSlice] = {}
-        """Slices decoded for the last prompts, and in calls that were ended since."""
+        """Slices decoded for the last prompts, and in calls interrupted since then."""
         self.automatic = automatic or self._run_sweeps({}, None, on_sweep)
 
     @classmethod
@@ -99,13 +106,13 @@ class EncodedVolume:
         """Encode all slices batch by batch, and run both automatic sweeps.
 
         Args:
-            model: in eval mode.
+            model: network in eval mode.
             slices: (D, C, H, W), H and W multiples of `model.stride`.
             batch_size: slices encoded at once.
             progress: called with slices encoded and decoded.
             on_sweep: called after each step of the automatic sweeps.
             on_preview: called with each batch once it is encoded; costs one more decoder pass per slice.
-            first_batch: the slices of :func:`first_batch_indices`, where they are already computed.
+            first_batch: the batch of :func:`first_batch_indices`, if already computed.
         """
         depth = len(slices)
         progress = progress or (lambda done, total: None)
@@ -118,8 +125,8 @@ class EncodedVolume:
                     preview = first_batch if first_batch is not None and first_batch.indices == indices else None
                     if preview is None and on_preview is not None:
                         preview = PreviewBatch.compute(model, indices, batch)
-                    rows = model.encode_slices(batch) if preview is None else preview.features
-                    yield from ((range(d, d + 1), row) for d, row in zip(indices, rows, strict=True))
+                    encoded = model.encode_slices(batch) if preview is None else preview.features
+                    yield from ((range(d, d + 1), part) for d, part in zip(indices, encoded, strict=True))
                     if preview is not None and on_preview is not None:
                         on_preview(indices, preview.decoded.logits.softmax(1))
                     done += len(indices)
@@ -164,7 +171,7 @@ class EncodedVolume:
 
     @classmethod
     def from_state_dict(cls, model: Network, tensors: Mapping[str, Tensor]) -> EncodedVolume:
-        """Encoded volume of :meth:`state_dict`, for the same network."""
+        """Rebuild an encoded volume from :meth:`state_dict`, for the same network."""
         features = []
         for n in range(sum(name.startswith("features.") for name in tensors)):
             last = tensors.get(f"features.{n}{_CHANNELS_LAST}")
@@ -194,8 +201,8 @@ class EncodedVolume:
     ) -> tuple[Sweep, Sweep]:
         """Decode both sweeps, one slice of each per step.
 
-        Neither depends on the other, not by a rounding (:meth:`Network.decode_slices`). Slices that the last call
-        decoded from the same states and prompts are reused; this changes no result.
+        The sweeps are independent of each other, bit for bit (:meth:`Network.decode_slices`). Slices that the last call
+        decoded from the same states and prompts are reused, without an effect on the result.
         """
         with torch.inference_mode():
             signatures = {d: digest(_prompt_content(prompts, d)) for d in prompts}
@@ -271,7 +278,7 @@ class EncodedVolume:
         return average_directions(step.masks)
 
     def _initial_state(self, direction: int) -> PropagationState:
-        """PropagationState of a sweep's first slice; direction is +1 for rising, -1 for falling."""
+        """State that enters a sweep's first slice; direction is +1 for rising, -1 for falling."""
         return self.model.initial_state(
             self.features.select(slice(0, 1)), torch.tensor([float(direction)], device=self._device)
         )

@@ -60,7 +60,11 @@ def label_stem(path: Path) -> str:
 
 
 def require_dicom_source(path: Path, image: Path) -> None:
-    """Raise InputError where a file refers to a DICOM series and the image is none, or highdicom is missing."""
+    """Check that the source of a label file in a DICOM format is a DICOM series, and that its writer is installed.
+
+    Raises:
+        InputError: The image is not a DICOM series, or highdicom is missing.
+    """
     if not is_dicom_output(path):
         return
     if not is_series(image):
@@ -91,10 +95,10 @@ def write_result(
 
     Args:
         path: file to write.
-        labels: on the image's grid.
-        class_names: by label value.
+        labels: label map on the image's grid.
+        class_names: class name by label value.
         image: file, DICOM folder or zip archive that the labels belong to.
-        corrected: whether a user corrected them.
+        corrected: whether a user corrected the labels.
 
     Raises:
         InputError: as :func:`require_dicom_source`, :func:`s2vnet.io.dicom.seg.write_segmentation`,

@@ -1,7 +1,8 @@
-"""Removal of detached parts that are small next to a class's largest part, as nnU-Net's post-processing, by share.
+"""Removal of detached parts: 26-connected components that are small compared with the largest one of their class.
 
-A slice network sees little of how far it is from an organ, and at times segments it again elsewhere. Parts are
-26-connected. Cross-validation decides which share helps (docs/decisions/007-abdomen.md).
+A 2D network has little context across slices, and sometimes segments an organ a second time far from it. nnU-Net's
+post-processing keeps only the largest component; here the others are kept from a share of its size on, which is chosen
+by cross-validation (docs/decisions/007-abdomen.md).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def find_detached_parts(
         labels: (D, h, w) most probable class.
         share: parts of fewer cells than this share of the class's largest part are detached; 0 for none.
         prompted: cells that prompts assign to a class, by class; a part that contains one is kept.
-        classes: to search; all by default.
+        classes: classes to search; all by default.
     """
     detached = np.zeros_like(labels)
     if not share:

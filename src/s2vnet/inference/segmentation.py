@@ -23,13 +23,13 @@ MAX_THREADS = 4
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """Class probabilities of one volume, and what follows from them."""
+    """Class probabilities of one volume, and the labels and uncertainty derived from them."""
 
     grid: SliceGrid
     stored_scores: SliceProbabilities = field(repr=False)
     """Class probabilities (D, K, h, w) on the mask grid; read slice by slice where they are cached on disk."""
     class_names: Mapping[int, str]
-    """By label value."""
+    """Class name by label value."""
 
     @property
     def scores(self) -> Tensor:
@@ -47,7 +47,7 @@ class Segmentation:
             block, values = self.grid.slices_to_file(slices, n)
             labels[block] = values
 
-        # pixels on borders are gathered by index, which no library does in threads of its own
+        # pixels on borders are gathered by index, which no library does in several threads
         with ThreadPoolExecutor(min(torch.get_num_threads(), MAX_THREADS)) as pool:
             for _ in pool.map(fill, range(0, self.grid.size[0], SLICES_PER_CHUNK)):
                 pass
@@ -58,7 +58,7 @@ class Segmentation:
         return np.concatenate([upsample_labels(self.grid, part) for part in self._chunks(start, stop)])
 
     def probabilities(self) -> Volume:
-        """Class probabilities (K, I, J, K) on the file's grid; background is 1 outside the crop."""
+        """Class probabilities (C, I, J, K) on the file's grid, C classes; background is 1 outside the crop."""
         volume = np.zeros((len(self.class_names), *self.grid.geometry.shape), np.float32)
         volume[0] = 1
         return self._fill(volume, lambda p: p)

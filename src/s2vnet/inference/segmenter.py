@@ -38,7 +38,7 @@ from s2vnet.utils.byte_sizes import format_size
 from s2vnet.utils.validation_errors import first_error
 
 BUNDLED_MODELS = Path(__file__).parent.parent / "weights"
-"""Models that come with the package, found by name."""
+"""Folder of the models in the package, which are loaded by name."""
 
 _WRITERS_NBYTES = 100 << 20
 """Bytes that libraries allocate while frames and pictures are written."""
@@ -88,7 +88,7 @@ def _require_plan_match(model: S2VNet, plan: Plan) -> None:
 
 
 def _recognition_score(decoded: DecoderOutput) -> float:
-    """How well classes are recognised on slices that were each decoded without the others.
+    """Score of how clearly classes are recognised on slices that were decoded independently of each other.
 
     The sum over classes of presence times extent (square root of area), on the slice where that is largest.
     """
@@ -112,7 +112,7 @@ class Segmenter:
             trained: one or several models.
             device: torch device by name, or ``auto``.
             runtime: one of :data:`s2vnet.inference.backends.RUNTIMES`.
-            folders: of the models, which may contain exported graphs.
+            folders: folders of the models, which may contain exported graphs.
 
         Raises:
             CheckpointError: a plan of another version, models with different plans, one that does not fit its plan,
@@ -172,7 +172,7 @@ class Segmenter:
         differences = list(self.plan.range_warnings(volume))
         if self.plan.mirrored and case.grid.orientation == volume.geometry.canonical()[1]:
             ends = {"A": "front and back", "S": "head and feet"}[self.plan.mirrored]
-            differences.append(f"{ends} seem to be exchanged, by its header; segmented as the image shows it")
+            differences.append(f"the header seems to have exchanged {ends}; segmented by the image content")
         return differences
 
     @torch.inference_mode()
@@ -237,7 +237,7 @@ class Segmenter:
         return Segmentation(case.grid, scores, self.class_names)
 
     def session_nbytes(self, geometry: Geometry) -> int:
-        """Bytes that a session of one network caches of an image with this grid, before any prompt."""
+        """Size in bytes of the tensors that a session caches for an image with this grid, before any prompt."""
         grid, config = SliceGrid.from_plan(geometry, self.plan), self.models[0].config
         cells = grid.padded[0] * grid.padded[1] // config.stem_stride**2
         levels = sum(cells >> 2 * n for n in range(1, 4)) * config.layers_per_level
@@ -252,8 +252,8 @@ class Segmenter:
         """Memory left for caches when the process segments an image within a limit.
 
         Args:
-            images: files of its channels.
-            limit: bytes that the process may hold.
+            images: files of the image, one per channel.
+            limit: largest memory of the process in bytes.
             frames: float32 frames of the image's size that are in memory at once when results are written.
 
         Raises:

@@ -32,7 +32,7 @@ _ENCODING_NBYTES = 1200
 _BORDER_NBYTES = 32
 """Bytes per pixel of the file while a slice's class borders are upsampled."""
 _LIBRARIES_NBYTES = 100 << 20
-"""Bytes that libraries allocate besides."""
+"""Bytes that libraries allocate in addition."""
 
 Image = npt.NDArray[np.float32] | PreparedSlices
 """Slices (C, D, H, W)."""
@@ -42,7 +42,13 @@ class CachedProbabilities:
     """Class probabilities (D, K, h, w) in a cache, without detached parts; slices are read when indexed."""
 
     def __init__(self, cache: DiskCache, labels: npt.NDArray[np.uint8], share: float) -> None:
-        """Args: probabilities by slice, most probable class (D, h, w), and the share of :func:`find_detached_parts`."""
+        """Find the detached parts.
+
+        Args:
+            cache: class probabilities (1, K, h, w) by slice.
+            labels: (D, h, w) most probable class.
+            share: as of :func:`find_detached_parts`.
+        """
         self._cache, self._labels = cache, labels
         self._detached = find_detached_parts(labels, share, {}) if share else None
 
@@ -72,15 +78,15 @@ def segment_streaming(
     """Segment a volume by the mean class probabilities of one or several networks.
 
     Args:
-        models: in eval mode.
+        models: networks in eval mode.
         image: (C, D, H, W), H and W multiples of the networks' stride.
         depth: D.
         context: neighbours on either side of a slice that are added as channels.
         share: detached parts smaller than this share of their class's largest part become background.
-        device: of the networks.
+        device: device of the networks.
         budget: memory for cached features and masks; the rest is cached on disk.
         progress: called with slices encoded and decoded by each network.
-        first_batch: of the first network, where it is already computed.
+        first_batch: first batch of the first network, if already computed.
 
     Raises:
         InputError: too little space on disk for what exceeds the memory budget.
@@ -92,9 +98,9 @@ def segment_streaming(
         features = DiskCache(budget, depth)
         report = progress or (lambda done, total: None)
         done = 0
-        for indices, rows in _encode(model, image, depth, context, device, first_batch):
-            for d, row in zip(indices, rows, strict=True):
-                features[d] = row.tensors
+        for indices, encoded in _encode(model, image, depth, context, device, first_batch):
+            for d, slice_features in zip(indices, encoded, strict=True):
+                features[d] = slice_features.tensors
             done += len(indices)
             report(done, 2 * depth)
         first_batch = None
@@ -158,8 +164,8 @@ def estimate_working_nbytes(models: Sequence[Network], grid: SliceGrid, concurre
 
     Args:
         models: the networks.
-        grid: of the volume's slices.
-        concurrent: slices of the file that are upsampled at a time.
+        grid: grid of the volume's slices.
+        concurrent: number of slices of the file that are upsampled at a time.
         writing: bytes needed to write results, after all slices are encoded.
     """
     height, width = grid.padded

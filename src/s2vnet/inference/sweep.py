@@ -23,34 +23,34 @@ STORAGE_DTYPE = torch.float16
 """Masks are rounded to this type between slices, so that a sweep resumed from storage gives the same result."""
 
 Key = bytes
-"""Digest of everything a decoded slice depends on: how its incoming state came about, and its prompts."""
+"""Digest of all that a decoded slice depends on: the history of its incoming state, and its prompts."""
 
 
 class DecodedSlice(NamedTuple):
-    """Outcome of one slice in one sweep."""
+    """Result of decoding one slice in one sweep."""
 
     masks: Tensor
     """(1, K, h, w) class probabilities in STORAGE_DTYPE."""
     state: PropagationState
-    """Outgoing state; its masks are left empty, since they are those above."""
+    """Outgoing state, whose masks are left empty: they equal :attr:`masks`."""
     matches_automatic: bool
     """Whether every cell has the same most probable class as in the automatic sweep."""
 
 
 @dataclass
 class Sweep:
-    """One direction's pass over all slices."""
+    """Pass over all slices in one direction."""
 
     slices: dict[int, DecodedSlice] = field(default_factory=dict)
     """Slices decoded in this sweep."""
     base: Sweep | None = None
-    """The automatic sweep that gives all other slices of a prompted one."""
+    """Automatic sweep with all other slices of a prompted sweep; None for an automatic sweep."""
 
     def __getitem__(self, d: int) -> DecodedSlice:
         return self.slices[d] if d in self.slices or self.base is None else self.base[d]
 
     def matches(self, d: int, masks: Tensor) -> bool:
-        """Whether this sweep's class of every cell of slice `d` is a most probable one of `masks` (1, K, h, w)."""
+        """Whether the class of every cell of slice `d` in this sweep is a most probable one in `masks` (1, K, h, w)."""
         return torch.equal(masks.gather(1, argmax_class(self[d].masks)[:, None]), masks.amax(1, keepdim=True))
 
     @property
@@ -64,7 +64,7 @@ SweepCallback = Callable[[tuple[Sweep, Sweep], range], None]
 
 
 class DecodedStep(NamedTuple):
-    """One slice of each of some sequences, decoded."""
+    """Outputs of decoding one slice of each of several sequences."""
 
     masks: list[Tensor | None]
     """(1, K, h, w) class probabilities in STORAGE_DTYPE; None for a sequence without a slice in this step."""
@@ -78,11 +78,20 @@ def decode_step(
     states: Sequence[PropagationState],
     maps: Sequence[Tensor | None],
 ) -> DecodedStep:
-    """Decode one slice of each sequence that has one in this step; masks are rounded to STORAGE_DTYPE."""
+    """Decode one slice of each sequence that has one in this step; masks are rounded to STORAGE_DTYPE.
+
+    Args:
+        model: network in eval mode.
+        features: features of each sequence's slice; None for a sequence without one in this step.
+        states: incoming state of each sequence.
+        maps: prompt maps (1, K, 4, h, w) of each sequence's slice, or None.
+    """
     inputs = zip(features, states, maps, strict=True)
-    rows = {n: SliceInput(part, state, prompts) for n, (part, state, prompts) in enumerate(inputs) if part is not None}
+    active = {
+        n: SliceInput(part, state, prompts) for n, (part, state, prompts) in enumerate(inputs) if part is not None
+    }
     step = DecodedStep([None] * len(states), list(states))
-    for n, decoded in zip(rows, model.decode_slices(list(rows.values())), strict=True):
+    for n, decoded in zip(active, model.decode_slices(list(active.values())), strict=True):
         propagated = model.config.propagation != "none"
         masks = (decoded.state.masks if propagated else decoded.logits.softmax(1)).to(STORAGE_DTYPE)
         step.masks[n], step.state[n] = masks, with_masks(model, decoded.state, masks)
@@ -109,7 +118,7 @@ def average_directions(masks: Sequence[Tensor | None]) -> Tensor:
 
 
 def digest(content: bytes) -> Key:
-    """Digest of 16 bytes."""
+    """16-byte digest of `content`."""
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
@@ -144,7 +153,7 @@ class SweepCursor:
         self.active = True
         """Whether there is a slice to decode."""
         self.incoming: PropagationState | None = initial
-        """PropagationState to decode the slice with; None for the state that the slice decoded before has left."""
+        """Incoming state of the slice; None for the outgoing state of the slice decoded before."""
         self._key = b""  # equal keys mean equal incoming states and equal prompts
         self._order, self._signatures, self._base, self._model = order, signatures, base, model
         self._initial, self._previous, self._cache = initial, previous, cache
@@ -154,12 +163,12 @@ class SweepCursor:
 
     @property
     def slice(self) -> int:
-        """The slice to decode (any slice when there is none)."""
+        """Index of the slice to decode; arbitrary if :attr:`active` is False."""
         return self._order[min(self._position, len(self._order) - 1)]
 
     @property
     def num_final(self) -> int:
-        """Number of slices, from the start of the sweep, whose outcome is final."""
+        """Number of slices, from the start of the sweep, whose result is final."""
         return self._position
 
     def record(self, masks: Tensor, state: PropagationState) -> None:
@@ -184,7 +193,7 @@ class SweepCursor:
         self._continuing = self._base is None or prompted or not decoded.matches_automatic
 
     def _next(self) -> None:
-        """Move one slice on, or to the next prompted slice where the sweep has returned to its base."""
+        """Move to the next slice, or to the next prompted one if the sweep agrees with its base again."""
         self._position += 1
         if not self._continuing:
             while self._base and self._position < len(self._order) and self.slice not in self._signatures:
@@ -196,7 +205,7 @@ class SweepCursor:
             self._key = digest(self._key + self._signatures.get(self.slice, b""))
 
     def _base_state(self) -> PropagationState:
-        """PropagationState with which the base sweep decodes the slice."""
+        """Incoming state of the slice in the base sweep."""
         if self._base is None or self._position == 0:
             return self._initial
         before = self._base[self._order[self._position - 1]]

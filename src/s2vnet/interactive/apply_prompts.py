@@ -1,6 +1,6 @@
-"""Labels that prompts give on one encoded volume: the network's, then prompted voxels, then locked ones.
+"""Labels of one encoded volume under prompts: those of the network, overridden by prompted and then locked voxels.
 
-A pure function of the image, the prompts and the locked voxels. Prompts are given in voxels of the file.
+They are a pure function of the image, the prompts and the locked voxels. Prompts are in voxels of the file.
 """
 
 from __future__ import annotations
@@ -33,25 +33,31 @@ StepCallback = Callable[[], None]
 """Called after each decoder step; may raise to stop."""
 _NO_VOXELS: Voxels = np.empty(0, np.intp)
 _DENIED_PENALTY, _EXCLUDED_PENALTY = 2, 4
-"""Subtracted from probabilities of classes that a prompt denies a voxel, and of those that it must not become."""
+"""Subtracted from a voxel's probabilities of classes that prompts deny there, and of classes excluded for it."""
 
 
 class PromptResult(NamedTuple):
-    """Labels that prompts give."""
+    """Result of applying prompts."""
 
     labels: Labels
     """Class (I, J, K) of each voxel of the file."""
     segmentation: Segmentation
     """The network's result, before prompted and locked voxels are set."""
     sweeps: tuple[Sweep, Sweep]
-    """Both sweeps; a later result sends only slices that differ from these."""
+    """Both sweeps; live updates of a later result send only slices that differ from these."""
 
 
 class PromptApplier:
-    """An encoded volume that prompts are applied to."""
+    """Application of prompts to one encoded volume."""
 
     def __init__(self, segmenter: Segmenter, grid: SliceGrid, encoded: EncodedVolume) -> None:
-        """Compute the automatic result. Args: the model, the volume's grid, and its encoded slices."""
+        """Compute the automatic result.
+
+        Args:
+            segmenter: segmenter of one model.
+            grid: grid of the volume's slices.
+            encoded: encoded slices of the volume.
+        """
         self.segmenter, self.encoded = segmenter, encoded
         self._grid = grid
         scores = average_sweeps(encoded.automatic, 0, encoded.depth).half()
@@ -85,11 +91,11 @@ class PromptApplier:
         previous: tuple[Sweep, Sweep] | None = None,
         on_step: StepCallback | None = None,
     ) -> PromptResult:
-        """Compute the labels that prompts give.
+        """Compute the labels under prompts.
 
         Args:
-            prompts: in the order they were given.
-            locked: voxels of classes that do not change.
+            prompts: prompts in the order they were given.
+            locked: voxels (I, J, K) of each class that must not change.
             on_slice: called with slices as they are done, except those that are the same in `previous`.
             previous: sweeps of the result that the user sees.
             on_step: called after each decoder step, also where there is no slice to send.
@@ -119,22 +125,22 @@ class PromptApplier:
         assigned: dict[int, Voxels] = {}
         boxes: list[Box] = []
         for prompt in prompts:
-            own = prompt.class_id
+            class_id = prompt.class_id
             if is_box(prompt):
                 boxes.append(prompt)
-                voxels = np.setdiff1d(np.flatnonzero(flat == own), assigned.get(own, _NO_VOXELS))
+                voxels = np.setdiff1d(np.flatnonzero(flat == class_id), assigned.get(class_id, _NO_VOXELS))
                 outside = voxels[self._outside_box(prompt, self._unravel(voxels))]
-                self._relabel(flat, outside, segmentation, denied, boxes, [own])
+                self._relabel(flat, outside, segmentation, denied, boxes, [class_id])
                 continue
             voxels = np.ravel_multi_index(tuple(prompt_voxels(prompt).T), labels.shape)
-            before = denied.get(own, _NO_VOXELS)
+            before = denied.get(class_id, _NO_VOXELS)
             if prompt.positive:
-                denied[own] = np.setdiff1d(before, voxels)
-                assigned[own] = np.union1d(assigned.get(own, _NO_VOXELS), voxels)
-                flat[voxels] = own
+                denied[class_id] = np.setdiff1d(before, voxels)
+                assigned[class_id] = np.union1d(assigned.get(class_id, _NO_VOXELS), voxels)
+                flat[voxels] = class_id
             else:
-                denied[own] = np.union1d(before, voxels)
-                self._relabel(flat, voxels[flat[voxels] == own], segmentation, denied, boxes, [own])
+                denied[class_id] = np.union1d(before, voxels)
+                self._relabel(flat, voxels[flat[voxels] == class_id], segmentation, denied, boxes, [class_id])
         for class_id, mask in locked.items():
             labels[mask] = class_id
         if locked:
@@ -146,7 +152,7 @@ class PromptApplier:
         return np.stack(np.unravel_index(flat, self._grid.geometry.shape), 1)
 
     def _outside_box(self, box: Box, voxels: Voxels) -> npt.NDArray[np.bool_]:
-        """Which voxels (N, 3) lie outside a box on the slices that it spans."""
+        """Mask (N,) of the voxels (N, 3) that lie outside a box on the slices that it spans."""
         inside = (voxels >= np.array(box.start)) & (voxels < np.array(box.stop))
         axis = self._grid.orientation.axes[self._grid.axis]
         outside: npt.NDArray[np.bool_] = inside[:, axis] & ~inside.all(1)
@@ -161,7 +167,7 @@ class PromptApplier:
         boxes: Sequence[Box],
         excluded: Iterable[int],
     ) -> None:
-        """Give voxels the most probable class that is not excluded, and not denied if there is another one.
+        """Assign voxels the most probable class that is not excluded, and not denied if there is another one.
 
         Voxels outside the crop take the probabilities of its nearest voxel.
 
@@ -169,8 +175,8 @@ class PromptApplier:
             flat: labels by flat index; changed in place.
             where: flat indices of the voxels.
             segmentation: the network's result.
-            denied: flat indices of voxels that are not of a class, by class.
-            boxes: outside of which, on the slices they span, voxels are not of the box's class.
+            denied: flat indices of the voxels for which prompts deny a class, by class.
+            boxes: positive boxes, which deny their class outside of them on the slices that they span.
             excluded: classes that the voxels must not have.
         """
         grid = self._grid
@@ -190,7 +196,7 @@ class PromptApplier:
     def _segment(
         self, strokes: Sequence[GridPrompt], drawing: PromptMaps, on_sweep: SweepCallback | None = None
     ) -> tuple[Segmentation, tuple[int, int], tuple[Sweep, Sweep]]:
-        """The network's result, the range of its slices that may differ from the automatic one, and both sweeps."""
+        """Return the network's result, the range of slices that may differ from the automatic one, and both sweeps."""
         sweeps = self.encoded.sweep(drawing, on_sweep)
         spans = [s.changed for s in sweeps if drawing]
         start, stop = (min(s.start for s in spans), max(s.stop for s in spans)) if spans else (0, 0)
@@ -232,13 +238,13 @@ class PromptApplier:
         return PromptMaps(strokes, encoded.depth, len(self.segmenter.class_names), encoded.size, reach)
 
     def _stroke(self, prompt: Prompt) -> GridPrompt | None:
-        """The prompt's cells on the mask grid; None where it lies wholly outside the crop."""
+        """Convert a prompt to cells of the mask grid; None where it lies wholly outside the crop."""
         cells = prompt_cells(self._grid, prompt, self.segmenter.plan.stem_stride)
         if not len(cells):
             return None
         if self._grid.slab_size > 1:
             cells[:, 0] = cells[:, 0].round()
-        if is_box(prompt):  # drawn on its middle slice, if at all; elsewhere it only denies the class outside of it
+        if is_box(prompt):  # drawn on its middle slice only; on the others it just denies the class outside of it
             cells[:, 0] = cells[:, 0].mean().round()
         elif not isinstance(prompt, Point):
             cells = np.rint(cells)

@@ -1,7 +1,7 @@
 """Prompt log with undo and redo, an immutable value.
 
-Every operation returns another history at once; :meth:`s2vnet.interactive.session.Session.apply` computes its labels,
-which may be several operations later, or for some of the histories only.
+Operations return a new history and compute no labels; :meth:`s2vnet.interactive.session.Session.apply` does, possibly
+once after several operations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Log = tuple[Entry, ...]
 
 @dataclass(frozen=True)
 class History:
-    """A prompt log, the logs before it, and after undoing those after it; both without limit."""
+    """Prompt log with unlimited undo and redo."""
 
     log: Log = ()
     past: tuple[Log, ...] = ()

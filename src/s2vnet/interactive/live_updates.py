@@ -1,4 +1,4 @@
-"""Slices sent as soon as they are decoded, with prompted and locked voxels set."""
+"""Updates of single slices as soon as they are decoded, with prompted and locked voxels set."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class LiveUpdates:
         """Prepare sending.
 
         Args:
-            grid: of the volume's slices.
+            grid: grid of the volume's slices.
             on_slice: called with each slice.
-            prompts: in the order they were given.
+            prompts: prompts in the order they were given.
             locked: voxels (I, J, K) of each locked class.
             previous: sweeps whose slices were sent before.
         """
@@ -51,7 +51,7 @@ class LiveUpdates:
 
     @property
     def newest(self) -> int:
-        """The network's slice of the newest prompt; the middle slice without prompts."""
+        """Network slice of the newest prompt; the middle slice without prompts."""
         return int(np.clip(round(self._centre), 0, self._grid.depth - 1))
 
     def on_sweep(self, sweeps: tuple[Sweep, Sweep], passed: range) -> None:
@@ -62,7 +62,7 @@ class LiveUpdates:
             self.send(d, average_sweeps(sweeps, d, d + 1))
 
     def on_preview(self, indices: range, scores: Tensor) -> None:
-        """Send slices decoded without the others (:data:`s2vnet.inference.encoded_volume.PreviewCallback`)."""
+        """Send slices decoded independently (:data:`s2vnet.inference.encoded_volume.PreviewCallback`)."""
         for n, d in sorted(enumerate(indices), key=lambda item: abs(item[1] - self._centre)):
             self.send(d, scores[n : n + 1])
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from s2vnet.interactive.session import Session
 
 LOOK = -1
-"""Value of the class choice with which clicks only move the crosshair."""
+"""Value of the class choice for which clicks only move the crosshair."""
 
 
 class View:
@@ -34,10 +34,10 @@ class View:
         """Show a session and follow its changes.
 
         Raises:
-            InputError: the session's :attr:`volume` is None.
+            InputError: the session's volume is None.
         """
         if session.volume is None:
-            raise InputError("this session let go of its image; start one with Session(segmenter, volume)")
+            raise InputError("this session has freed its image; start a new one with Session(segmenter, volume)")
         self.session = session
         self.viewer = NiiVue(height=height, multiplanar_show_render=ShowRender.NEVER)
         """The ipyniivue widget; its volumes are the image and the labels, on the file's grid."""
@@ -102,7 +102,7 @@ class View:
 
 
 def _compact(data: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """The same values as int16, where they are integers that fit."""
+    """Convert values to int16 if this loses nothing; else return them as they are."""
     with np.errstate(invalid="ignore"):
         integers = data.astype(np.int16)
     return integers if np.array_equal(integers, data) else data

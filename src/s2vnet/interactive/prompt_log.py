@@ -21,7 +21,7 @@ from s2vnet.utils.json_io import read_json
 
 LOG_FORMAT = 1
 MAX_NOTED_VOXELS = 100_000
-"""Prompts of more voxels are not compared with others."""
+"""Largest number of voxels of a prompt that is compared with other prompts."""
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 
 
@@ -35,7 +35,7 @@ class SavedLog(NamedTuple):
 
 
 def write_log(path: Path, log: SavedLog, class_names: Mapping[int, str], notes: Sequence[str]) -> None:
-    """Write a prompt log as JSON, with class names and notes for readers. Raises InputError where it cannot."""
+    """Write a prompt log as JSON, with class names and notes for readers. Raises InputError if writing fails."""
     content = {
         "format": LOG_FORMAT,
         "model_sha256": log.model_sha256,
@@ -79,7 +79,7 @@ def conflict_notes(
     Args:
         log: prompts and locks in the order they were given.
         locked: voxels (I, J, K) of each class that is locked at the end.
-        shape: of the image.
+        shape: shape (I, J, K) of the image.
     """
     locked_since = _locked_since(log)
     statements: dict[int, dict[tuple[int, bool], int]] = {}
@@ -89,7 +89,9 @@ def conflict_notes(
             continue
         locks = [class_id for class_id, since in locked_since.items() if since < number]
         if entry.class_id in locks:
-            notes.append(f"prompt {number} speaks of class {entry.class_id}, which is locked: it changes nothing of it")
+            notes.append(
+                f"prompt {number} is for class {entry.class_id}, which is locked: it has no effect on that class"
+            )
         if is_box(entry) or num_prompt_voxels(entry) > MAX_NOTED_VOXELS:
             continue
         voxels = tuple(prompt_voxels(entry).T)
@@ -103,7 +105,7 @@ def conflict_notes(
 
 
 def _locked_since(log: Sequence[Entry]) -> dict[int, int]:
-    """Number of the entry that locks a class, by class that is locked at the end."""
+    """Index in the log of the entry that locks each class that is locked at the end."""
     locked_since: dict[int, int] = {}
     for number, entry in enumerate(log):
         if isinstance(entry, Lock) and entry.locked:
@@ -116,7 +118,7 @@ def _locked_since(log: Sequence[Entry]) -> dict[int, int]:
 def _overrule(
     statements: dict[int, dict[tuple[int, bool], int]], voxels: Sequence[int], prompt: Prompt, number: int
 ) -> set[int]:
-    """Replace statements on voxels that a prompt contradicts by its own; returns the numbers of their prompts."""
+    """Replace statements on voxels that contradict a prompt by its own; return the numbers of their prompts."""
     own = (prompt.class_id, prompt.positive)
     overruled = set()
     for voxel in voxels:

@@ -1,4 +1,4 @@
-"""Interactive session on one volume. Its labels are a function of the image and the prompt log, nothing else.
+"""Interactive session on one volume, whose labels are a function of the image and the prompt log alone.
 
 So undo is exact, any prompt can be removed, and a saved log replays to the same labels. Slices are encoded once; a
 prompt costs decoder passes only (:meth:`EncodedVolume.sweep`), whose slices can be shown while the passes run.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Prompts on one volume; label values and voxel indices ``i j k`` are the file's. Notebooks display it."""
+    """Interactive session on one volume, in label values and voxel indices of its file; notebooks display it."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class Session:
         """Encode the volume and segment it automatically.
 
         Args:
-            segmenter: of one model.
-            volume: as read from its file.
+            segmenter: segmenter of one model.
+            volume: volume as read from its file.
             progress: called with slices encoded and decoded.
             on_slice: called twice for each slice: once after encoding, decoded without the others, and once after
                 both sweeps.
@@ -116,27 +116,27 @@ class Session:
         return self._notes
 
     def add_point(self, class_id: int, voxel: Voxel, positive: bool = True) -> None:
-        """Click: this voxel is (not) of the class. Raises InputError outside the volume or for an unknown class."""
+        """Add a click: the voxel is (not) of the class. Raises InputError outside the volume or for unknown classes."""
         with _validation_errors():
             self.add(Point(class_id=class_id, positive=positive, voxel=voxel))
 
     def add_scribble(self, class_id: int, voxels: Sequence[Voxel], positive: bool = True) -> None:
-        """Brush stroke: these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
+        """Add a brush stroke: these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
         with _validation_errors():
             self.add(Scribble(class_id=class_id, positive=positive, voxels=tuple(voxels)))
 
     def add_lasso(self, class_id: int, axis: int, vertices: Sequence[Voxel], positive: bool = True) -> None:
-        """Polygon on a slice across `axis` (0, 1 or 2 of i, j, k). Raises InputError as :meth:`add_point`."""
+        """Add a polygon on a slice across `axis` (0, 1 or 2 of i, j, k). Raises InputError as :meth:`add_point`."""
         with _validation_errors():
             self.add(Lasso(class_id=class_id, positive=positive, axis=axis, vertices=tuple(vertices)))
 
     def add_box(self, class_id: int, start: Voxel, stop: Voxel, positive: bool = True) -> None:
-        """Half-open box around all of the class on the slices that it spans. Raises InputError as :meth:`add_point`."""
+        """Add a half-open box around all of the class on its slices. Raises InputError as :meth:`add_point`."""
         with _validation_errors():
             self.add(Box(class_id=class_id, positive=positive, start=start, stop=stop))
 
     def add_mask(self, class_id: int, mask: npt.NDArray[np.bool_], positive: bool = True) -> None:
-        """Mask (I, J, K): these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
+        """Add a mask (I, J, K): these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
         if mask.shape != self.geometry.shape:
             raise InputError(f"mask {mask.shape} must have the image's shape {self.geometry.shape}")
         with _validation_errors():
@@ -152,7 +152,7 @@ class Session:
         self.apply(self._history.add(*entries))
 
     def add_round(self, points: Sequence[Point]) -> None:
-        """One round of clicks (:class:`s2vnet.evaluation.protocol.InteractiveSession`)."""
+        """Add one round of clicks (:class:`s2vnet.evaluation.protocol.InteractiveSession`)."""
         self.add(*points)
 
     def remove(self, index: int) -> None:
@@ -181,7 +181,7 @@ class Session:
         """Compute the labels of a history and make it the current one; after an exception nothing is changed.
 
         Args:
-            history: any number of operations away from the current one.
+            history: new history; it may differ from the current one by several operations.
             on_slice: called with slices as they are done, those with the newest prompt first.
             on_step: called after each decoder step, also for locks, of which no slices are sent.
 
@@ -210,7 +210,7 @@ class Session:
 
     @property
     def plane(self) -> int:
-        """File axis (0, 1 or 2 of i, j, k) that the network's slices are perpendicular to."""
+        """File axis (0, 1 or 2 of i, j, k) perpendicular to the network's slices."""
         return self._grid.orientation.axes[self._grid.axis]
 
     @property
@@ -245,20 +245,20 @@ class Session:
         self._applier, self._offload_path, self._result, self._lock_masks = None, path, None, {}
 
     def _load_applier(self) -> PromptApplier:
-        """The encoded volume, loaded from its file if it was offloaded. Raises InputError if the file is lost."""
+        """Return the encoded volume, loaded from its file if it was offloaded. Raises InputError if that fails."""
         if self._applier is None:
             assert self._offload_path is not None
             try:
                 tensors = load_file(self._offload_path, device=str(self.segmenter.device))
             except (OSError, SafetensorError) as error:
-                lost = f"{self._offload_path}: what was cached is lost ({error}); open the scan again"
-                raise InputError(lost) from error
+                message = f"{self._offload_path}: cached tensors cannot be loaded ({error}); open the scan again"
+                raise InputError(message) from error
             encoded = EncodedVolume.from_state_dict(self.segmenter.models[0], tensors)
             self._applier = PromptApplier(self.segmenter, self._grid, encoded)
         return self._applier
 
     def _segmentation(self) -> Segmentation:
-        """The network's current result, computed again after offloading."""
+        """Return the network's current result, computed again after offloading."""
         return (self._result or self._compute(self.log)[0]).segmentation
 
     def likely_class(self, voxels: npt.ArrayLike) -> int:
@@ -352,7 +352,7 @@ class Session:
         names = self.segmenter.class_names
         if entry.class_id not in names:
             known = ", ".join(f"{k} {name}" for k, name in names.items())
-            raise InputError(f"no class {entry.class_id}; the model knows {known}")
+            raise InputError(f"no class {entry.class_id}; classes of the model: {known}")
         if isinstance(entry, Lock):
             return
         shape = self.geometry.shape
@@ -370,7 +370,7 @@ class Session:
     def _compute(
         self, log: Log, on_slice: SliceCallback | None = None, on_step: StepCallback | None = None
     ) -> tuple[PromptResult, LockedMasks]:
-        """The result of a log, and the voxels of classes that are locked at its end."""
+        """Compute the result of a log, and the voxels of classes that are locked at its end."""
         locked: dict[int, npt.NDArray[np.bool_]] = {}
         prompts: Prompts = ()
         for number, entry in enumerate(log, start=1):
@@ -392,7 +392,7 @@ def _validation_errors() -> Iterator[None]:
     """Translate errors of a prompt's own validation into one line.
 
     Raises:
-        InputError: in place of pydantic's error.
+        InputError: in place of a ValidationError of pydantic.
     """
     try:
         yield

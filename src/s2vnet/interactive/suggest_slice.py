@@ -1,4 +1,4 @@
-"""Where a user should look next: the slice or voxel of highest uncertainty, away from prompts."""
+"""Suggestion of the slice or voxel to check next: the one of highest uncertainty away from prompts."""
 
 from __future__ import annotations
 

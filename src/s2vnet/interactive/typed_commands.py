@@ -29,11 +29,11 @@ def class_by_name(names: Mapping[int, str], text: str) -> int:
         if text == str(value) or text.lower() == name.lower():
             return value
     known = ", ".join(f"{value} {name}" for value, name in names.items())
-    raise InputError(f"no class {text!r}; the model knows {known}")
+    raise InputError(f"no class {text!r}; classes of the model: {known}")
 
 
 def run_command(session: Session, line: str) -> str | None:
-    """Run one line of text on a session; returns a reply, or None for ``quit``.
+    """Run one command on a session; return a reply, or None for ``quit``.
 
     Raises:
         InputError: an unknown command or class, or invalid voxels.
@@ -120,8 +120,8 @@ def _describe_voxels(entry: Point | Scribble | Lasso | Box | Mask) -> str:
         return " ".join(map(str, entry.voxel))
     if isinstance(entry, Box | Mask):
         return f"{' '.join(map(str, entry.start))} to {' '.join(map(str, entry.stop))}"
-    places = entry.voxels if isinstance(entry, Scribble) else entry.vertices
-    return f"{len(places)} voxels from {' '.join(map(str, places[0]))}"
+    voxels = entry.voxels if isinstance(entry, Scribble) else entry.vertices
+    return f"{len(voxels)} voxels from {' '.join(map(str, voxels[0]))}"
 
 
 def _describe_change(session: Session) -> str:

@@ -30,7 +30,7 @@ def prompt_voxels(prompt: Prompt) -> Voxels:
 
 
 def num_prompt_voxels(entry: Entry) -> int:
-    """Number of voxels that a prompt is given by; of a box or a mask, those of its bounding box."""
+    """Number of voxels in the definition of a prompt; for a box or mask, those of its bounding box."""
     if isinstance(entry, Box | Mask):
         return int(np.prod([b - a for a, b in zip(entry.start, entry.stop, strict=True)], dtype=object))
     return len(entry.voxels) if isinstance(entry, Scribble) else 1

@@ -1,6 +1,6 @@
 """Read and write volumes and label maps: NIfTI by nibabel, NRRD and MetaImage by SimpleITK, DICOM by :mod:`.dicom`.
 
-The only place where files become arrays: in file axis order, with affines to the world in RAS+ mm.
+All files are read to arrays here: in file axis order, with affines to the world in RAS+ mm.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class _Format(Protocol):
 
 
 def find_ending(name: Path | str) -> str | None:
-    """The one of ``ENDINGS`` that a file name has, in lower case, or None."""
+    """Return the ending of a file name that is in ``ENDINGS``, in lower case, or None."""
     lower = str(name).lower()
     return next((ending for ending in ENDINGS if lower.endswith(ending)), None)
 
 
 def image_ending(path: Path | str) -> str:
-    """The one of ``ENDINGS`` that a file name has, in lower case.
+    """Return the ending of a file name that is in ``ENDINGS``, in lower case.
 
     Raises:
-        InputError: another ending.
+        InputError: it has another ending.
     """
     ending = find_ending(Path(path))
     if ending is None:
@@ -92,7 +92,7 @@ def read_lazy_image(
     fill_nonfinite: float | None = None,
     frames_as_channels: bool = False,
 ) -> LazyImage:
-    """As :func:`read_image`, with voxels in the data type of the files; DICOM series are float32."""
+    """Read an image as :func:`read_image` does, but in the data type of its files; DICOM series are float32."""
     if fill_nonfinite is not None and not np.isfinite(fill_nonfinite):
         raise InputError(f"--fill-nan must be a finite number, not {fill_nonfinite}")
     names = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
@@ -175,7 +175,7 @@ def write_image(path: Path | str, volume: Volume) -> None:
 
 
 def split_frames(path: Path | str, targets: Sequence[Path]) -> None:
-    """Write each frame of a 4D image as a float32 image of its own, with unchanged values, NaN too, and grid.
+    """Write each frame of a 4D image as a separate float32 image, with unchanged grid and values, including NaN.
 
     Raises:
         InputError: file missing or damaged, another number of frames, or as :func:`write_labels`.
@@ -217,7 +217,7 @@ def _round_labels(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
     off = np.abs(data - rounded) > INTEGER_TOLERANCE
     if off.any():
         voxel = tuple(int(v) for v in np.argwhere(off)[0])
-        raise InputError(f"label {data[voxel]:.4g} at voxel {voxel} is no integer; is this an image, no label map?")
+        raise InputError(f"label {data[voxel]:.4g} at voxel {voxel} is not an integer; is this an image?")
     integers: npt.NDArray[np.int64] = rounded.astype(np.int64)
     return integers
 

@@ -53,7 +53,7 @@ class Orientation:
         return "".join(names[a] for a in range(3))
 
     def mirrored(self, axis: int) -> Orientation:
-        """The orientation with canonical axis `axis` flipped, for a header that states it wrongly."""
+        """Orientation with canonical axis `axis` flipped, for a header that states it wrongly."""
         flips = [flip != (c == axis) for c, flip in enumerate(self.flips)]
         return replace(self, flips=(flips[0], flips[1], flips[2]))
 
@@ -107,7 +107,7 @@ class Geometry:
         if len(shape) != 3 or min(shape) < 1:
             raise InputError(f"shape {shape} holds no voxels along three axes; export the image again")
         if math.prod(shape) > MAX_VOXELS:
-            raise InputError(f"shape {shape} is over the limit of {MAX_VOXELS} voxels; crop it or mend its header")
+            raise InputError(f"shape {shape} is over the limit of {MAX_VOXELS} voxels; crop it or correct its header")
         _check_affine(affine)
         affine.flags.writeable = False
         object.__setattr__(self, "shape", shape)
@@ -251,10 +251,12 @@ def _small_integers(data: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8] | np
 
 def _check_affine(affine: FloatArray) -> None:
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], (0, 0, 0, 1)):
-        raise InputError("the affine is not a finite 4x4 voxel-to-world matrix; mend the image's header")
+        raise InputError("the affine is not a finite 4x4 voxel-to-world matrix; correct the image's header")
     norms = np.linalg.norm(affine[:3, :3], axis=0)
     if (norms == 0).any() or abs(np.linalg.det(affine[:3, :3] / norms)) < _SINGULAR:
-        raise InputError(f"the affine cannot be inverted (voxel sizes {_mm(norms.tolist())}); mend the image's header")
+        raise InputError(
+            f"the affine cannot be inverted (voxel sizes {_mm(norms.tolist())}); correct the image's header"
+        )
 
 
 def _mm(values: tuple[float, ...] | list[float]) -> str:

@@ -17,16 +17,16 @@ def require_plausible_size(path: Path, voxels: int, bytes_per_voxel: int = 1, mi
     """Check the size that a header claims against the size of its file, which may be gzipped.
 
     Args:
-        path: the file.
+        path: image file.
         voxels: number of voxels over all frames.
-        bytes_per_voxel: of all components.
-        min_nbytes: size in bytes that is accepted of a file of any size.
+        bytes_per_voxel: size in bytes of all components of a voxel.
+        min_nbytes: size in bytes that is accepted for a file of any size.
 
     Raises:
         InputError: more than ``MAX_VOXELS``, or more bytes than the file can hold.
     """
     if voxels > MAX_VOXELS:
-        raise InputError(f"{voxels} voxels are over the limit of {MAX_VOXELS}; crop the image or mend its header")
+        raise InputError(f"{voxels} voxels are over the limit of {MAX_VOXELS}; crop the image or correct its header")
     claimed = voxels * bytes_per_voxel
     size = path.stat().st_size
     if claimed > max(MAX_DEFLATE_RATIO * size, min_nbytes):

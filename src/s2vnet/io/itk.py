@@ -195,7 +195,7 @@ def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
     try:
         with silence_stderr():
             sitk.WriteImage(image, str(path), useCompression=True, imageIO=io_name)
-            if io_name == "NrrdImageIO":  # the one writer that reports no full disk
+            if io_name == "NrrdImageIO":  # the only writer that does not report a full disk
                 sitk.ReadImage(str(path), imageIO=io_name)
     except RuntimeError as error:
         raise OSError(str(error).strip().splitlines()[-1]) from error

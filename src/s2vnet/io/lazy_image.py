@@ -1,4 +1,4 @@
-"""Images in the data type of their files, converted to float32 in parts: as a whole, that takes twice the memory."""
+"""Images in the data type of their files; converting them to float32 in parts takes half the memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Scale = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 """Convert stored values to image values (float32) by slope and intercept."""
 
 CHUNK_VOXELS = 1 << 22
-"""About how many voxels are converted at a time where all of them are checked."""
+"""Approximate number of voxels that are converted at a time to check them."""
 
 
 def as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -43,7 +43,7 @@ class Channel:
         return self.scale(self.stored.ravel(order="K")[:: max(1, self.stored.size // count)])
 
     def require_finite(self, fill: float | None) -> Channel:
-        """The channel with `fill` in place of NaN and infinity.
+        """Replace NaN and infinity by `fill`.
 
         Raises:
             InputError: there are such voxels and `fill` is None.
@@ -72,7 +72,7 @@ class LazyImage:
         return Volume(channels[0] if len(channels) == 1 else np.concatenate(channels), self.geometry)
 
     def require_finite(self, fill: float | None) -> LazyImage:
-        """As :meth:`Channel.require_finite`, for each channel."""
+        """Apply :meth:`Channel.require_finite` to each channel."""
         return replace(self, channels=tuple(channel.require_finite(fill) for channel in self.channels))
 
 

@@ -68,7 +68,7 @@ def max_read_nbytes(path: Path) -> int:
 
 
 def is_portable(path: Path) -> bool:
-    """Whether every NIfTI reader interprets the file as :func:`read` does, and the file holds nothing else.
+    """Whether every NIfTI reader interprets the file as :func:`read` does, and the file contains nothing else.
 
     True for gzipped NIfTI-1 files of 8 or 16 bit integers in three dimensions whose qform and sform agree, without
     header extensions.
@@ -206,7 +206,7 @@ def _make_nibabel_image(data: npt.NDArray[Any], geometry: Geometry) -> Any:
 
     frames = data[0] if len(data) == 1 else np.moveaxis(data, 0, -1)
     kind: Any = nib.Nifti1Image if max(frames.shape) <= _NIFTI1_MAX_SIDE else nib.Nifti2Image
-    # a new image has no slope and intercept, whatever the input had
+    # a new image has no slope and intercept, even if the input had them
     image = kind(frames, geometry.affine)
     image.header.set_xyzt_units("mm")
     qform, sform = geometry.nifti_codes

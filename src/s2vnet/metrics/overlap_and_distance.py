@@ -94,7 +94,7 @@ def surface_dice(
 def hausdorff95(predicted_mask: Bools, truth_mask: Bools, spacing: Spacing) -> float:
     """Compute the larger of the two directed 95th percentile surface distances in mm of two masks (I, J, K).
 
-    Distances are between centers of boundary voxels; infinite if one mask is empty, NaN if both are.
+    Distances are between centres of boundary voxels; infinite if one mask is empty, NaN if both are.
     """
     pair = _cropped_pair(predicted_mask, truth_mask)
     if pair is None:

@@ -49,9 +49,9 @@ def save_model(folder: Path, model: S2VNet, plan: Mapping[str, Any], info: Mappi
     """
     with atomic_write(folder / DESCRIPTION) as description:
         weights = description.with_name(WEIGHTS)
-        stored = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
-        weights.write_bytes(stored)  # save_file would leave a file that only its owner can read
-        digest = hashlib.sha256(stored).hexdigest()
+        serialized = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+        weights.write_bytes(serialized)  # save_file would leave a file that only its owner can read
+        digest = hashlib.sha256(serialized).hexdigest()
         content = {"format": FORMAT, "sha256": digest, "config": model.config.model_dump(), "plan": plan, "info": info}
         description.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -95,7 +95,7 @@ def load_model(folder: Path) -> TrainedModel:
     try:
         config = ModelConfig.model_validate({**LEGACY_MODEL_DEFAULTS, **content["config"]})
         stored = load_file(folder / WEIGHTS)
-        with torch.device("meta"):  # sizes claimed by the description are never allocated
+        with torch.device("meta"):  # nothing of the sizes that the description states is allocated
             sizes = {name: tensor.shape for name, tensor in S2VNet(config).state_dict().items()}
         if mismatched := sizes.items() ^ {name: tensor.shape for name, tensor in stored.items()}.items():
             raise ValueError(f"sizes differ, for example of {min(name for name, _ in mismatched)}")

@@ -3,7 +3,7 @@
 Reference: S2VNet, section 3 (CVPR 2024, arXiv 2403.16646); the k-means cross-attention is kMaX-DeepLab's
 (arXiv 2207.04044), with a mean in place of the sum, since a carried centre must not scale with the area of its class.
 
-Centres come as K class centres, followed by K prompt centres (one per class, valid where that class was prompted).
+Centres are ordered: K class centres, then K prompt centres (one per class, valid where that class was prompted).
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def initial_state(config: ModelConfig, features: Features, direction: Tensor | N
     """Return the state that enters the first slice of B sequences, without carried centres.
 
     Args:
-        config: of the network.
-        features: of the first slice of each of B sequences.
+        config: Configuration of the network.
+        features: Features of the first slice of each of B sequences.
         direction: (B,) slice order: +1 rising, -1 falling, 0 (default) unknown.
     """
     batch, _, height, width = features.mask.shape

@@ -17,7 +17,7 @@ Index = int | slice | EllipsisType | list[int] | Tensor | tuple[int | slice | El
 
 
 class Features(NamedTuple):
-    """Features of N slices: everything that decoding needs of them; computed once and cached."""
+    """Features of N slices: all inputs of the decoder that depend on the image; computed once and cached."""
 
     mask: Tensor
     """Mask features (N, M, h, w) at the stem's stride."""
@@ -45,7 +45,7 @@ class Features(NamedTuple):
 
     @classmethod
     def assemble(cls, parts: Iterable[tuple[range, Features]], count: int) -> Features:
-        """Assemble features of `count` slices from parts with their slice indices; one part is held at a time."""
+        """Assemble features of `count` slices from parts with their slice indices; one part is in memory at a time."""
         assembled: Features | None = None
         done = 0
         for indices, part in parts:
@@ -86,7 +86,11 @@ class PixelDecoder(nn.Module):
         self.auxiliary = nn.Conv2d(mask_dim, num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Turn encoder maps, finest first, into mask features and the maps for clustering, coarsest first."""
+        """Compute mask features (N, M, h, w) and maps for clustering (N, c, h_l, w_l), coarsest first.
+
+        Args:
+            maps: encoder maps (N, c, h_l, w_l), finest first.
+        """
         top = self.smooth[-1](self.lateral[-1](maps[-1]))
         pyramid = [top]
         for i in range(len(maps) - 2, -1, -1):

@@ -1,7 +1,7 @@
 """Rasterization of prompts on the mask grid: every kind of prompt becomes the same four maps per class and slice.
 
-Maps are soft and extend into neighboring slices, since a correction concerns a location in the volume. Where prompts
-contradict each other, the later one counts.
+Maps are soft and extend into neighbouring slices, since a correction concerns a location in the volume. Later prompts
+override earlier ones.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def rasterize_prompts(
     """Rasterize prompts on some slices.
 
     Args:
-        prompts: in the order they were given.
+        prompts: prompts in the order they were given.
         slices: (T,) positions of the slices, in slices.
         num_classes: K, background included.
         size: (h, w) of the mask grid.
         reach: slices on either side of points and scribbles on which their wide maps are drawn.
-        device: of the maps; prompts and slices are on the CPU.
+        device: device of the maps; prompts and slices are on the CPU.
 
     Returns:
         (T, K, 4, h, w) positive, negative and box maps in [0, 1], and a wide map in [-1, 1]: proximity of positive
@@ -141,12 +141,12 @@ class PromptMaps(Mapping[int, Tensor]):
         size: tuple[int, int],
         reach: int = REACH_SLICES,
     ) -> None:
-        """Args: as of :func:`rasterize_prompts`, for a volume of `depth` slices."""
+        """Rasterize prompts on a volume of `depth` slices; other arguments as of :func:`rasterize_prompts`."""
         classes = sorted({prompt.class_id for prompt in prompts})
         renumbered = [replace(prompt, class_id=classes.index(prompt.class_id)) for prompt in prompts]
         slices = affected_slices(prompts, depth, reach)
-        stored = max(2, len(classes) + 1)  # rasterization compares at least two classes
-        maps = rasterize_prompts(renumbered, torch.tensor(slices, dtype=torch.float32), stored, size, reach)
+        num_stored = max(2, len(classes) + 1)  # rasterization compares at least two classes
+        maps = rasterize_prompts(renumbered, torch.tensor(slices, dtype=torch.float32), num_stored, size, reach)
         self._maps = dict(zip(slices, maps, strict=True))
         self._stored_index = [classes.index(k) if k in classes else len(classes) for k in range(num_classes)]
 

@@ -32,8 +32,8 @@ def quantize_encoder(folder: Path, slices: Iterable[npt.NDArray[np.float32]]) ->
     """Write the int8 encoder beside the exported graphs, and its hash into their manifest.
 
     Args:
-        folder: holds exported graphs.
-        slices: for calibration, each (1, C, H, W), H and W multiples of the network's stride.
+        folder: folder with exported graphs.
+        slices: calibration slices, each (1, C, H, W), H and W multiples of the network's stride.
 
     Raises:
         InputError: the libraries are missing (`pip install "s2vnet[onnx]"`), or the file cannot be written.

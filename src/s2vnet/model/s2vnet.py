@@ -65,12 +65,12 @@ class S2VNet(nn.Module):
         return self.config.stem_stride * 8
 
     def encode_slices(self, slices: Tensor) -> Sequence[Features]:
-        """Encode slices (N, C, H, W), each with its neighbors as channels, to the features of each (inference)."""
+        """Encode slices (N, C, H, W), each with its neighbours as channels, to the features of each (inference)."""
         whole = self.encode(slices)
         return [whole.select(slice(n, n + 1)) for n in range(len(slices))]
 
     def encode(self, slices: Tensor) -> Features:
-        """Encode slices (N, C, H, W), each with its neighbors as channels, independently of each other."""
+        """Encode slices (N, C, H, W), each with its neighbours as channels, independently of each other."""
         return self.features_from_maps(self.encoder(slices))
 
     def features_from_maps(self, maps: Sequence[Tensor]) -> Features:
@@ -98,7 +98,7 @@ class S2VNet(nn.Module):
         left out where none are needed. On a GPU they are decoded as a batch, since launching kernels dominates.
         """
         if inputs[0].features.mask.device.type == "cpu":
-            return [self._decode_one(one) for one in inputs]
+            return [self._decode_one(slice_input) for slice_input in inputs]
         return self._decode_batch(inputs)
 
     def _decode_batch(self, inputs: Sequence[SliceInput]) -> list[DecoderOutput]:
@@ -114,9 +114,9 @@ class S2VNet(nn.Module):
             prompts = torch.cat([empty if one.prompts is None else one.prompts for one in batch])
         return self.decode(features, state, prompts).split()[: len(inputs)]
 
-    def _decode_one(self, one: SliceInput) -> DecoderOutput:
-        prompts = one.prompts if one.prompted else None
-        return self.decode(one.features, one.state, prompts, carried=one.carried)
+    def _decode_one(self, slice_input: SliceInput) -> DecoderOutput:
+        prompts = slice_input.prompts if slice_input.prompted else None
+        return self.decode(slice_input.features, slice_input.state, prompts, carried=slice_input.carried)
 
     def decode(
         self, features: Features, state: PropagationState, prompts: Tensor | None, *, carried: bool = True
@@ -124,8 +124,8 @@ class S2VNet(nn.Module):
         """Decode B slices.
 
         Args:
-            features: of B slices.
-            state: from the previous slice, or :meth:`initial_state`.
+            features: features of B slices.
+            state: state of the previous slice, or :meth:`initial_state`.
             prompts: (B, K, 4, h, w) maps of :func:`s2vnet.model.prompt_encoder.rasterize_prompts`. None is equivalent
                 to zeros, bit for bit, and faster.
             carried: False asserts that the state carries no prompt centres. Without prompts they are then left out,

@@ -62,12 +62,12 @@ def clip_loss(
     """Compute the loss of T decoded slices of B clips.
 
     Args:
-        decoded: one per slice.
+        decoded: output of the decoder for each slice.
         auxiliary: (B, T, K, h, w) logits of the pixel decoder alone.
         labels: (B, T, H, W).
         config: loss weights.
-        weights: (K,) of classes (:func:`class_weights`); None for equal weights.
-        prompted_errors: (B, T, h, w) 1 in errors that were prompted on, where the final masks have a larger weight.
+        weights: (K,) class weights (:func:`class_weights`); None for equal weights.
+        prompted_errors: (B, T, h, w) 1 in errors that were prompted on; pixels there weigh more in the final masks.
     """
     logits = torch.stack([d.logits for d in decoded], 2)
     pixel_weights = None

@@ -12,7 +12,13 @@ _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def learning_rate(step: int, done: float, config: TrainConfig) -> float:
-    """Return the rate of linear warm-up, then polynomial decay (exponent 0.9 as in nnU-Net); `done` is in 0..1."""
+    """Learning rate: linear warm-up, then polynomial decay (exponent 0.9 as in nnU-Net).
+
+    Args:
+        step: optimizer steps done.
+        done: fraction of the training done, 0..1.
+        config: settings of the training.
+    """
     warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
     return config.learning_rate * warmup * float((1 - done) ** 0.9)
 

@@ -33,7 +33,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     history: list[dict[str, float]] = field(default_factory=list)
     spent: tuple[float, float] = (0.0, 0.0)
-    """Seconds and CPU seconds, including those before an interrupt."""
+    """Wall-clock and CPU seconds, including those before the run was resumed."""
 
 
 def save_checkpoint(run: TrainingState, path: Path, signature: Mapping[str, Any]) -> None:
@@ -94,5 +94,5 @@ def _require_same_settings(path: Path, saved: dict[str, Any], signature: dict[st
     if saved != current:
         raise CheckpointError(
             f"{path}: made with another plan or configuration ({', '.join(different)}); "
-            "give the settings that the run began with, or take another folder"
+            "give the original settings of the run, or choose another folder"
         )

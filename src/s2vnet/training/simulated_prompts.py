@@ -44,7 +44,7 @@ def simulate_prompts(
         network: configuration with the number of classes and the reach of prompts.
         config: settings of the simulated users.
         rngs: one generator per clip.
-        executor: worker processes in which users look for errors; the result does not depend on it.
+        executor: worker processes that find the errors; the result does not depend on it.
 
     Returns:
         Prompt maps (B, T, K, 4, h, w), and a mask (B, T, h, w) that is 1 in the errors that were prompted on, on all
@@ -178,11 +178,11 @@ def _corrections(
 def _largest_error(predicted: Labels, truth: Labels, class_id: int) -> npt.NDArray[np.bool_] | None:
     """Largest 26-connected component of the false negatives or of the false positives of a class."""
     is_predicted, is_true = predicted == class_id, truth == class_id
-    components = [largest_component(wrong) for wrong in (is_true & ~is_predicted, is_predicted & ~is_true)]
-    found = [component for component in components if component is not None]
-    if not found:
+    largest = [largest_component(wrong) for wrong in (is_true & ~is_predicted, is_predicted & ~is_true)]
+    components = [component for component in largest if component is not None]
+    if not components:
         return None
-    component, box = max(found, key=lambda one: np.count_nonzero(one[0]))
+    component, box = max(components, key=lambda pair: np.count_nonzero(pair[0]))
     mask = np.zeros(truth.shape, bool)
     mask[box] = component
     return mask

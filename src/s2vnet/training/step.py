@@ -28,13 +28,13 @@ class ClipStep(nn.Module):
     weights: Tensor | None
 
     def __init__(self, model: S2VNet, config: TrainConfig, weights: Tensor | None = None) -> None:
-        """Args: network, settings, and weights (K,) of classes (:func:`s2vnet.training.losses.class_weights`)."""
+        """Create the step; `weights` (K,) are those of :func:`s2vnet.training.losses.class_weights`."""
         super().__init__()
         self.register_buffer("weights", weights, persistent=False)
         self.model = model
         self.config = config
         self.executor: Executor | None = None
-        """Worker processes for simulated users, whose work on the CPU would otherwise keep a GPU waiting."""
+        """Worker processes for simulated users, so that a GPU does not wait for their work on the CPU."""
 
     def forward(self, slices: Tensor, labels: Tensor, steps: Tensor, indices: Tensor) -> Tensor:
         """Compute the mean loss over clips.

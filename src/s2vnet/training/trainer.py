@@ -73,7 +73,7 @@ def train(
             overlays and TensorBoard files.
         device: auto, cpu, cuda or mps.
         devices: processes on this machine; more than one for data-parallel training (DDP).
-        nodes: machines, each of which calls this, with ``MASTER_ADDR``, ``MASTER_PORT``, ``NODE_RANK`` and
+        nodes: machines, each of which calls this function, with ``MASTER_ADDR``, ``MASTER_PORT``, ``NODE_RANK`` and
             ``LOCAL_RANK`` set as torchrun and SLURM set them.
         workers: worker processes that load clips, and as many that simulate users, per process. By default one per
             spare core beside a GPU, and none on a CPU. The result does not depend on it.

@@ -25,9 +25,9 @@ def quick_scores(average: AveragedModel, cases: Sequence[Case], plan: dict[str, 
 
     Args:
         average: averaged weights.
-        cases: with labels; an empty dictionary is returned without cases or defined scores.
+        cases: labelled cases; an empty dictionary is returned without cases or defined scores.
         plan: preprocessing plan as JSON.
-        folder: of the run.
+        folder: output folder of the run.
     """
     from s2vnet.training.logging import write_sample
 

@@ -18,11 +18,11 @@ _PREFIX = ".s2vnet-"
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path to write to, in a hidden folder beside ``path``; move the folder's files into place at the end.
 
-    Files of a format in two parts keep their names, so that the header still refers to its data; the header is moved
-    last. Any exception, an interrupt included, removes the folder and leaves the old file.
+    Names within a two-file format are kept, so that the header still refers to its data file; the header is moved
+    last. After any exception, interrupts included, the folder is removed and the old file is kept.
 
     Raises:
-        InputError: The system refuses: no such folder, no permission, or disk full.
+        InputError: The write failed: no such folder, no permission, or disk full.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as folder:
@@ -38,8 +38,8 @@ def remove_unfinished(folder: Path, exclude: Path | None = None) -> None:
     """Remove the temporary folders of killed writers, in a folder and all below it.
 
     Args:
-        folder: No process may be writing there.
-        exclude: A folder below it that is left as it is.
+        folder: Folder to search; no process may be writing there.
+        exclude: Subfolder to skip.
     """
     for parent, children, _ in os.walk(folder):
         for name in children:
@@ -52,7 +52,7 @@ def require_writable(folder: Path) -> None:
     """Check, before long work, that files can be written to a folder.
 
     Raises:
-        InputError: They cannot.
+        InputError: The folder is not writable.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder):
@@ -63,7 +63,7 @@ def require_writable(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn a library's own errors of writing a file within the block into those that :func:`atomic_write` handles.
+    """Convert a library's write errors within the block to OSError, which :func:`atomic_write` handles.
 
     Raises:
         OSError: In place of any of `kinds`.

@@ -1,4 +1,4 @@
-"""Sizes in bytes, read and written as people do."""
+"""Parse and format sizes in bytes, such as ``3GB``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parse_size(text: str) -> int:
     try:
         return int(_SIZE.validate_python(text))
     except ValidationError as error:
-        raise InputError(f"{text!r} is no size of memory; write it as 3GB or 512MB") from error
+        raise InputError(f"{text!r} is not a memory size; write it as 3GB or 512MB") from error
 
 
 def format_size(size: int) -> str:

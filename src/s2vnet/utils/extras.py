@@ -13,11 +13,11 @@ def require_extra(extra: str, purpose: str, *modules: str) -> None:
 
     Args:
         extra: Name of the extra in ``pip install "s2vnet[extra]"``.
-        purpose: What needs the modules; the message begins with it.
+        purpose: Feature that needs the modules; the first words of the message.
         modules: Names of top-level modules.
 
     Raises:
-        InputError: Some are not installed; names them and the command that installs them.
+        InputError: Modules are missing; the message lists them and the command that installs them.
     """
     missing = [name for name in modules if sys.modules.get(name) is None and find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""Folders: make them, and where a user's cache and state lie."""
+"""Creation of folders, and locations of the user's cache and state."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from s2vnet.errors import InputError
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents; one that exists is left as it is.
+    """Create a folder and its parents; an existing folder is kept.
 
     Raises:
-        InputError: The system refuses.
+        InputError: The folder cannot be created.
     """
     with folder_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def folder_errors(folder: Path, remedy: str = "choose a writable folder") -> Iterator[None]:
-    """Turn a system error within the block into one line about the folder.
+    """Convert system errors within the block to a message about the folder, which ends with `remedy`.
 
     Raises:
         InputError: In place of an OSError.

@@ -9,14 +9,14 @@ from typing import Any
 class LazyModule:
     """Stand-in for a module that is imported when one of its attributes is first read.
 
-    For start-up time: the help of a command does not wait for torch. ``importlib.util.LazyLoader`` does not serve here,
-    since such modules cannot import from each other while they load.
+    Shortens the start-up time: the help of a command does not import torch. Modules of ``importlib.util.LazyLoader``
+    cannot import from each other while they load.
     """
 
     def __init__(self, name: str) -> None:
-        """Args: absolute name of the module."""
+        """Create a stand-in for the module with this absolute name."""
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        """Raise ImportError where there is no module of this name."""
+        """Import the module and return its attribute. Raises ImportError if there is no such module."""
         return getattr(import_module(self._name), attribute)

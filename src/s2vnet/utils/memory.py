@@ -1,4 +1,4 @@
-"""Memory of this process: glibc's allocator, the peak, and libraries' out-of-memory errors."""
+"""Memory of this process: settings of glibc's allocator, peak memory, and out-of-memory errors of libraries."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _MESSAGES = re.compile(
     r"|can.?t start new thread|resource temporarily unavailable",  # for its stack
     re.IGNORECASE,
 )
-"""Messages of torch, ONNX Runtime, OpenVINO and ITK, which raise RuntimeError or an error of their own."""
+"""Messages of torch, ONNX Runtime, OpenVINO and ITK, which raise RuntimeError or their own errors."""
 _AMOUNT = re.compile(r"(?:allocate|buffer of size) ([\d.]+) ?(bytes|[KMGT]iB)?", re.IGNORECASE)
 
 
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the process instead of returning it to the system, on Linux.
 
-    Every activation of a training step is larger than what glibc keeps by default, so the kernel maps and clears each
-    one anew: a quarter of a step's time on a CPU.
+    Activations of a training step are larger than the blocks that glibc keeps by default. Otherwise the kernel maps
+    and zeroes their memory again in every step, which takes a quarter of its time on a CPU.
     """
     mallopt = _libc_function("mallopt")
     if mallopt is not None:
@@ -61,9 +61,9 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float | None:
-    """Return this process's peak of resident memory in MiB, or None on a system without such a figure.
+    """Return this process's peak of resident memory in MiB, or None on a system that does not report it.
 
-    On Linux getrusage(2) also counts what the parent process held.
+    On Linux, getrusage(2) is avoided, since it also counts memory of the parent process.
     """
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -97,10 +97,10 @@ def out_of_memory(error: BaseException) -> OutOfMemory:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn every library's out-of-memory error within the block into the same one.
+    """Convert out-of-memory errors of any library within the block to :class:`OutOfMemory`.
 
     Raises:
-        OutOfMemory: In place of it.
+        OutOfMemory: In place of the library's error.
     """
     try:
         yield

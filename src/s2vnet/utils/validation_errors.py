@@ -1,4 +1,4 @@
-"""Failed validation in one line."""
+"""Validation errors as one-line messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Invalid(Protocol):
-    """Error of pydantic or FastAPI that lists what is invalid."""
+    """Validation error of pydantic or FastAPI."""
 
     def errors(self) -> Sequence[Any]:
         """Locations and messages of all errors."""
@@ -18,7 +18,7 @@ def first_error(error: Invalid, root: str = "") -> str:
 
     Args:
         error: The validation error.
-        root: Name of the whole value, for an error that is not of one field; without it the message stands alone.
+        root: Location of an error that belongs to no single field; if empty, its message has no location.
     """
     first = error.errors()[0]
     location = ".".join(map(str, first["loc"])) or root

@@ -41,7 +41,7 @@ def write_overlay(
         path: PNG file.
         volume: its first channel is shown.
         columns: label maps by title, all on the volume's grid.
-        class_names: for the legend.
+        class_names: class names by label value, for the legend.
         plane: canonical axis (R, A, S) perpendicular to the slices.
         clicks: drawn on the slices that they lie on, in all columns but the first two.
         slices: indices along the plane's axis; by default four that show classes.
@@ -84,8 +84,8 @@ def orthogonal_planes(
 
     Args:
         volume: its first channel is shown.
-        labels: on the volume's grid.
-        class_names: for the legend of the classes in the planes.
+        labels: label map on the volume's grid.
+        class_names: class names by label value, for the legend of the classes in the planes.
         voxel: file indices (i, j, k), shown in the titles.
         clicks: drawn on the planes that they lie on.
     """

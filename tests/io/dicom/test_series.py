@@ -204,7 +204,7 @@ def test_frames_without_places_or_in_several_files(tmp_path: Path, write_frames:
     (tmp_path / "b.dcm").unlink()
     del image.PerFrameFunctionalGroupsSequence
     image.save_as(tmp_path / "a.dcm")
-    with pytest.raises(InputError, match=r"a\.dcm: frames without a place each; export them as single files"):
+    with pytest.raises(InputError, match=r"a\.dcm: frames without a position each; export them as single files"):
         read_series(tmp_path)
 
 
@@ -217,7 +217,7 @@ def test_more_or_fewer_places_than_frames_are_refused(tmp_path: Path, write_fram
     another.PlanePositionSequence[0].ImagePositionPatient = (ORIGIN + 5 * STEP).tolist()
     image.PerFrameFunctionalGroupsSequence = [*groups, another][:places]
     image.save_as(tmp_path / "a.dcm")
-    with pytest.raises(InputError, match=rf"a\.dcm: 5 frames, but places of {places}; export it again"):
+    with pytest.raises(InputError, match=rf"a\.dcm: 5 frames, but positions of {places}; export it again"):
         read_series(tmp_path)
 
 

@@ -301,7 +301,7 @@ def test_sequences_of_a_real_depth_are_walked(tmp_path: Path) -> None:
         if fits:
             assert not read_header(tmp_path / "a").has_pixels
         else:
-            with pytest.raises(InputError, match=f"more than {MAX_DEPTH} sequences in one another"):
+            with pytest.raises(InputError, match=f"more than {MAX_DEPTH} nested sequences"):
                 read_header(tmp_path / "a")
 
 

@@ -1,4 +1,4 @@
-"""Checks of compressed frames: decoders allocate by a frame's own header, whatever the DICOM file around it claims.
+"""Checks of compressed frames: decoders allocate by a frame's own header, not by the attributes of the DICOM file.
 
 JPEG and JPEG-LS (ITU-T T.81 B.2, T.87 C.2), JPEG 2000 (ITU-T T.800 A.4 to A.6; its file format: I.4), and run-length
 encoding, whose header has no image size (DICOM PS3.5 G).
@@ -21,7 +21,7 @@ MIN_PRECINCT_EXPONENT = 3
 """Smallest precinct side as an exponent of 2: OpenJPEG takes about 500 bytes per precinct."""
 _JPEG, _JPEG_2000, _JPEG_2000_FILE = b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
 _FRAME_HEADERS = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
-"""JPEG markers of a frame header (SOF); three markers in their range are others."""
+"""JPEG markers of a frame header (SOF); three markers in this range have other meanings."""
 _START_OF_SCAN, _FIRST_MARKER, _WITHOUT_LENGTH = 0xDA, 0xC0, range(0xD0, 0xDA)
 """Markers below the first one, and those without a length, make a decoder search for the next marker."""
 _RLE_HEADER_NBYTES = 64
@@ -32,7 +32,7 @@ _RLE_PRODUCED = (*range(1, 129), 0, *range(128, 1, -1))
 _CODING, _COMPONENT_CODING, _TILE, _DATA, _END = 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 _IGNORED = frozenset((0xFF55, 0xFF57, 0xFF58, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF60, 0xFF61, 0xFF63, 0xFF64))
 _EXTENSIONS = frozenset((0xFF50, 0xFF59))
-"""Markers in whose segments a version of OpenJPEG without them searches for a marker."""
+"""Markers that some versions of OpenJPEG do not support; these search their segments for the next marker."""
 
 
 class FragmentReader:
@@ -68,7 +68,7 @@ class FragmentReader:
 
 
 def is_compressed(start: bytes) -> bool:
-    """Whether bytes start as a frame of one of the formats."""
+    """Whether bytes are the start of a frame in one of the formats."""
     return start.startswith((_JPEG, _JPEG_2000, _JPEG_2000_FILE))
 
 
@@ -95,7 +95,7 @@ def check_frame_size(frame: FragmentReader, rows: int, columns: int) -> None:
 
 
 def check_rle(frame: FragmentReader, nbytes: int) -> None:
-    """Check that a run-length encoded frame decodes to `nbytes` bytes: GDCM copies all that it decodes to.
+    """Check that a run-length encoded frame decodes to `nbytes` bytes: GDCM copies all decoded bytes.
 
     Raises:
         InputError: a damaged header, or another number of bytes.
@@ -147,7 +147,7 @@ def _find_codestream(frame: FragmentReader) -> int:
         if box_type == int.from_bytes(b"jp2c", "big"):
             return at + 8
         if length < 8:
-            raise InputError("compressed pixels in a damaged file of their own")
+            raise InputError("compressed pixels in a damaged JPEG 2000 file")
         at += length
 
 

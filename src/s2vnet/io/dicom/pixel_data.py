@@ -10,10 +10,10 @@ from s2vnet.io.dicom.elements import ITEM, SEQUENCE_END, UNDEFINED_LENGTH, Eleme
 
 PIXEL_DATA = 0x7FE00010
 MAX_FRAGMENTS = 1 << 18
-"""Largest number of fragments of a file; each takes memory here."""
+"""Largest number of fragments of a file; each takes memory in this check."""
 _FRAGMENTS_PER_FRAME, _EXTRA_FRAGMENTS = 16, 4096
 MAX_ICON_NBYTES = 1 << 20
-"""Bytes that an image in a sequence may claim beyond its own; it may be compressed without any attribute saying so."""
+"""Size in bytes that an image in a sequence may claim beyond its data, since no attribute states its compression."""
 _MIN_FRAGMENT_NBYTES = 4
 
 Fragment = tuple[int, int]
@@ -44,7 +44,7 @@ def check_pixel_data(
     Args:
         reader: positioned at the value.
         vr: value representation.
-        length: in bytes, or ``UNDEFINED_LENGTH`` for encapsulated frames.
+        length: length in bytes, or ``UNDEFINED_LENGTH`` for encapsulated frames.
         end: byte offset at which the data set ends.
         size: the image's attributes.
         rle: whether the transfer syntax is run-length encoding.
@@ -115,7 +115,7 @@ def _group_by_frame(reader: ElementReader, fragments: list[Fragment], frames: in
     """Fragments of each frame. Where there are more fragments than frames, a frame starts at each frame header.
 
     Raises:
-        InputError: fragments that GDCM does not put together.
+        InputError: fragments that GDCM cannot combine.
     """
     if rle or len(fragments) == frames:
         return [fragments] if frames == 1 else [[fragment] for fragment in fragments]
@@ -125,7 +125,7 @@ def _group_by_frame(reader: ElementReader, fragments: list[Fragment], frames: in
             groups.append([])
         groups[-1].append(fragment)
     if frames > 1 and any(len(group) > 1 and _read_at(reader, group[0], 2) != b"\xff\xd8" for group in groups):
-        raise InputError("frames of several fragments each, which are read of JPEG alone")
+        raise InputError("frames of several fragments each, which are supported for JPEG only")
     return groups
 
 

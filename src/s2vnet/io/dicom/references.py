@@ -60,5 +60,5 @@ def read_referenced_series(series: Path | str) -> ReferencedSeries:
                 setattr(image, name, "")
         missing = next((name for name, value in zip(REQUIRED_ATTRIBUTES, values, strict=True) if not value), None)
         if missing is not None:
-            raise InputError(f"{series}: images without {missing}, which is referred to; write .nii.gz instead")
+            raise InputError(f"{series}: images without {missing}, which the output needs; write .nii.gz instead")
     return ReferencedSeries(geometry, slices, images)

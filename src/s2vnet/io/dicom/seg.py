@@ -152,14 +152,14 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
         else:
             planes = segmentation.get_pixels_by_source_frame(uids[0], [frame + 1 for frame in source.frames], **common)
         names = {n: str(segmentation.get_segment_description(n).SegmentLabel) for n in segmentation.segment_numbers}
-        many = max(names) > 255
+        needs_uint16 = max(names) > 255
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # highdicom and pydicom have exception types for each of many faults
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a SEG object of these images ({reason})") from error
     data: npt.NDArray[np.uint16] = np.ascontiguousarray(planes.transpose(2, 1, 0)).astype(np.uint16)
-    return LabelMap(data if many else data.astype(np.uint8), source.geometry), names
+    return LabelMap(data if needs_uint16 else data.astype(np.uint8), source.geometry), names
 
 
 def require_highdicom() -> None:

@@ -1,4 +1,4 @@
-"""One DICOM series of a folder: chosen, sorted by position, and read by SimpleITK's GDCM reader.
+"""Selection of a DICOM series in a folder, sorting of its slices, and reading by SimpleITK's GDCM reader.
 
 A series is a file per slice, or one multi-frame file (enhanced CT or MR). For all frames of the latter, ITK uses the
 positions of the first two and the rescale slope of the first; here pydicom reads both for each frame.
@@ -84,8 +84,8 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
     """Read one series as a volume (1, I, J, K): i along rows, j along columns, k along the slices, in HU for CT.
 
     Args:
-        folder: as in :func:`series_slices`.
-        series: likewise.
+        folder: folder of the series, as for :func:`series_slices`.
+        series: series to choose, as for :func:`series_slices`.
 
     Raises:
         InputError: as :func:`series_slices` and :func:`.slices.stack_geometry`, or damaged pixels.

@@ -87,7 +87,7 @@ def stack_geometry(folder: Path | str, slices: Sequence[SeriesSlice]) -> Geometr
 
 
 def parse_integer(text: str) -> int:
-    """Integer of a header's text; a large one where the text is none."""
+    """Parse an integer in a header; 2**31 for text that is not an integer."""
     return int(text) if text.strip().lstrip("-").isdecimal() else 2**31
 
 
@@ -117,9 +117,9 @@ def _read_frames(file: Path, components: int) -> list[SeriesSlice]:
     except Exception as error:  # pydicom has an exception type for each of many faults
         if is_out_of_memory(error):
             raise
-        raise InputError(f"{file}: frames without a place each; export them as single files, or as NIfTI") from error
+        raise InputError(f"{file}: frames without a position each; export them as single files, or as NIfTI") from error
     if len(slices) != frames:
-        raise InputError(f"{file}: {frames} frames, but places of {len(slices)}; export it again")
+        raise InputError(f"{file}: {frames} frames, but positions of {len(slices)}; export it again")
     if slices[0].rescale[0] == 0:  # ITK scales all frames by it
         raise InputError(f"{file}: the first frame's rescale slope is 0; export it again")
     return slices
@@ -127,7 +127,7 @@ def _read_frames(file: Path, components: int) -> list[SeriesSlice]:
 
 def _read_frame(file: Path, image: Any, groups: list[Any], number: int, components: int) -> SeriesSlice:
     def functional_group(name: str) -> Any:
-        """The frame's own group, else the shared one, else None."""
+        """Functional group of the frame, else the shared one, else None."""
         return next((group[name][0] for group in groups if group.get(name)), None)
 
     position = functional_group("PlanePositionSequence")
@@ -164,8 +164,8 @@ def _even_step(folder: Path | str, slices: Sequence[SeriesSlice]) -> FloatArray:
     smallest = int(gaps.argmin())
     if gaps[smallest] <= limit:
         names, pairs = f"{slices[smallest].name} and {slices[smallest + 1].name}", int((gaps <= limit).sum())
-        many = f" (so do {pairs} pairs: several phases, echoes or exports in one series?)" if pairs > 1 else ""
-        raise InputError(f"{folder}: {names} lie at the same position{many}; keep one of them")
+        hint = f" (so do {pairs} pairs: several phases, echoes or exports in one series?)" if pairs > 1 else ""
+        raise InputError(f"{folder}: {names} lie at the same position{hint}; keep one of them")
     expected = positions[0] + np.arange(len(slices))[:, None] * step
     if np.linalg.norm(positions - expected, axis=1).max() > limit:
         widest = int(gaps.argmax())

@@ -1,9 +1,9 @@
 """Check of a DICOM file's elements before GDCM reads it (PS3.5, 7 and A; PS3.10, 7.1).
 
 GDCM allocates what an element's length claims, up to 4 GB, and what rows and columns of an image, its icon or its
-overlays claim. Where reading fails it tries other syntaxes, to which any bytes are lengths. Therefore GDCM only gets
-files whose elements follow their transfer syntax from the first to the last; lengths that it would repair (of known
-scanners) are refused too. It finds elements by tag wherever they stand, so those of an image must ascend.
+overlays claim. Where reading fails it tries other syntaxes, in which arbitrary bytes are read as lengths. Therefore
+GDCM reads only files whose elements all follow their transfer syntax; lengths that it would repair (of known scanners)
+are refused too. It looks up elements by tag regardless of their position, so those of an image must ascend.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from s2vnet.io.dicom.zip_archive import MAX_EXPANSION
 from s2vnet.io.header_checks import MIN_PLAUSIBLE_NBYTES
 
 MAX_DEPTH = 32
-"""Largest depth of nested sequences: readers recurse, and the process ends when the stack is full."""
+"""Largest depth of nested sequences: readers recurse, and a stack overflow ends the process."""
 MAX_INFLATED_NBYTES = 1 << 30
 """Largest size of a deflated file."""
 SERIES_UID, SERIES_NUMBER, MODALITY = 0x0020000E, 0x00200011, 0x00080060
@@ -43,7 +43,7 @@ _SYNTAXES = "1.2.840.10008.1.2."
 _RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 _SIZES = frozenset((_SAMPLES, _ROWS, _COLUMNS, _BITS))
 _UNIQUE = frozenset((PIXEL_DATA, _FRAMES, *_SIZES))
-"""Elements that may not repeat; of others, real files have duplicates."""
+"""Elements that must not repeat; real files contain duplicates of other elements."""
 _MIN_SIZE_NBYTES, _MAX_SIZE_NBYTES = 2, 7
 """Lengths of rows, columns and the like; GDCM takes longer values without a VR for sequences."""
 _OVERLAYS, _ANY_OVERLAY = 0x60, 0xFF01FFFF
@@ -51,11 +51,11 @@ _OVERLAYS, _ANY_OVERLAY = 0x60, 0xFF01FFFF
 _OVERLAY_ROWS, _OVERLAY_COLUMNS, _OVERLAY_FRAMES, _OVERLAY_DATA = 0x60000010, 0x60000011, 0x60000015, 0x60003000
 _PIXEL_TAGS = frozenset((PIXEL_DATA, 0x7FE00008, 0x7FE00009))
 _MISREAD_TAGS = frozenset((0x00FF4AA5, 0x01F71070, 0x031E0324))
-"""Elements that GDCM reads in a vendor's way instead of the standard's."""
+"""Elements that GDCM interprets as a vendor's instead of the standard's."""
 _MISREAD_LENGTH = 13
 """Length that GDCM takes for 10 in implicit VR."""
 _ICONS = frozenset((0x00090010, 0x60030010))
-"""Private elements, of any block, whose values of unknown VR GDCM takes for sequences."""
+"""Private elements, in any block, whose values GDCM reads as sequences if their VR is unknown."""
 _MAX_PADDING_NBYTES = 1 << 16
 
 
@@ -122,7 +122,7 @@ def _read_meta_information(validator: _Validator) -> _Syntax:
     validator.check_dataset(validator.end, True, group=2)
     syntax = _uid(validator.values.get(_SYNTAX, ""))
     if not (f"{syntax}.".startswith(_SYNTAXES) and syntax.is_transfer_syntax):
-        raise InputError("a transfer syntax that is not known")
+        raise InputError("an unknown transfer syntax")
     return _Syntax(not syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated, syntax == _RLE_LOSSLESS)
 
 
@@ -221,12 +221,12 @@ class _Validator(ElementReader):
             return
         self.require_length(tag, length, end)
         if (vr == b"" and length == _MISREAD_LENGTH) or (vr == b"UL" and length % 4):
-            raise InputError(f"{tag_name(tag)} has {length} bytes, which cannot be")
+            raise InputError(f"{tag_name(tag)} has an invalid length of {length} bytes")
         if length and (vr == b"SQ" or (_may_be_sequence(tag, vr) and length >= 8 and self.is_at_item(tag))):
             self._check_items(self.at + length, explicit and vr == b"SQ", depth, delimited=False)
         elif depth == 0 and (tag in _KEPT or tag & _ANY_OVERLAY == _OVERLAY_FRAMES):
             if length > _MAX_KEPT_NBYTES:
-                raise InputError(f"{tag_name(tag)} has {length} bytes, which cannot be")
+                raise InputError(f"{tag_name(tag)} has an invalid length of {length} bytes")
             self.values.setdefault(tag, self.read(length).decode("ascii", "replace").strip(" \0"))
         else:
             if tag & _ANY_OVERLAY == _OVERLAY_DATA:
@@ -236,7 +236,7 @@ class _Validator(ElementReader):
     def _read_size(self, tag: int, length: int, end: int) -> int:
         """Read a number of rows, columns, samples or bits."""
         if not _MIN_SIZE_NBYTES <= length <= _MAX_SIZE_NBYTES:
-            raise InputError(f"{tag_name(tag)} has {length} bytes, which cannot be")
+            raise InputError(f"{tag_name(tag)} has an invalid length of {length} bytes")
         self.require_length(tag, length, end)
         return self.read_uint16(length)
 
@@ -252,7 +252,7 @@ class _Validator(ElementReader):
         """Number of frames that an element states as text; without it one, as GDCM reads it."""
         text = self.values.get(tag) or "1"
         if not (text.isascii() and text.isdecimal()):
-            raise InputError("a number of frames that is none")
+            raise InputError("a number of frames that is not a number")
         return max(int(text), 1)
 
     def _check_pixels(self, vr: bytes, length: int, end: int, sizes: dict[int, int], depth: int) -> None:
@@ -276,7 +276,7 @@ class _Validator(ElementReader):
     def _check_items(self, end: int, explicit: bool, depth: int, *, delimited: bool) -> None:
         """Check the items of a sequence that ends at `end` or at its delimiter."""
         if depth >= MAX_DEPTH:
-            raise InputError(f"more than {MAX_DEPTH} sequences in one another")
+            raise InputError(f"more than {MAX_DEPTH} nested sequences")
         while self.at + 8 <= end:
             tag, _, length = self.read_element(explicit=False)
             if tag == SEQUENCE_END and delimited and length == 0:

@@ -29,7 +29,7 @@ def open_series_folder(path: Path | str) -> Iterator[Path]:
     Names in the archive are not used: files are numbered, so that none can be written outside the folder.
 
     Raises:
-        InputError: no archive, a damaged or encrypted one, or one that unpacks to more than a scan can be.
+        InputError: no archive, a damaged or encrypted one, or one whose unpacked size no scan has.
     """
     path = Path(path)
     if path.is_dir() or not is_zip(path):
