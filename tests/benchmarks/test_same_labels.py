@@ -59,7 +59,7 @@ def test_a_failed_run_is_reported_and_run_again(tmp_path: Path) -> None:
     old, new = _checkout(tmp_path / "old"), _checkout(tmp_path / "new", code=1)
     row = _compared(old, new, tmp_path)
     assert not row["equal"]
-    assert row["differences"] == ["new failed: CaseError: predict -o: exit code 1 in place of 0: error: refused"]
+    assert row["differences"] == ["new failed: CaseError: predict -o: exit code 1, not 0: error: refused"]
     (new.source / "src/s2vnet/__main__.py").write_text(FAKE.format(value=1, code=0))
     assert _compared(old, new, tmp_path)["equal"]
 
@@ -89,7 +89,7 @@ def test_files_are_compared_by_content(tmp_path: Path) -> None:
         nibabel.save(nibabel.Nifti1Image(nan, np.eye(4)), tmp_path / name / "uncertainty.nii.gz")
     (tmp_path / "new" / "more.txt").touch()
     assert differences(tmp_path / "old", tmp_path / "new") == [
-        "more.txt: only one of the two wrote it",
+        "more.txt: written by only one of the two",
         "report.json: text differs in 1 lines; the first: '  1.0', '  2.0'",
         "uncertainty.nii.gz: image differs in 1 of 2 voxels",
     ]

@@ -211,6 +211,14 @@ def test_without_propagation_slices_are_independent(make_model: MakeModel, slice
     assert model.decode(features, start, torch.zeros(2, 3, 4, 16, 24)).state is start
 
 
+def test_auxiliary_masks_are_added_to_those_of_the_centres(make_model: MakeModel, slices: Tensor) -> None:
+    plain, added = make_model(), make_model(auxiliary_masks=True)
+    added.load_state_dict(plain.state_dict())
+    features = plain.encode(slices)
+    outputs = [model.decode(features, model.initial_state(features), None) for model in (plain, added)]
+    torch.testing.assert_close(outputs[1].logits, outputs[0].logits + plain.auxiliary(features))
+
+
 @pytest.mark.parametrize(
     ("settings", "without"),
     [

@@ -108,6 +108,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename:
         typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
         return 1
+    if isinstance(error, ImportError):  # an optional package that is installed, but broken
+        typer.echo(f"error: {' '.join(str(error).split())}; install the package again", err=True)
+        return 1
     if hasattr(error, "show"):  # a click.UsageError
         error.show()
         return 2

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated
 
 from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 
 from s2vnet.errors import InputError
 
+_FORM = re.compile(r"\s*\d+(\.\d+)?\s*([kmgtpe]i?)?b?\s*", re.IGNORECASE)
+"""Whole text of a size: ByteSize reads what it begins with, such as one byte of ``1,5GB``."""
 _SIZE: TypeAdapter[int] = TypeAdapter(Annotated[ByteSize, Field(gt=0)])
 
 
@@ -18,10 +21,13 @@ def parse_size(text: str) -> int:
     Raises:
         InputError: Not a size, or 0.
     """
+    refusal = InputError(f"{text!r} is not a memory size; write it as 3GB or 512MB")
+    if not _FORM.fullmatch(text):
+        raise refusal
     try:
-        return int(_SIZE.validate_python(text))
+        return int(_SIZE.validate_python(f"{text}B" if text.rstrip()[-1] in "iI" else text))
     except ValidationError as error:
-        raise InputError(f"{text!r} is not a memory size; write it as 3GB or 512MB") from error
+        raise refusal from error
 
 
 def format_size(size: int) -> str:
