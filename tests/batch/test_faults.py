@@ -40,11 +40,6 @@ MakeImages = Callable[..., Path]
 
 
 @pytest.fixture
-def work(model_folder: Path) -> BatchSettings:
-    return BatchSettings((str(model_folder),), "cpu")
-
-
-@pytest.fixture
 def make_images(tmp_path: Path, make_phantom: MakePhantom) -> MakeImages:
     """``make_images(*shapes)``: a folder of case00_0000.nii.gz and so on."""
 

@@ -1,0 +1,104 @@
+"""Images of a batch: lists, stores, and the names that are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import fsspec
+import pytest
+from label_folders import expect, labels_in
+
+from s2vnet.batch.cases import BatchItem, list_items, local_files
+from s2vnet.batch.runner import open_batch
+from s2vnet.batch.workers import BatchSettings
+from s2vnet.errors import InputError
+from s2vnet.inference.segmenter import Segmenter
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_list_names_images_and_cases(segmenter: Segmenter, work: BatchSettings, images: Path, tmp_path: Path) -> None:
+    expected = expect(segmenter, images, tmp_path / "expected")
+    listed = tmp_path / "list.csv"
+    lines = ["image,case,age", "images/case00_0000.nii.gz,ward 1/a,7", f"file://{images}/case01_0000.nii.gz,,8"]
+    listed.write_text("\n".join([*lines, "images/absent.nii.gz,,9"]))
+    records = {record.case: record for record in open_batch(str(listed), str(tmp_path / "out"), work, 1)[0]}
+    assert {case: record.state for case, record in records.items()} == {
+        "ward 1/a": "done",
+        "case01": "done",
+        "absent": "failed",
+    }
+    assert "no such file" in records["absent"].reason
+    assert (tmp_path / "out" / "ward 1" / "a.nii.gz").read_bytes() == expected["case00.nii.gz"]
+    assert (tmp_path / "out" / "case01.nii.gz").read_bytes() == expected["case01.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scan\na.nii.gz", "no column 'image' but scan"),
+        ("image,case\na.nii.gz,../../a", "no name for a file"),
+        ("image,case\na.nii.gz,x\nb.nii.gz,x", "two images are case x"),
+        ("image\n", "lists no images"),
+        ("image,case\n,x", "row 1 names no image"),
+        ("image\nout/a.nii.gz", "would replace the image"),
+        ("image\nnosuch://a.nii.gz", None),
+    ],
+)
+def test_lists_that_are_refused(tmp_path: Path, text: str, message: str | None) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    if message is None:
+        assert len(list_items(str(tmp_path / "list.csv"), str(tmp_path / "out"), 1)) == 1
+        return
+    with pytest.raises(InputError, match=message):
+        list_items(str(tmp_path / "list.csv"), str(tmp_path / "out"), 1)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_images_and_labels_in_a_store(
+    segmenter: Segmenter, work: BatchSettings, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = expect(segmenter, images, tmp_path / "expected")
+    store = fsspec.filesystem("memory")
+    store.rm("/", recursive=True)
+    store.put(f"{images}/", "/scans/ward/", recursive=True)
+    store.pipe_file("/scans/damaged.nii.gz", b"no image")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    for target in (str(tmp_path / "out"), "memory://labels"):
+        records = {record.case: record for record in open_batch("memory://scans", target, work, 1)[0]}
+        assert {case for case, record in records.items() if record.state == "done"} == {
+            f"ward/case0{n}" for n in range(4)
+        }
+        assert "memory://" in records["damaged"].reason
+        assert str(temporary) not in records["damaged"].reason
+        assert [file for file in temporary.iterdir() if file.name.startswith("s2vnet-")] == []
+    assert labels_in(tmp_path / "out" / "ward") == expected
+    assert {Path(path).name: store.cat_file(path) for path in store.find("/labels/ward")} == expected
+    assert b"ward/case03,done" in store.cat_file("/labels/summary.csv")
+    again = list(open_batch("memory://scans", "memory://labels", work, 1)[0])
+    assert sorted(record.state for record in again) == ["failed"] + ["skipped"] * 4
+    with pytest.raises(InputError, match="lies among the images"):
+        list_items("memory://scans", "memory://scans/labels", 1)
+    with pytest.raises(InputError, match="cannot be read"):
+        list_items("nosuch://scans", str(tmp_path / "out"), 1)
+
+
+@pytest.mark.parametrize("name", ["../../../1.dcm", "a/../../1.dcm", "..\\1.dcm"])
+def test_names_in_a_store_do_not_lead_out_of_the_folder_that_they_are_fetched_to(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fsspec.filesystem("memory")
+    store.rm("/", recursive=True)
+    store.pipe_file(f"/scans/series/{name}", b"no image")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "deep" / "er"))
+    item = BatchItem("x", ("memory://scans/series",), str(tmp_path / "out" / "x.nii.gz"))
+    with pytest.raises(InputError, match="is no name for a file; rename it"), local_files(item):
+        raise AssertionError("nothing is at hand")
+    with pytest.raises(InputError, match="names no image"), local_files(replace(item, images=("memory://scans/..",))):
+        raise AssertionError("nothing is at hand")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

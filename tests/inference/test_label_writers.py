@@ -1,0 +1,56 @@
+"""Endings of label files, and the formats that they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2vnet.errors import InputError
+from s2vnet.inference.label_writers import (
+    LABEL_MAP_FORMATS,
+    is_dicom_output,
+    is_label_file,
+    is_rtstruct,
+    label_stem,
+    output_formats,
+    require_format,
+    write_result,
+)
+from s2vnet.io.files import read_labels
+from s2vnet.io.geometry import LabelMap, Volume
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "dicom", "contours"),
+    [
+        ("a.b.nii.gz", "a.b", False, False),
+        ("a.NRRD", "a", False, False),
+        ("a.dcm", "a", True, False),
+        ("a.rtstruct.dcm", "a", True, True),
+    ],
+)
+def test_the_ending_is_the_format(name: str, stem: str, dicom: bool, contours: bool) -> None:
+    path = Path(name)
+    assert is_label_file(path)
+    assert (label_stem(path), is_dicom_output(path), is_rtstruct(path)) == (stem, dicom, contours)
+
+
+def test_other_endings_are_refused(tmp_path: Path) -> None:
+    assert not is_label_file(Path("labels.txt"))
+    for check in (label_stem, lambda path: require_format(path, tmp_path)):
+        with pytest.raises(InputError, match="unknown image format"):
+            check(Path("labels.txt"))
+
+
+def test_dicom_formats_need_a_series(tmp_path: Path) -> None:
+    assert output_formats(tmp_path / "a.nii.gz") == LABEL_MAP_FORMATS
+    assert output_formats(tmp_path)[-1] == "rtstruct"
+    with pytest.raises(InputError, match="an RT structure set belongs to a DICOM series"):
+        require_format(Path("a.rtstruct.dcm"), tmp_path / "a.nii.gz")
+
+
+def test_a_label_map_is_written(tmp_path: Path, phantom: tuple[Volume, LabelMap]) -> None:
+    write_result(tmp_path / "labels.nrrd", phantom[1], {0: "background"}, tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.nrrd").data, phantom[1].data)

@@ -1,0 +1,94 @@
+"""Exported graphs give what the network gives, and belong to its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from s2vnet.errors import CheckpointError
+from s2vnet.inference.backends import RUNTIMES, to_runtime
+from s2vnet.model.aggregation import PropagationState
+from s2vnet.model.checkpoint import TrainedModel, load_model
+from s2vnet.model.interface import DecoderOutput, Network, SliceInput
+from s2vnet.model.onnx_export import GRAPHS, MANIFEST
+from s2vnet.model.pixel_decoder import Features
+from s2vnet.model.prompt_encoder import PROMPT_MAPS
+
+pytestmark = pytest.mark.timeout(600)  # exporting takes a minute
+OTHERS = RUNTIMES[1:]
+CPU = torch.device("cpu")
+
+
+def encode(net: Network, slices: Tensor) -> Features:
+    """Slices as a batch."""
+    rows = net.encode_slices(slices)
+    return Features.assemble(((range(n, n + 1), row) for n, row in enumerate(rows)), len(rows))
+
+
+def decode(net: Network, features: Features, state: PropagationState, prompts: Tensor | None) -> DecoderOutput:
+    """Slices of a batch, each by itself."""
+    rows = [
+        SliceInput(
+            features.select(one),
+            PropagationState(*(part[one] for part in state)),
+            None if prompts is None else prompts[one],
+        )
+        for one in (slice(n, n + 1) for n in range(len(features.mask)))
+    ]
+    return DecoderOutput.concatenate(net.decode_slices(rows))
+
+
+def _run(net: Network, slices: Tensor) -> list[Tensor]:
+    """All that a network gives of two slices: before a prompt for one of them, with it, and after it."""
+    with torch.inference_mode():
+        features = encode(net, slices)
+        state = net.initial_state(features, torch.tensor([1.0, -1.0]))
+        first = decode(net, features, state, None)
+        prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
+        prompts[0, 1, 0, 3:5, 3:5] = 1
+        second = decode(net, features, first.state, prompts)
+        third = decode(net, features, second.state, None)
+    return [*features.tensors, *(x for d in (first, second, third) for x in (d.logits, d.presence, *d.state))]
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+@pytest.mark.parametrize("cells", [(1, 1), (5, 8), (7, 3)])
+def test_graphs_give_what_the_network_gives(exported: Path, runtime: str, cells: tuple[int, int]) -> None:
+    trained = load_model(exported)
+    sides = [n * trained.model.stride for n in cells]
+    slices = torch.randn(2, trained.model.config.in_channels, *sides, generator=torch.Generator().manual_seed(0))
+    wanted = _run(trained.model, slices)
+    for found, expected in zip(_run(to_runtime(trained, runtime, CPU, exported), slices), wanted, strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+def test_a_row_without_prompts_does_not_depend_on_those_that_have_some(exported: Path, runtime: str) -> None:
+    net = to_runtime(load_model(exported), runtime, CPU, exported)
+    features = encode(net, torch.randn(2, net.config.in_channels, 40, 48))
+    state = net.initial_state(features)
+    prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
+    prompts[0, 1, 0, 3:5, 3:5] = 1
+    alone, beside = decode(net, features, state, None), decode(net, features, state, prompts)
+    assert torch.equal(alone.logits[1], beside.logits[1])
+    assert not torch.equal(alone.logits[0], beside.logits[0])
+
+
+def test_graphs_of_other_weights_or_damaged_ones_are_refused(exported: Path, tmp_path: Path) -> None:
+    trained = load_model(exported)
+    other = TrainedModel(trained.model, trained.plan, trained.info, "0" * 64)
+    with pytest.raises(CheckpointError, match="other weights"):
+        to_runtime(other, OTHERS[0], CPU, exported)
+    for file in exported.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    graph = tmp_path / f"{GRAPHS[1]}.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="does not match the hash"):
+        to_runtime(trained, OTHERS[0], CPU, tmp_path)
+    (tmp_path / MANIFEST).write_text(json.dumps({"format": 99}))
+    with pytest.raises(CheckpointError, match="another version"):
+        to_runtime(trained, OTHERS[0], CPU, tmp_path)
