@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import matplotlib.image
@@ -56,6 +57,12 @@ window.change = (id, name, value) => Promise.all(
   (models[id].set(name, value), models[id].handlers["change:" + name].map((handler) => handler())));
 window.ready = true;
 </script>"""
+
+
+@pytest.fixture(scope="module")
+def segmenter(model_folder: Path) -> Segmenter:
+    """The default random model only, not its variants."""
+    return Segmenter.from_pretrained(model_folder, device="cpu")
 
 
 @pytest.fixture

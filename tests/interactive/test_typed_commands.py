@@ -19,6 +19,12 @@ from s2vnet.prompts import Box, Lasso, Lock, Mask, Point, Scribble
 NAMES = {0: "background", 1: "left part", 2: "right"}
 
 
+@pytest.fixture(scope="module")
+def segmenter(model_folder: Path) -> Segmenter:
+    """The default random model only, not its variants."""
+    return Segmenter.from_pretrained(model_folder, device="cpu")
+
+
 @pytest.fixture
 def session(segmenter: Segmenter, bordered: Volume) -> Session:
     return Session(segmenter, bordered)
