@@ -97,7 +97,7 @@ def test_names_in_a_store_do_not_lead_out_of_the_folder_that_they_are_fetched_to
     (tmp_path / "deep" / "er").mkdir(parents=True)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "deep" / "er"))
     item = BatchItem("x", ("memory://scans/series",), str(tmp_path / "out" / "x.nii.gz"))
-    with pytest.raises(InputError, match="is no name for a file; rename it"), local_files(item):
+    with pytest.raises(InputError, match="is not a file name; rename it"), local_files(item):
         raise AssertionError("nothing is at hand")
     with pytest.raises(InputError, match="names no image"), local_files(replace(item, images=("memory://scans/..",))):
         raise AssertionError("nothing is at hand")

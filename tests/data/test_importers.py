@@ -562,7 +562,7 @@ def test_files_anywhere_come_into_the_folders(version_1: Path, tmp_path: Path) -
 def test_cases_named_by_paths_are_refused(version_1: Path, tmp_path: Path) -> None:
     case = {"images": ["imagesTr/p_01_0000.nii.gz"], "label": "labelsTr/p_01.nii.gz"}
     (version_1 / "dataset.json").write_text(json.dumps(content(version_1) | {"dataset": {"../../one": case}}))
-    message = r"\.\./\.\./one in dataset\.json is no name of a case; rename it"
+    message = r"\.\./\.\./one in dataset\.json is not a case name; rename it"
     refused(message, "nnunet", version_1, tmp_path / "Dataset005_Prostate", partial=True)
 
 

@@ -187,7 +187,7 @@ def test_its_memory_is_what_it_says(session: Session, tmp_path: Path) -> None:
 def test_what_was_put_away_and_lost_is_said(session: Session, tmp_path: Path) -> None:
     session.offload(tmp_path / "cached.safetensors")
     (tmp_path / "cached.safetensors").write_bytes(b"\0")
-    with pytest.raises(InputError, match=r"is lost .*; open the scan again"):
+    with pytest.raises(InputError, match=r"cannot be loaded .*; open the scan again"):
         session.add(PROMPTS["point"])
 
 

@@ -202,7 +202,7 @@ def _fetch_folder(url: str, system: Any, path: str, local: Path) -> None:
     for item in system.find(path):
         name = item[len(path) :].lstrip("/")
         if ".." in PurePosixPath(name).parts or "\\" in name:
-            raise InputError(f"{url}: an object there is called {name!r}, which is no name for a file; rename it")
+            raise InputError(f"{url}: an object there is called {name!r}, which is not a file name; rename it")
         (local / name).parent.mkdir(parents=True, exist_ok=True)
         system.get_file(item, str(local / name))
 
@@ -277,7 +277,7 @@ def _require_distinct(items: Sequence[BatchItem]) -> None:
     for item in items:
         parts = PurePosixPath(item.case).parts
         if not parts or ".." in parts or item.case.startswith("/") or "\\" in item.case:
-            raise InputError(f"case {item.case!r} is no name for a file; correct the list")
+            raise InputError(f"case {item.case!r} is not a file name; correct the list")
         if item.output in outputs:
             raise InputError(f"two images are case {item.case}; give each a name of its own in a column 'case'")
         outputs.add(item.output)

@@ -35,4 +35,4 @@ def demo(
     result = demo_run.run_demo(output, device, scene, say=typer.echo)
     seconds_per_round = sum(result.seconds) / max(1, len(result.seconds))
     rounds = result.seconds_automatic / max(1e-9, seconds_per_round)
-    typer.echo(f"a round costs 1/{rounds:.0f} of encoding and segmenting anew; see {output / 'overlay.png'}")
+    typer.echo(f"a round costs 1/{rounds:.0f} of encoding and segmenting the image again; see {output / 'overlay.png'}")

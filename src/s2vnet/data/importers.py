@@ -219,7 +219,7 @@ def _read_described(source: Path, partial: bool) -> _LocatedRelease:
         )
     paths = [case.name for case in (*dataset.training, *dataset.test) if Path(case.name).name != case.name]
     if paths:
-        raise InputError(f"{root}: {_some(paths)} in dataset.json is no name of a case; rename it")
+        raise InputError(f"{root}: {_some(paths)} in dataset.json is not a case name; rename it")
     described = {
         "name": dataset.name,
         "channel_names": {str(c): name for c, name in enumerate(dataset.channels)},

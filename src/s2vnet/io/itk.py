@@ -176,7 +176,7 @@ def _require_valid_ndims(path: Path) -> None:
     with path.open("rb") as file:
         head = re.split(rb"(?i)elementdatafile", file.read(_MAX_HEADER_NBYTES))[0].lower()
     if head.count(b"ndims") != len(re.findall(rb"(?m)^\s*ndims\s*=\s*[1-9]\s*?$", head)):
-        raise InputError("not a readable MetaImage: NDims is no number from 1 to 9; save the image again")
+        raise InputError("not a readable MetaImage: NDims is not a number from 1 to 9; save the image again")
 
 
 def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:

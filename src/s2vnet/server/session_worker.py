@@ -373,7 +373,7 @@ class SessionWorker:
         volume = self.read_image()
         digest = image_digest(volume)
         if self._image_digest not in (None, digest):
-            raise InputError("the scan is another than it was; open it again")
+            raise InputError("the scan has changed; open it again")
         with self._lock:
             if self._image_digest is None:
                 self._image_digest = digest

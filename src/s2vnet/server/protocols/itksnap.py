@@ -278,7 +278,7 @@ def read_array(packed: IO[bytes], grid: Grid, max_voxels: int) -> npt.NDArray[np
                 done += n
             surplus = file.read(1)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"the array is no gzip data, or damaged ({error})") from error
+        raise InputError(f"the array is not gzip data, or damaged ({error})") from error
     if done < len(raw) or surplus:
         size = math.prod(array.shape)
         raise InputError(f"the array holds {'more' if surplus else 'less'} than the {size} float32 that metadata says")

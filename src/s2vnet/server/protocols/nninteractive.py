@@ -375,7 +375,7 @@ def _meta(request: Request) -> dict[str, Any]:
             return meta
     except ValueError:
         pass
-    raise InputError("X-Meta is no JSON object")
+    raise InputError("X-Meta is not a JSON object")
 
 
 def _response(box: Region | None, predicted: bool, labels: npt.NDArray[np.bool_] | None = None) -> Response:

@@ -122,5 +122,5 @@ def parse_params(text: str) -> dict[str, Any]:
     except ValueError:
         params = None
     if not isinstance(params, dict):
-        raise InputError("params is no JSON object")
+        raise InputError("params is not a JSON object")
     return params
