@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,13 @@ NIFTI = (".nii", ".nii.gz")
 Array = npt.NDArray[np.float64]
 LabelsOn = Callable[..., LabelMap]
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
+
+
+@pytest.fixture
+def collect_open_files() -> Iterator[None]:
+    """Close files that a reader or writer left open within the test, whose filter of warnings holds for them."""
+    yield
+    gc.collect()
 
 
 def names(folder: Path) -> list[str]:
@@ -143,6 +151,7 @@ def test_both_readers_agree_on_one_image_in_every_format(tmp_path: Path, labels_
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # nibabel leaves its file open
+@pytest.mark.usefixtures("collect_open_files")
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("old", [True, False])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(
@@ -163,6 +172,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # nibabel leaves its file open
+@pytest.mark.usefixtures("collect_open_files")
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_disk_that_fills_up_meanwhile(
     disk: Callable[[int], Path], ending: str, labels_on: LabelsOn, oblique: Array
