@@ -10,29 +10,18 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
-import SimpleITK as sitk
+from dicom_files import dicom_of
+from refused_files import refused
 
 from s2vnet.errors import InputError
-from s2vnet.io.files import ENDINGS, image_ending, read_geometry, read_image, read_labels, write_image, write_labels
+from s2vnet.io.files import ENDINGS, image_ending, read_image, read_labels, write_image, write_labels
 from s2vnet.io.geometry import MAX_VOXELS, Geometry, LabelMap, Volume
 
 SHAPE = (3, 4, 5)
 
 LabelsOn = Callable[..., LabelMap]
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
-
-
-def refused(path: Path, words: str) -> None:
-    """Both readers refuse ``path`` in one line that names it, and leave the folder as it was."""
-    before = {file: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
-    for read in (read_image, read_labels):
-        with pytest.raises(InputError, match=words) as caught:
-            read(path)
-        assert str(caught.value).startswith(str(path))
-        assert "\n" not in str(caught.value)
-    assert before == {file: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -163,63 +152,6 @@ def test_nifti_headers_that_cannot_be_meant(
     refused(path, words)
 
 
-def mha_header(size: str, more: str = "ElementType = MET_UCHAR") -> str:
-    dimensions = len(size.split())
-    return f"ObjectType = Image\nNDims = {dimensions}\nDimSize = {size}\n{more}\nElementDataFile = LOCAL\nabc"
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("a.mha", mha_header("0 3 4"), "holds no voxels|not a readable"),
-        ("a.mha", mha_header("100000 100000 100000"), f"over the limit of {MAX_VOXELS} voxels"),
-        ("a.mha", mha_header("2000 2000 1000"), "cannot hold"),
-        ("a.mha", mha_header("1 1 1 1 3"), "5 dimensions; a 3D image is needed"),
-        ("a.mha", mha_header("2 3 4").replace("NDims = 3", "NDims = 1999999999"), "NDims is not a number from 1 to 9"),
-        ("a.mhd", mha_header("2 3 4").replace("NDims = 3", "NDims = 1999999999"), "NDims is not a number from 1 to 9"),
-        ("a.nrrd", "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2000 2000 1000\nencoding: gzip\n\nabc", "cannot hold"),
-        (
-            "a.nrrd",
-            "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 10000 10000 10000\nencoding: raw\n\nabc",
-            "over the limit",
-        ),
-    ],
-)
-def test_itk_headers_that_cannot_be_meant(tmp_path: Path, name: str, content: str, words: str) -> None:
-    (tmp_path / name).write_text(content)
-    refused(tmp_path / name, words)
-
-
-def test_complex_voxels_are_refused(tmp_path: Path) -> None:
-    sitk.WriteImage(sitk.Image(3, 4, 5, sitk.sitkComplexFloat32), str(tmp_path / "a.nrrd"))
-    refused(tmp_path / "a.nrrd", "complex voxels; a grey-value volume is needed")
-
-
-@pytest.mark.parametrize("line", ["= a file.raw", "= LOCAL x", ": a.raw", "= LOCAL\nElementDataFile = a.raw"])
-def test_a_meta_image_names_its_own_voxels_plainly_or_is_refused(tmp_path: Path, line: str) -> None:
-    content = mha_header("2 3 4").replace("= LOCAL", line)
-    (tmp_path / "a.mha").write_text(content + "d" * 24)
-    (tmp_path / "a.raw").write_bytes(bytes(24))
-    refused(tmp_path / "a.mha", "its voxels lie in another file")
-
-
-def dicom_of(folder: Path, write_series: Callable[..., None], **changes: Any) -> Path:
-    write_series(folder, np.zeros((4, 3, 1), np.int16))
-    (file,) = folder.iterdir()
-    image = pydicom.dcmread(file)
-    for name, value in changes.items():
-        setattr(image, name, value)
-    image.save_as(file)
-    return file
-
-
-def test_a_dicom_file_cannot_claim_more_than_it_holds(tmp_path: Path, write_series: Callable[..., None]) -> None:
-    dicom_of(tmp_path, write_series, Rows=60000, Columns=60000)
-    for read in (read_geometry, read_image):
-        with pytest.raises(InputError, match="pixels of 24 bytes where 7200000000 are claimed"):
-            read(tmp_path)
-
-
 @pytest.mark.parametrize(("old", "new"), [(b"UI", b"U\x00"), (b"UL\x04\x00", b"UL\x03\x00")])
 def test_a_dicom_header_with_a_fault_of_pydicom_s_own_kinds(
     tmp_path: Path, write_series: Callable[..., None], old: bytes, new: bytes
@@ -228,14 +160,5 @@ def test_a_dicom_header_with_a_fault_of_pydicom_s_own_kinds(
     raw = file.read_bytes()
     at = raw.index(old, 132)
     file.write_bytes(raw[:at] + new + raw[at + len(new) : 300])
-    with pytest.raises(InputError, match="DICOM"):
-        read_image(tmp_path)
-
-
-def test_frames_whose_axes_are_not_told(tmp_path: Path, write_frames: Callable[..., None]) -> None:
-    write_frames(tmp_path / "a.dcm", np.zeros((4, 3, 2), np.int16), [(0, 0, 0), (0, 0, 2)])
-    image = pydicom.dcmread(tmp_path / "a.dcm")
-    del image.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient
-    image.save_as(tmp_path / "a.dcm")
     with pytest.raises(InputError, match="DICOM"):
         read_image(tmp_path)

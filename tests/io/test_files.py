@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,16 @@ from s2vnet.utils.atomic_write import atomic_write
 
 SHAPE = (3, 4, 5)
 NIFTI = (".nii", ".nii.gz")
-ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
-
 Array = npt.NDArray[np.float64]
 LabelsOn = Callable[..., LabelMap]
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
+
+
+@pytest.fixture
+def collect_open_files() -> Iterator[None]:
+    """Close files that a reader or writer left open within the test, whose filter of warnings holds for them."""
+    yield
+    gc.collect()
 
 
 def names(folder: Path) -> list[str]:
@@ -71,16 +77,6 @@ def test_an_images_grid_passes_to_its_labels_through_any_format(
     back = read_labels(tmp_path / f"labels{ending}").geometry
     np.testing.assert_allclose(back.affine, read.geometry.affine, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(nib.aff2axcodes(back.affine), tuple(image.geometry.orientation.codes))
-
-
-@pytest.mark.parametrize("ending", ITK)
-def test_nrrd_and_metaimage_mean_lps(tmp_path: Path, ending: str, labels_on: LabelsOn, oblique: Array) -> None:
-    labels = labels_on(oblique)
-    write_labels(tmp_path / f"a{ending}", labels)
-    independent = sitk.ReadImage(str(tmp_path / f"a{ending}"))
-    place = independent.TransformIndexToPhysicalPoint((1, 2, 3))
-    np.testing.assert_allclose(place * np.array([-1, -1, 1]), labels.geometry.to_world([(1, 2, 3)])[0])
-    assert independent[1, 2, 3] == labels.data[1, 2, 3]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -155,6 +151,7 @@ def test_both_readers_agree_on_one_image_in_every_format(tmp_path: Path, labels_
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # nibabel leaves its file open
+@pytest.mark.usefixtures("collect_open_files")
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("old", [True, False])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(
@@ -175,6 +172,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # nibabel leaves its file open
+@pytest.mark.usefixtures("collect_open_files")
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_disk_that_fills_up_meanwhile(
     disk: Callable[[int], Path], ending: str, labels_on: LabelsOn, oblique: Array
@@ -232,28 +230,6 @@ def test_a_folder_without_write_permission(tmp_path: Path, labels_on: LabelsOn) 
         pytest.skip("this user may write anywhere")
 
 
-@pytest.mark.parametrize("ending", [".nrrd", ".nhdr"])
-def test_what_a_silent_writer_cut_off_is_not_moved_into_place(
-    tmp_path: Path, ending: str, labels_on: LabelsOn, oblique: Array, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import SimpleITK as sitk
-
-    write_labels(tmp_path / f"a{ending}", labels_on(oblique))
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    whole = sitk.WriteImage
-
-    def cut(image: sitk.Image, path: str, **options: object) -> None:
-        whole(image, path, **options)
-        for file in Path(path).parent.iterdir():
-            if file.suffix != ".nhdr":
-                file.write_bytes(file.read_bytes()[: -file.stat().st_size // 3])
-
-    monkeypatch.setattr(sitk, "WriteImage", cut)
-    with pytest.raises(InputError, match="cannot write"):
-        write_labels(tmp_path / f"a{ending}", labels_on(oblique))
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-
 def test_what_is_no_image_is_refused_without_a_word_of_the_reader_s(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,24 +237,6 @@ def test_what_is_no_image_is_refused_without_a_word_of_the_reader_s(
     with pytest.raises(InputError, match="not a readable NIfTI image"):
         read_image(tmp_path / "a.nii")
     assert capfd.readouterr() == ("", "")
-
-
-def test_a_header_cannot_send_the_reader_elsewhere(tmp_path: Path, make_phantom: MakePhantom) -> None:
-    volume, _ = make_phantom()
-    (tmp_path / "secret").write_bytes(bytes(volume.data.size * 4))
-    for ending, line in ((".mha", "ElementDataFile = LOCAL"), (".nrrd", "")):
-        path = tmp_path / f"image{ending}"
-        write_image(path, volume)
-        content = path.read_bytes()
-        if line:
-            changed = content.replace(line.encode(), f"ElementDataFile = {tmp_path / 'secret'}".encode())
-        else:
-            changed = content.replace(b"\n\n", f"\ndata file: {tmp_path / 'secret'}\n\n".encode(), 1)
-        assert changed != content
-        path.write_bytes(changed + bytes(1 << 16))
-        for read in (read_image, read_geometry):
-            with pytest.raises(InputError, match="voxels lie in another file"):
-                read(path)
 
 
 def test_a_grid_is_known_from_the_header(
@@ -291,14 +249,3 @@ def test_a_grid_is_known_from_the_header(
     (tmp_path / "series").mkdir()
     write_series(tmp_path / "series", np.zeros((5, 4, 3), np.int16))
     assert read_geometry(tmp_path / "series").same_grid(read_image(tmp_path / "series").geometry)
-
-
-@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
-def test_nor_can_one_behind_a_long_header(tmp_path: Path, make_phantom: MakePhantom, ending: str) -> None:
-    path = tmp_path / f"image{ending}"
-    write_image(path, make_phantom()[0])
-    first, rest = path.read_bytes().split(b"\n", 1)
-    comment = b"Comment = " if ending == ".mha" else b"# "
-    path.write_bytes(first + b"\n" + (comment + b"x" * 1000 + b"\n") * 1100 + rest)
-    with pytest.raises(InputError, match="header of more than"):
-        read_image(path)

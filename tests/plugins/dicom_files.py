@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -146,3 +147,13 @@ def _group(**values: object) -> list[pydicom.Dataset]:
     for name, value in values.items():
         setattr(made, name, value)
     return [made]
+
+
+def dicom_of(folder: Path, write_series: Callable[..., None], **changes: Any) -> Path:
+    write_series(folder, np.zeros((4, 3, 1), np.int16))
+    (file,) = folder.iterdir()
+    image = pydicom.dcmread(file)
+    for name, value in changes.items():
+        setattr(image, name, value)
+    image.save_as(file)
+    return file

@@ -12,9 +12,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from s2vnet.inference.segmenter import Segmenter
+from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.app import create_app
+from s2vnet.server.session_store import SessionStore
 from s2vnet.server.settings import Settings
 
 HOST = "http://127.0.0.1:1537"
@@ -70,3 +72,15 @@ def serve(settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[C
 def client(serve: Callable[..., TestClient]) -> TestClient:
     """Of a server with its default settings."""
     return serve()
+
+
+@pytest.fixture
+def local(segmenter: Segmenter, bordered: Volume) -> Session:
+    """A local session on the same image."""
+    return Session(segmenter, bordered)
+
+
+@pytest.fixture
+def make(settings: Callable[..., Settings], segmenter: Segmenter) -> Callable[..., SessionStore]:
+    """``make(**changes)``: a store; all share a state folder."""
+    return lambda **changes: SessionStore(settings(**changes), segmenter)

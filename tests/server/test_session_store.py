@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import time
 from collections.abc import Callable
@@ -14,26 +13,16 @@ import pytest
 from disks import fill
 
 from s2vnet.errors import InputError
-from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
-from s2vnet.io.files import write_image
-from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Point
 from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import Add
 from s2vnet.server.session_record import RECORD
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.session_worker import CACHE_FILE, SessionWorker
-from s2vnet.server.settings import Settings
 
 CLICK = Add(entries=(Point(class_id=2, voxel=(5, 9, 4)),))
 MakeStore = Callable[..., SessionStore]
-
-
-@pytest.fixture
-def make(settings: Callable[..., Settings], segmenter: Segmenter) -> MakeStore:
-    """``make(**changes)``: a store; all share a state folder."""
-    return lambda **changes: SessionStore(settings(**changes), segmenter)
 
 
 def test_an_expired_session_is_closed_and_restored(make: MakeStore) -> None:
@@ -245,35 +234,6 @@ def test_a_removed_scan_is_reported(make: MakeStore, data: Path) -> None:
     store.scans.find(scan.id).unlink()
     with pytest.raises(InputError, match="no such scan"):
         store.get(name)
-
-
-@pytest.mark.parametrize("what", ["voxels", "grid"])
-def test_prompts_are_not_replayed_on_another_scan_of_the_same_name(
-    make: MakeStore, bordered: Volume, tmp_path: Path, what: str
-) -> None:
-    (tmp_path / "scans").mkdir()
-    path = tmp_path / "scans" / "a.nii.gz"
-    write_image(path, bordered)
-    store = make(data=tmp_path / "scans")
-    name = store.open("a.nii.gz").name
-    store.get(name).apply(CLICK)
-    store.get(name).wait_ready(60)
-    store.close()
-    store.get(name).wait_ready(60)
-    store.close()
-    geometry = bordered.geometry
-    if what == "grid":
-        write_image(path, Volume(bordered.data, Geometry(geometry.shape, geometry.affine @ np.diag([1, 1, 1.01, 1]))))
-    else:
-        write_image(path, Volume(bordered.data[:, ::-1].copy(), geometry))
-    with pytest.raises(InputError, match="the scan has changed; open it again"):
-        store.get(name).wait_ready(60)
-    store.close()
-    record = tmp_path / "state" / "sessions" / name / RECORD
-    older = json.loads(record.read_text())
-    del older["image"]
-    record.write_text(json.dumps(older))
-    assert store.get(name).wait_ready(60).log == CLICK.entries
 
 
 def test_old_sessions_and_uploads_are_deleted(make: MakeStore, data: Path, tmp_path: Path) -> None:

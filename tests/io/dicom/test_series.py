@@ -2,73 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pydicom
 import pytest
-import SimpleITK as sitk
+from oblique_series import COLUMNS, FRAMES, ORIGIN, ROWS, STEP, VOXELS, write_series, write_slice
 
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.series import read_series, select_series, series_files
 from s2vnet.io.files import read_image, read_labels, write_labels
 from s2vnet.io.geometry import LabelMap
 
-Array = npt.NDArray[np.int16]
 WriteFrames = Callable[..., None]
-
-VOXELS: Array = np.random.default_rng(0).integers(-1000, 1000, (7, 6, 5)).astype(np.int16)
-"""(I, J, K) stored values; the rescale intercept is added to them."""
-
-SPACING = (0.7, 0.9)
-ROWS, COLUMNS = np.array([0.96, 0.28, 0.0]), np.array([-0.28, 0.96, 0.0])
-STEP = np.array([0.0, 0.0, 2.5])
-ORIGIN = np.array([-30.0, 12.5, 100.0])
-"""LPS mm; an oblique axial stack."""
-
-
-def write_slice(
-    file: Path,
-    pixels: Array,
-    position: npt.NDArray[np.float64],
-    *,
-    uid: str = "1.2.826.0.1.1",
-    intercept: int = -1024,
-    spacing: tuple[float, float] = SPACING,
-    modality: str = "CT",
-) -> None:
-    """One file with ``pixels`` (I, J) whose first pixel lies at ``position`` (LPS mm)."""
-    image = sitk.GetImageFromArray(pixels.T[None] + np.int16(intercept))
-    image.SetSpacing((*spacing, 2.5))
-    image.SetOrigin(position.tolist())
-    image.SetDirection(np.column_stack([ROWS, COLUMNS, np.cross(ROWS, COLUMNS)]).ravel().tolist())
-    tags = {
-        "0008|0060": modality,
-        "0020|000e": uid,
-        "0020|0013": str(int(position[2])),
-        "0020|0032": "\\".join(f"{v:.6f}" for v in position),
-        "0020|0037": "\\".join(f"{v:.6f}" for v in (*ROWS, *COLUMNS)),
-        "0028|1052": str(intercept),
-        "0028|1053": "1",
-    }
-    for tag, value in tags.items():
-        image.SetMetaData(tag, value)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    writer.SetFileName(str(file))
-    writer.Execute(image)
-
-
-def write_series(folder: Path, step: npt.NDArray[np.float64] = STEP, uid: str = "1.2.826.0.1.1") -> list[Path]:
-    """The stack, its files named against the order of the slices, so that names cannot sort them."""
-    files = [folder / f"{uid}-{9 - k}.dcm" for k in range(VOXELS.shape[2])]
-    for k, file in enumerate(files):
-        write_slice(file, VOXELS[:, :, k], ORIGIN + k * step, uid=uid)
-    return files
 
 
 def test_a_series_is_a_volume_at_the_places_its_files_state(tmp_path: Path) -> None:
@@ -92,13 +40,6 @@ def test_a_folder_is_an_image_and_its_labels_go_to_nifti(tmp_path: Path) -> None
     write_labels(tmp_path / "a.nii.gz", LabelMap((volume.data[0] > 0).astype(np.uint8), volume.geometry))
     read_labels(tmp_path / "a.nii.gz").geometry.require_same_grid(volume.geometry, "labels of a series")
     assert read_image([folder, folder]).data.shape == (2, 7, 6, 5)
-
-
-def test_a_tilted_gantry_gives_a_sheared_grid(tmp_path: Path) -> None:
-    tilted = np.array([0.0, 0.4, 2.4])
-    write_series(tmp_path, tilted)
-    geometry = read_series(tmp_path).geometry
-    np.testing.assert_allclose(geometry.affine_lps[:3, 2], tilted, atol=1e-6)
 
 
 def test_each_slice_has_its_own_intercept(tmp_path: Path) -> None:
@@ -156,20 +97,6 @@ def test_refusals_hold_nothing_of_the_patient(tmp_path: Path) -> None:
     assert not any(word in str(refused.value) for word in ("Doe", "John", "4711", "follow", "1.2.2"))
 
 
-FRAMES = ORIGIN + np.arange(5)[:, None] * STEP
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (0, 2, 1, 4, 3)])
-def test_frames_lie_where_each_says(tmp_path: Path, write_frames: WriteFrames, order: tuple[int, ...]) -> None:
-    write_frames(tmp_path / "a.dcm", VOXELS[:, :, order], FRAMES[list(order)])
-    volume = read_series(tmp_path)
-    np.testing.assert_array_equal(volume.data[0], VOXELS)
-    lps = volume.geometry.to_world([(0, 0, 0), (3, 0, 0), (0, 2, 0), (0, 0, 4)]) * (-1, -1, 1)
-    np.testing.assert_allclose(
-        lps, [ORIGIN, ORIGIN + 3 * 0.7 * ROWS, ORIGIN + 2 * 0.9 * COLUMNS, ORIGIN + 4 * STEP], atol=1e-5
-    )
-
-
 def test_frames_have_slopes_and_a_tilt_of_their_own(tmp_path: Path, write_frames: WriteFrames) -> None:
     slopes, tilted = (1, 2, 0.5, 3, 4), np.array([0.0, 0.6, 2.5])
     write_frames(tmp_path / "a.dcm", VOXELS, ORIGIN + np.arange(5)[:, None] * tilted, slopes)
@@ -205,27 +132,6 @@ def test_frames_without_places_or_in_several_files(tmp_path: Path, write_frames:
     del image.PerFrameFunctionalGroupsSequence
     image.save_as(tmp_path / "a.dcm")
     with pytest.raises(InputError, match=r"a\.dcm: frames without a position each; export them as single files"):
-        read_series(tmp_path)
-
-
-@pytest.mark.parametrize("places", [4, 6])
-def test_more_or_fewer_places_than_frames_are_refused(tmp_path: Path, write_frames: WriteFrames, places: int) -> None:
-    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES)
-    image = pydicom.dcmread(tmp_path / "a.dcm")
-    groups = list(image.PerFrameFunctionalGroupsSequence)
-    another = copy.deepcopy(groups[-1])
-    another.PlanePositionSequence[0].ImagePositionPatient = (ORIGIN + 5 * STEP).tolist()
-    image.PerFrameFunctionalGroupsSequence = [*groups, another][:places]
-    image.save_as(tmp_path / "a.dcm")
-    with pytest.raises(InputError, match=rf"a\.dcm: 5 frames, but positions of {places}; export it again"):
-        read_series(tmp_path)
-
-
-def test_a_slope_of_0_is_a_frame_of_one_value_but_none_of_the_first(tmp_path: Path, write_frames: WriteFrames) -> None:
-    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES, (1, 1, 0, 1, 1))
-    np.testing.assert_array_equal(read_series(tmp_path).data[0], VOXELS * (1, 1, 0, 1, 1))
-    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES, (0, 1, 1, 1, 1))
-    with pytest.raises(InputError, match=r"a\.dcm: "):
         read_series(tmp_path)
 
 
@@ -268,44 +174,6 @@ def test_folders_without_a_series(tmp_path: Path, capfd: pytest.CaptureFixture[s
     with pytest.raises(InputError, match=r"a\.dcm: not a readable DICOM image"):
         read_image(tmp_path)
     assert capfd.readouterr().err == ""
-
-
-def test_a_missing_slice(tmp_path: Path) -> None:
-    files = write_series(tmp_path)
-    files[2].unlink()
-    with pytest.raises(InputError, match=f"2.5 to 5 mm apart, widest after {files[1].name}; a slice is missing"):
-        read_series(tmp_path)
-
-
-def test_rounded_positions_are_even(tmp_path: Path) -> None:
-    for k, noise in enumerate((0.0, 0.05, -0.05, 0.0)):
-        write_slice(tmp_path / f"{k}.dcm", VOXELS[:, :, k], ORIGIN + (k * 2.5 + noise) * np.array([0, 0, 1]))
-    assert read_series(tmp_path).geometry.spacing[2] == pytest.approx(2.5)
-
-
-@pytest.mark.parametrize("count", [2, 5])
-def test_a_slice_given_twice(tmp_path: Path, count: int) -> None:
-    for k in range(count - 1):
-        write_slice(tmp_path / f"{k}.dcm", VOXELS[:, :, k], ORIGIN + k * STEP)
-    write_slice(tmp_path / "again.dcm", VOXELS[:, :, 0], ORIGIN)
-    with pytest.raises(InputError, match=r"(0.dcm and again.dcm|again.dcm and 0.dcm) lie at the same position"):
-        read_series(tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["size", "spacing"])
-def test_slices_that_do_not_match(tmp_path: Path, kind: str) -> None:
-    files = write_series(tmp_path)
-    pixels = VOXELS[:5, :, 4] if kind == "size" else VOXELS[:, :, 4]
-    write_slice(files[4], pixels, ORIGIN + 4 * STEP, spacing=SPACING if kind == "size" else (0.7, 0.8))
-    with pytest.raises(InputError, match=f"and {files[4].name}: slices differ in size, pixel size or plane"):
-        read_series(tmp_path)
-
-
-def test_colour_is_refused(tmp_path: Path) -> None:
-    image = sitk.GetImageFromArray(np.zeros((1, 6, 7, 3), np.uint8), isVector=True)
-    sitk.WriteImage(image, str(tmp_path / "a.dcm"))
-    with pytest.raises(InputError, match="colour images"):
-        read_series(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 140, 0.3, 0.5, -10])

@@ -1,0 +1,60 @@
+"""Series that derived objects refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from s2vnet.errors import InputError
+from s2vnet.io.dicom.references import REQUIRED_ATTRIBUTES, TYPE_2_ATTRIBUTES, read_referenced_series
+from s2vnet.io.dicom.series import series_files, series_geometry
+
+VOXELS = np.zeros((4, 3, 5), np.int16)
+
+
+@pytest.fixture
+def series(tmp_path: Path, write_series: Callable[..., None]) -> Path:
+    """A series of five files."""
+    write_series(tmp_path, VOXELS)
+    return tmp_path
+
+
+def without(series: Path, *names: str) -> None:
+    for file in series.iterdir():
+        image = pydicom.dcmread(file)
+        for name in names:
+            image.pop(name, None)
+        image.save_as(file)
+
+
+def test_slices_and_headers_are_in_the_order_of_the_volume(series: Path) -> None:
+    read = read_referenced_series(series)
+    files = series_files(series)
+    assert tuple(one.file for one in read.slices) == files
+    assert [image.SOPInstanceUID for image in read.images] == [pydicom.dcmread(file).SOPInstanceUID for file in files]
+    assert read.geometry.same_grid(series_geometry(series))
+    assert read.frames is None
+
+
+def test_frames_of_one_file_have_one_header(tmp_path: Path, write_frames: Callable[..., None]) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, np.array([0, 2, 1, 4, 3])[:, None] * (0, 0, 2.5))
+    read = read_referenced_series(tmp_path)
+    assert len(read.images) == 1
+    assert read.frames == [0, 2, 1, 4, 3]
+
+
+def test_missing_attributes_of_type_2_are_added_empty(series: Path) -> None:
+    without(series, *TYPE_2_ATTRIBUTES)
+    for image in read_referenced_series(series).images:
+        assert all(not image[name].value for name in TYPE_2_ATTRIBUTES)
+
+
+@pytest.mark.parametrize("name", [name for name in REQUIRED_ATTRIBUTES if name.startswith(("Study", "Frame"))])
+def test_images_without_a_required_attribute_are_refused(series: Path, name: str) -> None:
+    without(series, name)
+    with pytest.raises(InputError, match=f"images without {name}, which the output needs"):
+        read_referenced_series(series)

@@ -1,0 +1,40 @@
+"""Errors of a server's start, and its temporary files."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s2vnet.errors import InputError
+from s2vnet.server.run import _temporary_files_in, run
+from s2vnet.server.settings import Settings
+
+
+def unexpected(*_: object) -> None:
+    raise AssertionError("started")
+
+
+def test_an_address_in_use_is_reported(settings: Callable[..., Settings]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=rf"^cannot listen on 127\.0\.0\.1:{port} \(.*\); --port"):
+            run(settings(port=port, device="cpu"), unexpected)
+
+
+def test_a_missing_certificate_is_reported(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the certificate or its key cannot be used"):
+        run(settings(port=0, device="cpu"), unexpected, tmp_path / "none.pem", tmp_path / "none.key")
+
+
+def test_temporary_files_are_created_in_a_folder_for_a_while(tmp_path: Path) -> None:
+    before = tempfile.gettempdir()
+    with pytest.raises(RuntimeError), _temporary_files_in(tmp_path), tempfile.NamedTemporaryFile() as file:  # noqa: PT012
+        assert Path(file.name).parent == tmp_path.resolve()
+        raise RuntimeError
+    assert tempfile.gettempdir() == before
