@@ -1,0 +1,117 @@
+"""``s2vnet predict``: labels of images, files and folders."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Main, run
+
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.io.files import read_image, read_labels, write_image
+from s2vnet.io.geometry import Geometry, Volume
+
+
+def test_predictions_are_the_segmentation(model: Path, dataset: Path, image: Path, tmp_path: Path) -> None:
+    run("predict", "-m", model, "-i", image, "-o", tmp_path / "one.nii.gz", "--device", "cpu")
+    expected = Segmenter.from_pretrained(model, device="cpu").segment(read_image(image)).labels()
+    np.testing.assert_array_equal(read_labels(tmp_path / "one.nii.gz").data, expected.data)
+    args = ["predict", "-m", model, "-m", model, "-i", dataset / "imagesTr", "-o", tmp_path / "all", "--volumes"]
+    run(*args, "--classes", "left box, 2", "--skip-existing")
+    assert len(list((tmp_path / "all").glob("*.nii.gz"))) == 5
+    np.testing.assert_array_equal(read_labels(tmp_path / "all" / "box0.nii.gz").data, expected.data)
+    with (tmp_path / "all" / "volumes.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0] == ["case", "left box (ml)", "right (ml)"]
+    assert len(rows) == 6
+
+
+def test_one_damaged_image_fails_and_the_others_are_written(
+    model: Path, dataset: Path, tmp_path: Path, main: Main
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "bad_0000.nii.gz").write_bytes(b"bad")
+    (folder / "good_0000.nii.gz").write_bytes((dataset / "imagesTr" / "box0_0000.nii.gz").read_bytes())
+    code, lines = main("predict", "-m", model, "-i", folder, "-o", tmp_path / "out")
+    assert code == 1
+    assert lines[0].startswith("error: bad: ")
+    assert lines[1:] == ["error: 1 of 2 images failed; the others are written"]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["good.nii.gz"]
+    code, lines = main("predict", "-m", model, "-i", folder / "bad_0000.nii.gz", "-o", tmp_path / "out")
+    assert (code, len(lines)) == (1, 1)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_workers_tell_what_failed_and_go_on_when_it_is_mended(
+    model: Path, dataset: Path, tmp_path: Path, main: Main
+) -> None:
+    listed = tmp_path / "list.csv"
+    whole = (dataset / "imagesTr" / "box0_0000.nii.gz").read_bytes()
+    for name, content in {"bad": b"bad", "good": whole}.items():
+        (tmp_path / f"{name}_0000.nii.gz").write_bytes(content)
+    listed.write_text("image\nbad_0000.nii.gz\ngood_0000.nii.gz\n")
+    command = ("predict", "-m", model, "-i", listed, "-o", tmp_path / "out", "--workers", 1, "--device", "cpu")
+    code, (line,) = main(*command)
+    assert (code, line.startswith("error: bad: ")) == (1, True)
+    (tmp_path / "bad_0000.nii.gz").write_bytes(whole)
+    assert main(*command) == (0, [])
+    with (tmp_path / "out" / "summary.csv").open(newline="") as stream:
+        assert [(row["case"], row["state"]) for row in csv.DictReader(stream)] == [("bad", "done"), ("good", "skipped")]
+    code, (line,) = main(*command, "--series", 1)
+    assert (code, "--series" in line) == (1, True)
+
+
+def test_a_single_slice_and_voxels_to_fill(model: Path, tmp_path: Path, main: Main) -> None:
+    data = np.random.default_rng(0).normal(size=(1, 12, 14, 1)).astype(np.float32)
+    data[0, 3, 4, 0] = np.nan
+    write_image(tmp_path / "one.nii.gz", Volume(data, Geometry((12, 14, 1), np.eye(4))))
+    common = ["predict", "-m", model, "-i", tmp_path / "one.nii.gz", "-o", tmp_path / "labels.nii.gz"]
+    code, lines = main(*common)
+    assert code == 1
+    assert "1 of 168 voxels are NaN or infinite" in lines[0]
+    code, lines = main(*common, "--fill-nan", 0)
+    assert code == 0
+    assert [line.split(",")[0] for line in lines] == [
+        "note: one: unlike the training data: the volume is 1 mm long from foot to head",
+    ]
+    assert read_labels(tmp_path / "labels.nii.gz").data.shape == (12, 14, 1)
+
+
+def test_one_of_several_series_is_chosen_by_number(
+    model: Path, tmp_path: Path, main: Main, write_series: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, data = tmp_path / "study", np.random.default_rng(2).integers(0, 500, (12, 14, 6)).astype(np.int16)
+    study.mkdir()
+    write_series(study, data)
+    for file in list(study.iterdir()):
+        file.rename(study / f"first-{file.name}")
+    write_series(study, data[:, :, :4])
+    output = tmp_path / "out.nii.gz"
+    code, (line,) = main("predict", "-m", model, "-i", study, "-o", output)
+    assert code == 1
+    assert "2 DICOM series" in line
+    assert "--series" in line
+    depths = set()
+    for number in (1, 2):
+        assert main("predict", "-m", model, "-i", study, "-o", output, "--series", number) == (0, [])
+        automatic = read_labels(output)
+        contours = tmp_path / "out.rtstruct.dcm"
+        assert main("predict", "-m", model, "-i", study, "-o", contours, "--series", number) == (0, [])
+        prompted = ["-o", contours, "--series", number, "--point", "1,3,5,2"]
+        assert main("interact", "-m", model, "-i", study, *prompted) == (0, [])
+        assert contours.is_file()
+        depths.add(automatic.geometry.shape[2])
+        served: list[int] = []
+        monkeypatch.setattr("s2vnet.server.app.viewer_hint", lambda: None)  # the page's library is not needed here
+        monkeypatch.setattr(
+            "s2vnet.server.run.run",
+            lambda settings, started, served=served: served.append(read_image(settings.data).geometry.shape[2]),
+        )
+        state = ["--state", tmp_path / "state", "--no-browser"]
+        assert main("view", study, "-m", model, "--series", number, *state) == (0, [])
+        assert served == [automatic.geometry.shape[2]]
+    assert depths == {4, 6}
