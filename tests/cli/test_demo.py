@@ -15,7 +15,10 @@ def test_the_demo_tells_what_a_round_costs(tmp_path: Path, monkeypatch: pytest.M
         lambda output, device, scene, say: SimpleNamespace(seconds_automatic=2.0, seconds=[0.1, 0.3]),
     )
     shown = run("demo", "-o", tmp_path / "demo")
-    assert shown == f"a round costs 1/10 of encoding and segmenting anew; see {tmp_path / 'demo' / 'overlay.png'}\n"
+    assert (
+        shown
+        == f"a round costs 1/10 of encoding and segmenting the image again; see {tmp_path / 'demo' / 'overlay.png'}\n"
+    )
     assert (tmp_path / "demo").is_dir()
     code, lines = main("demo", "-o", tmp_path / "other", "--scene", "knee")
     assert (code, lines) == (1, ["error: no scene 'knee'; choose one of abdomen, hippocampus"])

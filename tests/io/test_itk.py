@@ -94,8 +94,8 @@ def mha_header(size: str, more: str = "ElementType = MET_UCHAR") -> str:
         ("a.mha", mha_header("100000 100000 100000"), f"over the limit of {MAX_VOXELS} voxels"),
         ("a.mha", mha_header("2000 2000 1000"), "cannot hold"),
         ("a.mha", mha_header("1 1 1 1 3"), "5 dimensions; a 3D image is needed"),
-        ("a.mha", mha_header("2 3 4").replace("NDims = 3", "NDims = 1999999999"), "NDims is no number from 1 to 9"),
-        ("a.mhd", mha_header("2 3 4").replace("NDims = 3", "NDims = 1999999999"), "NDims is no number from 1 to 9"),
+        ("a.mha", mha_header("2 3 4").replace("NDims = 3", "NDims = 1999999999"), "NDims is not a number from 1 to 9"),
+        ("a.mhd", mha_header("2 3 4").replace("NDims = 3", "NDims = 1999999999"), "NDims is not a number from 1 to 9"),
         ("a.nrrd", "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2000 2000 1000\nencoding: gzip\n\nabc", "cannot hold"),
         (
             "a.nrrd",

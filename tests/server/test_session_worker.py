@@ -109,7 +109,7 @@ def test_prompts_are_not_replayed_on_another_scan_of_the_same_name(
         write_image(path, Volume(bordered.data, Geometry(geometry.shape, geometry.affine @ np.diag([1, 1, 1.01, 1]))))
     else:
         write_image(path, Volume(bordered.data[:, ::-1].copy(), geometry))
-    with pytest.raises(InputError, match="the scan is another than it was; open it again"):
+    with pytest.raises(InputError, match="the scan has changed; open it again"):
         store.get(name).wait_ready(60)
     store.close()
     record = tmp_path / "state" / "sessions" / name / RECORD
