@@ -1,6 +1,8 @@
 """The viewer in a browser, with a server of its own: what is clicked is asked for, and what is shown is what is saved.
 
 Whatever a prompt has to give is worked out again by a session without server and browser.
+
+More than 400 lines, because its tests share one browser and one server.
 """
 
 from __future__ import annotations
