@@ -39,7 +39,7 @@ def test_a_list_names_images_and_cases(segmenter: Segmenter, work: BatchSettings
     ("text", "message"),
     [
         ("scan\na.nii.gz", "no column 'image' but scan"),
-        ("image,case\na.nii.gz,../../a", "no name for a file"),
+        ("image,case\na.nii.gz,../../a", "not a file name"),
         ("image,case\na.nii.gz,x\nb.nii.gz,x", "two images are case x"),
         ("image\n", "lists no images"),
         ("image,case\n,x", "row 1 names no image"),

@@ -228,7 +228,7 @@ def test_invalid_requests_are_refused(serve: Callable[..., TestClient], bordered
         (bomb, "holds more than the 4680 float32"),
         (encoded(data[1:], grid, dimensions=[18, 20, 13]), "holds less than the 4680 float32"),
         (cut, "damaged"),
-        (plain, "no gzip data"),
+        (plain, "not gzip data"),
         (encoded(data, grid, dimensions=[18, 20, 10**6]), "more than the 5000 that this server opens"),
         (encoded(data, grid, dimensions=[18, 20]), "metadata: dimensions"),
         (encoded(data, grid, dimensions=[18, 20, -13]), "metadata: dimensions"),

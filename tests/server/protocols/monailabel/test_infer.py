@@ -116,7 +116,7 @@ def test_errors_of_dicom_seg_name_the_scan_as_the_client_does(
         ("clicks?image=one.nii.gz", {"spleen": [[1, 1, 1]]}, "no class and no parameter 'spleen'"),
         ("clicks?image=one.nii.gz", {"right": [[1, 1]]}, "field required|clicks are given as"),
         ("clicks?image=one.nii.gz", {"right": [[99, 1, 1]]}, "reaches outside the volume"),
-        ("clicks?image=one.nii.gz", [1], "no JSON object"),
+        ("clicks?image=one.nii.gz", [1], "not a JSON object"),
         ("automatic?image=../one.nii.gz", {}, "no such scan"),
         ("automatic?image=", {}, "no such scan"),
         ("automatic?image=one.nii.gz", {"result_extension": ".exe"}, "no format"),
