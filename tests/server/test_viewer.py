@@ -39,9 +39,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
-    pytest.mark.skipif(
-        not (VIEWER / "vendor" / "niivue.js").is_file(), reason="no NiiVue: run `python scripts/viewer.py`"
-    ),
+    pytest.mark.skipif(not (VIEWER / "vendor" / "niivue.js").is_file(), reason="no NiiVue: run `pip install -e .`"),
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:websockets.*", "ignore::DeprecationWarning:uvicorn.*"),
 ]
@@ -441,7 +439,7 @@ def test_a_page_without_niivue_says_what_to_do(
     with running(settings(), segmenter) as port:
         page.route("**/vendor/niivue.js", lambda route: route.fulfill(status=404))
         page.goto(f"http://127.0.0.1:{port}/")
-        page.get_by_role("alert").filter(has_text="python scripts/viewer.py").wait_for()
+        page.get_by_role("alert").filter(has_text="pip install -e .").wait_for()
 
 
 def test_what_cannot_be_opened_is_said(viewer: Viewer, tmp_path: Path) -> None:

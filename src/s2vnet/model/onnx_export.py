@@ -78,7 +78,7 @@ def export_onnx(
     """Export the graphs and a manifest with their hashes into an existing folder.
 
     Raises:
-        InputError: the libraries are missing (`pip install "s2vnet[onnx]"`), or the files cannot be written.
+        InputError: the libraries of the extra ``onnx`` are missing, or the files cannot be written.
     """
     require_extra("onnx", "exporting", "onnx", "onnxscript")  # torch's own message does not name the extra
     graphs = _graphs(trained.model.eval())

@@ -36,7 +36,7 @@ def quantize_encoder(folder: Path, slices: Iterable[npt.NDArray[np.float32]]) ->
         slices: calibration slices, each (1, C, H, W), H and W multiples of the network's stride.
 
     Raises:
-        InputError: the libraries are missing (`pip install "s2vnet[onnx]"`), or the file cannot be written.
+        InputError: the libraries of the extra ``onnx`` are missing, or the file cannot be written.
     """
     require_extra("onnx", "int8", "onnx", "onnxruntime")
     import onnx

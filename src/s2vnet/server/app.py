@@ -78,10 +78,10 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
 
 
 def viewer_hint() -> str | None:
-    """Return how to install the viewer's library if it is missing, as in a clone; None if it is installed."""
+    """Return how to install the viewer's library if s2vnet was built without it; None if it is installed."""
     if (VIEWER / "vendor" / "niivue.js").is_file():
         return None
-    return "the viewer's library (NiiVue) is missing; run `python scripts/viewer.py` in the clone, or install a wheel"
+    return "the viewer's library (NiiVue) is missing: in the clone of s2vnet, run `pip install -e .`, which brings it"
 
 
 async def _maintain(store: SessionStore) -> None:

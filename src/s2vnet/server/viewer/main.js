@@ -26,7 +26,7 @@ import {
 import { Tools, TOOLS } from "./tools/pointer_and_keys.js";
 
 const NIIVUE = "./vendor/niivue.js";
-const MISSING = "NiiVue, which draws the slices, is not installed: run `python scripts/viewer.py`, then reload the page.";
+const MISSING = "NiiVue, which draws the slices, is missing: in the clone of s2vnet, run `pip install -e .`, then reload the page.";
 
 /**
  * For tests and debugging: `state`, the session's last state from the server; `labels` (Uint8Array, file order, k fastest);
