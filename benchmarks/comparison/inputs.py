@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 
 from benchmarks.comparison.written_files import UID
+from s2vnet.data.case_files import case_name
 
 TYPED = """point Anterior 13 30 16
 not Posterior 12 27 18
@@ -70,7 +71,7 @@ def _from_data(folder: Path, data: Path) -> None:
     source, target = data / "Dataset004_Hippocampus", folder / "Dataset001_Three"
     images = sorted((source / "imagesTr").glob("*.nii.gz"))[:3]
     files = [Path("imagesTr", image.name) for image in images]
-    files += [Path("labelsTr", image.name.replace("_0000", "")) for image in images]
+    files += [Path("labelsTr", f"{case_name(image)}.nii.gz") for image in images]
     for file in files:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / file, target / file)

@@ -56,6 +56,21 @@ def test_lists_that_are_refused(tmp_path: Path, text: str, message: str | None) 
         list_items(str(tmp_path / "list.csv"), str(tmp_path / "out"), 1)
 
 
+def test_numbered_images_of_lists_and_stores_are_cases(tmp_path: Path) -> None:
+    names = ["word_0000", "word_0001"]
+    listed = tmp_path / "list.csv"
+    listed.write_text("\n".join(["image", *(f"scans/{name}.nii.gz" for name in names)]))
+    store = fsspec.filesystem("memory")
+    store.rm("/", recursive=True)
+    for name in names:
+        store.pipe_file(f"/scans/ward/{name}.nii.gz", b"image")
+    assert [item.case for item in list_items(str(listed), str(tmp_path / "out"), 1)] == names
+    items = list_items("memory://scans", str(tmp_path / "out"), 1)
+    assert [item.case for item in items] == [f"ward/{name}" for name in names]
+    (item,) = list_items("memory://scans", str(tmp_path / "out"), 2)
+    assert (item.case, len(item.images)) == ("ward/word", 2)
+
+
 @pytest.mark.usefixtures("in_process")
 def test_images_and_labels_in_a_store(
     segmenter: Segmenter, work: BatchSettings, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -48,13 +48,23 @@ def test_files_and_folders_are_named_as_their_images(images: Path, tmp_path: Pat
     assert [job.output.name for job in plan_jobs(series, tmp_path / "out", 1)] == ["series.nii.gz"]
 
 
+def test_numbered_images_of_one_channel_are_cases(images: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        (images / f"word_{number:04d}.nii.gz").write_bytes((images / "a_0000.nii.gz").read_bytes())
+    names = ["a.nii.gz", "b.nii.gz", "word_0000.nii.gz", "word_0001.nii.gz"]
+    assert [job.output.name for job in plan_jobs(images, tmp_path / "out", 1)] == names
+    for number in range(2):
+        (job,) = plan_jobs(images / f"word_{number:04d}.nii.gz", tmp_path / "out", 1)
+        assert job.output.name == f"word_{number:04d}.nii.gz"
+
+
 def test_what_cannot_be_planned(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         plan_jobs(tmp_path / "absent", tmp_path / "out", 1)
     with pytest.raises(InputError, match="several images need a folder"):
         plan_jobs(images, tmp_path / "out.nii.gz", 1)
     (images / "b_0001.nii.gz").write_bytes((images / "b_0000.nii.gz").read_bytes())
-    with pytest.raises(InputError, match="case b has 2 of 3 channels"):
+    with pytest.raises(InputError, match="case a has 1 of 3 channels"):
         plan_jobs(images, tmp_path / "out", 3)
     (tmp_path / "scan.txt").write_text("")
     with pytest.raises(InputError, match="unknown image format"):

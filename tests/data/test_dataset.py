@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s2vnet.data.dataset import Dataset, find_case_files, find_channel_files, make_folds, read_dataset, read_folds
+from s2vnet.data.dataset import Dataset, make_folds, read_dataset, read_folds
 from s2vnet.errors import InputError
 from s2vnet.io.files import read_image, read_labels, write_image, write_labels
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
@@ -335,19 +335,6 @@ def test_nonfinite_voxels_are_filled_on_request(write_dataset: WriteDataset) -> 
     assert dataset.read(dataset.case("a"), fill_nonfinite=3)[0].data[0, 0, 0, 0] == 3
 
 
-def test_find_images_by_any_name(tmp_path: Path) -> None:
-    for name in ("x_0000.nii.gz", "x_0001.nii.gz", "scan.NRRD", "_0001.mha", ".hidden.nii.gz", "readme.txt"):
-        (tmp_path / name).touch()
-    found = {case.name: [file.name for file in case.images] for case in find_case_files(tmp_path)}
-    assert found == {"_0001": ["_0001.mha"], "scan": ["scan.NRRD"], "x": ["x_0000.nii.gz", "x_0001.nii.gz"]}
-
-
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "readme.txt").touch()
-    with pytest.raises(InputError, match="no images"):
-        find_case_files(tmp_path)
-
-
 @pytest.mark.parametrize("validation", [TEN, THIRTEEN], ids=["10", "13"])
 def test_folds_are_those_of_nnunet(validation: list[list[str]]) -> None:
     names = sorted(name for fold in validation for name in fold)
@@ -398,14 +385,3 @@ def test_a_listed_case_is_named_without_its_ending_in_any_case(write_dataset: Wr
     root = decathlon(write_dataset(("a",)), [{"image": "imagesTr/a.NII.GZ", "label": "labelsTr/a.nii.gz"}])
     (root / "imagesTr" / "a.nii.gz").rename(root / "imagesTr" / "a.NII.GZ")
     assert [case.name for case in read_dataset(root).training] == ["a"]
-
-
-def test_channels_of_one_case_in_a_folder(tmp_path: Path) -> None:
-    assert find_channel_files(tmp_path) is None
-    for name in ("a_0000.nii.gz", "a_0001.nii.gz"):
-        (tmp_path / name).touch()
-    assert find_channel_files(tmp_path) == (tmp_path / "a_0000.nii.gz", tmp_path / "a_0001.nii.gz")
-    assert find_channel_files(tmp_path / "a_0000.nii.gz") is None
-    (tmp_path / "b.nii.gz").touch()
-    with pytest.raises(InputError, match="2 images in this folder; name one of them"):
-        find_channel_files(tmp_path)

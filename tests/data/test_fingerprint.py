@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from s2vnet.data.dataset import CaseFiles, Dataset, read_dataset
+from s2vnet.data.case_files import CaseFiles
+from s2vnet.data.dataset import Dataset, read_dataset
 from s2vnet.data.fingerprint import extract_fingerprint
 from s2vnet.errors import InputError
 from s2vnet.io.files import read_labels, write_image, write_labels

@@ -28,10 +28,32 @@ def test_files_are_paired_by_name_and_extras_are_left_out(tmp_path: Path) -> Non
     images = write(tmp_path / "images", "a", "a_uncertainty", "a_probabilities")
     labels = write(tmp_path / "labels", "a", "b", "c")
     notes: list[str] = []
-    assert pair_files(images, labels, notes.append) == [FilePair("a", (images / "a.nii.gz",), labels / "a.nii.gz")]
+    assert pair_files(images, labels, note=notes.append) == [FilePair("a", (images / "a.nii.gz",), labels / "a.nii.gz")]
     assert notes == [f"2 of 3 labelled cases are not in {images}: b, c"]
     file = labels / "b.nii.gz"
     assert pair_files(images / "a.nii.gz", file) == [FilePair("a", (images / "a.nii.gz",), file)]
+
+
+@pytest.mark.parametrize("name", ["case_{:04d}", "word_{:04d}", "case_{:04d}_0000", "{:04d}", "a.b_{:04d}"])
+def test_four_digits_of_labels_are_no_channels(tmp_path: Path, name: str) -> None:
+    """One perfect prediction and four empty ones of five cases: Dice 0.2, not 1 over one case."""
+    names = [name.format(number) for number in range(5)]
+    labels, images = write(tmp_path / "labels", *names), write(tmp_path / "images", *names[1:], value=0)
+    write(images, names[0])
+    report = compare_labels(pair_files(images, labels))["automatic"]
+    assert report["dice"] == pytest.approx(0.2)
+    assert [row["case"] for row in report["cases"]] == names
+
+
+def test_channels_of_images_belong_to_the_labels_of_their_case(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels", "amos_0001", "amos_0002")
+    images = write(tmp_path / "images", *(f"amos_{n:04d}_{c:04d}" for n in (1, 2) for c in (0, 1)))
+    pairs = pair_files(images, labels, 2)
+    assert [(pair.name, len(pair.images), pair.labels.name) for pair in pairs] == [
+        ("amos_0001", 2, "amos_0001.nii.gz"),
+        ("amos_0002", 2, "amos_0002.nii.gz"),
+    ]
+    assert [len(pair.images) for pair in pair_files(labels, labels, 1)] == [1, 1]
 
 
 def test_predictions_without_labels_are_refused(tmp_path: Path) -> None:

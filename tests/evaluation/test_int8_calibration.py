@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2vnet.data.dataset import CaseFiles
+from s2vnet.data.case_files import CaseFiles
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.evaluation.int8_calibration import MIN_DICE, calibrate_int8
 from s2vnet.inference.backends import to_runtime

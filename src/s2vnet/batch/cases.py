@@ -18,10 +18,11 @@ from typing import Any
 import fsspec
 
 from s2vnet.batch.jobs import plan_jobs
-from s2vnet.data.dataset import split_channel
+from s2vnet.data.case_files import case_names, file_stem, group_channels
 from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import is_label_file
 from s2vnet.io.dicom import zip_archive as archive
+from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import DETACHED_ENDINGS, ENDINGS, find_ending
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.extras import require_extra
@@ -188,7 +189,7 @@ def _fetch(url: str, folder: Path) -> str:
     local = folder / name
     folder.mkdir(exist_ok=True)
     try:
-        if find_ending(url) is None and not _is_zip(url) and system.isdir(path):
+        if find_ending(url) is None and not is_zip(url) and system.isdir(path):
             _fetch_folder(url, system, path.rstrip("/"), local)
         else:
             system.get_file(path, str(local))
@@ -209,17 +210,17 @@ def _fetch_folder(url: str, system: Any, path: str, local: Path) -> None:
 
 def _listed_cases(source: str) -> list[tuple[str, tuple[str, ...]]]:
     rows = _csv_rows(source) if source.lower().endswith(".csv") else _parquet_rows(source)
-    cases: list[tuple[str, tuple[str, ...]]] = []
+    locations: list[str] = []
     base = source.rsplit("/", 1)[0] if is_url(source) else str(Path(source).absolute().parent)
-    for number, (image, case) in enumerate(rows, 1):
+    for number, (image, _) in enumerate(rows, 1):
         if not image:
             raise InputError(f"{source}: row {number} names no image")
         image = strip_file_scheme(image)
-        location = image if is_url(image) or Path(image).is_absolute() else join_location(base, image)
-        cases.append((case or _case_name(location), (location,)))
-    if not cases:
+        locations.append(image if is_url(image) or Path(image).is_absolute() else join_location(base, image))
+    if not locations:
         raise InputError(f"{source}: lists no images")
-    return cases
+    names = case_names([file_stem(PurePosixPath(location).name) for location in locations])
+    return [(case or name, (location,)) for (_, case), name, location in zip(rows, names, locations, strict=True)]
 
 
 def _csv_rows(source: str) -> list[tuple[str, str]]:
@@ -252,24 +253,19 @@ def _url_cases(source: str, channels: int) -> list[tuple[str, tuple[str, ...]]]:
     with _store_errors(source):
         system, root = fsspec.core.url_to_fs(source)
         paths = system.find(root)
-    cases: dict[str, dict[int, str]] = {}
+    files: dict[str, str] = {}
     for path in sorted(paths):
         name = path[len(root) :].lstrip("/") or PurePosixPath(path).name
-        ending = find_ending(name) or (archive.ENDING if _is_zip(name) else None)
-        if ending is None or PurePosixPath(name).name.startswith("."):
+        if file_stem(name) == name or PurePosixPath(name).name.startswith("."):
             continue
-        case, channel = split_channel(name[: -len(ending)])
-        if channel in cases.setdefault(case, {}):
-            raise InputError(f"{source}: two files are case {case}; keep one of them")
-        cases[case][channel] = system.unstrip_protocol(path)
-    if not cases:
+        if file_stem(name) in files:
+            raise InputError(f"{source}: two files are case {file_stem(name)}; keep one of them")
+        files[file_stem(name)] = system.unstrip_protocol(path)
+    if not files:
         raise InputError(
             f"{source}: no images ({' '.join((*ENDINGS, archive.ENDING))}) there; DICOM folders need a list"
         )
-    wrong = next((c for c, files in cases.items() if sorted(files) not in ([0], list(range(channels)))), None)
-    if wrong is not None:
-        raise InputError(f"{source}: case {wrong} has {len(cases[wrong])} of {channels} channels")
-    return [(case, tuple(files[c] for c in sorted(files))) for case, files in cases.items()]
+    return list(group_channels(source, files, channels).items())
 
 
 def _require_distinct(items: Sequence[BatchItem]) -> None:
@@ -285,16 +281,6 @@ def _require_distinct(items: Sequence[BatchItem]) -> None:
     for image in (image for item in items for image in item.images):
         if (image if is_url(image) else str(Path(image).resolve())) in real:
             raise InputError(f"{image}: the labels would replace the image; choose another output")
-
-
-def _is_zip(name: str) -> bool:
-    return name.lower().endswith(archive.ENDING)
-
-
-def _case_name(location: str) -> str:
-    name = location.rstrip("/").rsplit("/", 1)[-1] if is_url(location) else Path(location).name
-    ending = find_ending(name) or (archive.ENDING if _is_zip(name) else "")
-    return name[: len(name) - len(ending)].removesuffix("_0000")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from s2vnet.data.dataset import CaseFiles, find_case_files
+from s2vnet.data.case_files import CaseFiles, case_name, find_case_files, is_image_folder
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.inference.label_writers import (
     is_dicom_output,
@@ -21,8 +21,7 @@ from s2vnet.inference.label_writers import (
 from s2vnet.inference.segmentation import volumes_ml
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.dicom.seg import read_segmentation
-from s2vnet.io.dicom.zip_archive import is_zip
-from s2vnet.io.files import ENDINGS, image_ending, read_labels, read_lazy_image, write_image
+from s2vnet.io.files import image_ending, read_labels, read_lazy_image, write_image
 from s2vnet.io.geometry import LabelMap
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.folders import make_folder
@@ -85,30 +84,21 @@ def find_cases(source: Path, channels: int) -> tuple[CaseFiles, ...]:
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    if not _is_image_folder(source):
-        stem = source.stem if is_zip(source) else source.name
-        if not is_series(source):
-            stem = stem[: -len(image_ending(source))]
-        return (CaseFiles(stem.removesuffix("_0000"), (source,)),)
-    cases = find_case_files(source)
-    wrong = next((c for c in cases if len(c.images) not in (1, channels)), None)
-    if wrong is not None:
-        raise InputError(f"{source}: case {wrong.name} has {len(wrong.images)} of {channels} channels")
-    return cases
+    if is_image_folder(source):
+        return find_case_files(source, channels)
+    if not is_series(source):
+        image_ending(source)
+    return (CaseFiles(case_name(source), (source,)),)
 
 
 def _plan(source: Path, target: Path, channels: int) -> list[Job]:
     cases = find_cases(source, channels)
     if is_label_file(target):
-        if _is_image_folder(source):
+        if is_image_folder(source):
             raise InputError(f"{target}: several images need a folder to go to, not a file")
         return [Job(cases[0], target)]
     endings = [".nii.gz" if is_series(case.images[0]) else image_ending(case.images[0]) for case in cases]
     return [Job(case, target / f"{case.name}{ending}") for case, ending in zip(cases, endings, strict=True)]
-
-
-def _is_image_folder(source: Path) -> bool:
-    return source.is_dir() and any(str(file).lower().endswith(ENDINGS) for file in source.iterdir())
 
 
 def predict(

@@ -20,7 +20,7 @@ import torch
 
 from s2vnet.batch.cases import BatchItem, local_files
 from s2vnet.batch.jobs import ExtraOutputs, Job, predict
-from s2vnet.data.dataset import CaseFiles, find_channel_files
+from s2vnet.data.case_files import CaseFiles, find_channel_files
 from s2vnet.errors import InputError, OutOfMemory, S2VNetError
 from s2vnet.inference.segmentation import volumes_ml
 from s2vnet.inference.segmenter import Segmenter
@@ -114,7 +114,8 @@ class ModelRunner:
         return ItemResult(peak_memory_mb(), volumes, tuple(notes))
 
     def _write(self, item: BatchItem, notes: list[str]) -> None:
-        images = find_channel_files(Path(item.images[0])) if len(item.images) == 1 else None
+        channels = len(self._segmenter.plan.channels)
+        images = find_channel_files(Path(item.images[0]), channels) if len(item.images) == 1 else None
         case = CaseFiles(item.case, images or tuple(map(Path, item.images)))
         finished = predict(
             self._segmenter,

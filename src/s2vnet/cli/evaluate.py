@@ -52,7 +52,8 @@ def evaluate(
     if interactive and model is None:
         raise InputError("--interactive needs a model: -m NAME_OR_DIR")
     segmenter = inference.Segmenter.from_pretrained(model, device=device) if interactive and model is not None else None
-    pairs = comparison.pair_files(input, labels, note)
+    channels = 0 if segmenter is None else len(segmenter.plan.channels)
+    pairs = comparison.pair_files(input, labels, channels, note)
     with progress() as report:
         done = count_cases(report, "evaluating", len(pairs))
         if segmenter is None:

@@ -11,7 +11,7 @@ import typer
 
 from s2vnet.cli.console import note, progress
 from s2vnet.cli.options import Device, Fill, Model, Runtime, Series
-from s2vnet.data.dataset import find_channel_files
+from s2vnet.data.case_files import find_channel_files
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.series import select_series
 from s2vnet.io.files import read_image
@@ -53,7 +53,7 @@ def interact(
     Example: s2vnet interact -m abdomen-ct -i scan.nii.gz -o labels.nii.gz --point liver,120,80,60
     """
     source = context.with_resource(select_series(input, series))
-    images = find_channel_files(source) or (source,)
+    images = find_channel_files(source, len(inference.load_plan(model).channels)) or (source,)
     _check_paths(images, output, log)
     commands = [*_point_commands("point", point), *_point_commands("not", negative)]
     segmenter = inference.Segmenter.from_pretrained(model, device=device, runtime=runtime)

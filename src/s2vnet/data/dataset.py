@@ -6,7 +6,6 @@ http://medicaldecathlon.com.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from s2vnet.data.case_files import CaseFiles, channel_file, find_case_files, find_label_files, is_image_folder
 from s2vnet.errors import InputError
 from s2vnet.io.files import ENDINGS, find_ending, read_image, read_labels
 from s2vnet.io.geometry import LabelMap, Volume
@@ -25,16 +25,6 @@ SPLIT_SEED = 12345
 
 MAX_LABEL = 255
 """Largest label value: labels are stored as uint8."""
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """Files of one case."""
-
-    name: str
-    images: tuple[Path, ...]
-    """One file per channel, or one 4D file with all channels (Decathlon)."""
-    labels: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,8 +84,10 @@ def read_dataset(root: Path | str, *, skip_missing: bool = False) -> Dataset:
     content = read_dataset_json(root)
     channels = _channels(path, content)
     ending = _ending(root, content)
-    training = _listed_cases(root, content, "training") or _folder_cases(root, "imagesTr", "labelsTr", ending)
-    test = _listed_cases(root, content, "test") or _folder_cases(root, "imagesTs", "labelsTs", ending)
+    training = _listed_cases(root, content, "training") or _folder_cases(
+        root, "imagesTr", "labelsTr", ending, len(channels)
+    )
+    test = _listed_cases(root, content, "test") or _folder_cases(root, "imagesTs", "labelsTs", ending, len(channels))
     if skip_missing:
         training = tuple(case for case in training if _has_files(case) and case.labels is not None)
         test = tuple(case for case in test if _has_files(case))
@@ -121,50 +113,6 @@ def read_dataset_json(root: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object")
     return content
-
-
-def find_case_files(folder: Path) -> tuple[CaseFiles, ...]:
-    """Find the cases of a folder: nnU-Net's ``{case}_0000.nii.gz``, or any other name as a case of one channel.
-
-    Raises:
-        InputError: no images in the folder, two files of the same case and channel, or missing channels.
-    """
-    grouped: dict[str, dict[int, Path]] = {}
-    for file in sorted(folder.iterdir()):
-        ending = find_ending(file)
-        if ending is None or file.name.startswith("."):
-            continue
-        case, channel = split_channel(file.name[: -len(ending)])
-        if channel in grouped.setdefault(case, {}):
-            raise InputError(f"{file}: duplicate of {grouped[case][channel].name} (case {case}); keep one of them")
-        grouped[case][channel] = file
-    if not grouped:
-        raise InputError(f"{folder}: no images ({' '.join(ENDINGS)}) in this folder")
-    for case, files in grouped.items():
-        missing = sorted(set(range(max(files) + 1)) - set(files))
-        if missing:
-            raise InputError(f"{folder}: case {case} lacks channel _{missing[0]:04d}")
-    return tuple(CaseFiles(case, tuple(files[c] for c in sorted(files))) for case, files in grouped.items())
-
-
-def split_channel(stem: str) -> tuple[str, int]:
-    """Case name and channel number of a file name ``{case}_{four digits}`` without ending; else channel 0."""
-    numbered = re.fullmatch(r"(.*[^/])_(\d{4})", stem, re.DOTALL)
-    return (numbered[1], int(numbered[2])) if numbered else (stem, 0)
-
-
-def find_channel_files(path: Path) -> tuple[Path, ...] | None:
-    """Channel files of the only case in a folder; None for a file and for a folder without image files (DICOM).
-
-    Raises:
-        InputError: the folder holds several cases.
-    """
-    if not path.is_dir() or not any(find_ending(f) for f in path.iterdir() if not f.name.startswith(".")):
-        return None
-    cases = find_case_files(path)
-    if len(cases) > 1:
-        raise InputError(f"{path}: {len(cases)} images in this folder; name one of them")
-    return cases[0].images
 
 
 def make_folds(names: Sequence[str], count: int = 5) -> list[dict[str, list[str]]]:
@@ -289,13 +237,13 @@ def _listed_cases(root: Path, content: Mapping[str, Any], part: str) -> tuple[Ca
     return tuple(cases) if any(case.images[0].exists() for case in cases) else ()
 
 
-def _folder_cases(root: Path, images: str, labels: str, ending: str) -> tuple[CaseFiles, ...]:
+def _folder_cases(root: Path, images: str, labels: str, ending: str, channels: int) -> tuple[CaseFiles, ...]:
     """Cases of nnU-Net's folders of images and labels."""
-    folder = root / images
-    if not folder.is_dir() or not any(map(find_ending, folder.iterdir())):
+    if not is_image_folder(root / images):
         return ()
+    known = find_label_files(root / labels) if is_image_folder(root / labels) else {}
     cases = []
-    for case in find_case_files(folder):
+    for case in find_case_files(root / images, channels, known):
         truth = root / labels / f"{case.name}{ending}"
         cases.append(CaseFiles(case.name, case.images, truth if truth.exists() or labels == "labelsTr" else None))
     return tuple(cases)
@@ -325,4 +273,4 @@ def _has_files(case: CaseFiles) -> bool:
 
 def _is_first_channel(case: CaseFiles) -> bool:
     """Whether a single file is named as channel 0 of several, rather than as a 4D image."""
-    return len(case.images) == 1 and case.images[0].name.startswith(f"{case.name}_0000")
+    return len(case.images) == 1 and case.images[0].name.startswith(channel_file(case.name, 0, ""))

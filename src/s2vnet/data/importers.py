@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s2vnet.data.dataset import CaseFiles, Dataset, read_dataset, read_dataset_json, read_folds
+from s2vnet.data.case_files import CaseFiles, channel_file, file_stem
+from s2vnet.data.dataset import Dataset, read_dataset, read_dataset_json, read_folds
 from s2vnet.data.dataset_releases import RELEASES, Folders, Release
 from s2vnet.errors import InputError
 from s2vnet.io.files import SINGLE_FILE_ENDINGS, image_ending, split_frames
@@ -299,7 +300,7 @@ def _listed_cases(content: Mapping[str, Any], part: str) -> set[str]:
     """Names of the cases that dataset.json lists."""
     entries = content.get(part)
     paths = [e.get("image") if isinstance(e, dict) else e for e in entries] if isinstance(entries, list) else []
-    return {Path(str(path)).name.removesuffix(".nii.gz") for path in paths}
+    return {file_stem(Path(str(path))) for path in paths}
 
 
 def _shortage(where: str, part: str, available: int, count: int, missing: Sequence[str]) -> list[str]:
@@ -325,7 +326,7 @@ def _write_dataset(
     for done, (suffix, case) in enumerate(cases, 1):
         images, labels = folder / f"images{suffix}", folder / f"labels{suffix}"
         images.mkdir(parents=True, exist_ok=True)
-        targets = [images / f"{case.name}_{c:04d}{ending}" for c in channels]
+        targets = [images / channel_file(case.name, c, ending) for c in channels]
         if len(case.images) == len(targets):
             for image, target in zip(case.images, targets, strict=True):
                 _link_or_copy(image, target, copy)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from s2vnet.data.dataset import find_case_files
+from s2vnet.data.case_files import file_stem, find_case_files, find_label_files
 from s2vnet.errors import InputError
 from s2vnet.evaluation.report import automatic_report
 from s2vnet.evaluation.validate import LabelledCase
@@ -29,24 +29,27 @@ class FilePair(NamedTuple):
     """Reference labels."""
 
 
-def pair_files(images: Path, labels: Path, note: Callable[[str], None] = lambda text: None) -> list[FilePair]:
+def pair_files(
+    images: Path, labels: Path, channels: int = 0, note: Callable[[str], None] = lambda text: None
+) -> list[FilePair]:
     """Pair images, or predicted labels, with the reference labels of the same name.
 
     Args:
         images: A file or a folder.
         labels: The same of reference labels.
+        channels: Number of channels of the images; 0 for predicted labels.
         note: Called with a line that names labelled cases without an image, if there are any.
 
     Raises:
         InputError: Not two files or two folders, or an image without labels.
     """
     if images.is_file() and labels.is_file():
-        return [FilePair(images.name.split(".")[0], (images,), labels)]
+        return [FilePair(file_stem(images), (images,), labels)]
     for folder in (images, labels):
         if not folder.is_dir():
             raise InputError(f"{folder}: give two folders, or two files")
-    references = {case.name: case.images[0] for case in find_case_files(labels)}
-    cases = [case for case in find_case_files(images) if not _is_extra(case.name, references)]
+    references = find_label_files(labels)
+    cases = [case for case in find_case_files(images, channels, references) if not _is_extra(case.name, references)]
     without_labels = [case.name for case in cases if case.name not in references]
     if without_labels:
         raise InputError(f"{labels}: no labels for {', '.join(without_labels[:5])}")

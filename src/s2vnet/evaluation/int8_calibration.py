@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s2vnet.data.dataset import CaseFiles
+from s2vnet.data.case_files import CaseFiles
 from s2vnet.data.preprocess import with_neighbours
 from s2vnet.errors import InputError
 from s2vnet.inference.backends import to_runtime

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from s2vnet.data.case_files import channel_file
 from s2vnet.data.plan import Plan
 from s2vnet.errors import InputError
 from s2vnet.io.files import read_image, write_image
@@ -44,7 +45,7 @@ def write_dataset(folder: Path, scans: Sequence[LabelledScan], plan: Plan, stopp
     for number, scan in enumerate(scans):
         if stopped():
             return
-        targets = [folder / "imagesTr" / f"{number:04d}_{c:04d}{ENDING}" for c in range(len(plan.channels))]
+        targets = [folder / "imagesTr" / channel_file(f"{number:04d}", c, ENDING) for c in range(len(plan.channels))]
         _write_channels(scan.image, targets)
         shutil.copyfile(scan.labels, folder / "labelsTr" / f"{number:04d}{ENDING}")
     content = {
