@@ -123,11 +123,29 @@ def test_rounding_noise_is_the_same_grid() -> None:
     geometry.require_same_grid(Geometry(SHAPE, affine_of().astype(np.float32)), "image and label")
 
 
+@pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize(("part", "same"), [(0.5, True), (2.0, False)])
-def test_the_tolerance_is_a_part_of_the_smallest_spacing(part: float, same: bool) -> None:
+def test_the_tolerance_is_a_part_of_a_voxel_along_each_axis(axis: int, part: float, same: bool) -> None:
     shifted = affine_of()
-    shifted[0, 3] += part * GRID_TOLERANCE * 0.7
+    shifted[:3, 3] += part * GRID_TOLERANCE * shifted[:3, axis]
     assert Geometry(SHAPE, affine_of()).same_grid(Geometry(SHAPE, shifted)) is same
+
+
+@pytest.mark.parametrize("decimals", [4, 5, 6])
+def test_rounded_direction_cosines_are_the_same_grid(decimals: int) -> None:
+    """What ITK makes orthonormal, and dcm2niix does not, of an oblique MR of 512 x 512 x 30."""
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    rounded = np.round(turn, decimals)
+    u, _, v = np.linalg.svd(rounded)
+    sizes, affines = (0.43, 0.43, 3.3), []
+    for directions in (rounded, u @ v):
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = directions * sizes, (-110.1, -98.5, -40.8)
+        affines.append(affine)
+    a, b = (Geometry((512, 512, 30), affine) for affine in affines)
+    assert a.same_grid(b)
+    assert b.same_grid(a)
+    assert not a.same_grid(Geometry((512, 512, 30), affines[0] * np.array([1.001, 1, 1, 1])))
 
 
 def shifted() -> npt.NDArray[np.float64]:

@@ -27,6 +27,8 @@ from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.folders import make_folder
 from s2vnet.utils.memory import memory_errors
 
+UNLIKE = "unlike the training data: {}"
+
 
 @dataclass(frozen=True)
 class ExtraOutputs:
@@ -124,7 +126,7 @@ def predict(
         overwrite: False keeps existing label maps and skips their images; their volumes are still listed.
         max_memory: largest memory of the process in bytes; an image that needs more is refused before it is read.
         progress: called with (case, units done, total units).
-        note: called with (case, one difference from the training data).
+        note: called with (case, one line on the image's header, or on how it differs from the training data).
     """
     rows: dict[str, dict[str, float]] = {}
     table = jobs[0].output.parent / "volumes.csv" if jobs else None
@@ -161,7 +163,7 @@ def _segment_job(
     budget = None if max_memory is None else segmenter.memory_budget(job.case.images, max_memory, frames)
     image = read_lazy_image(job.case.images, fill_nonfinite=fill, frames_as_channels=frames_as_channels)
     case = segmenter.prepare_slices(image)
-    for text in segmenter.training_differences(image, case):
+    for text in (*image.geometry.notes, *map(UNLIKE.format, segmenter.training_differences(image, case))):
         note(job.case.name, text)
     segmentation = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total), budget)
     labels = segmentation.labels(classes)

@@ -42,7 +42,7 @@ class CaseRecord:
     memory_mb: float | None = None
     """Peak memory of the worker's process during the attempt, MiB."""
     notes: tuple[str, ...] = ()
-    """Ways in which the image differs from the training data."""
+    """What a user should know of the image: of its header, and how it differs from the training data."""
     volumes: Mapping[str, float] = field(default_factory=dict)
     """ml by class name, if requested."""
 

@@ -60,7 +60,7 @@ class ItemResult:
     volumes: dict[str, float]
     """ml by class name, if requested."""
     notes: tuple[str, ...]
-    """Ways in which the image differs from the training data."""
+    """What a user should know of the image, see :class:`~s2vnet.batch.records.CaseRecord`."""
 
 
 class WorkerLost(Exception):

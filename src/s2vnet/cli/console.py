@@ -19,6 +19,11 @@ def note(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
 
 
+def note_case(case: str, text: str) -> None:
+    """Print what a user should know of a case."""
+    note(f"{case}: {text}")
+
+
 def note_mismatch(case: str, text: str) -> None:
     """Print how a case differs from the model's training data."""
     note(f"{case}: unlike the training data: {text}")

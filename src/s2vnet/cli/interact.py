@@ -112,6 +112,8 @@ def _open_session(
         files = images if len(images) > 1 else images[0]
         volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
         session = interactive_session.Session(segmenter, volume, lambda done, total: report("encoding", done, total))
+    for text in session.geometry.notes:
+        note(text)
     for text in session.training_differences:
         note(f"unlike the training data: {text}")
     return session

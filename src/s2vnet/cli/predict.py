@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2vnet.cli.console import note_mismatch, progress
+from s2vnet.cli.console import note_case, progress
 from s2vnet.cli.options import Device, Fill, Models, Runtime, Series, comma_separated
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.io.dicom.series import select_series
@@ -120,7 +120,7 @@ def predict(
             fill_nonfinite=fill_nan,
             overwrite=not skip_existing,
             max_memory=memory,
-            note=note_mismatch,
+            note=note_case,
         )
         failed = _show_results(results, len(jobs))
     if failed and len(jobs) > 1:
@@ -155,7 +155,7 @@ def _show_records(records: Iterator[batch_records.CaseRecord], total: int) -> in
             counts[record.state] += 1
             report("segmenting", sum(counts.values()), total)
             for text in record.notes if record.state == "done" else ():
-                note_mismatch(record.case, text)
+                note_case(record.case, text)
             if record.state == "failed":
                 typer.echo(f"error: {record.case}: {record.reason}", err=True)
     typer.echo(f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed; see summary.csv")

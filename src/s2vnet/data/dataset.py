@@ -66,7 +66,7 @@ class Dataset:
         unknown = sorted(set(np.unique(labels.data).tolist()) - set(self.labels.values()))
         if unknown:
             raise InputError(f"{case.labels}: label values {unknown} are not in dataset.json; correct either")
-        return volume, labels
+        return volume, LabelMap(labels.data, volume.geometry)
 
 
 def read_dataset(root: Path | str, *, skip_missing: bool = False) -> Dataset:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,7 +102,9 @@ def read_lazy_image(
     parts = [_read_channels(name, fill_nonfinite, frames_as_channels) for name in names]
     for name, part in zip(names, parts, strict=True):
         parts[0].geometry.require_same_grid(part.geometry, f"{names[0]} and {name}")
-    return LazyImage(tuple(channel for part in parts for channel in part.channels), parts[0].geometry)
+    notes = tuple(dict.fromkeys(text for part in parts for text in part.geometry.notes))
+    geometry = replace(parts[0].geometry, notes=notes)
+    return LazyImage(tuple(channel for part in parts for channel in part.channels), geometry)
 
 
 def read_geometry(path: Path | str) -> Geometry:

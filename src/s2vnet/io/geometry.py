@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError
+from s2vnet.io.nifti_forms import NiftiForms
 
 Shape = tuple[int, int, int]
 FloatArray = npt.NDArray[np.float64]
@@ -26,8 +27,14 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 MAX_VOXELS = 2**33
 """Largest number of voxels of a header, checked before anything is allocated (2048 cubed, or 512 x 512 x 32768)."""
 
-GRID_TOLERANCE = 1e-3
-"""Largest distance between corner voxels of equal grids, as a fraction of the smallest voxel spacing."""
+GRID_TOLERANCE = 0.05
+"""Largest distance between corner voxels of equal grids, in voxels along each axis.
+
+Direction cosines of four decimals, which scanners write, move the corner of 512 pixels by 0.03 voxels when another
+program makes them orthonormal.
+"""
+SPACING_TOLERANCE = 1e-3
+"""Relative difference of voxel sizes that is named as the difference between two grids."""
 
 _SINGULAR = 1e-6
 """Smallest determinant of the unit-length voxel axes; below it they are coplanar."""
@@ -98,8 +105,10 @@ class Geometry:
     """Voxels (I, J, K) along the file's axes."""
     affine: FloatArray
     """(4, 4) float64, read-only copy: voxel (i, j, k, 1) -> world (x, y, z, 1), RAS+ mm."""
-    nifti_codes: tuple[int, int] = (1, 1)
-    """NIfTI's (qform_code, sform_code): which world the affine maps to (1 scanner, 4 MNI152); kept for writing."""
+    nifti_forms: NiftiForms | None = None
+    """What the NIfTI header says of its orientation, to be written with labels of this grid; None for other files."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the file's header, one line each."""
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.shape)
@@ -166,13 +175,16 @@ class Geometry:
 
     def corner_distance(self, other: Geometry) -> float:
         """Largest distance in mm between the world positions of this grid's corner voxels by both affines."""
-        corners = np.array(list(itertools.product(*((0, n - 1) for n in self.shape))), np.float64)
+        corners = self._corners()
         return float(np.linalg.norm(self.to_world(corners) - other.to_world(corners), axis=1).max())
 
     def same_grid(self, other: Geometry) -> bool:
         """Whether both have the same shape and, within ``GRID_TOLERANCE``, the same corner voxels."""
-        tolerance = GRID_TOLERANCE * min(*self.spacing, *other.spacing)
-        return self.shape == other.shape and self.corner_distance(other) <= tolerance
+        if self.shape != other.shape:
+            return False
+        corners = self._corners()
+        offsets = np.abs(self.to_voxel(other.to_world(corners)) - corners)
+        return float(offsets.max()) <= GRID_TOLERANCE
 
     def require_same_grid(self, other: Geometry, what: str) -> None:
         """Raise :class:`InputError` that starts with ``what`` and states the difference, unless the grids are equal."""
@@ -191,13 +203,16 @@ class Geometry:
         r, a, s = shape
         return Geometry((r, a, s), affine), orientation
 
+    def _corners(self) -> FloatArray:
+        return np.array(list(itertools.product(*((0, n - 1) for n in self.shape))), np.float64)
+
     def _difference(self, other: Geometry) -> str:
         codes, other_codes = self.orientation.codes, other.orientation.codes
         if self.shape != other.shape:
             return f"shape {self.shape} against {other.shape}"
         if codes != other_codes:
             return f"axes point to {codes} against {other_codes}"
-        if not np.allclose(self.spacing, other.spacing, rtol=GRID_TOLERANCE, atol=0):
+        if not np.allclose(self.spacing, other.spacing, rtol=SPACING_TOLERANCE, atol=0):
             return f"spacing {_mm(self.spacing)} against {_mm(other.spacing)}"
         return f"corner voxels lie up to {self.corner_distance(other):.3g} mm apart"
 

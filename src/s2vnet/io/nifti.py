@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import math
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +17,16 @@ from s2vnet.errors import InputError
 from s2vnet.io.geometry import Geometry
 from s2vnet.io.header_checks import require_plausible_size
 from s2vnet.io.lazy_image import Channel, LazyImage, Scale, as_float32
+from s2vnet.io.library_output import quiet_libraries
+from s2vnet.io.nifti_forms import NiftiForms, agreeing_forms, choose_affine
 
 ENDINGS = (".nii.gz", ".nii")
 
-_FORM_TOLERANCE = 0.5
-"""Largest distance in voxels between qform and sform that describe the same world. A float32 quaternion near a half
-turn, as LPS images have, is accurate to 1e-4 only; forms of different worlds differ by much more."""
-
 _CHUNK_NBYTES = 1 << 24
+_GZIP = b"\x1f\x8b"
+"""First bytes of a gzipped file (RFC 1952, 2.3.1), whatever its name."""
+_FIXABLE = 45
+"""nibabel's level of header faults that are not corrected: a file of another format."""
 _PORTABLE_DTYPES = (np.uint8, np.int16)
 _NIFTI1_MAX_SIDE = np.iinfo(np.int16).max
 
@@ -76,14 +77,14 @@ def is_portable(path: Path) -> bool:
     Raises:
         InputError: as :func:`read_geometry`.
     """
-    if not path.name.lower().endswith(".gz"):
+    if not (path.name.lower().endswith(".gz") and _is_gzipped(path)):
         return False
     with _open_nifti(path) as stream:
         image, geometry = _read_header(stream)
-        header = image.header
-        forms = [(header["sform_code"], header.get_sform), (header["qform_code"], header.get_qform)]
-        grids = [Geometry(geometry.shape, form()) for code, form in forms if code > 0]
-        simple = header["sizeof_hdr"] == 348 and len(image.shape) == 3 and not header.extensions
+        header, forms = image.header, geometry.nifti_forms
+        affines = None if forms is None else agreeing_forms(forms, geometry.shape)
+        grids = [Geometry(geometry.shape, affine) for affine in affines or ()]
+        simple = header["sizeof_hdr"] == 348 and len(image.shape) == 3 and not image.has_extensions
         portable_dtype = header.get_data_dtype().newbyteorder("=") in _PORTABLE_DTYPES
         return bool(simple and portable_dtype and grids and all(map(geometry.same_grid, grids)))
 
@@ -115,7 +116,7 @@ def _read(path: Path, load: Callable[[Any], tuple[npt.NDArray[Any], Scale]]) -> 
         image, geometry = _read_header(stream)
         (i, j, k), frames = geometry.shape, math.prod(image.shape[3:])
         require_plausible_size(path, i * j * k * frames, image.header.get_data_dtype().itemsize)
-        data, scale = load(image.dataobj)
+        data, scale = load(image.voxels(stream))
         # nibabel stops at the last voxel; the checksum comes after it
         while isinstance(stream, gzip.GzipFile) and stream.read(1 << 20):
             pass
@@ -143,62 +144,69 @@ def _make_scale(slope: float, inter: float) -> Scale:
 def _open_nifti(path: Path) -> Iterator[IO[bytes]]:
     """Open the file, decompressed; nibabel's errors become InputErrors of one line."""
     from nibabel.filebasedimages import ImageFileError
-    from nibabel.imageglobals import logger
     from nibabel.spatialimages import HeaderDataError, HeaderTypeError
     from nibabel.wrapstruct import WrapStructError
 
     damaged = (OSError, EOFError, KeyError, ValueError, OverflowError, zlib.error)
     refused = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
-    gzipped = path.name.lower().endswith(".gz")
-    # nibabel logs what it then raises; without its handlers, Python's handler of last resort prints to stderr
-    logger.addFilter(_reject_record)
+    gzipped = _is_gzipped(path)
     try:
-        with path.open("rb") as file:
+        with quiet_libraries(), path.open("rb") as file:
             yield cast(IO[bytes], _ChunkedGzipFile(fileobj=file)) if gzipped else file
     except InputError:
         raise
     except (*damaged, *refused) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"not a readable NIfTI image, truncated or damaged ({reason})") from error
-    finally:
-        logger.removeFilter(_reject_record)
 
 
-def _reject_record(record: logging.LogRecord) -> bool:
-    return False
+def _is_gzipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
 
 
-def _read_header(stream: IO[bytes]) -> tuple[Any, Geometry]:
-    """nibabel's image, of which only the header is read, and its grid."""
-    import nibabel as nib
+class _Header(NamedTuple):
+    """Header of an image, and where its voxels are."""
+
+    header: Any
+    """nibabel's header; faults of the file are corrected in it."""
+    has_extensions: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.header.get_data_shape())
+
+    def voxels(self, stream: IO[bytes]) -> Any:
+        """nibabel's proxy of the voxels in the file that the header was read from."""
+        from nibabel.arrayproxy import ArrayProxy
+
+        return ArrayProxy(stream, self.header, mmap=False)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[_Header, Geometry]:
+    """Header of an opened image, and its grid. Extensions, in which there may be a DICOM header, are not read."""
+    from nibabel.imageglobals import logger
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
 
     size = stream.read(4)
     stream.seek(0)
     sizes = (int.from_bytes(size, "little"), int.from_bytes(size, "big"))
-    kind: Any = nib.Nifti2Image if 540 in sizes else nib.Nifti1Image
-    image = kind.from_file_map(kind.make_file_map({"image": stream}), mmap=False)
-    shape, stored = image.shape, image.header.get_data_dtype()
+    kind: Any = Nifti2Header if 540 in sizes else Nifti1Header
+    header = kind(stream.read(kind.template_dtype.itemsize), check=False)
+    forms = NiftiForms.from_header(header)  # before nibabel corrects them
+    header.check_fix(logger, _FIXABLE)
+    image = _Header(header, stream.read(1) not in (b"", b"\0"))
+    shape, stored = image.shape, header.get_data_dtype()
     if len(shape) < 2 or stored.kind not in "iufb":
         raise InputError(f"shape {shape} of {stored} voxels; a grey-value volume is needed")
-    if image.header.get_xyzt_units()[0] in ("meter", "micron"):
-        raise InputError(f"voxel sizes in {image.header.get_xyzt_units()[0]}s; convert them to mm")
+    units = header.get_xyzt_units()[0]
+    if units in ("meter", "micron"):
+        raise InputError(f"voxel sizes in {units}s; convert them to mm")
     i, j, k = (*shape, 1)[:3]
-    return image, Geometry((i, j, k), image.affine, _form_codes(image))
-
-
-def _form_codes(image: Any) -> tuple[int, int]:
-    qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
-    if qform > 0 and sform > 0:
-        # one affine cannot represent a qform of another world than the sform
-        return (qform if _forms_agree(image) else 0), sform
-    return qform, sform
-
-
-def _forms_agree(image: Any) -> bool:
-    i, j, k = (*image.shape, 1)[:3]
-    geometry = Geometry((i, j, k), image.get_sform())
-    distance = geometry.corner_distance(Geometry((i, j, k), image.get_qform()))
-    return distance <= _FORM_TOLERANCE * min(geometry.spacing)
+    with np.errstate(all="ignore"):
+        chosen = choose_affine(forms, (i, j, k))
+    return image, Geometry((i, j, k), chosen.affine, forms, chosen.notes)
 
 
 def _make_nibabel_image(data: npt.NDArray[Any], geometry: Geometry) -> Any:
@@ -206,14 +214,27 @@ def _make_nibabel_image(data: npt.NDArray[Any], geometry: Geometry) -> Any:
 
     frames = data[0] if len(data) == 1 else np.moveaxis(data, 0, -1)
     kind: Any = nib.Nifti1Image if max(frames.shape) <= _NIFTI1_MAX_SIDE else nib.Nifti2Image
-    # a new image has no slope and intercept, even if the input had them
-    image = kind(frames, geometry.affine)
+    forms = _forms_to_write(geometry)
+    # a new image has no slope and intercept, even if the input had them; without an affine, nibabel keeps the forms
+    image = kind(frames, None)
     image.header.set_xyzt_units("mm")
-    qform, sform = geometry.nifti_codes
-    image.set_qform(geometry.affine, qform)
-    image.set_sform(geometry.affine, sform)
-    if qform > 0 and not _forms_agree(image):
-        image.set_qform(None, 0)  # a quaternion cannot represent shear
-    if not geometry.same_grid(Geometry(geometry.shape, image.affine)):
-        image.set_sform(geometry.affine, 1)  # the only form that represents any affine
+    forms.write_to(image.header)
     return image
+
+
+def _forms_to_write(geometry: Geometry) -> NiftiForms:
+    """Forms that were read, where they state the grid; else an sform, and a qform where a quaternion can state it."""
+    import nibabel as nib
+
+    if geometry.nifti_forms is not None:
+        with np.errstate(all="ignore"):
+            affine = choose_affine(geometry.nifti_forms, geometry.shape).affine
+        if np.array_equal(affine, geometry.affine):
+            return geometry.nifti_forms
+    header = nib.Nifti2Header()
+    header.set_qform(geometry.affine, 1)
+    header.set_sform(geometry.affine, 1)
+    header["pixdim"][1:4] = geometry.spacing
+    if not geometry.same_grid(Geometry(geometry.shape, header.get_qform())):
+        header["qform_code"] = 0  # a quaternion cannot represent shear
+    return NiftiForms.from_header(header)

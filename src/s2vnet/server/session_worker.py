@@ -231,7 +231,7 @@ class SessionWorker:
         return "ready" if ready else "working"
 
     def _notes(self, session: Session) -> tuple[str, ...]:
-        return (*session.notes, *(() if self._rejection is None else (self._rejection,)))
+        return (*session.geometry.notes, *session.notes, *(() if self._rejection is None else (self._rejection,)))
 
     def wait_ready(self, timeout: float | None = None) -> Session:
         """Return the session once all requested operations are computed. Raises InputError as :meth:`when_ready`."""

@@ -16,7 +16,7 @@ from monailabel_requests import slicer_form
 
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_labels, write_labels
-from s2vnet.io.geometry import LabelMap
+from s2vnet.io.geometry import Geometry, LabelMap
 
 
 def test_labels_are_saved_and_the_next_sample_has_none(client: TestClient, own: Session, tmp_path: Path) -> None:
@@ -49,6 +49,25 @@ def test_equal_names_in_two_folders_have_separate_labels(
     other = serve(data=tmp_path / "other")
     assert other.get("/monailabel/datastore/label?label=one.nii.gz").status_code == 404
     assert other.get("/monailabel/datastore/").json()["completed"] == 0
+
+
+@pytest.mark.parametrize(("voxels", "status"), [(0.03, 200), (0.2, 422)])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_a_label_that_another_program_rounded_gets_the_grid_of_the_image(
+    client: TestClient, own: Session, tmp_path: Path, ending: str, voxels: float, status: int
+) -> None:
+    affine = own.geometry.affine.copy()
+    affine[:3, 3] += voxels * affine[:3, 0]
+    write_labels(tmp_path / f"label{ending}", LabelMap(own.labels, Geometry(own.geometry.shape, affine)))
+    form = slicer_form({"params": "{}"}, {"label": (f"label{ending}", (tmp_path / f"label{ending}").read_bytes())})
+    answer = client.put("/monailabel/datastore/label?image=one.nii.gz", **form)
+    assert answer.status_code == status
+    if status == 200:
+        content = client.get("/monailabel/datastore/label?label=one.nii.gz").content
+        (tmp_path / "back.nii.gz").write_bytes(content)
+        np.testing.assert_array_equal(
+            read_labels(tmp_path / "back.nii.gz").geometry.affine, own.geometry.affine.astype(np.float32)
+        )
 
 
 def test_raw_bytes_of_ohif_are_a_label(client: TestClient, own: Session, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def next_sample(service: ServiceDep, strategy: str, request: SampleRequest | Non
 
 
 def _read_label(path: Path, geometry: Geometry) -> LabelMap:
-    """Read a label on its scan's grid; its size is checked before it is decompressed.
+    """Read a label, with the grid of its scan; its size is checked before it is decompressed.
 
     Raises:
         InputError: another grid or size.
@@ -135,7 +135,7 @@ def _read_label(path: Path, geometry: Geometry) -> LabelMap:
     claimed, voxels = count_voxels(path), math.prod(geometry.shape)
     if claimed != voxels:
         raise InputError(f"label of {claimed} values for {voxels} voxels; send one a voxel")
-    return read_labels(path)
+    return LabelMap(read_labels(path).data, geometry)
 
 
 def datastore_statistics(service: MonaiLabel) -> dict[str, Any]:
