@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from s2vnet.inference.label_writers import (
     label_stem,
     output_formats,
     require_format,
+    save_result,
     write_result,
 )
 from s2vnet.io.files import read_labels
@@ -54,3 +56,38 @@ def test_dicom_formats_need_a_series(tmp_path: Path) -> None:
 def test_a_label_map_is_written(tmp_path: Path, phantom: tuple[Volume, LabelMap]) -> None:
     write_result(tmp_path / "labels.nrrd", phantom[1], {0: "background"}, tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(read_labels(tmp_path / "labels.nrrd").data, phantom[1].data)
+
+
+NAMES = {0: "background", 1: "liver", 2: "spleen"}
+
+
+def _fails(*args: object, **options: object) -> None:
+    raise KeyError("Doe^Jane")
+
+
+@pytest.mark.parametrize("name", ["labels.dcm", "labels.rtstruct.dcm", "labels.nrrd"])
+def test_labels_land_beside_as_nifti_where_a_format_fails(
+    name: str,
+    tmp_path: Path,
+    phantom: tuple[Volume, LabelMap],
+    write_series: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series, np.zeros(phantom[1].data.shape, np.int16))
+    for function in ("seg.write_segmentation", "rtstruct.write_rtstruct"):
+        monkeypatch.setattr(f"s2vnet.io.dicom.{function}", _fails)
+    monkeypatch.setattr("s2vnet.io.itk.write", _fails)
+    with pytest.raises(InputError, match="the labels are in ") as caught:
+        save_result(tmp_path / name, phantom[1], NAMES, series)
+    assert "Doe" not in str(caught.value)
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.nii.gz").data, phantom[1].data)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.nii.gz", "series"]
+
+
+def test_a_failed_nifti_has_no_other_place(tmp_path: Path, phantom: tuple[Volume, LabelMap]) -> None:
+    with pytest.raises(InputError, match="cannot write"):
+        save_result(tmp_path / "none" / "labels.nii.gz", phantom[1], NAMES, tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="cannot write"):
+        save_result(tmp_path / "none" / "labels.nrrd", phantom[1], NAMES, tmp_path / "a.nii.gz")

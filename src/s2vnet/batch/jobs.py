@@ -16,13 +16,14 @@ from s2vnet.inference.label_writers import (
     is_series,
     label_stem,
     require_format,
-    write_result,
+    save_result,
 )
-from s2vnet.inference.segmentation import volumes_ml
+from s2vnet.inference.segmentation import Segmentation, volumes_ml
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.dicom.seg import read_segmentation
 from s2vnet.io.files import image_ending, read_labels, read_lazy_image, write_image
 from s2vnet.io.geometry import LabelMap
+from s2vnet.io.lazy_image import LazyImage
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.folders import make_folder
 from s2vnet.utils.memory import memory_errors
@@ -54,6 +55,8 @@ class Job:
 
     case: CaseFiles
     output: Path
+    notes: tuple[str, ...] = ()
+    """What the output will not state as the image does."""
 
 
 def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
@@ -66,15 +69,15 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     Raises:
         InputError: no such input, an output that is neither a folder nor a label file, or one that is an input.
     """
-    jobs = _plan(source, target, channels)
-    for job in jobs:
+    jobs = []
+    for job in _plan(source, target, channels):
         if job.output.resolve() in [image.resolve() for image in job.case.images]:
             raise InputError(f"{job.output}: the labels would replace the image; choose another output")
         if is_dicom_output(job.output) and job.output.resolve().parent in [
             image.resolve() for image in job.case.images
         ]:
             raise InputError(f"{job.output}: lies among the series' own images; choose another folder")
-        require_format(job.output, job.case.images[0])  # checked before any work
+        jobs.append(replace(job, notes=require_format(job.output, job.case.images[0])))  # checked before any work
     return jobs
 
 
@@ -163,13 +166,30 @@ def _segment_job(
     budget = None if max_memory is None else segmenter.memory_budget(job.case.images, max_memory, frames)
     image = read_lazy_image(job.case.images, fill_nonfinite=fill, frames_as_channels=frames_as_channels)
     case = segmenter.prepare_slices(image)
-    for text in (*image.geometry.notes, *map(UNLIKE.format, segmenter.training_differences(image, case))):
+    for text in (*job.notes, *image.geometry.notes, *map(UNLIKE.format, segmenter.training_differences(image, case))):
         note(job.case.name, text)
     segmentation = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total), budget)
     labels = segmentation.labels(classes)
-    folder = job.output.parent
-    stem = label_stem(job.output)
-    make_folder(folder)
+    make_folder(job.output.parent)
+    try:
+        _write_extras(segmenter, job, extras, image, segmentation, labels)
+    except Exception:  # not an interrupt: labels are the sign that a case is complete
+        save_result(job.output, labels, segmenter.class_names, job.case.images[0])
+        raise
+    save_result(job.output, labels, segmenter.class_names, job.case.images[0])
+    return labels
+
+
+def _write_extras(
+    segmenter: Segmenter,
+    job: Job,
+    extras: ExtraOutputs,
+    image: LazyImage,
+    segmentation: Segmentation,
+    labels: LabelMap,
+) -> None:
+    """Write what is requested besides the labels."""
+    folder, stem = job.output.parent, label_stem(job.output)
     if extras.probabilities:
         write_image(folder / f"{stem}_probabilities.nii.gz", segmentation.probabilities())
     if extras.uncertainty:
@@ -180,8 +200,6 @@ def _segment_job(
         names = segmenter.class_names
         shown = replace(image, channels=image.channels[:1]).to_volume()
         write_overlay(folder / f"{stem}.png", shown, {"automatic": labels}, names, segmenter.plan.axis)
-    write_result(job.output, labels, segmenter.class_names, job.case.images[0])
-    return labels
 
 
 def _existing_labels(job: Job) -> LabelMap:

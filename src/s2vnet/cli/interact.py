@@ -54,7 +54,8 @@ def interact(
     """
     source = context.with_resource(select_series(input, series))
     images = find_channel_files(source, len(inference.load_plan(model).channels)) or (source,)
-    _check_paths(images, output, log)
+    for text in _check_paths(images, output, log):
+        note(text)
     commands = [*_point_commands("point", point), *_point_commands("not", negative)]
     segmenter = inference.Segmenter.from_pretrained(model, device=device, runtime=runtime)
     session = _open_session(segmenter, images, fill_nan)
@@ -74,7 +75,7 @@ def interact(
         interrupted = True  # labels and log with the prompts so far are still written
     if log is not None:
         session.save_log(log)
-    label_writers.write_result(output, session.result, segmenter.class_names, images[0], corrected=bool(session.log))
+    label_writers.save_result(output, session.result, segmenter.class_names, images[0], corrected=bool(session.log))
     for text in session.notes:
         note(text)
     typer.echo(f"{output}: {len(session.log)} prompts")
@@ -82,19 +83,23 @@ def interact(
         raise typer.Exit(130)
 
 
-def _check_paths(images: Sequence[Path], output: Path, log: Path | None) -> None:
+def _check_paths(images: Sequence[Path], output: Path, log: Path | None) -> tuple[str, ...]:
     """Check that labels and log can be written and do not replace an input.
+
+    Returns:
+        What the labels' file will not state as the image does, one line each.
 
     Raises:
         InputError: A file cannot be written, or would replace an input or the other output.
     """
-    label_writers.require_format(output, images[0])
+    notes = label_writers.require_format(output, images[0])
     if output.resolve() in [image.resolve() for image in images]:
         raise InputError(f"{output}: the labels would replace the image; choose another output")
     if log is not None and log.resolve() in [path.resolve() for path in (output, *images)]:
         raise InputError(f"{log}: the log needs a file of its own")
     for path in (output, *([log] if log else [])):
         require_writable(path.parent)
+    return notes
 
 
 def _point_commands(command: str, points: Sequence[str] | None) -> list[str]:

@@ -7,15 +7,15 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, S2VNetError
 from s2vnet.io.dicom import rtstruct
 from s2vnet.io.dicom import seg as dicom_seg
-from s2vnet.io.dicom.references import read_referenced_series
 from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import ENDINGS, image_ending, write_labels
 from s2vnet.io.geometry import LabelMap
 from s2vnet.visualization.palettes import hex_palette
 
+NIFTI = ".nii.gz"
 LABEL_MAP_FORMATS = ("nii.gz", "nrrd", "mha")
 DICOM_FORMATS = {"dcm": dicom_seg.ENDING, "rtstruct": rtstruct.ENDING}
 """Endings by the names of formats that refer to a DICOM series."""
@@ -74,18 +74,42 @@ def require_dicom_source(path: Path, image: Path) -> None:
         dicom_seg.require_highdicom()
 
 
-def require_format(path: Path, image: Path) -> None:
+def require_format(path: Path, image: Path) -> tuple[str, ...]:
     """Check before any work that labels of an image can be written to a file.
 
+    Returns:
+        What a DICOM file will not state as the image does, one line each.
+
     Raises:
-        InputError: unknown ending, or as :func:`require_dicom_source` or
-            :func:`s2vnet.io.dicom.references.read_referenced_series`.
+        InputError: unknown ending, or as :func:`require_dicom_source`,
+            :func:`s2vnet.io.dicom.seg.check_segmentation` or :func:`s2vnet.io.dicom.rtstruct.check_rtstruct`.
     """
     if not is_dicom_output(path):
         image_ending(path)
-        return
+        return ()
     require_dicom_source(path, image)
-    read_referenced_series(image)
+    notes = (rtstruct.check_rtstruct if is_rtstruct(path) else dicom_seg.check_segmentation)(image)
+    return tuple(f"{path.name}: {text}" for text in notes)
+
+
+def save_result(
+    path: Path, labels: LabelMap, class_names: Mapping[int, str], image: Path, *, corrected: bool = False
+) -> None:
+    """Write labels as :func:`write_result` does; if their format fails for any reason, as NIfTI beside the file.
+
+    Raises:
+        InputError: the format failed; the message names the NIfTI file, if that could be written.
+    """
+    try:
+        write_result(path, labels, class_names, image, corrected=corrected)
+    except Exception as error:  # the labels took long, whatever a library did not expect
+        known = isinstance(error, S2VNetError)
+        reason = str(error) if known else f"{path}: cannot be written ({type(error).__name__})"
+        beside = path.with_name(f"{label_stem(path)}{NIFTI}")
+        if beside == path:
+            raise InputError(reason) from error
+        write_labels(beside, labels)
+        raise InputError(f"{reason}; the labels are in {beside}") from error
 
 
 def write_result(

@@ -10,7 +10,8 @@ import pydicom
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom.references import REQUIRED_ATTRIBUTES, TYPE_2_ATTRIBUTES, read_referenced_series
+from s2vnet.io.dicom.patient_study import TYPE_2_ATTRIBUTES
+from s2vnet.io.dicom.references import read_referenced_series
 from s2vnet.io.dicom.series import series_files, series_geometry
 
 VOXELS = np.zeros((4, 3, 5), np.int16)
@@ -49,11 +50,33 @@ def test_frames_of_one_file_have_one_header(tmp_path: Path, write_frames: Callab
 
 def test_missing_attributes_of_type_2_are_added_empty(series: Path) -> None:
     without(series, *TYPE_2_ATTRIBUTES)
-    for image in read_referenced_series(series).images:
-        assert all(not image[name].value for name in TYPE_2_ATTRIBUTES)
+    patient = read_referenced_series(series).patient
+    assert all(not patient[name].value for name in TYPE_2_ATTRIBUTES)
 
 
-@pytest.mark.parametrize("name", [name for name in REQUIRED_ATTRIBUTES if name.startswith(("Study", "Frame"))])
+def test_identifiers_of_the_file_itself_are_taken_from_its_meta_information(series: Path) -> None:
+    expected = [image.SOPInstanceUID for image in read_referenced_series(series).images]
+    without(series, "SOPInstanceUID", "SOPClassUID")
+    read = read_referenced_series(series)
+    assert [image.SOPInstanceUID for image in read.images] == expected
+    assert read.notes == ()
+
+
+def test_a_missing_frame_of_reference_is_made_and_one_of_several_is_chosen(series: Path) -> None:
+    (first, *_) = series_files(series)
+    image = pydicom.dcmread(first)
+    kept, image.FrameOfReferenceUID = image.FrameOfReferenceUID, "1.2.3"
+    image.save_as(first)
+    read = read_referenced_series(series)
+    assert {image.FrameOfReferenceUID for image in read.images} == {"1.2.3"} != {kept}
+    assert read.notes == ("FrameOfReferenceUID differs between images; that of the first is written",)
+    without(series, "FrameOfReferenceUID")
+    read = read_referenced_series(series)
+    assert len({image.FrameOfReferenceUID for image in read.images} - {"1.2.3", kept}) == 1
+    assert read.notes == ("FrameOfReferenceUID is missing; a new one is written",)
+
+
+@pytest.mark.parametrize("name", ["StudyInstanceUID"])
 def test_images_without_a_required_attribute_are_refused(series: Path, name: str) -> None:
     without(series, name)
     with pytest.raises(InputError, match=f"images without {name}, which the output needs"):

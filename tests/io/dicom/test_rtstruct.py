@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pydicom
 import pytest
 from matplotlib.path import Path as Outline
+from odd_headers import ODD_VALUES, SECRET, set_odd_values
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom.rtstruct import mask_contours, write_rtstruct
+from s2vnet.io.dicom.rtstruct import check_rtstruct, mask_contours, write_rtstruct
 from s2vnet.io.dicom.series import read_series, series_files
 from s2vnet.io.geometry import Geometry, LabelMap
 
@@ -124,6 +125,22 @@ def test_contours_filled_again_are_the_labels(series: Path, tmp_path: Path) -> N
     assert {r.ROIGenerationAlgorithm for r in regions} == {"AUTOMATIC"}
     assert [list(r.ROIDisplayColor) for r in found.ROIContourSequence] == [[255, 0, 16], [0, 255, 0], [0, 0, 255]]
     assert "ContourSequence" not in found.ROIContourSequence[2]
+
+
+@pytest.mark.parametrize("odd", ODD_VALUES)
+def test_odd_headers_are_repaired_before_the_work(
+    tmp_path: Path, write_series: WriteSeries, odd: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    series, path = tmp_path / "series", tmp_path / "labels.rtstruct.dcm"
+    series.mkdir()
+    write_series(series, np.zeros(SHAPE, np.int16))
+    set_odd_values(series, odd)
+    notes = check_rtstruct(series)
+    geometry = read_series(series).geometry
+    write_rtstruct(path, LabelMap(_drawn(), geometry), NAMES, COLOURS, series)
+    assert not any(SECRET in text for text in (*notes, *capfd.readouterr()))
+    found = pydicom.dcmread(path)
+    assert len(found.StructureSetROISequence) == 3
 
 
 def test_an_archive_does_as_well_and_a_correction_is_stated(

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
+from odd_headers import ODD_VALUES, SECRET, set_odd_values
 from pydicom.sr.codedict import codes
+from pydicom.uid import CTImageStorage
 
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.series import read_series, series_files
@@ -17,7 +19,14 @@ from s2vnet.io.geometry import Geometry, LabelMap
 
 pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
 
-from s2vnet.io.dicom.seg import PRIVATE_SCHEME, SNOMED_TERMS, class_codes, read_segmentation, write_segmentation
+from s2vnet.io.dicom.seg import (
+    PRIVATE_SCHEME,
+    SNOMED_TERMS,
+    check_segmentation,
+    class_codes,
+    read_segmentation,
+    write_segmentation,
+)
 
 WriteSeries = Callable[..., None]
 NAMES = {0: "background", 1: "liver", 2: "left kidney", 3: "portal and splenic vein", 4: "Tumour, primary"}
@@ -108,21 +117,38 @@ def test_an_empty_result_comes_back_also_from_beside_the_images(series: Path, la
     assert not read_segmentation(path, series)[0].data.any()
 
 
-def test_what_an_anonymiser_takes_out_may_be_missing_and_what_is_referred_to_may_not(
-    series: Path, labels: LabelMap, tmp_path: Path
-) -> None:
+def test_what_an_anonymiser_takes_out_may_be_missing(series: Path, labels: LabelMap, tmp_path: Path) -> None:
     path = tmp_path / "labels.dcm"
-    for name in ("PatientBirthDate", "StudyTime", "FrameOfReferenceUID"):
-        for file in series_files(series):
-            image = pydicom.dcmread(file)
+    names = ("PatientBirthDate", "StudyTime", "FrameOfReferenceUID", "SliceThickness", "Modality", "AccessionNumber")
+    for file in series_files(series):
+        image = pydicom.dcmread(file)
+        for name in names:
             image.pop(name, None)
-            image.save_as(file)
-        if name == "FrameOfReferenceUID":
-            with pytest.raises(InputError, match="images without FrameOfReferenceUID"):
-                write_segmentation(path, labels, NAMES, series)
-        else:
-            write_segmentation(path, labels, NAMES, series)
-            assert np.array_equal(read_segmentation(path, series)[0].data, labels.data)
+        image.save_as(file)
+    assert check_segmentation(series) == ("FrameOfReferenceUID is missing; a new one is written",)
+    write_segmentation(path, labels, NAMES, series)
+    assert np.array_equal(read_segmentation(path, series)[0].data, labels.data)
+    assert np.array_equal(_by_hand(path, labels.geometry, series_files(series)), labels.data)
+
+
+@pytest.mark.parametrize("odd", ODD_VALUES)
+def test_odd_headers_are_repaired_before_the_work(
+    tmp_path: Path, write_series: WriteSeries, odd: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series, VOXELS)
+    set_odd_values(series, odd)
+    notes = check_segmentation(series)
+    geometry = read_series(series).geometry
+    labels = LabelMap(np.random.default_rng(4).integers(0, 4, SHAPE).astype(np.uint8), geometry)
+    write_segmentation(tmp_path / "labels.dcm", labels, NAMES, series)
+    assert np.array_equal(read_segmentation(tmp_path / "labels.dcm", series)[0].data, labels.data)
+    assert not any(SECRET in text for text in (*notes, *capfd.readouterr()))
+    found = pydicom.dcmread(tmp_path / "labels.dcm")
+    for item in found.PerFrameFunctionalGroupsSequence:
+        (image,) = item.DerivationImageSequence[0].SourceImageSequence
+        assert image.ReferencedSOPClassUID == ODD_VALUES[odd].get("SOPClassUID", CTImageStorage)
 
 
 def test_segments_are_coded() -> None:

@@ -7,6 +7,7 @@ contour around them by keyholes of zero width, which all readers support (PS3.3 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
@@ -18,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom.references import SERIES_NUMBER, TYPE_2_ATTRIBUTES, ReferencedSeries, read_referenced_series
+from s2vnet.io.dicom.references import SERIES_NUMBER, ReferencedSeries, read_referenced_series
 from s2vnet.io.dicom.slices import SeriesSlice
 from s2vnet.io.geometry import FloatArray, LabelMap
+from s2vnet.io.library_output import quiet_libraries
 from s2vnet.utils.atomic_write import atomic_write
 
 ENDING = ".rtstruct.dcm"
@@ -28,6 +30,7 @@ _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 """Detached Study Management (retired), the class that references to a study name."""
 
 
+@quiet_libraries()
 def write_rtstruct(
     path: Path | str,
     labels: LabelMap,
@@ -69,6 +72,26 @@ def write_rtstruct(
     with atomic_write(Path(path)) as temporary:
         # implicit VR, since explicit VR limits values to 64 kB, which long contours exceed
         structure_set.save_as(temporary, enforce_file_format=True)
+
+
+@quiet_libraries()
+def check_rtstruct(series: Path | str) -> tuple[str, ...]:
+    """Check before any work that a structure set can refer to a series: one without contours is made.
+
+    Returns:
+        What will differ from the series' headers, one line each.
+
+    Raises:
+        InputError: as :func:`write_rtstruct`.
+    """
+    source = read_referenced_series(series)
+    try:
+        structure_set = _make_structure_set(source, _image_references(source))
+        structure_set.save_as(io.BytesIO(), enforce_file_format=True)
+    except Exception as error:  # pydicom has an exception type for each of many faults
+        what = "these images cannot be referred to by a structure set; write .nii.gz instead"
+        raise InputError(f"{series}: {what} ({type(error).__name__})") from error
+    return source.notes
 
 
 def mask_contours(mask: npt.NDArray[np.bool_]) -> list[FloatArray]:
@@ -139,8 +162,8 @@ def _image_references(source: ReferencedSeries) -> list[Any]:
     references = []
     for plane, image in zip(source.slices, images, strict=True):
         reference = Dataset()
-        reference.ReferencedSOPClassUID = image.SOPClassUID
-        reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
+        for name in ("SOPClassUID", "SOPInstanceUID"):
+            _refer(reference, f"Referenced{name}", image[name].value)
         if plane.frame is not None:
             reference.ReferencedFrameNumber = plane.frame + 1
         references.append(reference)
@@ -158,9 +181,10 @@ def _make_structure_set(source: ReferencedSeries, references: list[Any]) -> Any:
     structure_set.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     structure_set.SOPClassUID = RTStructureSetStorage
     structure_set.SOPInstanceUID, structure_set.SeriesInstanceUID = generate_uid(), generate_uid()
-    structure_set.SpecificCharacterSet = "ISO_IR 192"
-    for name in ("StudyInstanceUID", "FrameOfReferenceUID", "PositionReferenceIndicator", *TYPE_2_ATTRIBUTES):
-        setattr(structure_set, name, str(image.get(name) or ""))
+    for element in source.patient:
+        structure_set.add(element)
+    for name in ("StudyInstanceUID", "FrameOfReferenceUID", "PositionReferenceIndicator"):
+        structure_set.add(image[name])
     structure_set.Modality, structure_set.SeriesNumber, structure_set.InstanceNumber = "RTSTRUCT", SERIES_NUMBER + 1, 1
     structure_set.SeriesDescription, structure_set.OperatorsName = "s2vnet segmentation", ""
     structure_set.Manufacturer = structure_set.ManufacturerModelName = "s2vnet"
@@ -169,15 +193,26 @@ def _make_structure_set(source: ReferencedSeries, references: list[Any]) -> Any:
     structure_set.StructureSetLabel, structure_set.ApprovalStatus = "s2vnet", "UNAPPROVED"
     structure_set.StructureSetDate, structure_set.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     series, study, frame = Dataset(), Dataset(), Dataset()
-    series.SeriesInstanceUID = image.SeriesInstanceUID
+    _refer(series, "SeriesInstanceUID", image.SeriesInstanceUID)
     series.ContourImageSequence = references
-    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = _STUDY_CLASS, image.StudyInstanceUID
+    study.ReferencedSOPClassUID = _STUDY_CLASS
+    _refer(study, "ReferencedSOPInstanceUID", image.StudyInstanceUID)
     study.RTReferencedSeriesSequence = [series]
-    frame.FrameOfReferenceUID, frame.RTReferencedStudySequence = image.FrameOfReferenceUID, [study]
+    _refer(frame, "FrameOfReferenceUID", image.FrameOfReferenceUID)
+    frame.RTReferencedStudySequence = [study]
     structure_set.ReferencedFrameOfReferenceSequence = [frame]
     for name in ("StructureSetROISequence", "ROIContourSequence", "RTROIObservationsSequence"):
         setattr(structure_set, name, [])
     return structure_set
+
+
+def _refer(dataset: Any, name: str, uid: str) -> None:
+    """Set a UID as it is, also where it breaks the standard's rules as that of the image does."""
+    from pydicom import DataElement
+    from pydicom.config import IGNORE
+    from pydicom.datadict import tag_for_keyword
+
+    dataset.add(DataElement(tag_for_keyword(name) or 0, "UI", uid, validation_mode=IGNORE))
 
 
 def _add_region(structure_set: Any, value: int, name: str, colour: str, items: list[Any], corrected: bool) -> None:
@@ -186,7 +221,7 @@ def _add_region(structure_set: Any, value: int, name: str, colour: str, items: l
 
     region, contours, observation = Dataset(), Dataset(), Dataset()
     region.ROINumber, region.ROIName = value, name[:64]
-    region.ReferencedFrameOfReferenceUID = structure_set.FrameOfReferenceUID
+    _refer(region, "ReferencedFrameOfReferenceUID", structure_set.FrameOfReferenceUID)
     region.ROIGenerationAlgorithm = "SEMIAUTOMATIC" if corrected else "AUTOMATIC"
     contours.ReferencedROINumber = value
     contours.ROIDisplayColor = list(bytes.fromhex(colour.removeprefix("#")))

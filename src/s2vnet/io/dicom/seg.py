@@ -6,6 +6,7 @@ the positions of the source images, so that a tilted gantry needs no resampling.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from hashlib import blake2b
 from importlib.metadata import version
@@ -16,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom.references import SERIES_NUMBER, read_referenced_series
+from s2vnet.io.dicom.references import SERIES_NUMBER, ReferencedSeries, read_referenced_series
 from s2vnet.io.dicom.validate import read_header
 from s2vnet.io.geometry import LabelMap
+from s2vnet.io.library_output import quiet_libraries
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.extras import require_extra
 
@@ -66,6 +68,7 @@ SNOMED_TERMS = {
 """pydicom's keyword of the SNOMED CT code by the name of an anatomical structure in datasets."""
 
 
+@quiet_libraries()
 def write_segmentation(
     path: Path | str,
     labels: LabelMap,
@@ -87,9 +90,6 @@ def write_segmentation(
         InputError: highdicom is missing, another grid, values without a name, with gaps between them or above 255,
             images that a SEG object cannot refer to, or as :func:`s2vnet.io.dicom.references.read_referenced_series`.
     """
-    seg = _highdicom()
-    from pydicom.uid import ExplicitVRLittleEndian
-
     names = {value: name for value, name in sorted(class_names.items()) if value}
     source = read_referenced_series(series)
     source.geometry.require_same_grid(labels.geometry, f"{series} and its labels")
@@ -101,33 +101,106 @@ def write_segmentation(
         raise InputError(f"{path}: label {unnamed[0]} has no name; a segment needs one")
     if list(names) != list(range(1, len(names) + 1)) or len(names) > 255:
         raise InputError(f"{path}: classes {list(names)} are not numbered 1, 2, 3, ... 255 as segments are")
-    from highdicom import UID
-
+    segmentation = _make_segmentation(series, source, planes, names, corrected)
     with atomic_write(Path(path)) as temporary:
-        try:
-            segmentation = seg.Segmentation(
-                source_images=source.images,
-                pixel_array=np.ascontiguousarray(planes),
-                segmentation_type=seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[_segment_description(value, name, corrected) for value, name in names.items()],
-                series_instance_uid=UID(),
-                series_number=SERIES_NUMBER,
-                sop_instance_uid=UID(),
-                instance_number=1,
-                manufacturer="s2vnet",
-                manufacturer_model_name="s2vnet",
-                software_versions=version("s2vnet"),
-                device_serial_number="0",
-                series_description="s2vnet segmentation",
-                transfer_syntax_uid=ExplicitVRLittleEndian,
-                omit_empty_frames=bool(labels.data.any()),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{series}: these images cannot be referred to by a SEG object ({reason})") from error
         segmentation.save_as(temporary)
 
 
+@quiet_libraries()
+def check_segmentation(series: Path | str) -> tuple[str, ...]:
+    """Check before any work that a SEG object can refer to a series: one of its first slice is made.
+
+    Returns:
+        What will differ from the series' headers, one line each.
+
+    Raises:
+        InputError: as :func:`write_segmentation`.
+    """
+    source = read_referenced_series(series)
+    first = ReferencedSeries(source.geometry, source.slices[:1], source.images[:1], source.patient)
+    image = first.images[0]
+    if source.frames is not None:
+        image.PerFrameFunctionalGroupsSequence = image.PerFrameFunctionalGroupsSequence[:1]
+        image.NumberOfFrames = 1
+    planes = np.ones((1, image.Rows, image.Columns), np.uint8)
+    try:
+        _make_segmentation(series, first, planes, {1: "liver"}, False).save_as(io.BytesIO())
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{series}: {_NO_REFERENCE} ({type(error).__name__})") from error
+    return source.notes
+
+
+_NO_REFERENCE = "these images cannot be referred to by a SEG object; write .nii.gz instead"
+
+
+def _make_segmentation(
+    series: Path | str,
+    source: ReferencedSeries,
+    planes: npt.NDArray[np.uint8],
+    names: Mapping[int, str],
+    corrected: bool,
+) -> Any:
+    """SEG object of planes (K, J, I) in the order of the source's images or frames."""
+    seg = _highdicom()
+    from highdicom import UID
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    classes = [image.SOPClassUID for image in source.images]
+    for image in source.images:
+        image.SOPClassUID = _known_class(image)
+    try:
+        segmentation = seg.Segmentation(
+            source_images=source.images,
+            pixel_array=np.ascontiguousarray(planes),
+            segmentation_type=seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[_segment_description(value, name, corrected) for value, name in names.items()],
+            series_instance_uid=UID(),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=UID(),
+            instance_number=1,
+            manufacturer="s2vnet",
+            manufacturer_model_name="s2vnet",
+            software_versions=version("s2vnet"),
+            device_serial_number="0",
+            series_description="s2vnet segmentation",
+            content_label="SEGMENTATION",
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            omit_empty_frames=bool(planes.any()),
+        )
+    except Exception as error:  # highdicom has exception types for each of many faults; messages may quote values
+        raise InputError(f"{series}: {_NO_REFERENCE} ({type(error).__name__})") from error
+    for image, uid in zip(source.images, classes, strict=True):
+        if image.SOPClassUID != uid:
+            _restore_class(segmentation, image.SOPInstanceUID, uid)
+            image.SOPClassUID = uid
+    # highdicom refuses some values that the images have
+    for element in source.patient:
+        segmentation.add(element)
+    return segmentation
+
+
+def _known_class(image: Any) -> str:
+    """Class of an image if highdicom knows it, else one of the same number of frames."""
+    from highdicom._standard_utils import get_sop_class_iod_map, is_multiframe_image
+    from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
+
+    several = "NumberOfFrames" in image
+    if image.SOPClassUID in get_sop_class_iod_map() and is_multiframe_image(image) == several:
+        return str(image.SOPClassUID)
+    return str(EnhancedCTImageStorage if several else CTImageStorage)
+
+
+def _restore_class(content: Any, instance: str, uid: str) -> None:
+    """Set the class in all references to an image."""
+
+    def visit(dataset: Any, element: Any) -> None:
+        if element.keyword == "ReferencedSOPInstanceUID" and element.value == instance:
+            dataset.ReferencedSOPClassUID = uid
+
+    content.walk(visit)
+
+
+@quiet_libraries()
 def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, dict[int, str]]:
     """Read a binary DICOM SEG object of a series, and the names of its segments.
 
@@ -156,8 +229,7 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # highdicom and pydicom have exception types for each of many faults
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not a SEG object of these images ({reason})") from error
+        raise InputError(f"{path}: not a SEG object of these images ({type(error).__name__})") from error
     data: npt.NDArray[np.uint16] = np.ascontiguousarray(planes.transpose(2, 1, 0)).astype(np.uint16)
     return LabelMap(data if needs_uint16 else data.astype(np.uint8), source.geometry), names
 
