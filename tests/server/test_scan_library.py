@@ -34,6 +34,17 @@ def test_scans_inside_the_data_folder_are_listed(folder: Path) -> None:
     assert [ScanLibrary(folder / "data", folder / "sent").find(scan.id).exists() for scan in listed] == [True] * 3
 
 
+def test_labels_of_another_server_beside_the_scans_are_no_scans(folder: Path) -> None:
+    data = folder / "data"
+    for name in ("labels/final/a.nii.gz", "labels/original/a.nii.gz", "deep/labels/final/b.nrrd", "final/c.nii.gz"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).touch()
+    scans = ScanLibrary(data, folder / "sent")
+    assert [scan.id for scan in scans.list_scans()] == ["a.nii.gz", "deep/b.nrrd", "final/c.nii.gz", "series"]
+    with pytest.raises(InputError, match="no such scan"):
+        scans.find("labels/final/a.nii.gz")
+
+
 @pytest.mark.parametrize(
     "name",
     [

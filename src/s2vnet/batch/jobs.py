@@ -73,9 +73,8 @@ def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     for job in _plan(source, target, channels):
         if job.output.resolve() in [image.resolve() for image in job.case.images]:
             raise InputError(f"{job.output}: the labels would replace the image; choose another output")
-        if is_dicom_output(job.output) and job.output.resolve().parent in [
-            image.resolve() for image in job.case.images
-        ]:
+        folders = [image.resolve() for image in job.case.images if image.is_dir()]
+        if is_dicom_output(job.output) and any(map(job.output.resolve().is_relative_to, folders)):
             raise InputError(f"{job.output}: lies among the series' own images; choose another folder")
         jobs.append(replace(job, notes=require_format(job.output, job.case.images[0])))  # checked before any work
     return jobs

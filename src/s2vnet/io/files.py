@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from s2vnet.errors import InputError, OutOfMemory
 from s2vnet.io import itk, nifti
+from s2vnet.io.dicom.folders import is_dicom_file
 from s2vnet.io.dicom.series import read_series, series_geometry
 from s2vnet.io.dicom.zip_archive import is_zip, open_series_folder
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
@@ -59,6 +60,8 @@ def image_ending(path: Path | str) -> str:
     """
     ending = find_ending(Path(path))
     if ending is None:
+        if is_dicom_file(Path(path)):
+            raise InputError(f"{path}: a single DICOM file; name the folder of its series")
         hint = f"use one of {' '.join(ENDINGS)} or a folder or .zip with one DICOM series"
         raise InputError(f"{path}: unknown image format; {hint}")
     return ending

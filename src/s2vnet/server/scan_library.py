@@ -12,10 +12,12 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PureWindowsPath
+from itertools import pairwise
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import IO
 
 from s2vnet.errors import InputError
+from s2vnet.io.dicom.folders import has_dicom_files, is_litter
 from s2vnet.io.dicom.zip_archive import ENDING as ZIP
 from s2vnet.io.dicom.zip_archive import open_series_folder
 from s2vnet.io.files import SINGLE_FILE_ENDINGS, count_voxels, read_image
@@ -26,6 +28,7 @@ from s2vnet.utils.atomic_write import atomic_write
 UPLOAD_PREFIX = "upload:"
 MAX_LISTED = 5000
 _ONE_FILE = (*SINGLE_FILE_ENDINGS, ZIP)  # the others refer to a second file, at any path
+_LABEL_FOLDERS = frozenset((("labels", "final"), ("labels", "original")))
 _WINDOWS = os.name == "nt"
 _NAME = re.compile("[0-9a-f]{32}")
 
@@ -72,8 +75,9 @@ class ScanLibrary:
             return []
         scans = []
         for path in _walk(self._data) if self._only is None else [self._only]:
-            if _is_scan(path) and self._allowed(path):
-                name = path.relative_to(self._data).as_posix()
+            relative = path.relative_to(self._data)
+            if not _is_label(relative) and _is_scan(path) and self._allowed(path):
+                name = relative.as_posix()
                 scans.append(Scan(id=name, name=name))
                 if len(scans) == MAX_LISTED:
                     break
@@ -86,7 +90,12 @@ class ScanLibrary:
             name = scan.removeprefix(UPLOAD_PREFIX)
             if _NAME.fullmatch(name):
                 path = next(iter(sorted(self._uploads.glob(f"{name}.*"))), None)
-        elif self._data is not None and _is_valid_name(scan) and self._inside(self._data / scan):
+        elif (
+            self._data is not None
+            and _is_valid_name(scan)
+            and not _is_label(PurePath(scan))
+            and self._inside(self._data / scan)
+        ):
             path = self._data / scan
         if path is None or not _is_scan(path) or not (scan.startswith(UPLOAD_PREFIX) or self._allowed(path)):
             raise InputError("no such scan; ask for the list of scans, or send one")
@@ -167,9 +176,13 @@ class ScanLibrary:
             return False
         if not path.is_dir():
             return True
-        try:
-            with os.scandir(path) as files:  # only links can lead out of the folder
-                return all(self._inside(Path(file)) for file in files if file.is_symlink() or file.is_dir())
+        try:  # only links can lead out of the folder
+            return all(
+                self._inside(link)
+                for parent, children, names in os.walk(path)
+                for name in (*children, *names)
+                if (link := Path(parent, name)).is_symlink()
+            )
         except OSError:
             return False
 
@@ -200,20 +213,25 @@ def read_scan(path: Path, channels: int, max_voxels: int) -> Volume:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and its subfolders, and those of the subfolders that are scans themselves."""
     try:
         paths = sorted(folder.iterdir())
     except OSError:
         return
     for path in paths:
-        if path.name.startswith("."):
+        if is_litter(PurePath(path.name)):
             continue
         if path.is_dir() and not path.is_symlink():
             if _is_scan(path):
                 yield path
-            else:
-                yield from _walk(path)
+            yield from _walk(path)
         else:
             yield path
+
+
+def _is_label(path: PurePath) -> bool:
+    """Whether a path in the data folder is a label of MONAI Label's own server: ``labels/final/scan.nii.gz``."""
+    return any(pair in _LABEL_FOLDERS for pair in pairwise(path.parts))
 
 
 def _is_valid_name(scan: str) -> bool:
@@ -226,7 +244,7 @@ def _is_scan(path: Path) -> bool:
     """Whether a path is a file with the ending of an image format, or a folder of DICOM files."""
     try:
         if path.is_dir():
-            return any(file.suffix.lower() == ".dcm" for file in path.iterdir() if file.is_file())
+            return has_dicom_files(path)
         return path.is_file() and path.name.lower().endswith(_ONE_FILE)
     except OSError:
         return False

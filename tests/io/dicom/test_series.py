@@ -135,6 +135,30 @@ def test_frames_without_places_or_in_several_files(tmp_path: Path, write_frames:
         read_series(tmp_path)
 
 
+@pytest.mark.parametrize("shared", ["none", "empty", "some"])
+def test_frames_may_have_all_functional_groups_of_their_own(
+    tmp_path: Path, write_frames: WriteFrames, shared: str
+) -> None:
+    slopes = (2, 1, 0.5, 3, 4)
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES, slopes)
+    expected = read_series(tmp_path)
+    image = pydicom.dcmread(tmp_path / "a.dcm")
+    groups = image.SharedFunctionalGroupsSequence[0]
+    for frame in image.PerFrameFunctionalGroupsSequence:
+        frame.PlaneOrientationSequence, frame.PixelMeasuresSequence = (
+            groups.PlaneOrientationSequence,
+            groups.PixelMeasuresSequence,
+        )
+    del image.SharedFunctionalGroupsSequence
+    if shared != "none":
+        image.SharedFunctionalGroupsSequence = [pydicom.Dataset()] if shared == "some" else []
+    image.save_as(tmp_path / "a.dcm")
+    found = read_series(tmp_path)
+    np.testing.assert_allclose(found.data, expected.data, rtol=1e-6)
+    np.testing.assert_allclose(found.data[0], VOXELS * slopes, rtol=1e-6)
+    assert found.geometry.same_grid(expected.geometry)
+
+
 def test_frames_without_a_preamble_are_read(tmp_path: Path, write_frames: WriteFrames) -> None:
     write_frames(tmp_path / "a.dcm", VOXELS, FRAMES)
     content = (tmp_path / "a.dcm").read_bytes()

@@ -16,22 +16,26 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError, OutOfMemory
+from s2vnet.io.dicom.folders import walk_files
 from s2vnet.io.dicom.slices import SeriesSlice, parse_integer, read_slices, stack_geometry
 from s2vnet.io.dicom.validate import MODALITY, SERIES_NUMBER, SERIES_UID, is_image, read_header
 from s2vnet.io.dicom.zip_archive import is_zip, open_series_folder
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.io.itk import silence_stderr
+from s2vnet.io.library_output import quiet_libraries
 from s2vnet.utils.memory import is_out_of_memory
 
+_OTHER_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
 _NON_IMAGE_MODALITIES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "DOC")
 """Modalities of series that accompany the images of a study."""
 
 
+@quiet_libraries()
 def series_slices(folder: Path | str, *, series: str | None = None) -> tuple[SeriesSlice, ...]:
     """Slices of the folder's series in the order of the volume (k).
 
     Args:
-        folder: searched without its subfolders; files that are no DICOM images (reports, notes, SEG) are ignored.
+        folder: searched with its subfolders; files that are no DICOM images (reports, notes, SEG) are ignored.
         series: SeriesInstanceUID, or the number of the series in the error about a folder with several.
 
     Raises:
@@ -80,6 +84,7 @@ def select_series(path: Path | str, series: str | None) -> Iterator[Path]:
             raise type(error)(str(error).replace(str(target), str(path))) from error
 
 
+@quiet_libraries()
 def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
     """Read one series as a volume (1, I, J, K): i along rows, j along columns, k along the slices, in HU for CT.
 
@@ -136,22 +141,34 @@ def _find_series_files(folder: Path, chosen: str | None) -> tuple[Path, ...]:
     numbered = {str(n): (uid, modality) for n, (_, uid, modality) in enumerate(ordered, 1)}
     names = ", ".join(f"{n} ({m or 'unknown modality'}, {len(files[uid])} files)" for n, (uid, m) in numbered.items())
     if not numbered:
-        raise InputError(f"{folder}: no DICOM images in this folder")
+        raise InputError(f"{folder}: {_nothing_found(folder)}")
     if chosen is None and len(numbered) > 1:
-        raise InputError(f"{folder}: {len(numbered)} DICOM series: {names}; choose with --series, or keep one")
+        raise InputError(
+            f"{folder}: {len(numbered)} DICOM series: {names}; choose with --series, or name the folder of one"
+        )
     uid = next(iter(numbered.values()))[0] if chosen is None else numbered.get(chosen, (chosen, ""))[0]
     if uid not in {uid for uid, _ in numbered.values()}:
         raise InputError(f"{folder}: no DICOM series {chosen} in this folder; there is {names}")
     return tuple(files[uid])
 
 
+def _nothing_found(folder: Path) -> str:
+    """What a folder without DICOM images holds, and what to do."""
+    others = [file for file in walk_files(folder) if file.name.lower().endswith(_OTHER_IMAGES)]
+    if others:
+        return f"no DICOM images in this folder, but {len(others)} other images in its subfolders; name one of those"
+    return "no DICOM images in this folder or its subfolders; name the folder, .zip or file of a scan"
+
+
 def _image_headers(folder: Path) -> Iterator[tuple[Path, dict[int, str]]]:
     """Yield DICOM images and values of their headers. Raises InputError for a damaged image."""
-    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+    for file in walk_files(folder):
         try:
             header = read_header(file)
             if not header.has_pixels:
                 raise InputError("no pixels")
+        except OSError as error:
+            raise InputError(f"{file}: {error.strerror or error}; the series may be incomplete") from error
         except InputError as error:
             if is_image(file):
                 reason = "not a readable DICOM image, truncated or damaged"

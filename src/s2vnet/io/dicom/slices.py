@@ -108,9 +108,9 @@ def _read_frames(file: Path, components: int) -> list[SeriesSlice]:
 
     try:
         image = dcmread(file, stop_before_pixels=True, force=True)
-        shared = image.SharedFunctionalGroupsSequence[0]
+        shared = list(image.get("SharedFunctionalGroupsSequence") or ())[:1]
         slices = [
-            _read_frame(file, image, [frame, shared], number, components)
+            _read_frame(file, image, [frame, *shared], number, components)
             for number, frame in enumerate(image.PerFrameFunctionalGroupsSequence)
         ]
         frames = int(image.NumberOfFrames)

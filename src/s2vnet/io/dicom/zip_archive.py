@@ -9,13 +9,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from s2vnet.errors import InputError
+from s2vnet.io.dicom.folders import MAX_FILES, is_litter
 
 ENDING = ".zip"
-MAX_FILES = 20_000
-"""Largest number of files of an archive; a CT of two metres has 4000 slices."""
 MAX_UNPACKED_NBYTES = 16 * 2**30
 """Largest unpacked size of all files together."""
 MAX_EXPANSION = 200
@@ -56,8 +55,8 @@ def is_zip(path: Path | str) -> bool:
 
 
 def _is_ignored(name: str) -> bool:
-    """Whether a member is a folder, has no name, or was added by macOS, which may have an image's ending."""
-    return name == "" or name.endswith("/") or "__MACOSX" in Path(name).parts or Path(name).name.startswith("._")
+    """Whether a member is a folder, has no name, or is litter."""
+    return name == "" or name.endswith("/") or is_litter(PurePosixPath(name))
 
 
 def _unpack(path: Path, folder: Path) -> None:
