@@ -10,7 +10,7 @@ import pytest
 
 from s2vnet.errors import InputError
 from s2vnet.server import scan_library
-from s2vnet.server.scan_library import ScanLibrary
+from s2vnet.server.scan_library import CapacityError, ScanLibrary
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_paths_outside_are_not_accessed(folder: Path, monkeypatch: pytest.Monkey
     for name in ("../elsewhere", str(folder / "elsewhere"), "linked", "series"):
         with contextlib.suppress(InputError):
             served.find(name)
-    assert set(looked) == {data / "series"}
+    assert set(looked) - {folder / "added"} == {data / "series"}
 
 
 @pytest.mark.parametrize(
@@ -151,3 +151,21 @@ def test_uploads_of_other_formats_are_refused(folder: Path, name: str) -> None:
 def test_a_missing_data_folder_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="no folder and no scan"):
         ScanLibrary(folder / "missing", folder / "sent")
+
+
+def test_added_images_count_against_the_quota_and_are_not_removed(folder: Path) -> None:
+    library = ScanLibrary(folder / "data", folder / "sent", max_upload_bytes=10)
+    library.add("mine", "x.nii", io.BytesIO(b"123456"))
+    upload = library.receive("x.nii", io.BytesIO(b"1234"))
+    other = library.receive("x.nii", io.BytesIO(b"123"))  # instead of the first upload
+    with pytest.raises(InputError, match="no such scan"):
+        library.find(upload.id)
+    assert library.find(other.id).read_bytes() == b"123"
+    with pytest.raises(CapacityError, match="no room"):
+        library.receive("x.nii", io.BytesIO(b"12345"))
+    assert library.find("mine").read_bytes() == b"123456"
+    for taken in ("a.nii.gz", "upload:x"):
+        with pytest.raises(InputError, match="another id"):
+            library.add(taken, "x.nii", io.BytesIO(b"1"))
+    with pytest.raises(InputError, match="has to be sent as one file"):
+        library.add("other", "x.exe", io.BytesIO(b"1"))

@@ -189,3 +189,31 @@ def test_frames_count_as_voxels_before_they_are_read(serve: Callable[..., TestCl
     answer = client.get(f"/api/sessions/{name}/labels")
     assert answer.status_code == 422
     assert "234000 voxels, more than the 5000" in answer.json()["detail"]
+
+
+def test_allowed_origins_may_read_and_others_may_not(serve: Callable[..., TestClient]) -> None:
+    """As OHIF, which is served from elsewhere; its preflight requests carry no token."""
+    origin = "https://ohif.example.org"
+    client = serve(allow_origins=(origin,), token=TOKEN)
+    asked = {"access-control-request-method": "PUT", "access-control-request-headers": "authorization,content-type"}
+    preflight = client.options("/monailabel/datastore/label", headers={"origin": origin, **asked})
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == origin
+    assert "PUT" in preflight.headers["access-control-allow-methods"]
+    headers = {"origin": origin, "authorization": f"Bearer {TOKEN}"}
+    answer = client.get("/monailabel/info/", headers=headers)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
+    assert client.get("/monailabel/info/", headers={"origin": origin}).status_code == 401
+    for other in ("https://ohif.example.org:8443", "http://ohif.example.org", "https://evil.example.org", "null"):
+        refused = client.get("/monailabel/info/", headers={**headers, "origin": other})
+        assert refused.status_code == 403
+        assert "access-control-allow-origin" not in refused.headers
+        assert client.options("/monailabel/info/", headers={"origin": other, **asked}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "ohif.example.org", "https://ohif.example.org/", "ftp://a", "https://a/b"]
+)
+def test_only_origins_can_be_allowed(settings: Callable[..., Settings], origin: str) -> None:
+    with pytest.raises(ValidationError, match="is no origin"):
+        settings(allow_origins=(origin,))

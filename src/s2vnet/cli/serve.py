@@ -25,6 +25,10 @@ def serve(
     token: Annotated[
         str | None, typer.Option(envvar="S2VNET_TOKEN", help="Secret that clients have to send, 16 characters or more.")
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin whose pages may use this server, as https://ohif.example.org; may be repeated."),
+    ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, to serve by https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
     state: StateFolder = None,
@@ -41,8 +45,20 @@ def serve(
     require_server()
     from s2vnet.server.run import run
 
-    values = {"model": model, "data": data, "host": host, "port": port, "token": token, "device": device}
-    values |= {"runtime": runtime, "state": state or state_folder(), **key_values(settings)}
+    values: dict[str, object] = {
+        "model": model,
+        "data": data,
+        "host": host,
+        "port": port,
+        "token": token,
+        "device": device,
+    }
+    values |= {
+        "allow_origins": tuple(allow_origin or ()),
+        "runtime": runtime,
+        "state": state or state_folder(),
+        **key_values(settings),
+    }
     checked = validate_settings(Settings, values)
     run(checked, lambda address, _: typer.echo(f"serving {model} at {address}"), tls_certificate, tls_key)
 

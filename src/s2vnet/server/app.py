@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from s2vnet._version import __version__
@@ -60,6 +61,15 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
     app = FastAPI(title="s2vnet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.store = store
     app.add_middleware(SecurityMiddleware, settings=settings)
+    if settings.allow_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allow_origins,
+            allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
+            allow_headers=("Accept", "Authorization", "Content-Type"),
+            expose_headers=("Content-Disposition",),
+            allow_private_network=True,
+        )
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -67,7 +77,10 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
     app.state.monailabel = monailabel.MonaiLabel(store)
     app.state.itksnap = itksnap.SnapClients(store)
     app.include_router(api.router)
-    app.include_router(monailabel.router)
+    for prefix in ("/monailabel", ""):
+        app.include_router(monailabel.router, prefix=prefix)
+    for path in ("/monailabel", "/monailabel/"):
+        app.add_api_route(path, monailabel.welcome, include_in_schema=False)
     for path in ("", "/{label}", "/{label}/{axes}"):
         app.include_router(nninteractive.router, prefix=f"/nninteractive{path}")
     app.include_router(itksnap.router)

@@ -1,4 +1,4 @@
-"""Scans that clients may open: those in the data folder, and uploaded ones. Other files are never read.
+"""Scans that clients may open: those in the data folder, added and uploaded ones. Other files are never read.
 
 Clients refer to a scan by its ``id``. Paths that leave the data folder, by ``..`` or a symbolic link, are refused.
 """
@@ -22,10 +22,13 @@ from s2vnet.io.dicom.zip_archive import ENDING as ZIP
 from s2vnet.io.dicom.zip_archive import open_series_folder
 from s2vnet.io.files import SINGLE_FILE_ENDINGS, count_voxels, read_image
 from s2vnet.io.geometry import Volume
+from s2vnet.server.added_images import AddedImages
 from s2vnet.server.schemas import Scan
 from s2vnet.utils.atomic_write import atomic_write
 
 UPLOAD_PREFIX = "upload:"
+ADDED = "added"
+"""Folder of added images, beside the upload folder."""
 MAX_LISTED = 5000
 _ONE_FILE = (*SINGLE_FILE_ENDINGS, ZIP)  # the others refer to a second file, at any path
 _LABEL_FOLDERS = frozenset((("labels", "final"), ("labels", "original")))
@@ -64,6 +67,7 @@ class ScanLibrary:
         self._only = data.resolve() if data is not None and _is_scan(data) else None
         self._data = data.resolve() if data is not None and self._only is None else self._only and self._only.parent
         self._uploads, self._max_upload_bytes, self._in_use = uploads, max_upload_bytes, in_use
+        self.added = AddedImages(uploads.parent / ADDED)
         self._lock = threading.Lock()
         self._pending_bytes = 0
         """Bytes of uploads that are being written."""
@@ -97,7 +101,10 @@ class ScanLibrary:
             and self._inside(self._data / scan)
         ):
             path = self._data / scan
-        if path is None or not _is_scan(path) or not (scan.startswith(UPLOAD_PREFIX) or self._allowed(path)):
+            path = path if _is_scan(path) and self._allowed(path) else None
+        if path is None and not scan.startswith(UPLOAD_PREFIX):
+            path = self.added.find(scan)
+        if path is None or not _is_scan(path):
             raise InputError("no such scan; ask for the list of scans, or send one")
         return path
 
@@ -111,11 +118,8 @@ class ScanLibrary:
         Raises:
             InputError: the file name does not end like a single-file image format.
         """
-        ending = next((e for e in _ONE_FILE if filename.lower().endswith(e)), None)
-        if ending is None:
-            raise InputError("a scan has to be sent as one file: .nii.gz, .nii, .nrrd, .mha, or DICOM files in a .zip")
         name = uuid.uuid4().hex
-        return self.describe(UPLOAD_PREFIX + name), self._uploads / (name + ending)
+        return self.describe(UPLOAD_PREFIX + name), self._uploads / (name + upload_ending(filename))
 
     def receive(self, filename: str, content: IO[bytes]) -> Scan:
         """Save an upload atomically.
@@ -127,6 +131,25 @@ class ScanLibrary:
         scan, path = self.new_upload(filename)
         self.write(path, content)
         return scan
+
+    def add(self, name: str, filename: str, content: IO[bytes]) -> Scan:
+        """Add an image under an id that the client chose; an earlier one of this id is replaced.
+
+        Raises:
+            InputError: as :meth:`new_upload` and :meth:`AddedImages.add`, or the id of a scan in the data folder.
+            CapacityError: as :meth:`reserve_disk`.
+        """
+        if name.startswith(UPLOAD_PREFIX) or (self.added.find(name) is None and self._exists(name)):
+            raise InputError("the data folder has a scan of this id already; open that one, or choose another id")
+        self.added.add(name, upload_ending(filename), lambda path: self.write(path, content))
+        return self.describe(name)
+
+    def _exists(self, scan: str) -> bool:
+        try:
+            self.find(scan)
+        except InputError:
+            return False
+        return True
 
     def write(self, path: Path, content: IO[bytes]) -> None:
         """Write an upload atomically. Raises CapacityError as :meth:`reserve_disk`."""
@@ -156,7 +179,8 @@ class ScanLibrary:
         if self._max_upload_bytes is None:
             return
         uploads = {path: path.stat() for path in self._uploads.iterdir() if path.is_file()}
-        excess = sum(stat.st_size for stat in uploads.values()) + self._pending_bytes + size - self._max_upload_bytes
+        kept = self.added.nbytes + self._pending_bytes + size
+        excess = sum(stat.st_size for stat in uploads.values()) + kept - self._max_upload_bytes
         removed, in_use = [], set(self._in_use())
         for path in sorted(uploads, key=lambda path: uploads[path].st_mtime):
             if excess > 0 and path not in in_use:
@@ -192,6 +216,14 @@ class ScanLibrary:
             return path.resolve().is_relative_to(self._only or self._data)
         except (OSError, RuntimeError, ValueError):
             return False
+
+
+def upload_ending(filename: str) -> str:
+    """Return the ending of an upload's file name. Raises InputError if it is not that of a single-file image format."""
+    ending = next((e for e in _ONE_FILE if filename.lower().endswith(e)), None)
+    if ending is None:
+        raise InputError("a scan has to be sent as one file: .nii.gz, .nii, .nrrd, .mha, or DICOM files in a .zip")
+    return ending
 
 
 def read_scan(path: Path, channels: int, max_voxels: int) -> Volume:

@@ -1,5 +1,8 @@
 """Access control, rate limits and body limits of the server. The threat model is docs/security.md.
 
+The token is sent as a header, a cookie or a parameter, or as the first part of the path, ``/token/TOKEN/...``, by
+clients that can only be given an address.
+
 Web pages of other origins must not reach the server through a user's browser, also not by DNS rebinding
 (https://owasp.org/www-community/attacks/DNS_Rebinding); clients on other machines need the token.
 """
@@ -10,9 +13,10 @@ import asyncio
 import base64
 import contextlib
 import hmac
+import re
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -23,6 +27,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2vnet.server.settings import Settings, is_local
+from s2vnet.server.signed_ids import unsign
 
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, TOO_LARGE, TOO_MANY = 400, 401, 403, 413, 429
 _POLICY_VIOLATION = 1008
@@ -32,6 +37,12 @@ MAX_OPERATION_BYTES = 32 * 2**20
 """Largest operation, by request or WebSocket message."""
 RAW_UPLOAD_PATHS = "/nninteractive/"
 """Prefix of paths that accept arrays as raw bodies; on other paths these are limited to MAX_OPERATION_BYTES."""
+_TOKEN_PATH = re.compile(r"/token/(?P<token>[^/]+)(?P<path>/.*)?")
+_PUBLIC_PATHS = re.compile(r"/healthz|/favicon\.ico|(/monailabel)?/auth/(token)?")
+"""Paths that need no token: those of MONAI Label's clients that exchange a password for it check it themselves."""
+_IMAGE_PATHS = re.compile(r"(/monailabel)?/datastore/image")
+"""Paths of downloads that need no token if the image's id is signed."""
+_AUTHENTICATED = "s2vnet.authenticated"
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'",
@@ -53,7 +64,8 @@ class SecurityMiddleware:
         """Pass on permitted requests, with limits on rate and size; respond to others with an error."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
-        refusal = self._refusal(scope)
+        scope, path_token = _without_path_token(scope)
+        refusal = self._refusal(scope, path_token)
         if refusal is None:
             receive = _with_body_limit(self._with_rate_limit(scope, receive), self._body_limit(scope))
             return await self._app(scope, receive, _with_security_headers(send))
@@ -88,7 +100,7 @@ class SecurityMiddleware:
         upload = raw or kind.startswith("multipart/form-data")
         return self._settings.max_upload_mb * 2**20 if upload else MAX_OPERATION_BYTES
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope, path_token: list[str]) -> tuple[int, str] | None:
         """Return status and message of a request that is not permitted; None for a permitted one."""
         headers = Headers(scope=scope)
         try:
@@ -98,23 +110,46 @@ class SecurityMiddleware:
             return BAD_REQUEST, "no such address"
         if is_local(self._settings.host) and not is_local(host.hostname or ""):
             return FORBIDDEN, "the server answers to 127.0.0.1 and localhost only"
-        if "origin" in headers and origin.netloc != host.netloc:
-            return FORBIDDEN, "pages from elsewhere may not talk to this server"
+        allowed = headers.get("origin") in self._settings.allow_origins
+        if "origin" in headers and origin.netloc != host.netloc and not allowed:
+            return FORBIDDEN, "pages from elsewhere may not talk to this server; its operator can allow them"
         if not self._within_rate(scope):
             return TOO_MANY, "too many requests; wait a while"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > (limit := self._body_limit(scope)):
             return TOO_LARGE, f"more than the {limit // 2**20} MB that the server takes here"
         token = self._settings.token
-        if token is None or scope["path"] in ("/healthz", "/favicon.ico"):
+        if token is None:
             return None
-        tokens = _request_tokens(headers, cookie, scope["query_string"].decode("latin-1"))
-        if not any(hmac.compare_digest(each.encode(), token.encode()) for each in tokens):
+        query = scope["query_string"].decode("latin-1")
+        tokens = path_token + _request_tokens(headers, cookie, query)
+        scope[_AUTHENTICATED] = any(hmac.compare_digest(each.encode(), token.encode()) for each in tokens)
+        if not (scope[_AUTHENTICATED] or _PUBLIC_PATHS.fullmatch(scope["path"]) or self._is_signed(scope, query)):
             return (
                 UNAUTHORIZED,
                 "this server needs its token: Authorization: Bearer TOKEN, or /?token=TOKEN in a browser",
             )
         return None
+
+    def _is_signed(self, scope: Scope, query: str) -> bool:
+        """Whether a request downloads an image whose id shows that its client was given it."""
+        images = parse_qs(query).get("image", [])
+        download = scope.get("method") in ("GET", "HEAD") and _IMAGE_PATHS.fullmatch(scope["path"]) is not None
+        return download and len(images) == 1 and unsign(images[0], self._settings.token) is not None
+
+
+def is_authenticated(scope: Scope) -> bool:
+    """Whether a request was sent with the server's token."""
+    return bool(scope.get(_AUTHENTICATED, False))
+
+
+def _without_path_token(scope: Scope) -> tuple[Scope, list[str]]:
+    """Return a request without the token in its path, and the token, if it has one."""
+    match = _TOKEN_PATH.fullmatch(scope["path"])
+    if match is None:
+        return scope, []
+    path = match["path"] or "/"
+    return {**scope, "path": path, "raw_path": quote(path).encode()}, [match["token"]]
 
 
 def cookie_name(port: int | None) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Settings(BaseModel):
@@ -25,6 +26,8 @@ class Settings(BaseModel):
     """Port to listen on; 0 chooses a free one."""
     token: str | None = Field(default=None, min_length=16, repr=False)
     """Secret that every client must send."""
+    allow_origins: tuple[str, ...] = ()
+    """Origins (``https://host:port``) whose pages may use this server from a browser, such as that of OHIF."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     runtime: str = "torch"
@@ -45,6 +48,19 @@ class Settings(BaseModel):
     """Days after the last request for which sessions and uploaded scans are kept on the disk."""
     requests_per_minute: int = Field(default=1200, gt=0)
     """Requests and messages per client address; further requests are refused, further messages delayed."""
+
+    @field_validator("allow_origins")
+    @classmethod
+    def _require_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or not parts.hostname
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError(f"{origin} is no origin; give scheme, host and port only, as https://ohif.example.org")
+        return origins
 
     @model_validator(mode="after")
     def _require_token(self) -> Settings:

@@ -222,7 +222,7 @@ class TrainingJobs:
         job, rows = self._read(last), _history(last)
         epochs, steps = job.size()
         scores = [row["dice"] for row in rows if "dice" in row]
-        statistics: dict[str, Any] = {"epoch": int(rows[-1]["step"]) // steps if rows else 0, "max_epochs": epochs}
+        statistics: dict[str, Any] = {"epoch": int(rows[-1]["step"]) // steps if rows else 0, "total_epochs": epochs}
         statistics |= {"start_ts": job.start_ts, "best_metric": max(scores, default=0.0)}
         if not self.running:
             statistics["total_time"] = rows[-1].get("seconds", 0.0) if rows else 0.0

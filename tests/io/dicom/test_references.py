@@ -11,7 +11,7 @@ import pytest
 
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.patient_study import TYPE_2_ATTRIBUTES
-from s2vnet.io.dicom.references import read_referenced_series
+from s2vnet.io.dicom.references import read_referenced_series, series_attributes
 from s2vnet.io.dicom.series import series_files, series_geometry
 
 VOXELS = np.zeros((4, 3, 5), np.int16)
@@ -81,3 +81,13 @@ def test_images_without_a_required_attribute_are_refused(series: Path, name: str
     without(series, name)
     with pytest.raises(InputError, match=f"images without {name}, which the output needs"):
         read_referenced_series(series)
+
+
+def test_attributes_are_those_of_the_images_without_reading_pixels(series: Path) -> None:
+    image = pydicom.dcmread(next(series.iterdir()))
+    (series / "0.txt").write_text("no image")
+    found = series_attributes(series, ("SeriesInstanceUID", "Modality", "StationName"))
+    assert found == {"SeriesInstanceUID": image.SeriesInstanceUID, "Modality": image.Modality}
+    for file in series.glob("*.dcm"):
+        file.write_bytes(file.read_bytes()[:200])
+    assert series_attributes(series, ("SeriesInstanceUID",)) == {}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.patient_study import CHARACTER_SET, TYPE_2_ATTRIBUTES, patient_and_study
-from s2vnet.io.dicom.series import series_slices
+from s2vnet.io.dicom.series import image_headers, series_slices
 from s2vnet.io.dicom.slices import SeriesSlice, stack_geometry
 from s2vnet.io.dicom.zip_archive import open_series_folder
 from s2vnet.io.geometry import Geometry
@@ -23,6 +23,23 @@ REQUIRED_ATTRIBUTES = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Ser
 _IN_FILE_META = {"SOPClassUID": "MediaStorageSOPClassUID", "SOPInstanceUID": "MediaStorageSOPInstanceUID"}
 SERIES_NUMBER = 300
 """Number of a written series; far from the numbers that scanners assign."""
+
+
+def series_attributes(folder: Path, keywords: Sequence[str]) -> dict[str, str]:
+    """Return attributes of the first DICOM image in a folder as text, by keyword; those it lacks are left out.
+
+    Without any image, or with a damaged one, the result is empty: reading the image itself says what is wrong.
+    """
+    from pydicom import dcmread
+
+    try:
+        file = next((file for file, _ in image_headers(folder)), None)
+        header = (
+            {} if file is None else dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(keywords))
+        )
+        return {name: str(value) for name in keywords if (value := header.get(name))}
+    except Exception:  # pydicom has an exception type for each of many faults
+        return {}
 
 
 class ReferencedSeries(NamedTuple):

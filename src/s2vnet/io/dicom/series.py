@@ -132,7 +132,7 @@ def _find_series_files(folder: Path, chosen: str | None) -> tuple[Path, ...]:
         raise InputError(f"{folder}: no such folder")
     files: dict[str, list[Path]] = {}
     attributes: dict[str, tuple[str, str, str]] = {}
-    for file, values in _image_headers(folder):
+    for file, values in image_headers(folder):
         uid, number, modality = (values.get(tag, "") for tag in (SERIES_UID, SERIES_NUMBER, MODALITY))
         files.setdefault(uid, []).append(file)
         attributes.setdefault(uid, (number, uid, modality))
@@ -160,7 +160,7 @@ def _nothing_found(folder: Path) -> str:
     return "no DICOM images in this folder or its subfolders; name the folder, .zip or file of a scan"
 
 
-def _image_headers(folder: Path) -> Iterator[tuple[Path, dict[int, str]]]:
+def image_headers(folder: Path) -> Iterator[tuple[Path, dict[int, str]]]:
     """Yield DICOM images and values of their headers. Raises InputError for a damaged image."""
     for file in walk_files(folder):
         try:

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from monailabel_requests import slicer_form
 
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.io.files import write_image, write_labels
+from s2vnet.io.files import read_labels, write_image, write_labels
 from s2vnet.io.geometry import LabelMap, Volume
 
 
@@ -91,8 +91,10 @@ def test_failed_trainings_are_reported(
 ) -> None:
     (tmp_path / "scans").mkdir()
     client = serve(data=tmp_path / "scans")
-    unknown = [(volume, LabelMap(labels.data * 3, labels.geometry)) for volume, labels in [make_phantom()] * 5]
-    save_final(client, tmp_path / "scans", unknown)
+    save_final(client, tmp_path / "scans", [make_phantom()] * 5)
+    for scan in client.app.state.monailabel.labelled_scans():  # type: ignore[attr-defined]
+        labels = read_labels(scan.labels)  # as no client can save them
+        write_labels(scan.labels, LabelMap(labels.data * 3, labels.geometry))
     client.post("/monailabel/train/s2vnet", json={})
     task = wait_for(client, lambda task: task["status"] not in ("SUBMITTED", "RUNNING"))
     assert task["status"] == "ERROR"

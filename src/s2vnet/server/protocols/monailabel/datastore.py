@@ -1,154 +1,163 @@
-"""Routes for scans, saved labels, and the choice of the scan to label next."""
+"""Routes for images: list, upload, download and deletion, and what is known about them."""
 
 from __future__ import annotations
 
-import math
-import random
+import json
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from fastapi import APIRouter, Form, UploadFile
+from fastapi import APIRouter, Form, HTTPException, Query, UploadFile
 from fastapi.responses import FileResponse, Response
-from pydantic import BaseModel, ConfigDict
 
 from s2vnet.errors import InputError
-from s2vnet.io.files import count_voxels, read_geometry, read_labels
-from s2vnet.io.geometry import Geometry, LabelMap
-from s2vnet.server.protocols.monailabel.service import LABEL_ENDING, TAGS, MonaiLabel, ServiceDep, parse_params
+from s2vnet.io.files import read_geometry
+from s2vnet.server.api import temporary_file_response
+from s2vnet.server.protocols.monailabel.image_ids import CONVERTED_ENDING, write_converted
+from s2vnet.server.protocols.monailabel.saved_labels import FINAL, LABEL_ENDING, TAGS
+from s2vnet.server.protocols.monailabel.service import MonaiLabel, ServiceDep, parse_params
+from s2vnet.server.scan_library import UPLOAD_PREFIX, upload_ending
+from s2vnet.server.security import FORBIDDEN
 
-UNCERTAINTY = "uncertainty"
-STRATEGIES = {
-    "first": "first scan without a final label",
-    "random": "a random one of them",
-    UNCERTAINTY: "the one of them with the highest uncertainty, of those scored so far",
-}
 router = APIRouter()
 
 
 @router.get("/datastore/")
 def datastore(service: ServiceDep, output: Literal["stats", "all", "train"] = "stats") -> Any:
-    """Return counts, all scans with their labels, or the scans that have a final label."""
+    """Return counts, all images with their labels, or the images that have a final label."""
     if output == "stats":
         return datastore_statistics(service)
-    scans = [scan.id for scan in service.store.scans.list_scans()]
     if output == "train":
-        return [{"image": scan, "label": scan} for scan in scans if "final" in service.labels.tags(scan)]
-    tagged = {scan: {tag: {"ext": LABEL_ENDING, "info": {}} for tag in service.labels.tags(scan)} for scan in scans}
-    return {"name": "s2vnet", "objects": {scan: {"image": {"info": {}}, "labels": tagged[scan]} for scan in scans}}
+        return [{"image": image, "label": image} for image in final_images(service)]
+    images = service.images.all()
+    objects = {service.images.public(image): describe_image(service, image) for image in images}
+    return {"name": "s2vnet", "description": "images that clients may label", "objects": objects}
 
 
 @router.put("/datastore/")
 @router.put("/datastore/image")
-def add_image(service: ServiceDep, file: UploadFile) -> dict[str, str]:
-    """Upload a scan. It gets a new name, since file names may identify patients."""
-    return {"image": service.store.scans.receive(file.filename or "", file.file).id}
+def add_image(
+    service: ServiceDep, file: UploadFile, image: str = "", params: Annotated[str, Form()] = "{}"
+) -> dict[str, str]:
+    """Add an image under the id that a client chose; without one it is an upload under a random id."""
+    info = parse_params(params)
+    if not image:
+        return {"image": service.store.scans.receive(file.filename or "", file.file).id}
+    scan = service.store.scans.add(image, file.filename or "", file.file).id
+    service.end_session(scan)  # of an earlier image of this id
+    service.labels.update_image_info(scan, info)
+    return {"image": image}
+
+
+@router.delete("/datastore/")
+@router.delete("/datastore/image")
+def remove_image(service: ServiceDep, id: str) -> dict[str, Any]:
+    """Delete an image that a client added, with its labels; files of the data folder are never deleted."""
+    scan = service.images.resolve(id)
+    if scan.startswith(UPLOAD_PREFIX) or scan not in service.store.scans.added.names():
+        raise HTTPException(FORBIDDEN, "only images that clients added can be deleted, not those of the data folder")
+    service.end_session(scan)
+    service.labels.forget(scan)
+    service.store.scans.added.remove(scan)
+    return {}
 
 
 @router.head("/datastore/image")
+def check_image(service: ServiceDep, image: str, check_sum: str = "") -> Response:
+    """Report whether an image exists, and has a checksum (SHA256) if one is given."""
+    scan = service.images.resolve(image)
+    expected = check_sum if ":" in check_sum else f"SHA256:{check_sum}"
+    if check_sum and expected.lower() != service.images.checksum(scan).lower():
+        raise InputError("no such image: it has another checksum")
+    return Response()
+
+
 @router.get("/datastore/image")
-def image(service: ServiceDep, image: str) -> Response:
-    """Return a scan's file."""
-    path = service.store.scans.find(image)
-    if path.is_dir():
-        raise InputError("a DICOM folder cannot be sent as one file; open it where it lies")
-    return FileResponse(path, filename=f"image{''.join(path.suffixes[-2:])}")
+def download_image(service: ServiceDep, image: str) -> Response:
+    """Return an image's file; a DICOM series as NIfTI."""
+    scan = service.images.resolve(image)
+    path, name = service.store.scans.find(scan), service.images.download_name(scan)
+    if not path.is_dir():
+        return FileResponse(path, filename=name)
+    response = temporary_file_response("image", CONVERTED_ENDING[1:], lambda target: write_converted(target, path))
+    response.headers["content-disposition"] = f'attachment; filename="{name}"'
+    return response
 
 
 @router.get("/datastore/image/info")
 def image_info(service: ServiceDep, image: str) -> dict[str, Any]:
-    """Return a scan's grid and label tags."""
-    geometry = read_geometry(service.store.scans.find(image))
-    return {"shape": geometry.shape, "spacing": geometry.spacing, "labels": service.labels.tags(image)}
+    """Return an image's grid and label tags, and what clients said about it."""
+    scan = service.images.resolve(image)
+    geometry = read_geometry(service.store.scans.find(scan))
+    grid = {"shape": geometry.shape, "spacing": geometry.spacing, "labels": service.labels.tags(scan)}
+    return {**service.labels.image_info(scan), **describe_image(service, scan)["image"]["info"], **grid}
 
 
-@router.put("/datastore/label")
-def save_label(
-    service: ServiceDep, image: str, label: UploadFile, params: Annotated[str, Form()] = "{}", tag: str = "final"
-) -> dict[str, str]:
-    """Save a label of a scan: OHIF's ``.bin`` (uint8 in Fortran order), or a file on the scan's grid."""
-    parse_params(params)
-    geometry = read_geometry(service.store.scans.find(image))
-    filename = (label.filename or "").lower()
-    if filename.endswith(".bin"):
-        raw = label.file.read(int(np.prod(geometry.shape)) + 1)
-        if len(raw) != np.prod(geometry.shape):
-            raise InputError(
-                f"label of {len(raw)} bytes for {int(np.prod(geometry.shape))} voxels; send a byte a voxel"
-            )
-        labels = LabelMap(np.frombuffer(raw, np.uint8).reshape(geometry.shape, order="F"), geometry)
-    else:
-        upload, path = service.store.scans.new_upload(filename)
-        try:
-            service.store.scans.write(path, label.file)
-            labels = _read_label(service.store.scans.find(upload.id), geometry)
-        finally:
-            path.unlink(missing_ok=True)
-    service.labels.save(tag or "final", image, labels)
-    return {"image": image, "label": image}
+@router.put("/datastore/image/info")
+def update_image_info(service: ServiceDep, image: str, info: Annotated[str, Form()] = "{}") -> dict[str, Any]:
+    """Add facts about an image."""
+    service.labels.update_image_info(service.images.resolve(image), parse_params(info))
+    return {}
 
 
-@router.head("/datastore/label")
-@router.get("/datastore/label")
-def label(service: ServiceDep, label: str, tag: str = "final") -> Response:
-    """Return a saved label."""
-    return FileResponse(
-        _saved_path(service, label, tag), media_type="application/gzip", filename=f"label{LABEL_ENDING}"
-    )
+@router.get("/datastore/dataset")
+def dataset(service: ServiceDep, limit_cases: Annotated[int | None, Query(gt=0)] = None) -> Response:
+    """Return the images with a final label, their labels and a description as an uncompressed .zip.
 
-
-@router.get("/datastore/label/info")
-def label_info(service: ServiceDep, label: str, tag: str = "final") -> dict[str, Any]:
-    """List the classes in a saved label."""
-    return {"labels": np.unique(read_labels(_saved_path(service, label, tag)).data).tolist()}
-
-
-class SampleRequest(BaseModel):
-    """Body of an active learning request; other fields are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    client_id: str | None = None
-
-
-@router.post("/activelearning/{strategy}")
-def next_sample(service: ServiceDep, strategy: str, request: SampleRequest | None = None) -> dict[str, Any]:
-    """Return the scan to label next; an empty object when all have a final label."""
-    if strategy not in STRATEGIES:
-        raise InputError(f"no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
-    unlabelled = [scan for scan in service.store.scans.list_scans() if "final" not in service.labels.tags(scan.id)]
-    if not unlabelled:
-        return {}
-    chosen = random.choice(unlabelled) if strategy == "random" else unlabelled[0]
-    if strategy == UNCERTAINTY and (scores := service.uncertainty.scores([scan.id for scan in unlabelled])):
-        chosen = max(unlabelled, key=lambda scan: scores.get(scan.id, -1.0))
-    return {"id": chosen.id, "name": Path(chosen.name).name, "path": "", "ts": 0, "checksum": ""}
-
-
-def _read_label(path: Path, geometry: Geometry) -> LabelMap:
-    """Read a label, with the grid of its scan; its size is checked before it is decompressed.
-
-    Raises:
-        InputError: another grid or size.
+    An image and its label have equal names but for the ending; `metadata.json` has them by id.
     """
-    geometry.require_same_grid(read_geometry(path), "scan and label")
-    claimed, voxels = count_voxels(path), math.prod(geometry.shape)
-    if claimed != voxels:
-        raise InputError(f"label of {claimed} values for {voxels} voxels; send one a voxel")
-    return LabelMap(read_labels(path).data, geometry)
+    images = final_images(service)[:limit_cases]
+    if not images:
+        raise HTTPException(404, "no image has a final label")
+
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            for image in images:
+                name = service.images.download_name(image)
+                stem = name.removesuffix(upload_ending(name))
+                _archive_image(archive, service.store.scans.find(image), f"image/{name}")
+                archive.write(service.labels.path(FINAL, image), f"label/{stem}{LABEL_ENDING}")
+            objects = {image: describe_image(service, image) for image in images}
+            archive.writestr("metadata.json", json.dumps({"name": "s2vnet", "objects": objects}))
+
+    return temporary_file_response("dataset", "zip", write)
+
+
+def _archive_image(archive: zipfile.ZipFile, path: Path, name: str) -> None:
+    """Add an image to an archive; a DICOM series as NIfTI."""
+    if not path.is_dir():
+        return archive.write(path, name)
+    with tempfile.TemporaryDirectory(prefix="s2vnet-") as folder:
+        converted = Path(folder) / f"image{CONVERTED_ENDING}"
+        write_converted(converted, path)
+        return archive.write(converted, name)
+
+
+def describe_image(service: MonaiLabel, scan: str) -> dict[str, Any]:
+    """Return an image and its labels, as clients list them."""
+    path, labels = service.store.scans.find(scan), service.labels
+    info = {**labels.image_info(scan), "ts": int(path.stat().st_mtime), "name": service.images.download_name(scan)}
+    ending = CONVERTED_ENDING if path.is_dir() else "".join(path.suffixes[-2:])
+    tagged = {tag: {"ext": LABEL_ENDING, "info": labels.label_info(tag, scan)} for tag in labels.tags(scan)}
+    return {"image": {"ext": ending, "info": info}, "labels": tagged}
+
+
+def final_images(service: MonaiLabel) -> list[str]:
+    """Return the ids of the images that have a final label."""
+    return [image for image in service.images.all() if FINAL in service.labels.tags(image)]
 
 
 def datastore_statistics(service: MonaiLabel) -> dict[str, Any]:
-    """Count scans and labels."""
-    scans = [scan.id for scan in service.store.scans.list_scans()]
-    final = [scan for scan in scans if "final" in service.labels.tags(scan)]
-    counts = {tag: sum(tag in service.labels.tags(scan) for scan in scans) for tag in TAGS}
-    return {"total": len(scans), "completed": len(final), "label_tags": counts, "train": [{"image": s} for s in final]}
-
-
-def _saved_path(service: MonaiLabel, scan: str, tag: str) -> Path:
-    service.store.scans.find(scan)
-    path = service.labels.path(tag, scan)
-    if not path.exists():
-        raise InputError(f"no such label: the scan has no {tag} one")
-    return path
+    """Count images and labels."""
+    tagged = {image: service.labels.tags(image) for image in service.images.all()}
+    counts = dict.fromkeys(TAGS, 0)
+    for tags in tagged.values():
+        counts |= {tag: counts.get(tag, 0) + 1 for tag in tags}
+    final = [image for image, tags in tagged.items() if FINAL in tags]
+    return {
+        "total": len(tagged),
+        "completed": len(final),
+        "label_tags": counts,
+        "train": [{"image": image} for image in final],
+    }

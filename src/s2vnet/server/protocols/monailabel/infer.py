@@ -1,17 +1,17 @@
-"""Routes that segment scans, and sessions on uploaded ones."""
+"""Routes that segment scans."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Form, UploadFile
 from fastapi.responses import FileResponse, Response
@@ -20,49 +20,64 @@ from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import write_result
 from s2vnet.io.files import write_labels
 from s2vnet.io.geometry import LabelMap
-from s2vnet.prompts import Point
+from s2vnet.prompts import Entry, Point
 from s2vnet.server.api import temporary_file_response
-from s2vnet.server.protocols.monailabel.service import CLICKS, LABEL_ENDING, MonaiLabel, ServiceDep, parse_params
+from s2vnet.server.protocols.monailabel.labels import read_sent_labels
+from s2vnet.server.protocols.monailabel.prompts import chosen_class, class_clicks, object_clicks, scribble_prompts
+from s2vnet.server.protocols.monailabel.saved_labels import LABEL_ENDING, ORIGINAL, map_classes
+from s2vnet.server.protocols.monailabel.service import (
+    CLICKS,
+    OBJECT,
+    SCRIBBLES,
+    MonaiLabel,
+    ServiceDep,
+    parse_params,
+    require_model,
+)
+from s2vnet.server.protocols.monailabel.sessions import receive, session_scan
 from s2vnet.server.scan_library import UPLOAD_PREFIX
-from s2vnet.server.schemas import MAX_ENTRIES
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-NOT_CLASSES = {
-    "client_id", "device", "model", "image", "label", "label_info", "label_names", "result_extension",
-    "result_dtype", "result_compress", "result_write_to_file", "restore_label_idx", "save_label", "label_tag",
-    "session", "description", "largest_cc", "cache_transforms", "cache_transforms_in_memory",
-    "cache_transforms_ttl", "timeout", "logging",
-}  # fmt: skip
-"""Keys of `params` that are not class names; most have no effect here."""
+ENDINGS = (LABEL_ENDING, ".nii", ".nrrd", ".mha")
+DTYPES = ("uint8", "uint16")
 router = APIRouter()
 
 
 @router.post("/infer/{model}")
 async def infer(
     service: ServiceDep,
-    model: Literal["automatic", "clicks"],
+    model: str,
     image: str = "",
     session_id: str = "",
     params: Annotated[str, Form()] = "{}",
     file: UploadFile | None = None,
+    label: UploadFile | None = None,
     output: Literal["image", "json", "all", "dicom_seg"] | None = None,
 ) -> Response:
-    """Segment a scan with the clicks of `params`: ``{"spleen": [[i, j, k], ...], "background": [...]}``."""
+    """Segment a scan, with the prompts that `params` and, for the model ``scribbles``, a label map contain.
+
+    The scan is named (`image`), or that of a session, or sent with the request; other parameters are ignored.
+    """
+    require_model(model)
     options, start = parse_params(params), time.monotonic()
-    names = service.store.segmenter.class_names
-    points = parse_points(options, names) if model == CLICKS else ()
+    if label is not None and model != SCRIBBLES:
+        raise InputError(f"a label was sent, which the model {model} does not use; the model {SCRIBBLES} does")
+    job = Job.parse(service, model, options, label)
     upload = None if session_id else file
     scan = await to_thread.run_sync(_find_scan, service, image, session_id, upload)
 
     def respond(seconds: float) -> Response:
         path = service.store.scans.find(scan)
         try:
-            labels = _segment(service, scan, points, seconds)
+            labels, names = job.run(service, scan, seconds)
+            result: dict[str, Any] = {"label_names": {name: value for value, name in names.items()}}
             if options.get("save_label"):
-                service.labels.save(str(options.get("label_tag", "original")), scan, labels)
-            result = {"label_names": {name: k for k, name in names.items()}, "latency": time.monotonic() - start}
+                info = {"params": dict(result), "model": model}
+                named = [{"name": name, "idx": value} for value, name in names.items() if value]
+                saved = map_classes(labels, named, service.store.segmenter.class_names)
+                service.labels.save(str(options.get("label_tag") or ORIGINAL), scan, saved, info)
+            result["latency"] = time.monotonic() - start
             with _without_path(path, service.store.scans.describe(scan).name):
-                return _labels_response(path, labels, output, options, result, bool(points))
+                return _labels_response(path, labels, output, options, result, job.corrects)
         finally:
             if upload is not None:
                 service.end_session(scan)
@@ -71,47 +86,75 @@ async def infer(
     return await service.queue(scan).run(respond)
 
 
-@router.put("/session/")
-def create_session(service: ServiceDep, files: list[UploadFile]) -> dict[str, Any]:
-    """Upload a scan for several requests."""
-    if len(files) != 1:
-        raise InputError("a session takes one file; send a DICOM series as a .zip")
-    name = service.store.scans.receive(files[0].filename or "", files[0].file).id.removeprefix(UPLOAD_PREFIX)
-    return {"session_id": name, "session_info": _session_info(service, name)}
+@dataclass(frozen=True)
+class Job:
+    """What a request asks for, checked before its scan is read."""
 
+    model: str
+    options: Mapping[str, Any]
+    class_id: int | None
+    """Class of an object or of scribbles, if the client has chosen one."""
+    clicks: tuple[Point, ...] = ()
+    """Of all classes; those of an object have no class yet."""
+    label: UploadFile | None = None
+    """Scribbles as a label map."""
 
-@router.get("/session/{name}")
-def get_session(service: ServiceDep, name: str) -> dict[str, Any]:
-    """Return a session, if it still exists."""
-    return _session_info(service, name)
+    @classmethod
+    def parse(cls, service: MonaiLabel, model: str, options: Mapping[str, Any], label: UploadFile | None) -> Job:
+        """Parse the parameters of a request. Raises InputError for invalid prompts, or none where one is needed."""
+        classes = service.store.segmenter.class_names
+        class_id = chosen_class(options, classes)
+        if model == CLICKS:
+            return cls(model, options, class_id, class_clicks(options, classes))
+        if model == OBJECT:
+            inside, outside = object_clicks(options)
+            if class_id is None and not inside:
+                raise InputError("an object needs a click inside it (foreground), or its class (label)")
+            points = [Point(class_id=0, positive=True, voxel=voxel) for voxel in inside]
+            points += [Point(class_id=0, positive=False, voxel=voxel) for voxel in outside]
+            return cls(model, options, class_id, tuple(points))
+        if model == SCRIBBLES:
+            if label is None or class_id is None:
+                raise InputError(
+                    "scribbles need a label map (label) and the class (selected_label_name) they belong to"
+                )
+            return cls(model, options, class_id, (), label)
+        return cls(model, options, class_id)
 
+    @property
+    def corrects(self) -> bool:
+        """Whether the request contains prompts."""
+        return bool(self.clicks) or self.label is not None
 
-@router.delete("/session/{name}")
-def remove_session(service: ServiceDep, name: str) -> dict[str, Any]:
-    """End a session and delete its scan."""
-    path = _uploaded_scan(service, name)
-    service.end_session(UPLOAD_PREFIX + name)
-    path.unlink(missing_ok=True)
-    return {}
+    def run(self, service: MonaiLabel, scan: str, seconds: float) -> tuple[LabelMap, dict[int, str]]:
+        """Segment a scan; return labels and the names of their values. Raises InputError for prompts outside it."""
+        classes = dict(service.store.segmenter.class_names)
+        drawing = None if self.label is None else read_sent_labels(service, scan, self.label)
+        with service.session(scan) as worker:
+            worker.wait_ready(seconds)  # from then on the scan's size is known, and clicks outside it are refused
+            entries: tuple[Entry, ...] = self.clicks
+            class_id = self.class_id
+            if self.model == OBJECT:
+                if class_id is None:
+                    inside = [point.voxel for point in self.clicks if point.positive]
+                    class_id = worker.when_ready(lambda session: session.likely_class(inside), seconds)
+                entries = tuple(point.model_copy(update={"class_id": class_id}) for point in self.clicks)
+            if drawing is not None and class_id is not None:
+                entries = scribble_prompts(drawing, self.options, class_id)
+            worker.replace_log(entries)
+            labels = worker.when_ready(lambda session: session.result, seconds)
+        if self.model not in (OBJECT, SCRIBBLES) or class_id is None:
+            return labels, classes
+        mask = (labels.data == class_id).astype(np.uint8)
+        return LabelMap(mask, labels.geometry), {1: classes[class_id]}
 
 
 def _find_scan(service: MonaiLabel, image: str, session: str, file: UploadFile | None) -> str:
     """Return the id of a request's scan: of a session, uploaded with it, or named. Raises InputError if none exists."""
     if session:
-        _uploaded_scan(service, session)
+        session_scan(service, session)
         return UPLOAD_PREFIX + session
-    if file is not None:
-        return service.store.scans.receive(file.filename or "", file.file).id
-    service.store.scans.find(image)
-    return image
-
-
-def _segment(service: MonaiLabel, scan: str, points: tuple[Point, ...], seconds: float) -> LabelMap:
-    """Segment a scan with clicks."""
-    with service.session(scan) as worker:
-        worker.wait_ready(seconds)  # from then on the scan's size is known, and clicks outside it are refused
-        worker.replace_log(points)
-        return worker.when_ready(lambda session: session.result, seconds)
+    return receive(service, [file]) if file is not None else service.images.resolve(image)
 
 
 @contextmanager
@@ -142,59 +185,25 @@ def _labels_response(
             write_result(path, labels, names, image, corrected=corrected)
 
         return temporary_file_response(filename, "dcm", write)
-    ending = options.get("result_extension", LABEL_ENDING)
+    ending = options.get("result_extension") or LABEL_ENDING
     if ending not in ENDINGS:
         raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")
+    if (dtype := options.get("result_dtype")) in DTYPES and labels.data.dtype != dtype:
+        labels = LabelMap(labels.data.astype(dtype), labels.geometry)
     content = temporary_file_response(filename, ending[1:], lambda path: write_labels(path, labels))
     return content if output == "image" else _multipart(result, Path(content.path), content)
 
 
-def parse_points(params: Mapping[str, Any], names: Mapping[int, str]) -> tuple[Point, ...]:
-    """Parse the clicks of all classes. Raises InputError for unknown keys, invalid voxels or too many clicks."""
-    ids = {name: value for value, name in names.items()}
-    points: list[Point] = []
-    for key, voxels in params.items():
-        if key not in ids:
-            if key not in NOT_CLASSES:
-                raise InputError(f"no class and no parameter {key!r}; the model knows {', '.join(ids)}")
-            continue
-        try:
-            points += [Point(class_id=ids[key], voxel=tuple(int(n) for n in voxel)) for voxel in voxels]
-        except (OverflowError, TypeError, ValueError) as error:
-            raise InputError(f"{key}: clicks are given as [[i, j, k], ...]") from error
-    if len(points) > MAX_ENTRIES:
-        raise InputError(f"{len(points)} clicks, more than {MAX_ENTRIES}")
-    return tuple(points)
-
-
-def _uploaded_scan(service: MonaiLabel, name: str) -> Path:
-    """Return the path of a session's scan, which has the session's name, and mark it as used now."""
-    try:
-        path = service.store.scans.find(UPLOAD_PREFIX + name)
-    except InputError as error:
-        raise InputError("no such session; send the scan again") from error
-    with contextlib.suppress(OSError):
-        os.utime(path)
-    return path
-
-
-def _session_info(service: MonaiLabel, name: str) -> dict[str, Any]:
-    last_used, days = _uploaded_scan(service, name).stat().st_mtime, service.store.settings.keep_days
-    return {
-        "name": name,
-        "image": UPLOAD_PREFIX + name,
-        "last_access_ts": int(last_used),
-        "expiry": int(days * 86400),
-        "meta": {},
-    }
-
-
 def _multipart(params: Mapping[str, Any], path: Path, content: FileResponse) -> Response:
-    """Respond with parameters and a file, as MONAI Label's own server does."""
+    """Respond with parameters and a file, as MONAI Label's own server does.
+
+    MITK finds both parts by their content types: the first is `application/json`, the second
+    `application/octet-stream`, whatever the file's format.
+    """
     boundary = uuid.uuid4().hex
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\nContent-Type: application/json\r\n\r\n'
     file = f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{path.name}"\r\n'
-    file += f"Content-Type: {content.media_type}\r\n\r\n"
+    file += "Content-Type: application/octet-stream\r\n\r\n"
     parts = [
         head.encode(),
         json.dumps(params).encode(),

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
 from fastapi import Depends, Request
 
 from s2vnet.errors import InputError
-from s2vnet.io.files import write_labels
-from s2vnet.io.geometry import LabelMap
+from s2vnet.server.protocols.monailabel.image_ids import ImageIds
+from s2vnet.server.protocols.monailabel.saved_labels import FINAL, SavedLabels
 from s2vnet.server.request_queue import RequestQueue
-from s2vnet.server.scan_library import ScanLibrary
 from s2vnet.server.session_store import TRAINING, SessionStore
 from s2vnet.server.session_worker import SessionWorker
 from s2vnet.server.training_dataset import LabelledScan
@@ -24,38 +21,15 @@ from s2vnet.server.training_jobs import TrainingJobs
 from s2vnet.server.uncertainty_ranking import UncertaintyRanking
 from s2vnet.utils.json_io import parse_json
 
-AUTOMATIC, CLICKS = "automatic", "clicks"
+AUTOMATIC, CLICKS, OBJECT, SCRIBBLES = "automatic", "clicks", "object", "scribbles"
+MODELS = {
+    AUTOMATIC: ("segmentation", "all classes"),
+    CLICKS: ("deepedit", "all classes, corrected by clicks"),
+    OBJECT: ("deepgrow", "one class by clicks inside and outside: the chosen one, or the likeliest at the clicks"),
+    SCRIBBLES: ("scribbles", "one class by scribbles inside and outside"),
+}
+"""Type and description of each name of the model; a client offers the tools for the types."""
 TRAINER = "s2vnet"
-LABEL_ENDING = ".nii.gz"
-TAGS = ("final", "original")
-
-
-class SavedLabels:
-    """Labels that clients have saved, by tag and scan."""
-
-    def __init__(self, folder: Path, scans: ScanLibrary) -> None:
-        self._folder, self._scans = folder, scans
-
-    def path(self, tag: str, scan: str) -> Path:
-        """Return the path of a label, which may not exist yet; it depends on the scan's absolute path.
-
-        Raises:
-            InputError: the tag is neither `final` nor `original`, or there is no such scan.
-        """
-        if tag not in TAGS:
-            raise InputError(f"no tag {tag!r}; labels are {' or '.join(TAGS)}")
-        scan_path = str(self._scans.find(scan).resolve())
-        return self._folder / tag / (uuid.uuid5(uuid.NAMESPACE_URL, scan_path).hex + LABEL_ENDING)
-
-    def tags(self, scan: str) -> list[str]:
-        """List the tags of a scan's labels."""
-        return [tag for tag in TAGS if self.path(tag, scan).exists()]
-
-    def save(self, tag: str, scan: str, labels: LabelMap) -> None:
-        """Save a label; an earlier one of the tag is replaced."""
-        path = self.path(tag, scan)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_labels(path, labels)
 
 
 class MonaiLabel:
@@ -63,7 +37,8 @@ class MonaiLabel:
 
     def __init__(self, store: SessionStore) -> None:
         settings = store.settings
-        self.store, self.labels = store, SavedLabels(settings.state / "labels", store.scans)
+        self.store, self.images = store, ImageIds(store.scans, settings.token)
+        self.labels = SavedLabels(settings.state / "labels", store.scans.find)
         self.uncertainty = UncertaintyRanking(store)
         self.trainer = TrainingJobs(settings.state / TRAINING, store.segmenter, settings.model, settings.device)
         self.training_queue = RequestQueue()
@@ -97,9 +72,9 @@ class MonaiLabel:
             self.store.end(self._session_names.pop(scan, ""))
 
     def labelled_scans(self) -> list[LabelledScan]:
-        """List the scans in the data folder that have a final label."""
-        scans = [scan.id for scan in self.store.scans.list_scans() if "final" in self.labels.tags(scan.id)]
-        return [LabelledScan(self.store.scans.find(scan), self.labels.path("final", scan)) for scan in scans]
+        """List the images that have a final label: of the data folder, and those that clients added."""
+        images = [image for image in self.images.all() if FINAL in self.labels.tags(image)]
+        return [LabelledScan(self.store.scans.find(image), self.labels.path(FINAL, image)) for image in images]
 
     def close(self) -> None:
         """Stop background work."""
@@ -113,6 +88,13 @@ def _service(request: Request) -> MonaiLabel:
 
 
 ServiceDep = Annotated[MonaiLabel, Depends(_service)]
+
+
+def require_model(name: str) -> str:
+    """Return the name of a model. Raises InputError if there is none of this name."""
+    if name not in MODELS:
+        raise InputError(f"no such model: {name[:64]!r}; choose one of {', '.join(MODELS)}")
+    return name
 
 
 def parse_params(text: str) -> dict[str, Any]:

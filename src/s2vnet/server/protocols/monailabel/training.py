@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import PlainTextResponse, Response
 
 from s2vnet.errors import InputError
-from s2vnet.server.protocols.monailabel.service import TRAINER, ServiceDep
+from s2vnet.server.protocols.monailabel.service import TRAINER, ServiceDep, require_model
 from s2vnet.server.training_jobs import ALREADY_RUNNING
 
 router = APIRouter()
@@ -24,10 +24,10 @@ def train_status(service: ServiceDep, all: bool = False, check_if_running: bool 
 
 
 @router.post("/train/{model}")
-def train_start(
-    service: ServiceDep, model: Literal["s2vnet", "automatic", "clicks"], params: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def train_start(service: ServiceDep, model: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """Train on all scans with a final label, in the background, starting from this server's model."""
+    if model != TRAINER:
+        require_model(model)
     if service.trainer.running:
         raise HTTPException(429, ALREADY_RUNNING)
     return service.trainer.start(params or {}, service.labelled_scans())
