@@ -13,8 +13,8 @@ from fastapi import APIRouter, UploadFile
 from fastapi.responses import FileResponse
 
 from s2vnet.errors import InputError
+from s2vnet.io.dicom.folders import MAX_FILES
 from s2vnet.io.dicom.zip_archive import ENDING as ZIP
-from s2vnet.io.dicom.zip_archive import MAX_FILES
 from s2vnet.server.protocols.monailabel.service import MonaiLabel, ServiceDep
 from s2vnet.server.scan_library import UPLOAD_PREFIX
 
