@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import numpy.typing as npt
 import psutil
 import torch
 from pydantic import ValidationError
@@ -28,6 +29,7 @@ from s2vnet.inference.encoded_volume import (
 from s2vnet.inference.segmentation import MAX_THREADS, SLICES_PER_CHUNK, Segmentation
 from s2vnet.inference.streaming import estimate_working_nbytes, segment_streaming
 from s2vnet.inference.sweep import SweepCallback
+from s2vnet.io.convert import as_lazy
 from s2vnet.io.files import max_read_nbytes, read_geometry
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.io.lazy_image import LazyImage
@@ -36,6 +38,9 @@ from s2vnet.model.interface import DecoderOutput, Network
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.utils.byte_sizes import format_size
 from s2vnet.utils.validation_errors import first_error
+
+if TYPE_CHECKING:
+    from s2vnet.io.convert import AnyImage
 
 BUNDLED_MODELS = Path(__file__).parent.parent / "weights"
 """Folder of the models in the package, which are loaded by name."""
@@ -202,13 +207,21 @@ class Segmenter:
             first_batch=first_batch,
         )
 
-    def segment(self, image: Volume | LazyImage, progress: ProgressCallback | None = None) -> Segmentation:
-        """Segment a volume (C, I, J, K) automatically.
+    def segment(
+        self, image: AnyImage, progress: ProgressCallback | None = None, *, affine: npt.ArrayLike | None = None
+    ) -> Segmentation:
+        """Segment an image automatically.
+
+        Args:
+            image: volume, nibabel or SimpleITK image, or array, as of :func:`s2vnet.io.convert.as_volume`.
+            progress: called with slices encoded and decoded.
+            affine: matrix (4, 4) of an array, voxel indices to RAS+ mm.
 
         Raises:
-            InputError: another number of channels than the plan's, or as :meth:`segment_case`.
+            InputError: another number of channels than the plan's, or as :func:`s2vnet.io.convert.as_volume` and
+                :meth:`segment_case`.
         """
-        return self.segment_case(self.prepare_slices(image), progress)
+        return self.segment_case(self.prepare_slices(as_lazy(image, affine).require_finite(None)), progress)
 
     def segment_case(
         self, case: Case | PreparedSlices, progress: ProgressCallback | None = None, budget: MemoryBudget | None = None

@@ -27,6 +27,7 @@ from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.live_updates import LiveUpdates, SliceCallback
 from s2vnet.interactive.prompt_log import SavedLog, conflict_notes, read_log, write_log
 from s2vnet.interactive.voxelize import prompt_corners
+from s2vnet.io.convert import as_label_map, as_volume
 from s2vnet.io.geometry import LabelMap, Region, Volume
 from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Scribble, Voxel
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
@@ -36,6 +37,7 @@ from s2vnet.utils.validation_errors import first_error
 
 if TYPE_CHECKING:
     from s2vnet.interactive.notebook import View
+    from s2vnet.io.convert import AnyImage
 
 
 class Session:
@@ -44,24 +46,31 @@ class Session:
     def __init__(
         self,
         segmenter: Segmenter,
-        volume: Volume,
+        volume: AnyImage,
         progress: ProgressCallback | None = None,
         on_slice: SliceCallback | None = None,
+        *,
+        affine: npt.ArrayLike | None = None,
     ) -> None:
         """Encode the volume and segment it automatically.
 
         Args:
             segmenter: segmenter of one model.
-            volume: volume as read from its file.
+            volume: volume as read from its file, nibabel or SimpleITK image, or array, as of
+                :func:`s2vnet.io.convert.as_volume`.
             progress: called with slices encoded and decoded.
             on_slice: called twice for each slice: once after encoding, decoded without the others, and once after
                 both sweeps.
+            affine: matrix (4, 4) of an array, voxel indices to RAS+ mm.
 
         Raises:
-            InputError: several models (an ensemble has no single state to prompt), or channels that do not fit.
+            InputError: several models (an ensemble has no single state to prompt), channels that do not fit, or as
+                :func:`s2vnet.io.convert.as_volume`.
         """
         if len(segmenter.models) != 1:
             raise InputError("a session works with one model, not an ensemble; name one model")
+        if not isinstance(volume, Volume):
+            volume = as_volume(volume, affine)
         self.segmenter = segmenter
         self.geometry = volume.geometry
         self.volume: Volume | None = volume
@@ -135,8 +144,22 @@ class Session:
         with _validation_errors():
             self.add(Box(class_id=class_id, positive=positive, start=start, stop=stop))
 
-    def add_mask(self, class_id: int, mask: npt.NDArray[np.bool_], positive: bool = True) -> None:
-        """Add a mask (I, J, K): these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
+    def add_mask(self, class_id: int, mask: LabelMap | AnyImage, positive: bool = True) -> None:
+        """Add a mask: these voxels are (not) of the class.
+
+        Args:
+            class_id: label value.
+            mask: array (I, J, K), or label map, nibabel or SimpleITK image on the session's grid; voxels above 0 are
+                in it.
+            positive: whether they are of the class.
+
+        Raises:
+            InputError: another grid, or as :meth:`add_point`.
+        """
+        if not isinstance(mask, np.ndarray):
+            labels = as_label_map(mask)
+            self.geometry.require_same_grid(labels.geometry, "the mask")
+            mask = labels.data
         if mask.shape != self.geometry.shape:
             raise InputError(f"mask {mask.shape} must have the image's shape {self.geometry.shape}")
         with _validation_errors():

@@ -81,8 +81,6 @@ def read(path: Path, dtype: np.dtype[Any] | None) -> LazyImage:
     Raises:
         InputError: not of the ending's format, truncated, complex, or no usable grid.
     """
-    import SimpleITK as sitk
-
     with _open_reader(path) as reader:
         geometry = geometry_from_itk(reader)
         components = reader.GetNumberOfComponents()
@@ -90,12 +88,28 @@ def read(path: Path, dtype: np.dtype[Any] | None) -> LazyImage:
         if _ending(path) not in DETACHED_ENDINGS:
             require_plausible_size(path, voxels)
         image = reader.Execute()
+    return LazyImage(tuple(map(Channel, _copy_channels(image, geometry, dtype))), geometry)
+
+
+def read_image(image: Any) -> tuple[npt.NDArray[Any], Geometry]:
+    """Copy the voxels (C, I, J, K) of a SimpleITK image, as of :func:`read`, and its grid.
+
+    Raises:
+        InputError: complex voxels, or as :func:`geometry_from_itk`.
+    """
+    geometry = geometry_from_itk(image)
+    return _copy_channels(image, geometry, None), geometry
+
+
+def _copy_channels(image: Any, geometry: Geometry, dtype: np.dtype[Any] | None) -> npt.NDArray[Any]:
+    import SimpleITK as sitk
+
     stored = sitk.GetArrayViewFromImage(image)
     if stored.dtype.kind == "c":
         raise InputError("complex voxels; a grey-value volume is needed")
+    components = image.GetNumberOfComponentsPerPixel()
     data = np.array(stored, dtype).reshape((-1, *geometry.shape[::-1], components))  # (T, K, J, I, C)
-    channels = data.transpose(0, 4, 3, 2, 1).reshape((-1, *geometry.shape))
-    return LazyImage(tuple(map(Channel, channels)), geometry)
+    return data.transpose(0, 4, 3, 2, 1).reshape((-1, *geometry.shape))
 
 
 def read_unscaled(path: Path) -> LazyImage:
@@ -179,6 +193,17 @@ def _require_valid_ndims(path: Path) -> None:
         raise InputError("not a readable MetaImage: NDims is not a number from 1 to 9; save the image again")
 
 
+def make_image(data: npt.NDArray[Any], geometry: Geometry) -> Any:
+    """Return a 3D SimpleITK image of `data` (F, I, J, K); several frames become vector components."""
+    import SimpleITK as sitk
+
+    vector = len(data) > 1
+    array = data.transpose(3, 2, 1, 0) if vector else data[0].transpose(2, 1, 0)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=vector)
+    set_geometry(image, geometry)
+    return image
+
+
 def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
     """Write `data` (F, I, J, K) compressed; frames become vector components.
 
@@ -187,10 +212,7 @@ def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
     """
     import SimpleITK as sitk
 
-    vector = len(data) > 1
-    array = data.transpose(3, 2, 1, 0) if vector else data[0].transpose(2, 1, 0)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=vector)
-    set_geometry(image, geometry)
+    image = make_image(data, geometry)
     io_name = _IO_NAMES[_ending(path)]
     try:
         with silence_stderr():

@@ -66,6 +66,19 @@ class LazyImage:
     channels: tuple[Channel, ...]
     geometry: Geometry
 
+    @classmethod
+    def from_arrays(cls, data: npt.NDArray[Any], geometry: Geometry) -> LazyImage:
+        """Image of arrays (C, I, J, K) of any real data type, whose values are the image's. Nothing is copied.
+
+        Raises:
+            InputError: the shape is not the grid's, or the values are no real numbers.
+        """
+        if data.ndim != 4 or data.shape[0] < 1 or data.shape[1:] != geometry.shape:
+            raise InputError(f"image array {data.shape} must be (channels, *{geometry.shape})")
+        if data.dtype.kind not in "iufb":
+            raise InputError(f"{data.dtype} voxels; a grey-value volume is needed")
+        return cls(tuple(map(Channel, data)), geometry)
+
     def to_volume(self) -> Volume:
         """Convert all channels to float32."""
         channels = [channel.to_float32()[None] for channel in self.channels]

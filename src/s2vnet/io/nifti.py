@@ -91,12 +91,12 @@ def is_portable(path: Path) -> bool:
 
 def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
     """Write `data` (F, I, J, K), as NIfTI-2 only where an axis is too long for NIfTI-1."""
-    _make_nibabel_image(data, geometry).to_filename(path)
+    make_image(data, geometry).to_filename(path)
 
 
 def to_bytes(data: npt.NDArray[Any], geometry: Geometry) -> bytes:
     """Encode `data` (F, I, J, K) as ``.nii.gz``; as :func:`write` but with the fastest compression."""
-    return gzip.compress(_make_nibabel_image(data, geometry).to_bytes(), compresslevel=1)
+    return gzip.compress(make_image(data, geometry).to_bytes(), compresslevel=1)
 
 
 class _ChunkedGzipFile(gzip.GzipFile):
@@ -209,7 +209,34 @@ def _read_header(stream: IO[bytes]) -> tuple[_Header, Geometry]:
     return image, Geometry((i, j, k), chosen.affine, forms, chosen.notes)
 
 
-def _make_nibabel_image(data: npt.NDArray[Any], geometry: Geometry) -> Any:
+def read_image(image: Any) -> tuple[npt.NDArray[Any], Geometry]:
+    """Voxels (C, I, J, K) of a nibabel image, with slope and intercept applied, and its grid, as of a file.
+
+    Raises:
+        InputError: colour or complex, sizes not in mm, no usable grid, or the image's file is damaged.
+    """
+    import nibabel as nib
+
+    if image.affine is None:
+        raise InputError("a nibabel image without an affine")
+    i, j, k = shape = (*image.shape, 1)[:3]
+    if isinstance(image, nib.Nifti1Pair):
+        if image.header.get_xyzt_units()[0] in ("meter", "micron"):
+            raise InputError(f"voxel sizes in {image.header.get_xyzt_units()[0]}s; convert them to mm")
+        forms = NiftiForms.from_header(image.header)
+        chosen = choose_affine(forms, shape)
+        geometry = Geometry(shape, chosen.affine, forms, chosen.notes)
+    else:
+        geometry = Geometry(shape, image.affine)
+    try:
+        data = np.asarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"the file of the nibabel image cannot be read ({' '.join(str(error).split())})") from error
+    return np.moveaxis(data.reshape((i, j, k, -1)), -1, 0), geometry
+
+
+def make_image(data: npt.NDArray[Any], geometry: Geometry) -> Any:
+    """Return a nibabel image of `data` (F, I, J, K), as NIfTI-2 only where an axis is too long for NIfTI-1."""
     import nibabel as nib
 
     frames = data[0] if len(data) == 1 else np.moveaxis(data, 0, -1)
