@@ -6,7 +6,7 @@ Nothing is written to disk. Libraries that the caller has not imported are not i
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import nibabel as nib
     import SimpleITK as sitk
 
-    AnyImage = Volume | LazyImage | npt.NDArray[Any] | nib.spatialimages.SpatialImage | sitk.Image
+    AnyImage: TypeAlias = Volume | LazyImage | npt.NDArray[Any] | nib.spatialimages.SpatialImage | sitk.Image
     """Image or label map in memory; an array needs an affine beside it."""
 
 
