@@ -35,9 +35,33 @@ def test_a_list_names_images_and_cases(segmenter: Segmenter, work: BatchSettings
     assert (tmp_path / "out" / "case01.nii.gz").read_bytes() == expected["case01.nii.gz"]
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("image,case", "a.nii.gz,Ärm 1", '"b, c.nii.gz",two', ""),
+        ("image, case", "a.nii.gz, Ärm 1", '"b, c.nii.gz" , two ', ",", "  "),
+        ("Case;Image;Age", "Ärm 1;a.nii.gz;3,5", "two;b, c.nii.gz;", ";;"),
+        ("sep=;", "image;case", "a.nii.gz;Ärm 1", '"b, c.nii.gz";"two"'),
+        ("age\timage\tcase", "3\ta.nii.gz\tÄrm 1", "\tb, c.nii.gz\ttwo"),
+    ],
+)
+def test_lists_as_people_and_spreadsheets_write_them(
+    tmp_path: Path, lines: tuple[str, ...], encoding: str, newline: str
+) -> None:
+    (tmp_path / "list.csv").write_bytes(newline.join(lines).encode(encoding))
+    items = list_items(str(tmp_path / "list.csv"), str(tmp_path / "out"), 1)
+    assert [(item.case, item.images) for item in items] == [
+        ("Ärm 1", (str(tmp_path / "a.nii.gz"),)),
+        ("two", (str(tmp_path / "b, c.nii.gz"),)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("image,case\na, b.nii.gz,x", "row 1 has 3 values for 2 columns; put a value that contains , in double"),
         ("scan\na.nii.gz", "no column 'image' but scan"),
         ("image,case\na.nii.gz,../../a", "not a file name"),
         ("image,case\na.nii.gz,x\nb.nii.gz,x", "two images are case x"),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from command_line import SMALL, Main
+
+from s2vnet.io.files import read_labels, write_labels
+from s2vnet.io.geometry import LabelMap
 
 
 def test_a_training_leaves_a_model_and_its_scores(model: Path, dataset: Path) -> None:
@@ -34,6 +38,29 @@ def test_an_interrupted_training_goes_on(
     info = json.loads((tmp_path / "model.json").read_text())["info"]
     assert (info["training_cases"], info["steps"]) == (5, 2)
     assert not (tmp_path / "validation.json").exists()
+
+
+def test_a_resumed_run_keeps_its_split_where_cases_were_added(
+    dataset: Path, model: Path, tmp_path: Path, main: Main
+) -> None:
+    """The network is not scored on cases that it was trained with, and its weights and counts stay as they are."""
+    data, folder = tmp_path / "Dataset002_More", tmp_path / "run"
+    shutil.copytree(dataset, data)
+    shutil.copytree(model, folder)
+    before = json.loads((folder / "model.json").read_text())
+    for part, name in (("imagesTr", "{}_0000.nii.gz"), ("labelsTr", "{}.nii.gz")):
+        for n in range(3):
+            shutil.copy(data / part / name.format("box0"), data / part / name.format(f"added{n}"))
+    code, lines = main("train", data, "-o", folder, "--epochs", 1, *SMALL, "--resume")
+    assert (code, lines[0]) == (0, "note: added0, added1, added2: added since this run began, not used; start a new run"
+                                   " to train on them")  # fmt: skip
+    after = json.loads((folder / "model.json").read_text())
+    assert after["sha256"] == before["sha256"]
+    assert after["info"]["training_cases"] == before["info"]["training_cases"] == 4
+    scores = json.loads((folder / "validation.json").read_text())
+    assert [row["case"] for row in scores["automatic"]["cases"]] == ["box0"]
+    code, (line,) = main("train", data, "-o", folder, "-f", 1, "--epochs", 1, *SMALL, "--resume")
+    assert (code, "this run is of fold 0, not 1" in line) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +104,33 @@ def test_a_refused_training_leaves_the_run_as_it_was(model: Path, dataset: Path,
         assert len(lines) == 1
         assert message in lines[0]
     assert {file.name: file.read_bytes() for file in model.iterdir() if file.is_file()} == before
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_regions_and_the_ignore_label_are_trained_with(
+    dataset: Path, tmp_path: Path, main: Main, ignored: bool
+) -> None:
+    """Classes are the integers of the files; a region is scored as their union; unknown voxels do not count."""
+    data = tmp_path / "Dataset003_Regions"
+    shutil.copytree(dataset, data)
+    labels = {"background": 0, "both boxes": [1, 2], "right": 2} | ({"ignore": 3} if ignored else {})
+    content = json.loads((data / "dataset.json").read_text()) | {"labels": labels}
+    (data / "dataset.json").write_text(json.dumps(content))
+    if ignored:
+        for file in (data / "labelsTr").iterdir():
+            truth = read_labels(file)
+            voxels = truth.data.copy()
+            voxels[:, :, 4:] = 3
+            write_labels(file, LabelMap(voxels, truth.geometry))
+    code, lines = main("train", data, "-o", tmp_path / "run", "--epochs", 1, *SMALL)
+    assert (code, lines[0]) == (
+        0,
+        "note: regions (both boxes) are scored as unions of the exclusive classes of the files, which are trained: "
+        "1 both boxes without right, 2 right",
+    )
+    scores = json.loads((tmp_path / "run" / "validation.json").read_text())["automatic"]
+    assert list(scores["per_class"]) == ["both boxes without right", "right"]
+    assert list(scores["regions"]["per_region"]) == ["both boxes"]
+    plan = json.loads((tmp_path / "run" / "model.json").read_text())["plan"]
+    assert plan["regions"] == {"both boxes": [1, 2]}
+    assert plan["labels"] == {"background": 0, "both boxes without right": 1, "right": 2}

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from s2vnet.config import TrainConfig
 from s2vnet.data.clips import MAX_INTENSITY_SHIFT, Clip, ClipDataset, class_intensity_shifts, collate
+from s2vnet.data.label_definitions import IGNORED
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, preprocess, with_neighbours
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
@@ -168,3 +169,14 @@ def test_shifts_are_one_step_per_class_and_the_same_in_every_slice_that_shows_it
     assert np.abs(found).max() <= MAX_INTENSITY_SHIFT
     plain, shifted = (clips_of([case], count=1, shift_fraction=share)[0] for share in (0, 1))
     assert not torch.equal(plain.slices, shifted.slices)
+
+
+def test_ignored_pixels_are_no_class(make_case: MakeCase) -> None:
+    labels = np.full((6, SIDE, SIDE), IGNORED, np.uint8)
+    labels[2, :4] = 1
+    case = make_case(labels)
+    clips = clips_of([case], anywhere_fraction=0.0)
+    assert clips.extents == [{1: (2, 2)}]
+    assert all((clip.labels == 1).any() for clip in clips)
+    shifts = class_intensity_shifts(case, [5], 0, np.random.default_rng(0))
+    assert not shifts.any()

@@ -144,6 +144,7 @@ def test_frames_of_a_4d_image_are_channels(write_dataset: WriteDataset, make_pha
 def test_a_decathlon_list_above_nnunet_names_leaves_the_folder_to_count(write_dataset: WriteDataset) -> None:
     root = write_dataset(training=[{"image": f"./imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in "ab"])
     assert [case.name for case in read_dataset(root).training] == ["a", "b"]
+    assert read_dataset(root).notes == ()
 
 
 def test_a_listed_image_that_is_missing_is_not_skipped(write_dataset: WriteDataset) -> None:
@@ -192,19 +193,7 @@ def test_cases_without_paths_are_refused(write_dataset: WriteDataset, changes: d
         ({"channel_names": None}, "needs channel_names"),
         ({"channel_names": []}, "needs channel_names"),
         ({"channel_names": {}}, "needs channel_names"),
-        ({"channel_names": {"1": "MR"}}, r"numbered '0', '1', \.\.\.; found \['1'\]"),
-        ({"labels": None}, "needs labels"),
-        ({"labels": ["background", "left"]}, "needs labels"),
-        ({"labels": {"background": 0}}, "without gaps"),
-        ({"labels": {"background": 0, "left": 2}}, r"without gaps, not \[0, 2\]"),
-        ({"labels": {"left": 1, "right": 2}}, r"without gaps, not \[1, 2\]"),
-        ({"labels": {"0": "background", "-1": "left"}}, r"without gaps, not \[-1, 0\]"),
-        ({"labels": {"background": 0, "left": 1, "right": 1}}, "without gaps"),
-        ({"labels": {"0": "background", "1": "left", "2": "left"}}, "two labels have the same name"),
-        ({"labels": {"background": 0, "whole": [1, 2], "core": 2}}, "regions are not supported"),
-        ({"labels": {"background": 0, "left": "one"}}, "every label must be one integer"),
-        ({"labels": {"background": 0, "left": 1, "ignore": 2}}, "ignore label is not supported"),
-        ({"labels": {f"c{n}": n for n in range(257)}}, "at most 255 and background"),
+        ({"channel_names": {"1": "MR"}}, r"numbered 0, 1, \.\.\.; found 1$"),
         ({"file_ending": ".png"}, r"file_ending '\.png' is not one of \.nii"),
     ],
 )
@@ -301,7 +290,7 @@ def test_unknown_label_values_are_refused(write_dataset: WriteDataset) -> None:
     labels = read_labels(path)
     write_labels(path, LabelMap(np.where(labels.data == 2, 7, labels.data), labels.geometry))
     dataset = read_dataset(root)
-    with pytest.raises(InputError, match=r"a\.nii\.gz: label values \[7\] are not in dataset\.json") as caught:
+    with pytest.raises(InputError, match=r"a\.nii\.gz: label values 7 are not in dataset\.json") as caught:
         dataset.read(dataset.case("a"))
     assert one_line(caught)
 
@@ -364,9 +353,9 @@ def test_read_folds_are_the_default_or_the_file(write_dataset: WriteDataset) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'[{"train": ["a"], "val": ["z"]}]', r"unknown cases \['z'\]"),
+        (b'[{"train": ["a"], "val": ["z"]}]', "unknown cases z$"),
         (b'[{"train": ["a", "b"], "val": ["b"]}]', "fold 0 lists b twice"),
-        (b'[{"train": ["a"]}]', "each with 'train' and 'val' lists"),
+        (b'[{"train": ["a"]}]', 'each with lists "train" and "val"'),
         (b'{"train": ["a"], "val": ["b"]}', "must be a list of folds"),
         (b"7", "must be a list of folds"),
         (b"[", "must be a list of folds"),

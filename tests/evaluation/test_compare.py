@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from s2vnet.data.label_definitions import IGNORED
 from s2vnet.errors import InputError
-from s2vnet.evaluation.compare import FilePair, compare_labels, pair_files, read_pairs
+from s2vnet.evaluation.compare import FilePair, compare_labels, find_definitions, pair_files, read_pairs
 from s2vnet.io.files import write_labels
 from s2vnet.io.geometry import Geometry, LabelMap
 
@@ -79,3 +81,31 @@ def test_another_grid_is_refused(tmp_path: Path) -> None:
     images = write(tmp_path / "images", "a", grid=Geometry((4, 4, 4), np.diag([2.0, 2, 2, 1])))
     with pytest.raises(InputError, match="a: labels and prediction"):
         compare_labels(pair_files(images, write(tmp_path / "labels", "a")))
+
+
+def test_names_regions_and_ignored_voxels_are_those_of_dataset_json(tmp_path: Path) -> None:
+    """Three bands of classes 1, 2 and to ignore; the prediction calls all of them 2."""
+    for folder, values in (("labelsTr", (1, 2, 3, 0)), ("predicted", (2, 2, 2, 0))):
+        (tmp_path / folder).mkdir()
+        labels = np.broadcast_to(np.array(values, np.uint8)[:, None, None], GRID.shape).copy()
+        write_labels(tmp_path / folder / "a.nii.gz", LabelMap(labels, GRID))
+    assert find_definitions(tmp_path / "labelsTr") is None
+    content = {"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    found = find_definitions(tmp_path / "labelsTr")
+    assert found is not None
+    assert found == find_definitions(tmp_path / "labelsTr" / "a.nii.gz") == find_definitions(tmp_path, tmp_path)
+    pairs = pair_files(tmp_path / "predicted", tmp_path / "labelsTr")
+    names = list(found.classes)[1:]
+    report = compare_labels(pairs, names, regions=found.regions, ignore=found.ignore)["automatic"]
+    assert {name: row["dice"] for name, row in report["per_class"].items()} == {
+        "whole without core": 0,
+        "core": pytest.approx(2 / 3),
+    }
+    assert report["regions"]["per_region"]["whole"]["dice"] == 1
+    ((_, _, truth),) = read_pairs(pairs, ignore=3)
+    assert set(np.unique(truth.data)) == {0, 1, 2, IGNORED}
+    (tmp_path / "dataset.json").write_text("[")
+    assert find_definitions(tmp_path / "labelsTr") is None
+    with pytest.raises(InputError, match="not valid JSON"):
+        find_definitions(tmp_path / "labelsTr", tmp_path / "dataset.json")

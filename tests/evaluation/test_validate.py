@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from s2vnet.data.label_definitions import IGNORED
 from s2vnet.errors import InputError
+from s2vnet.evaluation.report import markdown
 from s2vnet.evaluation.validate import validate
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.metrics.overlap_and_distance import dice
+from s2vnet.model.checkpoint import TrainedModel
 
 Phantom = tuple[Volume, LabelMap]
 
@@ -46,5 +49,27 @@ def test_an_ensemble_is_refused(model_folder: Path, phantom: Phantom) -> None:
 def test_unknown_label_values_are_refused(segmenter: Segmenter, phantom: Phantom) -> None:
     labels = phantom[1].data.copy()
     labels[0, 0, 0] = 7
-    with pytest.raises(InputError, match=r"a: label values \[7\] are no classes of the model"):
+    with pytest.raises(InputError, match=r"a: label values 7 are no classes of the model"):
         validate(segmenter, [("a", phantom[0], LabelMap(labels, phantom[1].geometry))])
+
+
+def test_regions_are_scored_and_ignored_voxels_are_not(segmenter: Segmenter, phantom: Phantom) -> None:
+    plan = segmenter.plan.model_copy(update={"regions": {"both": (1, 2)}})
+    trained = [TrainedModel(model, plan.model_dump(mode="json"), {}, "") for model in segmenter.models]  # type: ignore[arg-type]
+    other = Segmenter(trained, device="cpu")
+    volume, truth = phantom
+    partly = truth.data.copy()
+    partly[:, :, 4:] = IGNORED
+    report = validate(other, [("a", volume, LabelMap(partly, truth.geometry))], rounds=1)
+    labels = other.segment(volume).labels().data[:, :, :4]
+    expected = dice(labels > 0, truth.data[:, :, :4] > 0)
+    regions = report["automatic"]["regions"]
+    assert regions["per_region"]["both"]["dice"] == regions["dice"] == pytest.approx(expected)
+    assert report["automatic"]["per_class"]["right"]["dice"] == pytest.approx(
+        dice(labels == 2, truth.data[:, :, :4] == 2)
+    )
+    rounds = report["interactive"]["dice_per_round_by_region"]["both"]
+    assert (len(rounds), rounds[0]) == (2, pytest.approx(expected))
+    shown = markdown(report)
+    assert "| Region (union of classes) |" in shown
+    assert "| Dice of both |" in shown

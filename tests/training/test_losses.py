@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s2vnet.config import TrainConfig
+from s2vnet.data.label_definitions import IGNORED
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.interface import DecoderOutput
 from s2vnet.training.losses import MAX_CLASS_WEIGHT, class_weights, clip_loss, downsample_labels, segmentation_loss
@@ -133,3 +134,42 @@ def test_prompted_errors_weigh_more_in_the_final_masks_only(labels: Tensor) -> N
     more = clip_loss(wrong, auxiliary, labels, config, None, asked)
     torch.testing.assert_close(more - plain, 3 * pixel / labels[0].numel(), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(clip_loss(wrong, auxiliary, labels, CONFIG, None, asked), plain)
+
+
+def test_ignored_pixels_have_no_loss_and_no_gradient(labels: Tensor) -> None:
+    partly = labels.clone()
+    partly[:, :, 2:6] = IGNORED
+    unknown = partly[:, None].expand(-1, K, -1, -1, -1) == IGNORED
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, K, 3, 8, 8, generator=generator).requires_grad_()
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    loss = segmentation_loss(logits, partly, weights)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[unknown] == 0).all()
+    assert (logits.grad[~unknown] != 0).all()
+    other = torch.where(unknown, torch.randn(logits.shape, generator=generator), logits.detach())
+    torch.testing.assert_close(segmentation_loss(other, partly, weights), loss.detach())
+    each = [segmentation_loss(logits[[b]], partly[[b]], weights) for b in range(2)]
+    torch.testing.assert_close(torch.stack(each).mean(), loss)  # whatever process a clip is trained on
+
+
+def test_known_pixels_are_weighted_as_if_there_were_no_others(labels: Tensor) -> None:
+    """The loss over the known half of an image is that of this half by itself."""
+    logits = torch.randn(2, K, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    partly = labels.clone()
+    partly[..., 4:] = IGNORED
+    torch.testing.assert_close(segmentation_loss(logits, partly), segmentation_loss(logits[..., :4], labels[..., :4]))
+
+
+def test_what_is_not_known_to_be_absent_is_not_trained_as_absent(labels: Tensor) -> None:
+    partly = labels.clone()
+    partly[:, :, 7:] = IGNORED
+    right, auxiliary = _decoded(labels)
+    assert clip_loss(right, auxiliary, partly, CONFIG) < 1e-3
+    unsure = [d._replace(presence=torch.where(d.presence > 0, d.presence, 5.0)) for d in right]
+    assert clip_loss(unsure, auxiliary, partly, CONFIG) < 1e-3
+    missed = [d._replace(presence=torch.full_like(d.presence, -5.0)) for d in right]
+    assert clip_loss(missed, auxiliary, partly, CONFIG) > 0.1
+    nothing = torch.full_like(labels, IGNORED)
+    assert clip_loss(right, auxiliary, nothing, CONFIG) == 0

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.data.label_definitions import IGNORED
 from s2vnet.model.prompt_encoder import PROMPT_MAPS, GridPrompt
 from s2vnet.training import simulated_prompts as simulate
 from s2vnet.training.simulated_prompts import simulate_prompts
@@ -203,3 +204,17 @@ def test_prompted_errors_cover_all_slices_of_the_clip(truth: Tensor, first: floa
     rarely = TrainConfig(max_correction_rounds=1, first_slice_fraction=first, correction_fraction=0.3)
     share = _both(*many, users, rarely)[1].flatten(1).any(1).float().mean()
     assert 0.1 < share < 0.6
+
+
+def test_ignored_pixels_are_no_errors(truth: Tensor) -> None:
+    """Nobody prompts where the class is unknown, whatever is predicted there."""
+    partly = truth.clone()
+    partly[:, :, :5] = IGNORED
+    config = TrainConfig(max_correction_rounds=3, first_slice_fraction=0)
+    predicted = torch.full_like(truth, 3)
+    maps, errors = _both(partly.expand(20, -1, -1, -1), predicted.expand(20, -1, -1, -1), list(range(20)), config)
+    assert maps.any()
+    assert errors.any()
+    unknown = (partly[0] == IGNORED).expand(20, -1, -1, -1)
+    assert not errors[unknown].any()
+    assert not _corrections(torch.where(partly == IGNORED, 3, partly), partly, 0)

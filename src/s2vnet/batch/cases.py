@@ -6,8 +6,10 @@ to be installed: https://filesystem-spec.readthedocs.io.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -224,12 +226,43 @@ def _listed_cases(source: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _csv_rows(source: str) -> list[tuple[str, str]]:
-    text = get_text(source)
-    if text is None:
-        raise InputError(f"{source}: no such file")
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
-    _require_column(source, reader.fieldnames or ())
-    return [(row["image"] or "", row.get("case") or "") for row in reader]
+    text = _decode(source, _get_bytes(source)).lstrip()
+    head, *rest = re.split("\r\n|\r|\n", text, maxsplit=1)
+    if head.lower().startswith("sep="):  # as Excel writes and reads it
+        text = rest[0] if rest else ""
+        head = re.split("\r|\n", text, maxsplit=1)[0]
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    rows = [row for row in ([cell.strip() for cell in row] for row in reader) if any(row)]
+    columns = [name.lower() for name in rows[0]] if rows else []
+    _require_column(source, columns)
+    for number, row in enumerate(rows[1:], 1):
+        if len(row) > len(columns):
+            character = "a tab" if delimiter == "\t" else delimiter
+            raise InputError(
+                f"{source}: row {number} has {len(row)} values for {len(columns)} columns; put a value that contains "
+                f"{character} in double quotes"
+            )
+    cells = [dict(zip(columns, row, strict=False)) for row in rows[1:]]
+    return [(row.get("image", ""), row.get("case", "")) for row in cells]
+
+
+def _decode(source: str, content: bytes) -> str:
+    """Text of a list, in UTF-8, or in UTF-16 as spreadsheets write it with a byte order mark."""
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not in UTF-8; save it as CSV UTF-8") from error
+
+
+def _get_bytes(location: str) -> bytes:
+    with _store_errors(location):
+        try:
+            with fsspec.open(location, "rb") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError as error:
+            raise InputError(f"{location}: no such file") from error
 
 
 def _parquet_rows(source: str) -> list[tuple[str, str]]:

@@ -37,6 +37,10 @@ def evaluate(
         bool, typer.Option("--negative-clicks", help="Correct false positives by 'not CLASS'.")
     ] = False,
     classes: Annotated[str | None, typer.Option(help="Class names in order of label values from 1.")] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="dataset.json with class names, regions, ignore label; default: that beside the labels."),
+    ] = None,
     device: Device = "auto",
     fill_nan: Fill = None,
 ) -> None:
@@ -53,16 +57,30 @@ def evaluate(
         raise InputError("--interactive needs a model: -m NAME_OR_DIR")
     segmenter = inference.Segmenter.from_pretrained(model, device=device) if interactive and model is not None else None
     channels = 0 if segmenter is None else len(segmenter.plan.channels)
+    definitions = comparison.find_definitions(labels, dataset)
+    ignore = None if definitions is None else definitions.ignore
+    if ignore is not None:
+        note(f"voxels of the ignore label {ignore} are not scored")
     pairs = comparison.pair_files(input, labels, channels, note)
     with progress() as report:
         done = count_cases(report, "evaluating", len(pairs))
         if segmenter is None:
-            scores = comparison.compare_labels(pairs, comma_separated(classes) if classes is not None else (), done)
+            known = [] if definitions is None else list(definitions.classes)[1:]
+            scores = comparison.compare_labels(
+                pairs,
+                known if classes is None else comma_separated(classes),
+                done,
+                regions=None if definitions is None else definitions.regions,
+                ignore=ignore,
+            )
         else:
             scores = validation.validate(
                 segmenter,
                 comparison.read_pairs(
-                    pairs, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1
+                    pairs,
+                    ignore=ignore,
+                    fill_nonfinite=fill_nan,
+                    frames_as_channels=len(segmenter.plan.channels) > 1,
                 ),
                 rounds=rounds,
                 jitter_mm=jitter,

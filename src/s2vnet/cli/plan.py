@@ -33,6 +33,8 @@ def plan(
     Example: s2vnet plan Dataset004_Hippocampus -o runs/hippocampus
     """
     source = read_dataset(dataset_folder(dataset, named))
+    for text in source.notes:
+        note(text)
     make_folder(output)
     with progress() as report:
         extracted = fingerprint.extract_fingerprint(

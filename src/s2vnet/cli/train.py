@@ -23,7 +23,7 @@ from s2vnet.cli.options import (
     validate_settings,
 )
 from s2vnet.config import ModelConfig, TrainConfig
-from s2vnet.data.dataset import Dataset, read_dataset, select_fold
+from s2vnet.data.dataset import Dataset, read_dataset
 from s2vnet.errors import InputError
 from s2vnet.utils.atomic_write import require_writable
 from s2vnet.utils.extras import require_extra
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import s2vnet.inference.segmenter as inference
     from s2vnet.data import fingerprint
     from s2vnet.model import checkpoint
+    from s2vnet.training import run_data
 else:
     fingerprint = LazyModule("s2vnet.data.fingerprint")
     data_plan = LazyModule("s2vnet.data.plan")
@@ -44,13 +45,16 @@ else:
     validation = LazyModule("s2vnet.evaluation.validate")
     inference = LazyModule("s2vnet.inference.segmenter")
     checkpoint = LazyModule("s2vnet.model.checkpoint")
+    run_data = LazyModule("s2vnet.training.run_data")
 
 
 def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
     dataset: DatasetArgument = None,
     named: DatasetOption = None,
-    fold: Annotated[str, typer.Option("-f", "--fold", help="0 to 4, or all: train on every case.")] = "0",
+    fold: Annotated[
+        str | None, typer.Option("-f", "--fold", help="0 (default) to 4, or all: train on every case.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run folder's checkpoint.")] = False,
     init: Annotated[str | None, typer.Option(help="Start from a trained model (name or folder).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of 50 steps; the default is 48.")] = None,
@@ -73,26 +77,31 @@ def train(
     """
     require_extra("train", "training", "lightning_fabric", "tensorboard")
     from s2vnet.training.resume_state import CHECKPOINT
-    from s2vnet.training.trainer import load_cases
+    from s2vnet.training.trainer import PLAN, load_cases
     from s2vnet.training.trainer import train as run_training
 
+    given = {"seed": seed, **key_values(config), **({} if epochs is None else {"epochs": epochs})}
+    validate_settings(TrainConfig, given)  # before the dataset is read
     source = read_dataset(dataset_folder(dataset, named))
-    training, held_out = select_fold(source, fold)
+    for text in source.notes:
+        note(text)
     initial = None if init is None else checkpoint.load_model(inference.find_model(init))
     make_folder(output)
     require_writable(output)
-    if not resume and any((output / name).exists() for name in (CHECKPOINT, checkpoint.DESCRIPTION)):
+    begun = any((output / name).exists() for name in (CHECKPOINT, checkpoint.DESCRIPTION))
+    if begun and not resume:
         raise InputError(f"{output} holds a run; give --resume to continue it, or choose another folder")
     with progress() as report:
+        data = _run_data(output if begun else None, source, fold, fill_nan, report)
+        if begun and plan_file is None and (output / PLAN).exists():
+            plan_file = output / PLAN
         plan = _read_or_make_plan(source, plan_file, fill_nan, report)
-        settings = {"seed": seed, "clip_length": plan.clip_length, **key_values(config)}
-        settings |= {} if epochs is None else {"epochs": epochs}
-        train_config = validate_settings(TrainConfig, settings)
+        train_config = validate_settings(TrainConfig, {"clip_length": plan.clip_length, **given})
         model_config = _model_config(plan, network)
         if initial is not None and dict(initial.plan.get("labels", {})) != plan.labels:
             note(f"{init} has other classes: the weights that depend on them are initialized anew")
-        cases = load_cases(source, training, plan, fill_nonfinite=fill_nan, report=report)
-        scored = load_cases(source, held_out[:6], plan, fill_nonfinite=fill_nan, report=report)
+        cases = load_cases(source, data.training, plan, fill_nonfinite=fill_nan, report=report)
+        scored = load_cases(source, data.held_out[:6], plan, fill_nonfinite=fill_nan, report=report)
         try:
             run_training(
                 cases,
@@ -107,14 +116,28 @@ def train(
                 workers=workers,
                 resume=resume,
                 init=initial,
-                info=_run_info(source, fold, len(training)),
+                data=data,
+                info=_run_info(source, data),
                 report=report,
             )
         except KeyboardInterrupt:
             typer.echo(f"{output}: continue this run with --resume", err=True)
             raise typer.Exit(130) from None
-    if validation and held_out and (devices * nodes == 1 or _is_first_process()):
-        _validate(output, source, held_out, device, fill_nan)
+    if validation and data.held_out and (devices * nodes == 1 or _is_first_process()):
+        _validate(output, source, data.held_out, device, fill_nan)
+
+
+def _run_data(
+    folder: Path | None, dataset: Dataset, fold: str | None, fill_nan: float | None, report: Report
+) -> run_data.RunData:
+    """Data of the run in a folder that has begun, with notes about the dataset; of a new one without a folder."""
+    checked = partial(report, "checking files")
+    if folder is None:
+        return run_data.new_run_data(dataset, fold or "0", fill_nan, checked)
+    data, notes = run_data.resumed_run_data(folder, dataset, fold, fill_nan, checked)
+    for text in notes:
+        note(text)
+    return data
 
 
 def _read_or_make_plan(dataset: Dataset, file: Path | None, fill_nan: float | None, report: Report) -> data_plan.Plan:
@@ -123,7 +146,7 @@ def _read_or_make_plan(dataset: Dataset, file: Path | None, fill_nan: float | No
         return data_plan.make_plan(fingerprint.extract_fingerprint(dataset, fill_nonfinite=fill_nan, progress=progress))
     plan = data_plan.read_plan(file)
     plan.require_dataset(dataset.channels, dataset.labels)
-    return plan
+    return plan.model_copy(update={"regions": dict(dataset.regions)})
 
 
 def _model_config(plan: data_plan.Plan, options: Sequence[str] | None) -> ModelConfig:
@@ -131,12 +154,12 @@ def _model_config(plan: data_plan.Plan, options: Sequence[str] | None) -> ModelC
     return validate_settings(ModelConfig, {name: getattr(plan, name) for name in names} | key_values(options))
 
 
-def _run_info(dataset: Dataset, fold: str, training_cases: int) -> dict[str, Any]:
+def _run_info(dataset: Dataset, data: run_data.RunData) -> dict[str, Any]:
     """Information about data and command for ``model.json``."""
     return {
         "dataset": dataset.name,
-        "fold": fold,
-        "training_cases": training_cases,
+        "fold": data.fold,
+        "training_cases": len(data.training),
         "command": " ".join(["s2vnet", *(argument for argument in sys.argv[1:] if argument != "--resume")]),
         "date": datetime.date.today().isoformat(),
         "version": __version__,

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from s2vnet.config import TrainConfig
 from s2vnet.data.augment import Augmentation
+from s2vnet.data.label_definitions import IGNORED
 from s2vnet.data.preprocess import Case, with_neighbours
 
 MAX_INTENSITY_SHIFT = 1.2
@@ -109,6 +110,7 @@ def class_intensity_shifts(
     shape = channels, int(case.labels.max()) + 1
     shifts = rng.uniform(-MAX_INTENSITY_SHIFT, MAX_INTENSITY_SHIFT, shape).astype(np.float32)
     shifts[:, 0] = 0
+    shifts[:, IGNORED:] = 0
     offsets = with_neighbours(np.stack([shift[case.labels] for shift in shifts]), slices, context)
     return F.avg_pool2d(torch.from_numpy(offsets), 3, stride=1, padding=1).numpy()
 
@@ -118,7 +120,7 @@ def _extents(labels: npt.NDArray[np.uint8] | None) -> dict[int, tuple[int, int]]
     assert labels is not None
     extents = {}
     for class_id in np.unique(labels):
-        if class_id:
+        if class_id not in (0, IGNORED):
             indices = np.flatnonzero((labels == class_id).any((1, 2)))
             extents[int(class_id)] = (int(indices[0]), int(indices[-1]))
     return extents

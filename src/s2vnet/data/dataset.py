@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from s2vnet.data.case_files import CaseFiles, channel_file, find_case_files, find_label_files, is_image_folder
+from s2vnet.data.case_lists import list_notes, listed_cases
+from s2vnet.data.label_definitions import map_ignored, parse_labels
 from s2vnet.errors import InputError
-from s2vnet.io.files import ENDINGS, find_ending, read_image, read_labels
+from s2vnet.io.files import ENDINGS, read_image, read_labels
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.utils.json_io import read_json
+from s2vnet.utils.names import some_names
 
 SPLIT_SEED = 12345
 """nnU-Net's seed for its five folds."""
-
-MAX_LABEL = 255
-"""Largest label value: labels are stored as uint8."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class Dataset:
     ending: str
     training: tuple[CaseFiles, ...]
     test: tuple[CaseFiles, ...]
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Label values by region: unions of classes that scores are reported for."""
+    ignore: int | None = None
+    """Value of voxels in label files whose class is unknown."""
+    notes: tuple[str, ...] = ()
+    """What of dataset.json is not used."""
 
     def case(self, name: str) -> CaseFiles:
         """Training or test case by name. Raises InputError where there is none."""
@@ -50,6 +57,8 @@ class Dataset:
 
     def read(self, case: CaseFiles, *, fill_nonfinite: float | None = None) -> tuple[Volume, LabelMap | None]:
         """Read image (C, I, J, K) and labels of a case, None where it has none, on the same grid.
+
+        Voxels to ignore are :data:`s2vnet.data.label_definitions.IGNORED` in the labels.
 
         Raises:
             InputError: a file cannot be read, channels are missing, the grids differ, or a label is not in
@@ -63,10 +72,12 @@ class Dataset:
             return volume, None
         labels = read_labels(case.labels)
         volume.geometry.require_same_grid(labels.geometry, f"{case.images[0]} and {case.labels}")
-        unknown = sorted(set(np.unique(labels.data).tolist()) - set(self.labels.values()))
+        unknown = sorted(set(np.unique(labels.data).tolist()) - set(self.labels.values()) - {self.ignore})
         if unknown:
-            raise InputError(f"{case.labels}: label values {unknown} are not in dataset.json; correct either")
-        return volume, LabelMap(labels.data, volume.geometry)
+            raise InputError(
+                f"{case.labels}: label values {some_names(unknown)} are not in dataset.json; correct either"
+            )
+        return volume, LabelMap(map_ignored(labels.data, self.ignore), volume.geometry)
 
 
 def read_dataset(root: Path | str, *, skip_missing: bool = False) -> Dataset:
@@ -83,18 +94,30 @@ def read_dataset(root: Path | str, *, skip_missing: bool = False) -> Dataset:
     path = root / "dataset.json"
     content = read_dataset_json(root)
     channels = _channels(path, content)
+    labels = parse_labels(path, content)
     ending = _ending(root, content)
-    training = _listed_cases(root, content, "training") or _folder_cases(
-        root, "imagesTr", "labelsTr", ending, len(channels)
-    )
-    test = _listed_cases(root, content, "test") or _folder_cases(root, "imagesTs", "labelsTs", ending, len(channels))
+    training, followed = _find_cases(root, content, "training", ending, len(channels))
+    test, test_followed = _find_cases(root, content, "test", ending, len(channels))
+    notes = list_notes(root, content, training, len(channels)) if followed else []
+    notes += [
+        f"dataset.json lists {part} cases under names that no file has; those in the folder are used"
+        for part, cases, used in (("training", training, followed), ("test", test, test_followed))
+        if cases and not used and content.get(part)
+    ]
+    if labels.regions:
+        notes.append(
+            f"regions ({some_names(labels.regions)}) are scored as unions of the exclusive classes of the files, which "
+            f"are trained: {some_names((f'{v} {name}' for name, v in labels.classes.items() if v), 20)}"
+        )
     if skip_missing:
         training = tuple(case for case in training if _has_files(case) and case.labels is not None)
         test = tuple(case for case in test if _has_files(case))
     _require_files(root, training, len(channels), labelled=True)
     _require_files(root, test, len(channels), labelled=False)
     name = str(content.get("name", root.resolve().name))
-    return Dataset(root, name, channels, _labels(path, content), ending, training, test)
+    return Dataset(
+        root, name, channels, labels.classes, ending, training, test, labels.regions, labels.ignore, tuple(notes)
+    )
 
 
 def read_dataset_json(root: Path) -> dict[str, Any]:
@@ -109,7 +132,7 @@ def read_dataset_json(root: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a folder in nnU-Net's raw layout") from error
     except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
+        raise InputError(f"{path}: not valid JSON{_where(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object")
     return content
@@ -148,10 +171,10 @@ def read_folds(dataset: Dataset) -> list[dict[str, list[str]]]:
     try:
         splits = [{part: [str(name) for name in fold[part]] for part in ("train", "val")} for fold in read_json(path)]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: must be a list of folds, each with 'train' and 'val' lists ({error})") from error
+        raise InputError(f'{path}: must be a list of folds, each with lists "train" and "val"') from error
     unknown = {name for fold in splits for part in fold.values() for name in part} - set(names)
     if unknown:
-        raise InputError(f"{path}: unknown cases {sorted(unknown)[:5]}")
+        raise InputError(f"{path}: unknown cases {some_names(sorted(unknown))}")
     for number, fold in enumerate(splits):
         counts = Counter(fold["train"] + fold["val"])
         twice = sorted(name for name, count in counts.items() if count > 1)
@@ -176,34 +199,18 @@ def select_fold(dataset: Dataset, fold: str) -> tuple[list[str], list[str]]:
     return splits[int(fold)]["train"], splits[int(fold)]["val"]
 
 
+def _where(error: ValueError) -> str:
+    """Place of a mistake in a JSON file, where it is known."""
+    return f" (line {error.lineno}, column {error.colno})" if isinstance(error, JSONDecodeError) else ""
+
+
 def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     named = content.get("channel_names", content.get("modality"))
     if not isinstance(named, dict) or not named:
-        raise InputError(f"{path}: needs channel_names, such as {{'0': 'CT'}}")
+        raise InputError(f'{path}: needs channel_names, such as {{"0": "CT"}}')
     if sorted(named) != sorted(str(c) for c in range(len(named))):
-        raise InputError(f"{path}: channel_names must be numbered '0', '1', ...; found {sorted(named)}")
+        raise InputError(f"{path}: channel_names must be numbered 0, 1, ...; found {some_names(sorted(named))}")
     return tuple(str(named[str(c)]) for c in range(len(named)))
-
-
-def _labels(path: Path, content: Mapping[str, Any]) -> dict[str, int]:
-    """Label value by class name, from nnU-Net 2's name -> value or the Decathlon's value -> name."""
-    listed = content.get("labels")
-    if not isinstance(listed, dict) or not listed:
-        raise InputError(f"{path}: needs labels, such as {{'background': 0, 'liver': 1}}")
-    try:
-        swapped = all(str(key).lstrip("-").isdigit() for key in listed)
-        labels = {str(v): int(k) for k, v in listed.items()} if swapped else {str(k): int(v) for k, v in listed.items()}
-    except (OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: every label must be one integer; regions are not supported ({error})") from error
-    if len(labels) != len(listed):
-        raise InputError(f"{path}: two labels have the same name")
-    if "ignore" in labels:
-        raise InputError(f"{path}: nnU-Net's ignore label is not supported; relabel those voxels")
-    if len(labels) > MAX_LABEL + 1:
-        raise InputError(f"{path}: {len(labels)} labels; at most {MAX_LABEL} and background are supported")
-    if sorted(labels.values()) != list(range(len(labels))) or len(labels) < 2:
-        raise InputError(f"{path}: label values must be 0, 1, 2, ... without gaps, not {sorted(labels.values())}")
-    return dict(sorted(labels.items(), key=lambda item: item[1]))
 
 
 def _ending(root: Path, content: Mapping[str, Any]) -> str:
@@ -213,28 +220,16 @@ def _ending(root: Path, content: Mapping[str, Any]) -> str:
     return ending
 
 
-def _listed_cases(root: Path, content: Mapping[str, Any], part: str) -> tuple[CaseFiles, ...]:
-    """Cases that dataset.json lists: the Decathlon's `training` and `test`, or nnU-Net's `dataset`.
-
-    Decathlon lists contain `imagesTr/x.nii.gz` even where the folder follows nnU-Net's naming `x_0000.nii.gz`; then
-    the folder's files are used.
-    """
-    try:
-        if part == "training" and isinstance(content.get("dataset"), dict):
-            return tuple(
-                CaseFiles(str(name), tuple(root / str(p) for p in entry["images"]), root / str(entry["label"]))
-                for name, entry in content["dataset"].items()
-            )
-        pairs = [(e["image"], e.get("label")) if isinstance(e, dict) else (e, None) for e in content.get(part) or ()]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{root / 'dataset.json'}: a case lacks its image or label path ({error})") from error
-    cases = []
-    for image, label in pairs:
-        file = root / str(image)
-        ending = find_ending(file) or file.suffix
-        name = file.name[: len(file.name) - len(ending)]
-        cases.append(CaseFiles(name, (file,), None if label is None else root / str(label)))
-    return tuple(cases) if any(case.images[0].exists() for case in cases) else ()
+def _find_cases(
+    root: Path, content: Mapping[str, Any], part: str, ending: str, channels: int
+) -> tuple[tuple[CaseFiles, ...], bool]:
+    """Cases that dataset.json lists, or those of the folder where none of the listed images exists; whether listed."""
+    listed = listed_cases(root, content, part, channels)
+    if any(case.images[0].exists() for case in listed):
+        return listed, True
+    suffix = "Tr" if part == "training" else "Ts"
+    found = _folder_cases(root, f"images{suffix}", f"labels{suffix}", ending, channels)
+    return found or (listed if part == "training" else ()), False  # releases may come without their test images
 
 
 def _folder_cases(root: Path, images: str, labels: str, ending: str, channels: int) -> tuple[CaseFiles, ...]:

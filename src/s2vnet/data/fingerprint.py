@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from s2vnet.data.dataset import Dataset
+from s2vnet.data.label_definitions import IGNORED
 from s2vnet.data.training_ranges import BRIGHT_PERCENTILE, TrainingRanges, Triple, window_percentile
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import LabelMap, Volume
@@ -52,6 +53,8 @@ class Fingerprint(BaseModel):
     cases: int
     channels: tuple[str, ...]
     labels: dict[str, int]
+    regions: dict[str, tuple[int, ...]] = {}
+    """Label values by region (:attr:`s2vnet.data.dataset.Dataset.regions`)."""
     spacing: Triple
     """Median voxel size in mm."""
     shape: Triple
@@ -97,7 +100,7 @@ def extract_fingerprint(
         spacings.append(spacing)
         shapes.append(truth.shape)
         boxes.append(_nonzero_fraction(image))
-        foreground = np.flatnonzero(truth)
+        foreground = np.flatnonzero((truth > 0) & (truth != IGNORED))
         if len(foreground) == 0:
             empty.append(case.name)
         else:
@@ -119,6 +122,7 @@ def extract_fingerprint(
         cases=len(dataset.training),
         channels=dataset.channels,
         labels=dict(dataset.labels),
+        regions=dict(dataset.regions),
         spacing=_triple(np.median(spacings, 0)),
         shape=_triple(np.median(shapes, 0)),
         intensities=intensities,

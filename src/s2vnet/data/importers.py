@@ -15,13 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s2vnet.data.case_files import CaseFiles, channel_file, file_stem
+from s2vnet.data.case_files import CaseFiles, channel_file
+from s2vnet.data.case_lists import listed_cases
 from s2vnet.data.dataset import Dataset, read_dataset, read_dataset_json, read_folds
 from s2vnet.data.dataset_releases import RELEASES, Folders, Release
+from s2vnet.data.label_definitions import parse_labels
 from s2vnet.errors import InputError
 from s2vnet.io.files import SINGLE_FILE_ENDINGS, image_ending, split_frames
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.json_io import read_json
+from s2vnet.utils.names import some_names
 
 _T = TypeVar("_T")
 SELF_DESCRIBED = ("msd", "nnunet")
@@ -139,7 +142,9 @@ def _read_tabulated(
     listed = {} if release.cases or not (root / "dataset.json").is_file() else read_dataset_json(root)
     parts, shortages = {}, {}
     for part, folders in layout.items():
-        expected = release.cases.get(part) or _numbers(prefix, _listed_cases(listed, part))
+        expected = release.cases.get(part) or _numbers(
+            prefix, (case.name for case in listed_cases(root, listed, part, 1))
+        )
         parts[part], shortages[part] = _find_part(release, root, part, folders, expected, modalities)
     training = (*parts["training"], *parts.get("validation", ()))
     held_out = {f"{prefix}{n:04d}" for n in validation} | {case.name for case in parts.get("validation", ())}
@@ -183,7 +188,7 @@ def _find_part(
     if unexpected:
         where = f"{folders[0]} or {folders[1]}"
         raise InputError(
-            f"{root}: number {_some(unexpected)} in {where} is no {part} case of {release.name}; move it away"
+            f"{root}: number {some_names(unexpected)} in {where} is no {part} case of {release.name}; move it away"
         )
     needed = list(zip(folders, release.prefixes, (images, labels), strict=True))[: 1 if part == "test" else 2]
     known = sorted(n for n in expected.union(*(files for *_, files in needed)) if release.modality(n) in modalities)
@@ -207,7 +212,8 @@ def _read_described(source: Path, partial: bool) -> _LocatedRelease:
         ("training", "numTraining", dataset.training, missing_parts),
         ("test", "numTest", dataset.test, notes),
     ):
-        names, listed = {case.name for case in cases}, _listed_cases(content, part)
+        names = {case.name for case in cases}
+        listed = {case.name for case in listed_cases(root, content, part, len(dataset.channels))}
         # version 1 of nnU-Net listed some datasets' cases under names that no file has
         missing = sorted(listed - names) if listed & names else []
         count = content[key] if isinstance(content.get(key), int) else 0
@@ -220,17 +226,22 @@ def _read_described(source: Path, partial: bool) -> _LocatedRelease:
         )
     paths = [case.name for case in (*dataset.training, *dataset.test) if Path(case.name).name != case.name]
     if paths:
-        raise InputError(f"{root}: {_some(paths)} in dataset.json is not a case name; rename it")
+        raise InputError(f"{root}: {some_names(paths)} in dataset.json is not a case name; rename it")
     described = {
         "name": dataset.name,
         "channel_names": {str(c): name for c, name in enumerate(dataset.channels)},
-        "labels": dict(dataset.labels),
+        "labels": dict(parse_labels(root / "dataset.json", content).listed),
         "file_ending": endings[0],
     }
     kept = {key: value for key, value in content.items() if key not in _STALE}
     folds, fold_notes = _available_folds(dataset, partial)
     return _LocatedRelease(
-        dataset.training, dataset.test, kept | described, folds, tuple(missing_parts), (*notes, *fold_notes)
+        dataset.training,
+        dataset.test,
+        kept | described,
+        folds,
+        tuple(missing_parts),
+        (*notes, *fold_notes, *dataset.notes),
     )
 
 
@@ -249,10 +260,10 @@ def _available_folds(dataset: Dataset, partial: bool) -> tuple[list[dict[str, li
     if not absent:
         return folds, []
     kept = [{part: [name for name in cases if name in names] for part, cases in fold.items()} for fold in folds]
-    notes = [f"{path.name}: without {_some(sorted(absent))}"]
+    notes = [f"{path.name}: without {some_names(sorted(absent))}"]
     empty = [number for number, fold in enumerate(kept) if not (fold["train"] and fold["val"])]
     if empty:  # all are dropped, since dropping some would renumber the others
-        why = f"fold {_some(empty)} has no case left to train on or to validate on"
+        why = f"fold {some_names(empty)} has no case left to train on or to validate on"
         return [], [*notes, f"{path.name}: not written, since {why}; {_DEFAULT}"]
     return kept, notes
 
@@ -265,7 +276,7 @@ def _locate(source: Path, match: Callable[[Path], tuple[Path, Folders] | None], 
     for _ in range(3):
         matches = [pair for pair in map(match, level) if pair is not None]
         if len(matches) > 1:
-            raise InputError(f"{source}: several releases; give one of {_some(folder for folder, _ in matches)}")
+            raise InputError(f"{source}: several releases; give one of {some_names(folder for folder, _ in matches)}")
         if matches:
             return matches[0]
         level = [inner for folder in level for inner in sorted(folder.iterdir()) if _is_visible(inner)]
@@ -296,25 +307,12 @@ def _numbers(prefix: str, names: Iterable[str]) -> frozenset[int]:
     return frozenset(int(name[len(prefix) :]) for name in names if re.fullmatch(rf"{prefix}\d{{4}}", name))
 
 
-def _listed_cases(content: Mapping[str, Any], part: str) -> set[str]:
-    """Names of the cases that dataset.json lists."""
-    entries = content.get(part)
-    paths = [e.get("image") if isinstance(e, dict) else e for e in entries] if isinstance(entries, list) else []
-    return {file_stem(Path(str(path))) for path in paths}
-
-
 def _shortage(where: str, part: str, available: int, count: int, missing: Sequence[str]) -> list[str]:
     """One line about the missing cases of a part, or none."""
     if not missing and available >= count:
         return []
-    names = f", without {_some(missing)}" if missing else ""
+    names = f", without {some_names(missing)}" if missing else ""
     return [f"{where}: {available} of {max(available, count)} {part} cases{names}"]
-
-
-def _some(items: Iterable[object], limit: int = 5) -> str:
-    names = [str(item) for item in items]
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def _write_dataset(

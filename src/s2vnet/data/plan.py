@@ -15,6 +15,7 @@ from s2vnet.errors import InputError
 from s2vnet.io.geometry import Volume
 from s2vnet.io.lazy_image import LazyImage
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.names import some_names
 from s2vnet.utils.validation_errors import first_error
 
 PLAN_VERSION = 1
@@ -55,6 +56,8 @@ class Plan(BaseModel):
     dataset: str
     channels: tuple[str, ...]
     labels: dict[str, int]
+    regions: dict[str, tuple[int, ...]] = {}
+    """Label values by region: unions of classes that scores are reported for."""
     plane: Plane
     spacing: tuple[float, float]
     """Sampling (row, column) in plane, mm; slices are not resampled, but may be averaged (:meth:`slab_size`)."""
@@ -101,7 +104,9 @@ class Plan(BaseModel):
                 f"the plan is for {len(self.channels)} channels, the dataset has {len(channels)}; make a new plan"
             )
         if dict(labels) != self.labels:
-            raise InputError(f"the plan is for labels {self.labels}, the dataset has {dict(labels)}; make a new plan")
+            raise InputError(
+                f"the plan is for labels {_labels(self.labels)}, the dataset has {_labels(labels)}; make a new plan"
+            )
 
     def range_warnings(self, volume: Volume | LazyImage) -> tuple[str, ...]:
         """One-line warnings about properties of a volume outside the ranges of the training cases."""
@@ -168,6 +173,7 @@ def make_plan(fingerprint: Fingerprint, sampling: float | None = None) -> Plan:
         dataset=fingerprint.dataset,
         channels=fingerprint.channels,
         labels=fingerprint.labels,
+        regions=fingerprint.regions,
         plane=PLANES[axis],
         spacing=spacing,
         patch_size=(patch[0], patch[1]),
@@ -182,6 +188,10 @@ def make_plan(fingerprint: Fingerprint, sampling: float | None = None) -> Plan:
         stem_stride=stride,
         seen=fingerprint.seen,
     )
+
+
+def _labels(labels: Mapping[str, int]) -> str:
+    return some_names((f"{value} {name}" for name, value in labels.items()), 20)
 
 
 def _encoder(pixels: int, stride: int) -> str:

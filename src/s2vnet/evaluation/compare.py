@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from s2vnet.data.case_files import file_stem, find_case_files, find_label_files
+from s2vnet.data.dataset import read_dataset_json
+from s2vnet.data.label_definitions import IGNORED, LabelDefinitions, hide_ignored, map_ignored, parse_labels
 from s2vnet.errors import InputError
 from s2vnet.evaluation.report import automatic_report
 from s2vnet.evaluation.validate import LabelledCase
 from s2vnet.io.files import read_image, read_labels
-from s2vnet.metrics.overlap_and_distance import class_metrics
+from s2vnet.io.geometry import LabelMap
+from s2vnet.metrics.overlap_and_distance import class_metrics, region_metrics
 
 _EXTRAS = ("_probabilities", "_uncertainty")
 """Endings of what `predict` writes beside the labels of a case."""
@@ -60,17 +63,50 @@ def pair_files(
     return [FilePair(case.name, case.images, references[case.name]) for case in cases]
 
 
+def find_definitions(labels: Path, dataset: Path | None = None) -> LabelDefinitions | None:
+    """Label definitions of reference labels: class names, regions and ignore label.
+
+    Args:
+        labels: File or folder of reference labels.
+        dataset: ``dataset.json`` or its folder; by default that beside the labels' folder, None where there is none.
+
+    Raises:
+        InputError: No or damaged `dataset`.
+    """
+    folder = (labels if labels.is_dir() else labels.absolute().parent).absolute().parent
+    root = folder if dataset is None else dataset.parent if dataset.is_file() else dataset
+    try:
+        return parse_labels(root / "dataset.json", read_dataset_json(root))
+    except InputError:
+        if dataset is not None:
+            raise
+        return None
+
+
 def read_pairs(
-    pairs: Sequence[FilePair], *, fill_nonfinite: float | None = None, frames_as_channels: bool = False
+    pairs: Sequence[FilePair],
+    *,
+    ignore: int | None = None,
+    fill_nonfinite: float | None = None,
+    frames_as_channels: bool = False,
 ) -> Iterator[LabelledCase]:
-    """Read images and reference labels, with the options of :func:`s2vnet.io.files.read_image`."""
+    """Read images and reference labels, with the options of :func:`s2vnet.io.files.read_image`.
+
+    The value `ignore` of the label files becomes :data:`s2vnet.data.label_definitions.IGNORED`.
+    """
     for name, images, labels in pairs:
         image = read_image(images, fill_nonfinite=fill_nonfinite, frames_as_channels=frames_as_channels)
-        yield name, image, read_labels(labels)
+        truth = read_labels(labels)
+        yield name, image, LabelMap(map_ignored(truth.data, ignore), truth.geometry)
 
 
 def compare_labels(
-    pairs: Sequence[FilePair], names: Sequence[str] = (), done: Callable[[str], None] = lambda name: None
+    pairs: Sequence[FilePair],
+    names: Sequence[str] = (),
+    done: Callable[[str], None] = lambda name: None,
+    *,
+    regions: Mapping[str, Sequence[int]] | None = None,
+    ignore: int | None = None,
 ) -> dict[str, Any]:
     """Score predicted labels, as :func:`s2vnet.evaluation.report.automatic_report` reports it.
 
@@ -78,20 +114,28 @@ def compare_labels(
         pairs: Files of predicted and reference labels.
         names: Class names in the order of label values from 1; further classes are named by their value.
         done: Called with the name of each scored case.
+        regions: Label values by name of a union of classes that is scored, too.
+        ignore: Reference value of voxels that do not count.
 
     Raises:
         InputError: Labels on different grids.
     """
-    scores, present = {}, set[int]()
+    scores, region_scores, present = {}, {}, set[int]()
     for name, (predicted_file, *_), reference_file in pairs:
-        predicted, reference = read_labels(predicted_file), read_labels(reference_file)
-        reference.geometry.require_same_grid(predicted.geometry, f"{name}: labels and prediction")
-        classes = sorted((set(np.unique(reference.data).tolist()) | set(np.unique(predicted.data).tolist())) - {0})
+        predicted_map, reference = read_labels(predicted_file), read_labels(reference_file)
+        reference.geometry.require_same_grid(predicted_map.geometry, f"{name}: labels and prediction")
+        truth, predicted = map_ignored(reference.data, ignore), predicted_map.data
+        if ignore is not None:
+            predicted = hide_ignored(predicted, truth)
+        background = {0} if ignore is None else {0, IGNORED}
+        classes = sorted((set(np.unique(truth).tolist()) | set(np.unique(predicted).tolist())) - background)
         present |= set(classes)
-        scores[name] = class_metrics(predicted.data, reference.data, classes, reference.geometry.spacing)
+        spacing = reference.geometry.spacing
+        scores[name] = class_metrics(predicted, truth, classes, spacing)
+        region_scores[name] = region_metrics(predicted, truth, regions or {}, spacing)
         done(name)
     class_names = {k: names[k - 1] if k <= len(names) else str(k) for k in sorted(present)}
-    return automatic_report(scores, class_names)
+    return automatic_report(scores, class_names, region_scores)
 
 
 def _is_extra(name: str, references: Collection[str]) -> bool:

@@ -7,12 +7,13 @@ box prompt.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from s2vnet.data.label_definitions import hide_ignored
 from s2vnet.evaluation.simulated_clicks import FalsePositiveClick, next_click
 from s2vnet.metrics.overlap_and_distance import (
     NSD_TOLERANCE_MM,
@@ -48,6 +49,8 @@ class InteractiveScores:
     """Clicks of each round; empty for round 0 and for rounds without errors."""
     seconds_per_round: list[float]
     """Seconds to update the labels, for each round with clicks."""
+    region_dice: list[dict[str, float]] = field(default_factory=list)
+    """Dice of each region, per round; empty without regions."""
 
 
 def run_click_rounds(
@@ -60,6 +63,7 @@ def run_click_rounds(
     seed: int = 42,
     false_positive_click: FalsePositiveClick = "true-class",
     tolerance_mm: float = NSD_TOLERANCE_MM,
+    regions: Mapping[str, Sequence[int]] | None = None,
 ) -> InteractiveScores:
     """Score the automatic result and each round of simulated clicks.
 
@@ -68,7 +72,8 @@ def run_click_rounds(
 
     Args:
         session: session with the automatic result of the case.
-        truth: (I, J, K) ground truth on the grid of ``session.labels``.
+        truth: (I, J, K) ground truth on the grid of ``session.labels``; voxels that are
+            :data:`s2vnet.data.label_definitions.IGNORED` are neither clicked nor scored.
         class_ids: classes to evaluate; 0 is left out.
         spacing: voxel size in mm along i, j, k.
         rounds: rounds of clicks after the automatic result.
@@ -76,17 +81,18 @@ def run_click_rounds(
         seed: seed of the choice among equally good clicks and of the jitter.
         false_positive_click: see :func:`s2vnet.evaluation.simulated_clicks.next_click`.
         tolerance_mm: tolerance of the normalized surface Dice.
+        regions: label values by name of a union of classes whose Dice is reported, too.
 
     Raises:
         InputError: the shapes differ or are not three-dimensional.
     """
     rng = np.random.default_rng(seed)
-    labels = session.labels
-    require_same_shape(labels, truth)
+    require_same_shape(session.labels, truth)
+    labels = hide_ignored(session.labels, truth)
     present = set(np.unique(truth).tolist())
     classes = [c for c in class_ids if c != 0 and c in present]
     scores = InteractiveScores([], [], [[]], [])
-    _score(scores, labels, truth, classes, spacing, tolerance_mm)
+    _score(scores, labels, truth, classes, spacing, tolerance_mm, regions or {})
     for _ in range(rounds):
         candidates = (next_click(labels, truth, c, spacing, rng, jitter_mm, false_positive_click) for c in classes)
         clicks = list(dict.fromkeys(click for click in candidates if click is not None))
@@ -94,12 +100,14 @@ def run_click_rounds(
         if not clicks:
             scores.dice.append(scores.dice[-1])
             scores.nsd.append(scores.nsd[-1])
+            scores.region_dice.extend(scores.region_dice[-1:])
             continue
         start = time.perf_counter()
         session.add_round(clicks)
-        labels = session.labels
+        corrected = session.labels
         scores.seconds_per_round.append(time.perf_counter() - start)
-        _score(scores, labels, truth, classes, spacing, tolerance_mm)
+        labels = hide_ignored(corrected, truth)
+        _score(scores, labels, truth, classes, spacing, tolerance_mm, regions or {})
     return scores
 
 
@@ -126,6 +134,10 @@ def _score(
     classes: Sequence[int],
     spacing: Spacing,
     tolerance_mm: float,
+    regions: Mapping[str, Sequence[int]],
 ) -> None:
     scores.dice.append({c: dice(labels == c, truth == c) for c in classes})
     scores.nsd.append({c: surface_dice(labels == c, truth == c, spacing, tolerance_mm) for c in classes})
+    if regions:
+        masks = {name: (np.isin(labels, list(v)), np.isin(truth, list(v))) for name, v in regions.items()}
+        scores.region_dice.append({name: dice(*pair) for name, pair in masks.items()})

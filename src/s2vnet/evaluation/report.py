@@ -23,7 +23,11 @@ LOW_DICE = 0.2
 """Mean Dice up to which the NSD of a case is 0 in the interactive report (CVPR 2025 interactive challenge)."""
 
 
-def automatic_report(cases: Mapping[str, Mapping[int, ClassMetrics]], class_names: Mapping[int, str]) -> Report:
+def automatic_report(
+    cases: Mapping[str, Mapping[int, ClassMetrics]],
+    class_names: Mapping[int, str],
+    regions: Mapping[str, Mapping[str, ClassMetrics]] | None = None,
+) -> Report:
     """Summarize automatic segmentation under the key ``automatic``.
 
     The score of a case is the mean over the classes defined in it, and the score of the report the mean over cases.
@@ -32,6 +36,7 @@ def automatic_report(cases: Mapping[str, Mapping[int, ClassMetrics]], class_name
     Args:
         cases: metrics by case name and class.
         class_names: name of every class in ``cases``.
+        regions: metrics by case name and region (union of classes), reported under ``regions``.
     """
     rows = [_automatic_case(name, metrics, class_names) for name, metrics in cases.items()]
     ids = sorted({c for metrics in cases.values() for c in metrics})
@@ -39,7 +44,20 @@ def automatic_report(cases: Mapping[str, Mapping[int, ClassMetrics]], class_name
         class_names[c]: _summary([_scores(metrics[c]) for metrics in cases.values() if c in metrics], count=True)
         for c in ids
     }
-    return {"automatic": {**_summary(rows), "per_class": per_class, "cases": rows}}
+    report = {**_summary(rows), "per_class": per_class, "cases": rows}
+    return {"automatic": report | ({"regions": _regions_report(regions)} if regions and any(regions.values()) else {})}
+
+
+def _regions_report(cases: Mapping[str, Mapping[str, ClassMetrics]]) -> Report:
+    """Scores of unions of classes: their mean, and those of each region and case."""
+    scores = {case: {name: _scores(one) for name, one in metrics.items()} for case, metrics in cases.items()}
+    rows = [
+        {"case": case, **{key: mean(one[key] for one in regions.values()) for key in SCORES}, "per_region": regions}
+        for case, regions in scores.items()
+    ]
+    names = dict.fromkeys(name for regions in scores.values() for name in regions)
+    per_region = {name: _summary([one[name] for one in scores.values()], count=True) for name in names}
+    return {**_summary(rows), "per_region": per_region, "cases": rows}
 
 
 def interactive_report(
@@ -62,12 +80,18 @@ def interactive_report(
             raise InputError(f"{name}: evaluated {len(one.dice) - 1} rounds, not {rounds}; evaluate it again")
     rows = [_interactive_case(name, one, class_names) for name, one in scores.items()]
     curves = [[dice[c] for dice in one.dice] for one in scores.values() for c in one.dice[0]]
-    report = {
+    report: Report = {
         "dice_per_round": [mean(row["dice_per_round"][r] for row in rows) for r in range(rounds + 1)],
         "nsd_per_round": [mean(row["nsd_per_round"][r] for row in rows) for r in range(rounds + 1)],
         "dsc_auc": mean(auc(row["dice_per_round"]) for row in rows),
         "nsd_auc": mean(auc(row["nsd_per_round"]) for row in rows),
     }
+    if any(one.region_dice for one in scores.values()):
+        names = dict.fromkeys(name for one in scores.values() for row in one.region_dice for name in row)
+        report["dice_per_round_by_region"] = {
+            name: [mean(one.region_dice[r][name] for one in scores.values()) for r in range(rounds + 1)]
+            for name in names
+        }
     for target in (85, 90):
         needed = [clicks_to_reach(curve, target / 100) for curve in curves]
         report[f"noc{target}"] = mean(rounds if n is None else n for n in needed)
@@ -152,9 +176,19 @@ def _automatic_tables(part: Report, single: bool) -> str:
     classes = [[name, *_with_interval(row), str(row["cases"])] for name, row in part["per_class"].items()]
     classes.append(["**Mean**", *_with_interval(part), str(len(part["cases"]))])
     cases = [[row["case"], *(_number(row[score]) for score in SCORES)] for row in part["cases"]]
+    regions = part.get("regions")
+    unions = (
+        []
+        if regions is None
+        else [
+            *([name, *_with_interval(row), str(row["cases"])] for name, row in regions["per_region"].items()),
+            ["**Mean**", *_with_interval(regions), str(len(regions["cases"]))],
+        ]
+    )
     return (
         "# Automatic segmentation\n\nMean over cases; in brackets the 95 % bootstrap interval.\n\n"
         + table(["Class", *head[1:], "Cases"], classes)
+        + ("\n" + table(["Region (union of classes)", *head[1:], "Cases"], unions) if unions else "")
         + ("\n" + table(["Case", *head[1:]], cases) if single else "")
     )
 
@@ -164,6 +198,10 @@ def _interactive_tables(part: Report, single: bool) -> str:
     scores = [
         [name, *(_number(v) for v in part[f"{key}_per_round"]), _number(part[f"{area}_auc"])]
         for name, key, area in (("Dice", "dice", "dsc"), ("NSD (2 mm)", "nsd", "nsd"))
+    ]
+    scores += [
+        [f"Dice of {name}", *map(_number, values), _number(auc(values))]
+        for name, values in part.get("dice_per_round_by_region", {}).items()
     ]
     targets = [[f"0.{target}", _number(part[f"noc{target}"]), _number(part[f"failed{target}"])] for target in (85, 90)]
     cases = [[row["case"], *(_number(v) for v in row["dice_per_round"])] for row in part["cases"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,32 @@ def class_metrics(
     require_same_shape(predicted, truth)
     diagonal = math.dist((0.0, 0.0, 0.0), [n * s for n, s in zip(truth.shape, spacing, strict=True)])
     return {c: _scores(predicted == c, truth == c, spacing, tolerance_mm, diagonal) for c in class_ids}
+
+
+def region_metrics(
+    predicted: Labels,
+    truth: Labels,
+    regions: Mapping[str, Sequence[int]],
+    spacing: Spacing,
+    tolerance_mm: float = NSD_TOLERANCE_MM,
+) -> dict[str, ClassMetrics]:
+    """Compute the metrics of unions of classes, as :func:`class_metrics` does of classes.
+
+    Args:
+        predicted: (I, J, K) class of each voxel.
+        truth: (I, J, K) on the same grid.
+        regions: label values by name of a region.
+        spacing: voxel size in mm along i, j, k.
+        tolerance_mm: distance up to which surfaces count as the same.
+
+    Raises:
+        InputError: the shapes differ or are not three-dimensional.
+    """
+    found = {}
+    for name, values in regions.items():
+        union, true_union = (np.isin(labels, list(values)).astype(np.uint8) for labels in (predicted, truth))
+        found[name] = class_metrics(union, true_union, [1], spacing, tolerance_mm)[1]
+    return found
 
 
 def dice(predicted_mask: Bools, truth_mask: Bools) -> float:

@@ -10,12 +10,13 @@ from monai.losses.dice import DiceLoss
 from torch import Tensor
 
 from s2vnet.config import TrainConfig
+from s2vnet.data.label_definitions import IGNORED
 from s2vnet.model.interface import DecoderOutput
 
 # Per clip, so that the loss of a batch does not depend on how clips are distributed over processes; with smoothing, a
 # class absent from clip and prediction has loss 0.
 _dice = DiceLoss(include_background=False, softmax=True, to_onehot_y=True, smooth_nr=1.0, smooth_dr=1.0)
-
+_dice_of_probabilities = DiceLoss(include_background=False, smooth_nr=1.0, smooth_dr=1.0)
 
 MAX_CLASS_WEIGHT = 10.0
 """Largest weight of a class in the cross-entropy; the most frequent class has weight 1."""
@@ -43,11 +44,28 @@ def segmentation_loss(
 ) -> Tensor:
     """Compute cross-entropy plus Dice (without background) of logits (B, K, T, h, w) and labels (B, T, h, w).
 
-    The cross-entropy is weighted by class with `weights` (K,), and by pixel with `pixel_weights` (B, T, h, w).
+    The cross-entropy is weighted by class with `weights` (K,), and by pixel with `pixel_weights` (B, T, h, w). Pixels
+    whose label is :data:`s2vnet.data.label_definitions.IGNORED` do not count.
     """
+    known = labels != IGNORED
+    if not known.all():
+        return _partial_loss(logits, labels, known, weights, pixel_weights)
     entropy = F.cross_entropy(logits, labels, weights, reduction="none")
     entropy = (entropy if pixel_weights is None else entropy * pixel_weights).mean()
     loss: Tensor = entropy + _dice(logits, labels[:, None])
+    return loss
+
+
+def _partial_loss(
+    logits: Tensor, labels: Tensor, known: Tensor, weights: Tensor | None, pixel_weights: Tensor | None
+) -> Tensor:
+    """:func:`segmentation_loss` over the known pixels (B, T, h, w) of each clip."""
+    labels = labels.where(known, 0)
+    weighted = known.float() if pixel_weights is None else known * pixel_weights
+    entropy = F.cross_entropy(logits, labels, weights, reduction="none") * weighted
+    entropy = (entropy.flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1)).mean()
+    truth = F.one_hot(labels, logits.shape[1]).movedim(-1, 1)
+    loss: Tensor = entropy + _dice_of_probabilities(logits.softmax(1) * known[:, None], truth * known[:, None])
     return loss
 
 
@@ -64,7 +82,7 @@ def clip_loss(
     Args:
         decoded: output of the decoder for each slice.
         auxiliary: (B, T, K, h, w) logits of the pixel decoder alone.
-        labels: (B, T, H, W).
+        labels: (B, T, H, W), :data:`s2vnet.data.label_definitions.IGNORED` where the class is unknown.
         config: loss weights.
         weights: (K,) class weights (:func:`class_weights`); None for equal weights.
         prompted_errors: (B, T, h, w) 1 in errors that were prompted on; pixels there weigh more in the final masks.
@@ -82,11 +100,25 @@ def clip_loss(
             level, downsample_labels(labels, level.shape[-2:]), weights
         )
     presence = torch.stack([d.presence for d in decoded], 1)
-    present = torch.zeros_like(presence).scatter_(2, labels.flatten(2), 1)
-    loss = loss + config.presence_loss_weight * F.binary_cross_entropy_with_logits(presence, present)
+    loss = loss + config.presence_loss_weight * _presence_loss(presence, labels.flatten(2))
     # at its own resolution: it only supervises the features
     auxiliary = segmentation_loss(auxiliary.transpose(1, 2), downsample_labels(labels, auxiliary.shape[-2:]), weights)
     return loss + config.auxiliary_loss_weight * auxiliary
+
+
+def _presence_loss(presence: Tensor, labels: Tensor) -> Tensor:
+    """Classification loss of presence logits (B, T, K) of slices with labels (B, T, n).
+
+    On slices with unknown pixels, only classes that are seen are known to be present or not.
+    """
+    known = labels != IGNORED
+    if known.all():
+        present = torch.zeros_like(presence).scatter_(2, labels, 1)
+        return F.binary_cross_entropy_with_logits(presence, present)
+    present = torch.zeros_like(presence).scatter_reduce_(2, labels.where(known, 0), known.to(presence), "amax")
+    certain = known.all(2, keepdim=True) | (present > 0)
+    losses = F.binary_cross_entropy_with_logits(presence, present, reduction="none") * certain
+    return (losses.flatten(1).sum(1) / certain.flatten(1).sum(1).clamp_min(1)).mean()
 
 
 def downsample_labels(labels: Tensor, size: Sequence[int]) -> Tensor:

@@ -16,6 +16,7 @@ from s2vnet.data.plan import Plan
 from s2vnet.errors import CheckpointError
 from s2vnet.model.checkpoint import LEGACY_MODEL_DEFAULTS
 from s2vnet.model.s2vnet import S2VNet
+from s2vnet.training.run_data import CASES
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
 
 CHECKPOINT = "checkpoint.pt"
@@ -59,7 +60,7 @@ def load_checkpoint(run: TrainingState, path: Path, signature: dict[str, Any]) -
     """Restore a run in place from a checkpoint, if there is one; ``signature["start"]`` is set to the checkpoint's.
 
     Raises:
-        CheckpointError: the file is damaged, or was written with other settings than `signature`.
+        CheckpointError: the file is damaged, or was written with other settings or data than `signature`.
     """
     if not path.is_file():
         return
@@ -87,6 +88,10 @@ def _require_same_settings(path: Path, saved: dict[str, Any], signature: dict[st
     start = saved.setdefault("start", {"init_sha256": ""})
     if not signature["start"]["init_sha256"]:  # a resumed run need not name its initial weights again
         signature["start"] = start
+    if saved.setdefault("data", signature["data"]) != signature["data"]:
+        raise CheckpointError(
+            f"{path}: belongs to other cases than {CASES} lists; restore that file, or start a new run"
+        )
     current = json.loads(json.dumps(signature))
     different = [
         f"{part} {name}" for part in current for name in current[part] if saved[part].get(name) != current[part][name]

@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.data.label_definitions import IGNORED
 from s2vnet.model.prompt_encoder import GridPrompt, PromptRasterizer
 from s2vnet.utils.components import CONNECTIVITY_26, bounding_box, largest_component
 
@@ -39,7 +40,7 @@ def simulate_prompts(
 
     Args:
         predict: the network without gradient.
-        labels: (B, T, h, w) ground truth on the mask grid.
+        labels: (B, T, h, w) ground truth on the mask grid, :data:`IGNORED` where it is unknown.
         steps: (B,) signed slice step of each clip.
         network: configuration with the number of classes and the reach of prompts.
         config: settings of the simulated users.
@@ -147,8 +148,9 @@ def _corrections(
     """Prompt on the largest error of random classes on the first `visible` slices of a clip (T, h, w).
 
     Also return the mask (T, h, w) of these errors: 26-connected components of the false negatives or false positives of
-    a class in the whole clip.
+    a class in the whole clip. Pixels to ignore are no errors.
     """
+    truth = np.where(truth == IGNORED, predicted, truth) if (truth == IGNORED).any() else truth
     prompts, errors = [], np.zeros(truth.shape, bool)
     for class_id in range(1, num_classes):
         if rng.random() >= chance:

@@ -33,6 +33,7 @@ from s2vnet.training.interrupts import deferred_interrupts, ignore_interrupts
 from s2vnet.training.losses import class_weights
 from s2vnet.training.optimization import learning_rate, make_average, make_optimizer
 from s2vnet.training.resume_state import CHECKPOINT, TrainingState, load_checkpoint, save_checkpoint
+from s2vnet.training.run_data import CASES, RunData
 from s2vnet.training.step import ClipStep
 from s2vnet.training.validation_scores import QUICK_CASES, quick_scores
 from s2vnet.utils.cpu import available_cores
@@ -58,6 +59,7 @@ def train(
     workers: int | None = None,
     resume: bool = False,
     init: TrainedModel | None = None,
+    data: RunData | None = None,
     info: dict[str, Any] | None = None,
     report: Report = lambda what, done, total: None,
 ) -> TrainedModel:
@@ -79,6 +81,7 @@ def train(
             spare core beside a GPU, and none on a CPU. The result does not depend on it.
         resume: continue from ``checkpoint.pt`` if there is one.
         init: trained network to start from; not needed to resume.
+        data: record of the cases, written to ``cases.json``; a checkpoint with another record is refused.
         info: data and command, recorded in ``model.json``.
         report: progress callback.
 
@@ -115,11 +118,14 @@ def train(
         "model": model_config.model_dump(),
         "train": config.model_dump(),
         "start": {"init_sha256": "" if init is None else init.sha256},
+        "data": {"sha256": "" if data is None else data.digest()},
     }
     if resume:
         load_checkpoint(run, folder / CHECKPOINT, signature)
     if fabric.is_global_zero:
         save_json(plan, folder / PLAN)  # after all checks: a refused call leaves an earlier run as it was
+        if data is not None:
+            save_json(data, folder / CASES)
     with _correction_workers(workers) as executor:
         clip_step.executor = executor
         _fit(fabric, run, step, cases, validation, plan, config, folder, signature, workers, report)
@@ -167,7 +173,11 @@ def _setup(
         load_initial_weights(model, init, plan.labels)
     elif config.pretrained:
         load_imagenet_encoder(model)
-    counts = [np.bincount(case.labels.ravel(), minlength=plan.num_classes) for case in cases if case.labels is not None]
+    counts = [
+        np.bincount(case.labels.ravel(), minlength=plan.num_classes)[: plan.num_classes]  # without ignored pixels
+        for case in cases
+        if case.labels is not None
+    ]
     weights = class_weights(np.sum(counts, 0).tolist(), config.rarity_exponent) if config.rarity_exponent else None
     clip_step = ClipStep(model, config, weights)
     step, optimizer = fabric.setup(clip_step, make_optimizer(model, config))

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from torch.optim.swa_utils import AveragedModel
 
+from s2vnet.data.label_definitions import IGNORED, hide_ignored
 from s2vnet.data.preprocess import Case
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.metrics.overlap_and_distance import dice
@@ -41,8 +42,9 @@ def quick_scores(average: AveragedModel, cases: Sequence[Case], plan: dict[str, 
         predicted = argmax_class(segmenter.segment_case(case).scores).cpu().numpy()
         stride = case.labels.shape[1] // predicted.shape[1]
         truth = case.labels[:, stride // 2 :: stride, stride // 2 :: stride]
-        scores += [dice(predicted == k, truth == k) for k in segmenter.class_names if k]
+        known = hide_ignored(predicted, truth)
+        scores += [dice(known == k, truth == k) for k in segmenter.class_names if k]
         if number == 0:
-            write_sample(folder / "sample.png", case, predicted, truth)
+            write_sample(folder / "sample.png", case, predicted, np.where(truth == IGNORED, 0, truth))
     defined = [score for score in scores if not np.isnan(score)]  # undefined for classes absent from both
     return {"dice": float(np.mean(defined))} if defined else {}
