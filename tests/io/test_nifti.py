@@ -173,3 +173,16 @@ def test_parts_as_stored_are_scaled_as_the_whole_is(
     assert channel.stored.nbytes == nifti.max_read_nbytes(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(channel.to_float32(), expected)
     np.testing.assert_array_equal(channel.scale(channel.stored[::-1, :, 1:]), expected[::-1, :, 1:])
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 5), (2, 3, 4, 5)])
+def test_the_grid_in_a_header_is_replaced_and_the_voxels_stay(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    path = tmp_path / "array.nii"
+    nifti.write(path, data, Geometry.from_codes(SHAPE, (2, 1, 0.5), "SPL"))
+    expected = Geometry.from_codes(SHAPE, (2, 1, 0.5), "LAI")
+    nifti.replace_geometry(path, expected)
+    voxels, geometry = nifti.map_voxels(path)
+    np.testing.assert_array_equal(voxels, data)
+    assert geometry.same_grid(expected)
+    np.testing.assert_allclose(nib.load(path).get_qform(), expected.affine, atol=1e-5)  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -126,6 +127,21 @@ class Geometry:
     def from_lps(cls, shape: Shape, affine: npt.ArrayLike) -> Geometry:
         """Geometry of an affine (4, 4) voxel -> LPS+ mm, as in DICOM, NRRD and MetaImage."""
         return cls(shape, _LPS_RAS @ np.asarray(affine, np.float64))
+
+    @classmethod
+    def from_codes(cls, shape: Shape, spacing: Sequence[float], codes: str) -> Geometry:
+        """Geometry of axes along the world's, with the origin in voxel (0, 0, 0).
+
+        Args:
+            shape: voxels (I, J, K).
+            spacing: voxel size in mm along i, j, k.
+            codes: where the axes i, j, k point to, e.g. ``"LPS"``.
+        """
+        affine = np.zeros((4, 4))
+        affine[3, 3] = 1
+        for axis, (letter, size) in enumerate(zip(codes, spacing, strict=True)):
+            affine["RASLPI".index(letter) % 3, axis] = size if letter in "RAS" else -size
+        return cls(shape, affine)
 
     @property
     def affine_lps(self) -> FloatArray:

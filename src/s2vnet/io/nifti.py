@@ -94,6 +94,30 @@ def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
     make_image(data, geometry).to_filename(path)
 
 
+def map_voxels(path: Path) -> tuple[npt.NDArray[np.generic], Geometry]:
+    """Map the voxels (F, I, J, K) of an uncompressed file that :func:`write` wrote, and read its grid."""
+    import nibabel as nib
+
+    image: Any = nib.load(path)
+    voxels = np.asanyarray(image.dataobj)
+    i, j, k = (*image.shape, 1)[:3]
+    return np.moveaxis(voxels.reshape((i, j, k, -1), order="A"), -1, 0), Geometry((i, j, k), image.affine)
+
+
+def replace_geometry(path: Path, geometry: Geometry) -> None:
+    """Overwrite the grid in the header of an uncompressed file that :func:`write` wrote; the voxels stay."""
+    import nibabel as nib
+
+    image: Any = nib.load(path)
+    header = image.header
+    header.set_data_offset(image.dataobj.offset)  # nibabel forgets it when it reads a header
+    qform, sform = geometry.nifti_codes
+    header.set_qform(geometry.affine, qform)
+    header.set_sform(geometry.affine, sform)
+    with path.open("r+b") as file:
+        file.write(header.binaryblock)
+
+
 def to_bytes(data: npt.NDArray[Any], geometry: Geometry) -> bytes:
     """Encode `data` (F, I, J, K) as ``.nii.gz``; as :func:`write` but with the fastest compression."""
     return gzip.compress(make_image(data, geometry).to_bytes(), compresslevel=1)

@@ -32,6 +32,8 @@ class SessionRecord:
     """Digest of the image (:func:`image_digest`); None until the scan has been read."""
     revision: int
     history: History
+    warnings: tuple[str, ...] = ()
+    """What the user has to know of the scan."""
 
     @classmethod
     def read(cls, folder: Path) -> SessionRecord:
@@ -44,7 +46,8 @@ class SessionRecord:
             logs = {key: tuple(tuple(entries[n] for n in log) for log in record[key]) for key in ("past", "undone")}
             history = History(tuple(entries[n] for n in record["log"]), logs["past"], logs["undone"])
             scan = Scan.model_validate(record["scan"])
-            return cls(scan, record["model_sha256"], record.get("image"), int(record["revision"]), history)
+            warnings = tuple(map(str, record.get("warnings", ())))
+            return cls(scan, record["model_sha256"], record.get("image"), int(record["revision"]), history, warnings)
         except (OSError, OverflowError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
             raise InputError("no such session; open the scan again") from error
 
@@ -74,6 +77,7 @@ class SessionRecord:
             "model_sha256": self.model_sha256,
             "image": self.image,
             "revision": self.revision,
+            "warnings": self.warnings,
             "entries": _entries.dump_python(tuple(entries), mode="json"),
             **indices,
             "log": indices["log"][0],

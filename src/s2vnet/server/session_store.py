@@ -25,7 +25,7 @@ from s2vnet.server.memory_budget import SessionMemoryBudget
 from s2vnet.server.scan_library import CapacityError, ScanLibrary
 from s2vnet.server.scheduler import Scheduler
 from s2vnet.server.session_record import RECORD
-from s2vnet.server.session_worker import CACHE_FILE, SessionWorker
+from s2vnet.server.session_worker import CACHE_FILE, Orient, SessionWorker
 from s2vnet.server.settings import Settings
 from s2vnet.utils.atomic_write import remove_unfinished
 from s2vnet.utils.folders import folder_errors
@@ -68,8 +68,12 @@ class SessionStore:
             if folder.is_dir() and not (folder / RECORD).is_file():  # killed before a client received its name
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def open(self, scan: str) -> SessionWorker:
+    def open(self, scan: str, orient: Orient | None = None) -> SessionWorker:
         """Open a new session on a scan, which is read and encoded in the background.
+
+        Args:
+            scan: id of the scan.
+            orient: called before the scan is read, to correct a grid that is not stated.
 
         Raises:
             InputError: no such scan.
@@ -80,14 +84,19 @@ class SessionStore:
         with self._lock:
             self._free_place()
             worker = SessionWorker(name, description, path, self._folder / name, *self._shared)
+            worker.orient = orient
             worker.write_record()
             self._workers[name] = worker
         self._touch(path)
         worker.start()
         return worker
 
-    def open_volume(self, volume: Volume) -> SessionWorker:
+    def open_volume(self, volume: Volume, orient: Orient | None = None) -> SessionWorker:
         """Open a new session on a volume that a client sent as an array; the volume is saved like an uploaded scan.
+
+        Args:
+            volume: the image.
+            orient: as :meth:`open`.
 
         Raises:
             InputError: the volume cannot be written.
@@ -97,7 +106,7 @@ class SessionStore:
         with self.scans.reserve_disk(volume.data.nbytes):
             write_image(path, volume)
         try:
-            return self.open(scan.id)
+            return self.open(scan.id, orient)
         except InputError:
             path.unlink()
             raise

@@ -30,13 +30,15 @@ from s2vnet.server.broadcast import Broadcast, Listener
 from s2vnet.server.memory_budget import SessionMemoryBudget
 from s2vnet.server.operations import apply_operation, check_log
 from s2vnet.server.request_queue import RequestQueue
-from s2vnet.server.scan_library import read_scan
+from s2vnet.server.scan_library import CapacityError, read_scan
 from s2vnet.server.scheduler import CLICK, ENCODING, Scheduler
 from s2vnet.server.schemas import Operation, Scan, State
 from s2vnet.server.session_record import SessionRecord, image_digest
 from s2vnet.utils.memory import is_out_of_memory
 
 Result = TypeVar("Result")
+Orient = Callable[[Path, Callable[[], None]], str]
+"""Corrects the grid in a scan's file; called with the file and a function to call meanwhile; returns a warning."""
 CACHE_FILE = "cached.safetensors"
 STATE_INTERVAL_S = 0.25
 """Shortest interval between two states that report progress."""
@@ -67,6 +69,10 @@ class SessionWorker:
         self.label_queue, self.image_queue = RequestQueue(), RequestQueue()
         """Queues of requests for labels, and for the image, which is available earlier."""
         self.revision = self.shown_revision = 0
+        self.orient: Orient | None = None
+        """Correction of the scan's grid that is still to be made, before the scan is read for the first time."""
+        self.warnings: tuple[str, ...] = ()
+        """What the user has to know of the scan beside what its session says."""
         self.reopened = False
         """Whether this session replaces one that failed."""
         self._segmenter, self._scheduler, self._memory, self._max_voxels = segmenter, scheduler, memory, max_voxels
@@ -109,6 +115,7 @@ class SessionWorker:
         if record.model_sha256 != segmenter.sha256:
             raise InputError(f"the session is of another model ({record.model_sha256:.12}); open the scan again")
         worker._requested, worker.revision, worker._image_digest = record.history, record.revision, record.image
+        worker.warnings = record.warnings
         return worker
 
     @property
@@ -219,7 +226,7 @@ class SessionWorker:
                 can_undo=bool(self._requested.past),
                 can_redo=bool(self._requested.undone),
                 notes=self._notes(session) if ready and session is not None else (),
-                unlike=() if session is None else tuple(session.training_differences),
+                unlike=() if session is None else (*self.warnings, *session.training_differences),
                 formats=output_formats(self.path),
             )
 
@@ -243,15 +250,16 @@ class SessionWorker:
         The function has exclusive access to the session, active memory and the scheduler's lock.
 
         Raises:
-            InputError: the scan could not be opened, the session was closed, the timeout (seconds) is exceeded, or
-                prompts were rejected, which is reported once.
+            InputError: the scan could not be opened, the session was closed, or prompts were rejected, which is
+                reported once.
+            CapacityError: the timeout (seconds) is exceeded.
         """
         with self._idle:
             self.start()
             idle = self._idle.wait_for(lambda: not self._busy or self._closed, timeout)
             self._require_open()
             if not idle or self._session is None:
-                raise InputError("the session is still computing; ask again")
+                raise CapacityError("the session is still computing; ask again in a while")
             if self._unreported_rejection is not None:
                 reason, self._unreported_rejection = self._unreported_rejection, None
                 raise InputError(reason)
@@ -309,7 +317,8 @@ class SessionWorker:
         self._write(self._requested, 0)
 
     def _write(self, history: History, revision: int) -> None:
-        SessionRecord(self.scan, self._segmenter.sha256, self._image_digest, revision, history).write(self.folder)
+        record = SessionRecord(self.scan, self._segmenter.sha256, self._image_digest, revision, history, self.warnings)
+        record.write(self.folder)
 
     def _run(self) -> None:
         """Body of the background thread: compute until all requested operations are done."""
@@ -338,6 +347,9 @@ class SessionWorker:
         with self._memory.reserve_for_opening(self), self._scheduler.acquire(ENCODING):
             if self._closed:
                 raise _Superseded
+            if self.orient is not None:
+                self.warnings, self.orient = (self.orient(self.path, self._pause_opening),), None
+                _log.warning("session %s: %s", self.name[:8], *self.warnings)
             volume = self._read_same_image()
             session = Session(self._segmenter, volume, progress, self._send_labels)
         session.volume = None  # can be read again from the file
@@ -358,15 +370,19 @@ class SessionWorker:
 
         def progress(done: int, total: int) -> None:
             nonlocal last_sent
-            if self._closed:
-                raise _Superseded
             self._progress = done / total
             if time.monotonic() - last_sent > STATE_INTERVAL_S:
                 last_sent = time.monotonic()
                 self._send_state()
-            self._scheduler.yield_to(CLICK)  # scans are encoded one after the other, since each takes its memory
+            self._pause_opening()
 
         return progress
+
+    def _pause_opening(self) -> None:
+        """Let clicks run first; scans are encoded one after the other, since each takes its memory."""
+        if self._closed:
+            raise _Superseded
+        self._scheduler.yield_to(CLICK)
 
     def _read_same_image(self) -> Volume:
         """Read the image. Raises InputError when it has changed since the session was opened."""

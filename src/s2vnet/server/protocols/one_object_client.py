@@ -20,7 +20,7 @@ from s2vnet.server.request_queue import RequestQueue
 from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import Step
 from s2vnet.server.session_store import SessionStore
-from s2vnet.server.session_worker import SessionWorker
+from s2vnet.server.session_worker import Orient, SessionWorker
 
 
 class ObjectClient:
@@ -56,10 +56,21 @@ class ObjectClient:
             InputError: as :meth:`SessionWorker.when_ready`.
             CapacityError: as :meth:`SessionStore.open_volume`.
         """
+        self.replace_image(volume)
+        self.worker().wait_ready(seconds)
+
+    def replace_image(self, volume: Volume, orient: Orient | None = None) -> None:
+        """Replace the image, which is encoded in the background.
+
+        Args:
+            volume: new image.
+            orient: as :meth:`SessionStore.open_volume`.
+
+        Raises:
+            CapacityError: as :meth:`SessionStore.open_volume`.
+        """
         self.close()
-        worker = self._store.open_volume(volume)
-        self.attach(worker, volume.geometry.shape)
-        worker.wait_ready(seconds)
+        self.attach(self._store.open_volume(volume, orient), volume.geometry.shape)
 
     def attach(self, worker: SessionWorker, shape: Voxel) -> None:
         """Use a session on an image of a shape (I, J, K)."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -14,10 +16,14 @@ from fastapi.testclient import TestClient
 
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
+from s2vnet.io.files import read_geometry
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Box, Mask, Point, Scribble
 from s2vnet.server.app import create_app
 from s2vnet.server.protocols.array_codec import pack
+from s2vnet.server.protocols.nninteractive import array_geometry
+from s2vnet.server.protocols.nninteractive import lease as lease_module
+from s2vnet.server.session_worker import SessionWorker
 from s2vnet.server.settings import Settings
 
 remote = pytest.importorskip("nnInteractive.inference.remote.remote_session")
@@ -28,7 +34,6 @@ Client = Any
 @pytest.fixture
 def address(settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[str]:
     """A server that listens."""
-    import threading
     import time
 
     config = uvicorn.Config(create_app(settings(), segmenter), port=0, log_level="error", ws="none")
@@ -59,7 +64,7 @@ def own(segmenter: Segmenter, image: npt.NDArray[np.float32]) -> Session:
 
 def connect(address: str, image: npt.NDArray[np.float32]) -> tuple[Client, npt.NDArray[np.uint8]]:
     client = remote.nnInteractiveRemoteInferenceSession(address)
-    client.set_image(image, {"spacing": SPACING})
+    client.set_image(image, {"spacing": SPACING, "axes": "SPL"})
     buffer = np.zeros(image.shape[1:], np.uint8)
     client.set_target_buffer(buffer)
     return client, buffer
@@ -167,9 +172,10 @@ def test_an_evicted_session_is_restored(
 ) -> None:
     client = serve()
     lease = {"x-lease-token": client.post("/nninteractive/2/claim").json()["lease_token"]}
-    properties = {"x-meta": json.dumps({"image_properties": {"spacing": SPACING}})}
+    properties = {"x-meta": json.dumps({"image_properties": {"spacing": SPACING, "axes": "SPL"}})}
     sent = client.post("/nninteractive/set_image", content=pack(image), headers=lease | properties)
     assert sent.status_code == 200
+    client.app.state.nninteractive.get(lease["x-lease-token"]).worker().wait_ready()  # type: ignore[attr-defined]
     seen = []
     for point in ((4, 9, 5), (6, 7, 8)):
         client.app.state.store.maintain(lambda: float("inf"))  # type: ignore[attr-defined]
@@ -208,6 +214,96 @@ def test_a_rejected_prompt_is_not_counted_for_undo(
         assert (click((6, 7, 8)), lease.interactions) == (422, 1)
     assert client.post("/nninteractive/undo", headers=headers).status_code == 200
     assert (lease.interactions, lease.worker().state().entries) == (0, ())
+
+
+def test_capabilities_are_what_its_clients_index(address: str, image: npt.NDArray[np.float32]) -> None:
+    client = remote.nnInteractiveRemoteInferenceSession(address)
+    assert [client.preferred_scribble_thickness[axis] > 0 for axis in range(3)] == [True] * 3
+    assert not client.supports_initial_label
+    client.close()
+
+
+def test_positions_between_voxels_and_boxes_beyond_the_image(
+    address: str, image: npt.NDArray[np.float32], own: Session
+) -> None:
+    client, buffer = connect(address + "/2", image)
+    i, _, k = buffer.shape
+    client.add_point_interaction(np.array([4.0, 9.4, 4.6]), True)
+    own.add_point(2, (4, 9, 5))
+    np.testing.assert_array_equal(buffer, own.labels == 2)
+    client.add_bbox_interaction([[3.2, 4.0], [15.2, -3], [10.4, k + 1]], True)
+    own.add(Box(class_id=2, start=(3, 0, 10), stop=(4, 15, k)))
+    np.testing.assert_array_equal(buffer, own.labels == 2)
+    drawn = np.zeros((3, 4, 5), np.uint8)
+    drawn[:, 1:] = 1
+    client.add_scribble_interaction(drawn, False, interaction_bbox=[[i - 2, i + 1], [-1, 3], [2, 7]])
+    expected = np.zeros(buffer.shape, bool)
+    expected[i - 2 :, 0:3, 2:7] = True
+    voxels = tuple(map(tuple, np.argwhere(expected).tolist()))
+    own.add(Scribble(class_id=2, voxels=voxels, positive=False))
+    np.testing.assert_array_equal(buffer, own.labels == 2)
+    client.close()
+
+
+def test_an_image_is_answered_before_it_is_encoded(
+    serve: Callable[..., TestClient], image: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    read = SessionWorker.read_image
+
+    def wait(worker: SessionWorker) -> Volume:
+        assert released.wait(60)
+        return read(worker)
+
+    monkeypatch.setattr(SessionWorker, "read_image", wait)
+    monkeypatch.setattr(lease_module, "RESPONSE_S", 0.05)
+    client = serve()
+    headers = {"x-lease-token": client.post("/nninteractive/2/SPL/claim").json()["lease_token"]}
+    sent = client.post("/nninteractive/set_image", content=pack(image), headers=headers)
+    assert sent.json() == {"original_image_shape": list(image.shape)}
+    buffer = {"shape": image.shape[1:], "dtype": "uint8"}
+    assert client.post("/nninteractive/set_target_buffer", json=buffer, headers=headers).status_code == 200
+    click = {"coordinates": (4, 9, 5), "include_interaction": True}
+    early = client.post("/nninteractive/add_point_interaction", json=click, headers=headers)
+    assert (early.status_code, "retry-after" in early.headers) == (503, True)
+    lease = client.app.state.nninteractive.get(headers["x-lease-token"])  # type: ignore[attr-defined]
+    assert lease.worker().state().entries == ()  # so that it can be sent again
+    released.set()
+    monkeypatch.setattr(lease_module, "RESPONSE_S", 60.0)
+    assert client.post("/nninteractive/add_point_interaction", json=click, headers=headers).status_code == 200
+    assert len(lease.worker().state().entries) == 1
+
+
+def test_a_guess_of_the_axes_stays_in_the_session(
+    serve: Callable[..., TestClient], image: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(array_geometry, "guess_axes", lambda *_: "LAS")
+    client = serve()
+    headers = {"x-lease-token": client.post("/nninteractive/2/claim").json()["lease_token"]}
+    client.post("/nninteractive/set_image", content=pack(image), headers=headers)
+    click = {"coordinates": (4, 9, 5), "include_interaction": True}
+    answer = client.post("/nninteractive/add_point_interaction", json=click, headers=headers)
+    assert "LAS by its content" in json.loads(answer.headers["x-meta"])["warnings"][0]
+    lease = client.app.state.nninteractive.get(headers["x-lease-token"])  # type: ignore[attr-defined]
+    before = lease.worker().wait_ready().labels
+    assert read_geometry(lease.image).orientation.codes == "LAS"
+    client.app.state.store.maintain(lambda: float("inf"))  # type: ignore[attr-defined]
+    monkeypatch.setattr(array_geometry, "guess_axes", lambda *_: "SPL")
+    np.testing.assert_array_equal(lease.worker().wait_ready().labels, before)
+    assert "LAS by its content" in lease.worker().state().unlike[0]
+
+
+def test_an_initial_segmentation_is_refused_and_the_next_response_corrects_the_client(
+    address: str, image: npt.NDArray[np.float32], own: Session
+) -> None:
+    client, buffer = connect(address + "/2", image)
+    with pytest.raises(httpx.HTTPStatusError, match="501"):
+        client.add_initial_seg_interaction(np.ones(buffer.shape, np.uint8))
+    assert buffer.all()
+    client.add_point_interaction((4, 9, 5), True)
+    own.add_point(2, (4, 9, 5))
+    np.testing.assert_array_equal(buffer, own.labels == 2)
+    client.close()
 
 
 def test_the_lease_of_a_dead_client_expires(serve: Callable[..., TestClient]) -> None:

@@ -1,0 +1,182 @@
+"""Clients of nnInteractive's protocol, and when their leases end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import HTTPException, Response
+
+from s2vnet.errors import InputError
+from s2vnet.io.geometry import Region, Volume
+from s2vnet.prompts import Entry
+from s2vnet.server.protocols.array_codec import pack
+from s2vnet.server.protocols.nninteractive.array_geometry import (
+    ImageProperties,
+    array_geometry,
+    orient_by_content,
+    require_axes,
+)
+from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
+from s2vnet.server.schemas import Add, Step
+from s2vnet.server.session_store import SessionStore
+from s2vnet.utils.components import bounding_box
+
+LIVENESS_S = 60.0
+"""Seconds without a heartbeat after which a client expires."""
+RESPONSE_S = 50.0
+"""Seconds after which a request is answered by 503 while the image is still being encoded; clients give up after 60."""
+INITIAL_LABELS = False
+"""Whether objects can begin with a segmentation of the client (:meth:`Lease.initialize`)."""
+
+
+class Lease(ObjectClient):
+    """A client with its lease token, and the object as it was last sent to the client."""
+
+    upload_route = "set_image"
+
+    def __init__(self, store: SessionStore, class_id: int | None, codes: str | None) -> None:
+        """Args: as :class:`ObjectClient`, and the axis codes of its arrays by the address, if any."""
+        super().__init__(store, class_id)
+        self.codes = codes
+        self.last_seen = self.last_active
+        """Monotonic time of the last request or heartbeat, seconds."""
+        self.interactions = 0
+        """Number of interactions since the last reset; all of them can be undone."""
+        self.shown: npt.NDArray[np.bool_] = np.zeros(self.shape, bool)
+        """The object (I, J, K) as the client has it."""
+
+    def set_image(self, image: npt.NDArray[np.generic], properties: ImageProperties) -> dict[str, list[int]]:
+        """Replace the image by an array (C, I, J, K), which is encoded in the background.
+
+        Raises:
+            InputError: its stated grid is invalid, or it has other channels than the model.
+            CapacityError: as :meth:`SessionStore.open_volume`.
+        """
+        segmenter = self._store.segmenter
+        if len(image) != len(segmenter.plan.channels):
+            names = ", ".join(segmenter.plan.channels)
+            raise InputError(f"an image of {len(image)} channels, where the model takes {names}")
+        i, j, k = image.shape[1:]
+        geometry, stated = array_geometry((i, j, k), properties, self.codes)
+        orient = None if stated else partial(orient_by_content, segmenter)
+        self.replace_image(Volume(image.astype(np.float32, copy=False), geometry), orient)
+        self.last_active = time.monotonic()
+        return {"original_image_shape": list(image.shape)}
+
+    def reset(self) -> None:
+        """Begin a new object on the same image."""
+        super().reset()
+        self.interactions, self.shown = 0, np.zeros(self.shape, bool)
+
+    def interact(
+        self, make: Callable[[int], Entry], voxels: Callable[[], npt.ArrayLike], predict: bool, seconds: float
+    ) -> Response:
+        """Add a prompt. Nothing is added while the image is being encoded.
+
+        Args:
+            make: returns the prompt for a class.
+            voxels: returns the prompt's voxels (N, 3), by which the first prompt chooses the class.
+            predict: whether to respond with the change of the object.
+            seconds: time limit.
+
+        Raises:
+            InputError: the prompt is invalid, or as :meth:`SessionWorker.when_ready`.
+        """
+        worker, seconds = self.worker(), min(seconds, RESPONSE_S)
+        worker.wait_ready(seconds)
+        self.class_id = self.choose_class(worker, voxels, seconds)
+        worker.apply(Add(entries=(make(self.class_id),)))
+        self.interactions += 1
+        return self.change(seconds) if predict else prediction(None, False)
+
+    def initialize(self, labels: npt.NDArray[np.bool_], predict: bool, seconds: float) -> Response:
+        """Begin with a segmentation (I, J, K) of the client, which it shows already.
+
+        Raises:
+            InputError: another shape than the image's.
+            HTTPException: 501, until sessions take initial labels.
+        """
+        self.worker()
+        if labels.shape != self.shape:
+            raise InputError(f"a segmentation of {labels.shape} voxels on an image of {self.shape}")
+        self.shown = labels  # the client has overwritten its array; the next response corrects it
+        raise HTTPException(501, "objects cannot begin with a segmentation yet; draw it as a lasso instead")
+
+    def undo(self, seconds: float) -> Response:
+        """Undo the last interaction."""
+        if not self.session or not self.interactions:
+            return prediction(None, False)
+        self.worker().apply(Step(op="undo"))
+        self.interactions -= 1
+        return self.change(seconds)
+
+    def change(self, seconds: float) -> Response:
+        """Respond with the change of the object since it was last sent."""
+        worker = self.worker()
+        try:
+            any_left = self.interactions > 0
+            labels = worker.wait_ready(min(seconds, RESPONSE_S)).labels
+            mask = labels == self.class_id if any_left else np.zeros_like(self.shown)
+        except InputError:  # rejected prompts cannot be undone
+            self.interactions = len(worker.state().entries)
+            raise
+        self.last_active = time.monotonic()
+        box = bounding_box(mask != self.shown)
+        self.shown = mask
+        return prediction(box, True, None if box is None else mask[box], worker.warnings)
+
+    def remaining_s(self) -> float:
+        """Return the seconds until the lease ends without further activity."""
+        return max(0.0, self._store.settings.lease_s - (time.monotonic() - self.last_active))
+
+
+class LeasedClients(ObjectClients[Lease]):
+    """All clients of this protocol. They expire without heartbeats, and when they are idle for the time of a lease."""
+
+    def claim(self, label: str | None, codes: str | None) -> Lease:
+        """Add a client. Raises CapacityError when there are too many, InputError for an unknown class or axis codes."""
+        class_id = None if label in (None, "any") else self._class_of(str(label))
+        return self.add(Lease(self.store, class_id, codes and require_axes(codes)))
+
+    def get(self, token: str) -> Lease:
+        """Return the lease of a token. Raises HTTPException 410 when it is unknown or has expired."""
+        with self._lock:
+            expired = self._expired(time.monotonic())
+        for lease in expired:
+            self.remove(lease.name)
+        with self._lock:
+            if token not in self._clients:
+                raise HTTPException(410, "lease expired or unknown; connect again")
+            return self._clients[token]
+
+    def _expired(self, now: float) -> list[Lease]:
+        lease_s = self.store.settings.lease_s
+        clients = self._clients.values()
+        return [c for c in clients if now - c.last_seen > LIVENESS_S or now - c.last_active > lease_s]
+
+    def _class_of(self, label: str) -> int:
+        names = self.store.segmenter.class_names
+        for class_id, name in names.items():
+            if label in (name, str(class_id)):
+                return class_id
+        raise InputError(f"no such class {label!r}; the model knows {', '.join(names.values())}")
+
+
+def prediction(
+    box: Region | None, predicted: bool, labels: npt.NDArray[np.bool_] | None = None, warnings: Sequence[str] = ()
+) -> Response:
+    """Respond with the change of an object: its bounding box, and the object's voxels inside.
+
+    Clients ignore warnings, which are beyond the protocol.
+    """
+    meta: dict[str, Any] = {"ran_prediction": predicted, "bbox": None, "warnings": warnings}
+    if box is not None and labels is not None:
+        meta |= {"bbox": [[s.start, s.stop] for s in box], "dtype": "uint8", "shape": list(labels.shape)}
+    body = b"" if labels is None else pack(labels.astype(np.uint8))
+    return Response(body, media_type="application/octet-stream", headers={"x-meta": json.dumps(meta)})

@@ -1,0 +1,39 @@
+"""Leases: who has one, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fastapi import HTTPException
+from fastapi.testclient import TestClient
+
+from s2vnet.errors import InputError
+from s2vnet.server.protocols.nninteractive.array_geometry import ImageProperties
+from s2vnet.server.protocols.nninteractive.lease import LeasedClients
+
+
+@pytest.fixture
+def clients(serve: Callable[..., TestClient]) -> LeasedClients:
+    return serve().app.state.nninteractive  # type: ignore[attr-defined, no-any-return]
+
+
+def test_classes_are_known_by_name_and_number(clients: LeasedClients) -> None:
+    assert [clients.claim(label, None).class_id for label in ("right", "2", "any", None)] == [2, 2, None, None]
+    with pytest.raises(InputError, match="no such class"):
+        clients.claim("spleen", None)
+    with pytest.raises(InputError, match="no such axes"):
+        clients.claim(None, "RAX")
+
+
+def test_other_channels_than_the_models_are_refused_at_once(clients: LeasedClients) -> None:
+    with pytest.raises(InputError, match="an image of 3 channels"):
+        clients.claim(None, "SPL").set_image(np.zeros((3, 4, 5, 6), np.uint8), ImageProperties())
+
+
+def test_an_idle_lease_ends_despite_heartbeats(clients: LeasedClients) -> None:
+    lease = clients.claim(None, None)
+    lease.last_active -= clients.store.settings.lease_s + 1
+    with pytest.raises(HTTPException):
+        clients.get(lease.name)
