@@ -111,9 +111,8 @@ def replace_geometry(path: Path, geometry: Geometry) -> None:
     image: Any = nib.load(path)
     header = image.header
     header.set_data_offset(image.dataobj.offset)  # nibabel forgets it when it reads a header
-    qform, sform = geometry.nifti_codes
-    header.set_qform(geometry.affine, qform)
-    header.set_sform(geometry.affine, sform)
+    header.set_qform(geometry.affine, int(header["qform_code"]))
+    header.set_sform(geometry.affine, int(header["sform_code"]) or 1)
     with path.open("r+b") as file:
         file.write(header.binaryblock)
 
