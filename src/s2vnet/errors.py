@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class S2VNetError(Exception):
     """Base of every expected error: one line that says what is wrong and what to do."""
@@ -9,6 +12,17 @@ class S2VNetError(Exception):
     def __str__(self) -> str:
         """Return the message on one line, also where a file or key that it names contains line ends."""
         return " ".join(super().__str__().splitlines())
+
+
+def unexpected(error: Exception) -> str:
+    """Describe an error that is none of those below: its type and place, without its message, which may quote a value.
+
+    Args:
+        error: the error, with its traceback.
+    """
+    places = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(places[-1].filename).name}, line {places[-1].lineno}" if places else ""
+    return f"unexpected {type(error).__name__}{place}; please report it"
 
 
 class InputError(S2VNetError, ValueError):

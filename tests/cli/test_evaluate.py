@@ -49,3 +49,32 @@ def test_cases_that_were_not_predicted_are_named(dataset: Path, tmp_path: Path, 
     code, lines = main("evaluate", "-i", tmp_path, "-g", dataset / "labelsTr", "-o", tmp_path / "report.json")
     assert (code, lines) == (0, [f"note: 3 of 5 labelled cases are not in {tmp_path}: box2, box3, box4"])
     assert len(json.loads((tmp_path / "report.json").read_text())["automatic"]["cases"]) == 2
+
+
+@pytest.mark.parametrize("options", [[], ["--interactive", "--rounds", 1]])
+def test_a_case_that_cannot_be_scored_is_said_and_the_others_are(
+    options: list[object], model: Path, dataset: Path, tmp_path: Path, main: Main
+) -> None:
+    given = tmp_path / "given"
+    if options:
+        shutil.copytree(dataset / "imagesTr", given)
+        (given / "box1_0000.nii.gz").write_bytes(b"bad")
+    else:
+        shutil.copytree(dataset / "labelsTr", given)
+        (given / "box1.nii.gz").write_bytes(b"bad")
+    command = ["evaluate", "-i", given, "-g", dataset / "labelsTr", "-o", tmp_path / "r.json", *options]
+    code, lines = main(*command, *(["-m", model] if options else []))
+    assert code == 1
+    assert lines[0].startswith("error: box1: ")
+    assert lines[1:] == ["error: 1 of 5 cases are not in the report"]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert list(report["failed"]) == ["box1"]
+    assert len(report["automatic"]["cases"]) == 4
+
+
+def test_without_any_case_no_report_is_written(dataset: Path, tmp_path: Path, main: Main) -> None:
+    (tmp_path / "box0.nii.gz").write_bytes(b"bad")
+    code, lines = main("evaluate", "-i", tmp_path, "-g", dataset / "labelsTr", "-o", tmp_path / "r.json")
+    assert code == 1
+    assert lines[-1] == "error: none of 1 cases can be scored; no report is written"
+    assert not (tmp_path / "r.json").exists()

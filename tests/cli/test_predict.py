@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from command_line import Main, run
 
+from s2vnet.batch import jobs
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_image, read_labels, write_image
 from s2vnet.io.geometry import Geometry, Volume
+from s2vnet.utils.file_names import printable
 
 
 def test_predictions_are_the_segmentation(model: Path, dataset: Path, image: Path, tmp_path: Path) -> None:
@@ -43,6 +51,77 @@ def test_one_damaged_image_fails_and_the_others_are_written(
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["good.nii.gz"]
     code, lines = main("predict", "-m", model, "-i", folder / "bad_0000.nii.gz", "-o", tmp_path / "out")
     assert (code, len(lines)) == (1, 1)
+
+
+@pytest.fixture
+def odd_names(dataset: Path, tmp_path: Path) -> Path:
+    """Images with names that are no text, or have a meaning elsewhere, and one that is damaged."""
+    folder = tmp_path / os.fsdecode(b"images \xff")
+    folder.mkdir()
+    for name in (b"\xff\xe9", "Größe 山".encode(), b"a\nb", b"[red]x[bold]", b"a::b\\c", b"-x"):
+        shutil.copyfile(dataset / "imagesTr" / "box0_0000.nii.gz", folder / os.fsdecode(name + b".nii.gz"))
+    (folder / os.fsdecode(b"bad \xe9.nii.gz")).write_bytes(b"bad")
+    return folder
+
+
+SHOWN = {r"\xff\xe9", "Größe 山", "a\nb", "[red]x[bold]", r"a::b\c", "-x"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("batch", [False, True])
+def test_any_name_goes_through_predict_and_evaluate(
+    model: Path, odd_names: Path, tmp_path: Path, main: Main, batch: bool
+) -> None:
+    output, options = tmp_path / "out", ["--workers", 1] if batch else []
+    command = ["predict", "-m", model, "-i", odd_names, "-o", output, "--volumes", "--device", "cpu", *options]
+    assert main(*command)[0] == 1
+    written = {file.name.removesuffix(".nii.gz") for file in output.glob("*.nii.gz")}
+    assert {printable(name) for name in written} == SHOWN
+    with (output / "volumes.csv").open(newline="", encoding="utf-8") as stream:
+        assert {row["case"] for row in csv.DictReader(stream)} == SHOWN
+    if batch:
+        assert main(*command)[0] == 1  # it resumes
+        with (output / "summary.csv").open(newline="", encoding="utf-8") as stream:
+            states = {row["case"]: row["state"] for row in csv.DictReader(stream)}
+        assert states == dict.fromkeys(SHOWN, "skipped") | {r"bad \xe9": "failed"}
+    (odd_names / os.fsdecode(b"bad \xe9.nii.gz")).unlink()
+    assert main("evaluate", "-i", output, "-g", output, "-o", tmp_path / "r.json")[0] == 0
+    report = json.loads((tmp_path / "r.json").read_bytes())
+    assert {case["case"] for case in report["automatic"]["cases"]} == SHOWN
+    assert "\n| a b | 1.000 |" in (tmp_path / "r.md").read_text("utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_any_name_goes_through_in_a_locale_of_ascii(model: Path, odd_names: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    options = ["-m", model, "-i", odd_names, "-o", tmp_path / "out", "--volumes", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "s2vnet", "predict", *options], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    assert b"error: bad " in done.stderr
+    with (tmp_path / "out" / "volumes.csv").open(newline="", encoding="utf-8") as stream:
+        assert {row["case"] for row in csv.DictReader(stream)} == SHOWN
+
+
+def test_an_error_that_nobody_expected_ends_one_case_only(
+    model: Path, dataset: Path, tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = jobs.read_lazy_image
+
+    def fails(images: tuple[Path, ...], **options: Any) -> Any:
+        if "box1" in images[0].name:
+            raise KeyError("Doe^Jane")
+        return read(images, **options)
+
+    monkeypatch.setattr(jobs, "read_lazy_image", fails)
+    code, lines = main("predict", "-m", model, "-i", dataset / "imagesTr", "-o", tmp_path / "out", "--device", "cpu")
+    assert code == 1
+    assert lines[0].startswith("error: box1: unexpected KeyError in test_predict.py, line ")
+    assert not any("Doe" in line for line in lines)
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 4
 
 
 @pytest.mark.usefixtures("in_process")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,21 @@ def test_scans_inside_the_data_folder_are_listed(folder: Path) -> None:
     listed = ScanLibrary(folder / "data", folder / "sent").list_scans()
     assert [scan.id for scan in listed] == ["a.nii.gz", "deep/b.nrrd", "series"]
     assert [ScanLibrary(folder / "data", folder / "sent").find(scan.id).exists() for scan in listed] == [True] * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_name_that_is_no_text_has_an_id_that_is(folder: Path) -> None:
+    (folder / "data" / os.fsdecode(b"deep \xff%")).mkdir()
+    (folder / "data" / os.fsdecode(b"deep \xff%/\xe9.nii.gz")).touch()
+    (folder / "data" / os.fsdecode(b"deep \xff%/out.nii.gz")).symlink_to(folder / "outside.nii.gz")
+    scans = ScanLibrary(folder / "data", folder / "sent")
+    (odd,) = (scan for scan in scans.list_scans() if scan.id.startswith("bytes:"))
+    assert odd.name == r"deep \xff%/\xe9.nii.gz"
+    assert odd.model_dump_json()
+    assert scans.find(odd.id) == folder / "data" / os.fsdecode(b"deep \xff%/\xe9.nii.gz")
+    for name in ("bytes:..%2Foutside.nii.gz", "bytes:%2E%2E/outside.nii.gz", "bytes:a.nii.gz%00", "bytes:", "bytes:."):
+        with pytest.raises(InputError, match="no such scan"):
+            scans.find(name)
 
 
 def test_labels_of_another_server_beside_the_scans_are_no_scans(folder: Path) -> None:

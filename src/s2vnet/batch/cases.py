@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,8 +29,10 @@ from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import DETACHED_ENDINGS, ENDINGS, find_ending
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.extras import require_extra
+from s2vnet.utils.file_names import fit_file_name, printable
 from s2vnet.utils.folders import make_folder
 
+_WINDOWS = os.name == "nt"
 LISTS = (".csv", ".parquet")
 """Endings of lists of images."""
 
@@ -89,7 +92,11 @@ def list_items(source: str, target: str, channels: int) -> list[BatchItem]:
         jobs = plan_jobs(Path(source), Path("labels" if is_url(target) else target), channels)
         cases = [(job.case.name, tuple(str(image) for image in job.case.images)) for job in jobs]
     items = [
-        BatchItem(case, images, join_location(target, f"{case}{find_ending(images[0]) or '.nii.gz'}"))
+        BatchItem(
+            printable(case),
+            images,
+            join_location(target, fit_file_name(case, find_ending(images[0]) or ".nii.gz")),
+        )
         for case, images in cases
     ]
     _require_distinct(items)
@@ -150,6 +157,8 @@ def get_text(location: str) -> str | None:
     """Read a small file; None where there is none. Raises InputError where it cannot be read."""
     with _store_errors(location):
         try:
+            if not is_url(location):
+                return Path(location).read_bytes().decode("utf-8", "surrogateescape")
             with fsspec.open(location, "r", encoding="utf-8", newline="") as stream:
                 return str(stream.read())
         except FileNotFoundError:
@@ -305,7 +314,7 @@ def _require_distinct(items: Sequence[BatchItem]) -> None:
     outputs: set[str] = set()
     for item in items:
         parts = PurePosixPath(item.case).parts
-        if not parts or ".." in parts or item.case.startswith("/") or "\\" in item.case:
+        if not parts or ".." in parts or item.case.startswith("/") or (_WINDOWS and "\\" in item.case):
             raise InputError(f"case {item.case!r} is not a file name; correct the list")
         if item.output in outputs:
             raise InputError(f"two images are case {item.case}; give each a name of its own in a column 'case'")

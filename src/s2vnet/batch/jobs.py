@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s2vnet.data.case_files import CaseFiles, case_name, find_case_files, is_image_folder
-from s2vnet.errors import InputError, S2VNetError
+from s2vnet.errors import InputError, S2VNetError, unexpected
 from s2vnet.inference.label_writers import (
     is_dicom_output,
     is_label_file,
@@ -25,6 +25,7 @@ from s2vnet.io.files import image_ending, read_labels, read_lazy_image, write_im
 from s2vnet.io.geometry import LabelMap
 from s2vnet.io.lazy_image import LazyImage
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.file_names import fit_file_name, printable
 from s2vnet.utils.folders import make_folder
 from s2vnet.utils.memory import memory_errors
 
@@ -102,7 +103,7 @@ def _plan(source: Path, target: Path, channels: int) -> list[Job]:
             raise InputError(f"{target}: several images need a folder to go to, not a file")
         return [Job(cases[0], target)]
     endings = [".nii.gz" if is_series(case.images[0]) else image_ending(case.images[0]) for case in cases]
-    return [Job(case, target / f"{case.name}{ending}") for case, ending in zip(cases, endings, strict=True)]
+    return [Job(case, target / fit_file_name(case.name, ending)) for case, ending in zip(cases, endings, strict=True)]
 
 
 def predict(
@@ -147,6 +148,8 @@ def predict(
                     _write_table(table, rows)
         except S2VNetError as failure:
             error = type(failure)(str(failure))  # without its traceback, which keeps the image in memory
+        except Exception as failure:  # a fault of this package or of a library with one image
+            error = InputError(unexpected(failure))
         yield job, error
 
 
@@ -190,15 +193,15 @@ def _write_extras(
     """Write what is requested besides the labels."""
     folder, stem = job.output.parent, label_stem(job.output)
     if extras.probabilities:
-        write_image(folder / f"{stem}_probabilities.nii.gz", segmentation.probabilities())
+        write_image(folder / fit_file_name(stem, "_probabilities.nii.gz"), segmentation.probabilities())
     if extras.uncertainty:
-        write_image(folder / f"{stem}_uncertainty.nii.gz", segmentation.uncertainty())
+        write_image(folder / fit_file_name(stem, "_uncertainty.nii.gz"), segmentation.uncertainty())
     if extras.overlay:
         from s2vnet.visualization.overlays import write_overlay
 
         names = segmenter.class_names
         shown = replace(image, channels=image.channels[:1]).to_volume()
-        write_overlay(folder / f"{stem}.png", shown, {"automatic": labels}, names, segmenter.plan.axis)
+        write_overlay(folder / fit_file_name(stem, ".png"), shown, {"automatic": labels}, names, segmenter.plan.axis)
 
 
 def _existing_labels(job: Job) -> LabelMap:
@@ -211,8 +214,8 @@ def _existing_labels(job: Job) -> LabelMap:
 
 
 def _write_table(path: Path, rows: dict[str, dict[str, float]]) -> None:
-    with atomic_write(path) as temporary, temporary.open("w", newline="") as stream:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         names = list(next(iter(rows.values())))
         writer = csv.writer(stream)
         writer.writerow(["case", *(f"{name} (ml)" for name in names)])
-        writer.writerows([case, *(f"{row[name]:.4f}" for name in names)] for case, row in rows.items())
+        writer.writerows([printable(case), *(f"{row[name]:.4f}" for name in names)] for case, row in rows.items())

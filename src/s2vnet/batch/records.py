@@ -17,6 +17,7 @@ import fsspec
 
 from s2vnet.batch.cases import get_text, is_url, join_location, put_text
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.file_names import printable
 
 SUMMARY, VOLUMES = "summary.csv", "volumes.csv"
 DONE_EARLIER, LABELS_EXIST = "done in an earlier run", "its labels exist"
@@ -45,6 +46,11 @@ class CaseRecord:
     """What a user should know of the image: of its header, and how it differs from the training data."""
     volumes: Mapping[str, float] = field(default_factory=dict)
     """ml by class name, if requested."""
+
+    def __post_init__(self) -> None:
+        for name in ("case", "reason"):  # file names need not be text
+            object.__setattr__(self, name, printable(getattr(self, name)))
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
 
     def to_row(self) -> tuple[object, ...]:
         """Row of the summary."""
@@ -93,7 +99,9 @@ class Summary:
         self._write_csv()
         self._uploaded = time.monotonic()
         local = None if is_url(target) else Path(target, SUMMARY)
-        self.journal: TextIO = io.StringIO() if local is None else local.open("a", encoding="utf-8", newline="")
+        self.journal: TextIO = (
+            io.StringIO() if local is None else local.open("a", encoding="utf-8", errors="backslashreplace", newline="")
+        )
 
     def add(self, record: CaseRecord) -> None:
         """Append a record."""
@@ -146,7 +154,7 @@ def write_text(target: str, name: str, text: str) -> None:
         put_text(join_location(target, name), text)
         return
     with atomic_write(Path(target, name)) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _to_csv(rows: Sequence[Sequence[object]]) -> str:

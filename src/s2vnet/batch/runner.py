@@ -36,6 +36,7 @@ from s2vnet.model.checkpoint import DESCRIPTION
 from s2vnet.utils.atomic_write import remove_unfinished, require_writable
 from s2vnet.utils.cpu import available_cores
 from s2vnet.utils.folders import make_folder
+from s2vnet.utils.json_io import read_json
 
 ATTEMPTS = 2
 """Number of attempts at a case whose worker is lost, or that fails for another reason than its image."""
@@ -154,7 +155,7 @@ def _select(
 
 def _fingerprint(settings: BatchSettings) -> dict[str, object]:
     """Everything that the labels depend on besides the images."""
-    models = [json.loads((find_model(name) / DESCRIPTION).read_text())["sha256"] for name in settings.models]
+    models = [read_json(find_model(name) / DESCRIPTION)["sha256"] for name in settings.models]
     return {
         "s2vnet": __version__,
         "models": models,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from functools import cache
@@ -88,6 +89,9 @@ def main() -> None:
     # torch reads this when it is imported; by default its threads spin while they wait, which makes it tens of times
     # slower on a busy machine
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names need not be text, and the locale may know few characters
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)  # exit code of a typer.Exit, else None
     except (KeyboardInterrupt, typer.Abort):

@@ -62,6 +62,7 @@ def evaluate(
     if ignore is not None:
         note(f"voxels of the ignore label {ignore} are not scored")
     pairs = comparison.pair_files(input, labels, channels, note)
+    failed: dict[str, str] = {}
     with progress() as report:
         done = count_cases(report, "evaluating", len(pairs))
         if segmenter is None:
@@ -72,6 +73,7 @@ def evaluate(
                 done,
                 regions=None if definitions is None else definitions.regions,
                 ignore=ignore,
+                failed=failed.__setitem__,
             )
         else:
             scores = validation.validate(
@@ -81,11 +83,19 @@ def evaluate(
                     ignore=ignore,
                     fill_nonfinite=fill_nan,
                     frames_as_channels=len(segmenter.plan.channels) > 1,
+                    failed=failed.__setitem__,
                 ),
                 rounds=rounds,
                 jitter_mm=jitter,
                 false_positive_click="negative" if negative_clicks else "true-class",
                 done=done,
             )
-    reports.write_report(output, scores)
+    for name, message in failed.items():
+        typer.echo(f"error: {name}: {message}", err=True)
+    if len(failed) == len(pairs):
+        raise InputError(f"none of {len(pairs)} cases can be scored; no report is written")
+    reports.write_report(output, scores | ({"failed": failed} if failed else {}))
     typer.echo(reports.markdown(scores, cases=False))
+    if failed:
+        typer.echo(f"error: {len(failed)} of {len(pairs)} cases are not in the report", err=True)
+        raise typer.Exit(1)

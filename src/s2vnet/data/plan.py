@@ -216,7 +216,7 @@ def _slicing_axis(fingerprint: Fingerprint) -> int:
 def save_json(value: BaseModel, path: Path) -> None:
     """Write a plan or fingerprint as JSON, atomically."""
     with atomic_write(path) as temporary:
-        temporary.write_text(value.model_dump_json(indent=2) + "\n")
+        temporary.write_text(value.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_plan(path: Path) -> Plan:

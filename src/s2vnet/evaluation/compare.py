@@ -22,6 +22,10 @@ _EXTRAS = ("_probabilities", "_uncertainty")
 """Endings of what `predict` writes beside the labels of a case."""
 
 
+Failed = Callable[[str, str], None]
+"""Called with the name of a case and a message."""
+
+
 class FilePair(NamedTuple):
     """Files of one case."""
 
@@ -89,14 +93,28 @@ def read_pairs(
     ignore: int | None = None,
     fill_nonfinite: float | None = None,
     frames_as_channels: bool = False,
+    failed: Failed | None = None,
 ) -> Iterator[LabelledCase]:
     """Read images and reference labels, with the options of :func:`s2vnet.io.files.read_image`.
 
-    The value `ignore` of the label files becomes :data:`s2vnet.data.label_definitions.IGNORED`.
+    Args:
+        pairs: Files of images and reference labels.
+        ignore: Value of the label files that becomes :data:`s2vnet.data.label_definitions.IGNORED`.
+        fill_nonfinite: As of read_image.
+        frames_as_channels: As of read_image.
+        failed: Called with name and message of each case that cannot be read, which is left out; by default, the
+            error is raised.
     """
     for name, images, labels in pairs:
-        image = read_image(images, fill_nonfinite=fill_nonfinite, frames_as_channels=frames_as_channels)
-        truth = read_labels(labels)
+        try:
+            image = read_image(images, fill_nonfinite=fill_nonfinite, frames_as_channels=frames_as_channels)
+            truth = read_labels(labels)
+            image.geometry.require_same_grid(truth.geometry, f"{name}: image and labels")
+        except InputError as error:
+            if failed is None:
+                raise
+            failed(name, str(error))
+            continue
         yield name, image, LabelMap(map_ignored(truth.data, ignore), truth.geometry)
 
 
@@ -107,6 +125,7 @@ def compare_labels(
     *,
     regions: Mapping[str, Sequence[int]] | None = None,
     ignore: int | None = None,
+    failed: Failed | None = None,
 ) -> dict[str, Any]:
     """Score predicted labels, as :func:`s2vnet.evaluation.report.automatic_report` reports it.
 
@@ -116,14 +135,22 @@ def compare_labels(
         done: Called with the name of each scored case.
         regions: Label values by name of a union of classes that is scored, too.
         ignore: Reference value of voxels that do not count.
+        failed: Called with name and message of each case that cannot be scored, which is left out; by default, the
+            error is raised.
 
     Raises:
-        InputError: Labels on different grids.
+        InputError: Labels on different grids, or no case that can be scored.
     """
     scores, region_scores, present = {}, {}, set[int]()
     for name, (predicted_file, *_), reference_file in pairs:
-        predicted_map, reference = read_labels(predicted_file), read_labels(reference_file)
-        reference.geometry.require_same_grid(predicted_map.geometry, f"{name}: labels and prediction")
+        try:
+            predicted_map, reference = read_labels(predicted_file), read_labels(reference_file)
+            reference.geometry.require_same_grid(predicted_map.geometry, f"{name}: labels and prediction")
+        except InputError as error:
+            if failed is None:
+                raise
+            failed(name, str(error))
+            continue
         truth, predicted = map_ignored(reference.data, ignore), predicted_map.data
         if ignore is not None:
             predicted = hide_ignored(predicted, truth)

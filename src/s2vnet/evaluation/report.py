@@ -14,6 +14,7 @@ from s2vnet.errors import InputError
 from s2vnet.evaluation.protocol import InteractiveScores, auc, clicks_to_reach
 from s2vnet.metrics.overlap_and_distance import ClassMetrics, bootstrap_mean
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.file_names import printable
 
 Report = dict[str, Any]
 
@@ -111,7 +112,7 @@ def write_report(path: Path, report: Report) -> None:
     text = json.dumps(nullable(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     for name, content in ((path, text), (path.with_suffix(".md"), markdown(report))):
         with atomic_write(name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+            temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def markdown(report: Report, cases: bool = True) -> str:
@@ -131,7 +132,7 @@ def _scores(metrics: ClassMetrics) -> dict[str, float]:
 def _automatic_case(name: str, metrics: Mapping[int, ClassMetrics], class_names: Mapping[int, str]) -> Report:
     per_class = {class_names[c]: _scores(one) for c, one in metrics.items()}
     means = {score: mean(row[score] for row in per_class.values()) for score in SCORES}
-    return {"case": name, **means, "per_class": per_class}
+    return {"case": printable(name), **means, "per_class": per_class}
 
 
 def _summary(rows: Sequence[Mapping[str, Any]], count: bool = False) -> Report:
@@ -149,7 +150,7 @@ def _interactive_case(name: str, scores: InteractiveScores, class_names: Mapping
     dice = [mean(one.values()) for one in scores.dice]
     nsd = [mean(one.values()) for one in scores.nsd]
     return {
-        "case": name,
+        "case": printable(name),
         "dice_per_round": dice,
         "nsd_per_round": [0.0 if d <= LOW_DICE else n for d, n in zip(dice, nsd, strict=True)],
         "per_class": {class_names[c]: {"dice_per_round": [s[c] for s in scores.dice]} for c in scores.dice[0]},
@@ -226,7 +227,12 @@ def _number(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
+def _cell(text: str) -> str:
+    """Text of a table's cell, on one line."""
+    return " ".join(text.splitlines()).replace("|", "\\|")
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Format a Markdown table; all columns but the first are right-aligned."""
     lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(_cell(text) for text in line) + " |\n" for line in lines)

@@ -112,7 +112,7 @@ def write_table(log: Path, output: Path) -> None:
     else:
         raise InputError(f"{output}: name a .csv or .md file")
     with atomic_write(output) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _describe_voxels(entry: Point | Scribble | Lasso | Box | Mask) -> str:

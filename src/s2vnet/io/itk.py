@@ -18,6 +18,7 @@ from s2vnet.errors import InputError
 from s2vnet.io.geometry import FloatArray, Geometry
 from s2vnet.io.header_checks import require_plausible_size
 from s2vnet.io.lazy_image import Channel, LazyImage
+from s2vnet.io.native_paths import readable_paths, writable_path
 from s2vnet.utils.memory import is_out_of_memory
 
 _IO_NAMES = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
@@ -155,10 +156,11 @@ def _open_reader(path: Path) -> Iterator[Any]:
     if io_name == "MetaImageIO":
         _require_valid_ndims(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     reader.SetImageIO(io_name)
+    detached = _ending(path) in DETACHED_ENDINGS
     try:
-        with silence_stderr():
+        with readable_paths([path], _ending(path), siblings=detached) as (name,), silence_stderr():
+            reader.SetFileName(name)
             reader.ReadImageInformation()
             yield reader
     except RuntimeError as error:
@@ -215,9 +217,9 @@ def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
     image = make_image(data, geometry)
     io_name = _IO_NAMES[_ending(path)]
     try:
-        with silence_stderr():
-            sitk.WriteImage(image, str(path), useCompression=True, imageIO=io_name)
+        with writable_path(path, _ending(path)) as name, silence_stderr():
+            sitk.WriteImage(image, name, useCompression=True, imageIO=io_name)
             if io_name == "NrrdImageIO":  # the only writer that does not report a full disk
-                sitk.ReadImage(str(path), imageIO=io_name)
+                sitk.ReadImage(name, imageIO=io_name)
     except RuntimeError as error:
         raise OSError(str(error).strip().splitlines()[-1]) from error

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import IO
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.folders import has_dicom_files, is_litter
@@ -25,10 +26,13 @@ from s2vnet.io.geometry import Volume
 from s2vnet.server.added_images import AddedImages
 from s2vnet.server.schemas import Scan
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.file_names import printable
 
 UPLOAD_PREFIX = "upload:"
 ADDED = "added"
 """Folder of added images, beside the upload folder."""
+BYTES_PREFIX = "bytes:"
+"""Start of the id of a scan whose path is not text."""
 MAX_LISTED = 5000
 _ONE_FILE = (*SINGLE_FILE_ENDINGS, ZIP)  # the others refer to a second file, at any path
 _LABEL_FOLDERS = frozenset((("labels", "final"), ("labels", "original")))
@@ -81,8 +85,7 @@ class ScanLibrary:
         for path in _walk(self._data) if self._only is None else [self._only]:
             relative = path.relative_to(self._data)
             if not _is_label(relative) and _is_scan(path) and self._allowed(path):
-                name = relative.as_posix()
-                scans.append(Scan(id=name, name=name))
+                scans.append(self.describe(_encode_id(relative.as_posix())))
                 if len(scans) == MAX_LISTED:
                     break
         return scans
@@ -94,14 +97,11 @@ class ScanLibrary:
             name = scan.removeprefix(UPLOAD_PREFIX)
             if _NAME.fullmatch(name):
                 path = next(iter(sorted(self._uploads.glob(f"{name}.*"))), None)
-        elif (
-            self._data is not None
-            and _is_valid_name(scan)
-            and not _is_label(PurePath(scan))
-            and self._inside(self._data / scan)
-        ):
-            path = self._data / scan
-            path = path if _is_scan(path) and self._allowed(path) else None
+        elif self._data is not None and _is_valid_name(scan):
+            relative = _decode_id(scan)
+            if _is_valid_name(relative) and not _is_label(PurePath(relative)) and self._inside(self._data / relative):
+                path = self._data / relative
+                path = path if _is_scan(path) and self._allowed(path) else None
         if path is None and not scan.startswith(UPLOAD_PREFIX):
             path = self.added.find(scan)
         if path is None or not _is_scan(path):
@@ -110,7 +110,7 @@ class ScanLibrary:
 
     def describe(self, scan: str) -> Scan:
         """Return a scan's id and display name; uploads have no name, since file names may identify patients."""
-        return Scan(id=scan, name="sent scan" if scan.startswith(UPLOAD_PREFIX) else scan)
+        return Scan(id=scan, name="sent scan" if scan.startswith(UPLOAD_PREFIX) else printable(_decode_id(scan)))
 
     def new_upload(self, filename: str) -> tuple[Scan, Path]:
         """Return a new id and path for an upload; only the ending of its file name is used.
@@ -259,6 +259,22 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield from _walk(path)
         else:
             yield path
+
+
+def _encode_id(name: str) -> str:
+    """Id of a scan by its path: the path itself, or percent-encoded where it is not text, which JSON cannot hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return BYTES_PREFIX + quote_from_bytes(os.fsencode(name))
+    return name
+
+
+def _decode_id(scan: str) -> str:
+    """Path of a scan by its id."""
+    if not scan.startswith(BYTES_PREFIX):
+        return scan
+    return os.fsdecode(unquote_to_bytes(scan.removeprefix(BYTES_PREFIX)))
 
 
 def _is_label(path: PurePath) -> bool:

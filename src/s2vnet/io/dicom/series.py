@@ -23,6 +23,7 @@ from s2vnet.io.dicom.zip_archive import is_zip, open_series_folder
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.io.itk import silence_stderr
 from s2vnet.io.library_output import quiet_libraries
+from s2vnet.io.native_paths import readable_paths
 from s2vnet.utils.memory import is_out_of_memory
 
 _OTHER_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
@@ -100,12 +101,12 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
     slices = series_slices(folder, series=series)
     geometry = stack_geometry(folder, slices)
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(list(dict.fromkeys(str(one.file) for one in slices)))
     reader.SetImageIO("GDCMImageIO")  # stated, since ITK does not recognise files without a preamble
     # each file keeps its own slope and intercept (PET), so no integer type fits all
     reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
-        with silence_stderr():
+        with readable_paths(list(dict.fromkeys(one.file for one in slices))) as names, silence_stderr():
+            reader.SetFileNames(names)
             array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         if is_out_of_memory(error):

@@ -13,6 +13,7 @@ from s2vnet.errors import InputError
 from s2vnet.io.geometry import FloatArray, Geometry
 from s2vnet.io.header_checks import MIN_PLAUSIBLE_NBYTES, require_plausible_size
 from s2vnet.io.itk import geometry_from_itk, silence_stderr
+from s2vnet.io.native_paths import readable_paths
 from s2vnet.utils.memory import is_out_of_memory
 
 SLICE_TOLERANCE = 0.05
@@ -96,9 +97,10 @@ def _read_itk_header(file: Path) -> Any:
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
     reader.SetImageIO("GDCMImageIO")
-    reader.ReadImageInformation()
+    with readable_paths([file]) as (name,):
+        reader.SetFileName(name)
+        reader.ReadImageInformation()
     return reader
 
 

@@ -18,6 +18,7 @@ from s2vnet.errors import InputError
 from s2vnet.io.files import write_labels
 from s2vnet.io.geometry import LabelMap
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.file_names import printable
 from s2vnet.utils.json_io import read_json
 
 LABEL_ENDING = ".nii.gz"
@@ -98,7 +99,7 @@ class SavedLabels:
         self._update(self._image_record(scan), info)
 
     def _key(self, scan: str) -> str:
-        return uuid.uuid5(uuid.NAMESPACE_URL, str(self._find(scan).resolve())).hex
+        return uuid.uuid5(uuid.NAMESPACE_URL, printable(str(self._find(scan).resolve()))).hex
 
     def _image_record(self, scan: str) -> Path:
         return self._folder / _IMAGES / f"{self._key(scan)}.json"
