@@ -42,7 +42,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = 100.0 * labels + np.random.default_rng(n).normal(0, 5, geometry.shape)
         write_image(root / "imagesTr" / f"box{n}_0000.nii.gz", Volume(image[None].astype(np.float32), geometry))
         write_labels(root / "labelsTr" / f"box{n}.nii.gz", LabelMap(labels, geometry))
-    names = {"0": "MR"}, {"background": 0, "left box": 1, "right": 2}
+    names = {"0": "boxes"}, {"background": 0, "left box": 1, "right": 2}
     content = {"channel_names": names[0], "labels": names[1], "numTraining": 5, "file_ending": ".nii.gz"}
     (root / "dataset.json").write_text(json.dumps(content))
     return root

@@ -194,3 +194,25 @@ def test_one_of_several_series_is_chosen_by_number(
         assert main("view", study, "-m", model, "--series", number, *state) == (0, [])
         assert served == [automatic.geometry.shape[2]]
     assert depths == {4, 6}
+
+
+@pytest.mark.parametrize("batch", [[], ["--workers", 1]])
+@pytest.mark.usefixtures("in_process")
+def test_images_are_given_to_the_model_of_their_modality(tmp_path: Path, main: Main, batch: list[object]) -> None:
+    """A brain MR is not segmented by the abdominal CT model unless that is wanted."""
+    voxels = np.random.default_rng(0).gamma(2, 100, (1, 16, 18, 8)).astype(np.float32)
+    grid = Geometry((16, 18, 8), np.diag([2.0, 2, 2, 1]))
+    (tmp_path / "scans").mkdir()
+    write_image(tmp_path / "scans" / "brain.nii.gz", Volume(voxels, grid))
+    call = ("predict", "-i", tmp_path / "scans", "-o", tmp_path / "out", "--device", "cpu", *batch)
+    code, lines = main(*call, "-m", "abdomen-ct")
+    assert code == 1
+    assert "no CT in HU, which the model is for" in lines[0]
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+    code, lines = main(*call, "-m", "abdomen-ct", "-m", "hippocampus-mr")
+    assert (code, "segmented by hippocampus-mr" in "\n".join(lines)) == (0, True)
+    assert read_labels(tmp_path / "out" / "brain.nii.gz").data.max() <= 2
+    for option in (["--volumes"], ["--classes", "1"]):
+        code, (line,) = main(*call, "-m", "abdomen-ct", "-m", "hippocampus-mr", *option)
+        assert (code, "need one model" in line) == (1, True)
+    assert main(*call, "-m", "abdomen-ct", "--any-modality")[0] == 0

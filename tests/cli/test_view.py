@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import Main
 
-from s2vnet.io.files import read_image
+from s2vnet.io.files import read_image, write_image
+from s2vnet.io.geometry import Geometry, Volume
 
 
 def test_view_opens_the_page_of_its_one_scan(
@@ -31,3 +33,33 @@ def test_view_opens_the_page_of_its_one_scan(
     monkeypatch.setattr("webbrowser.open", opened.append)
     assert main("view", image, "-m", model, "--state", tmp_path / "state")[0] == 0
     assert opened[0].startswith("http://127.0.0.1:1/?token=")
+
+
+@pytest.fixture
+def brain(tmp_path: Path) -> Path:
+    """Voxels as of an MR: none below 0."""
+    voxels = np.random.default_rng(0).gamma(2, 100, (1, 12, 14, 6)).astype(np.float32)
+    write_image(tmp_path / "brain.nii.gz", Volume(voxels, Geometry((12, 14, 6), np.diag([2.0, 2, 2, 1]))))
+    return tmp_path / "brain.nii.gz"
+
+
+def test_a_scan_is_given_to_the_model_of_its_modality(
+    main: Main, brain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A brain MR is not segmented by the abdominal CT model unless that is wanted."""
+    served: list[str] = []
+    monkeypatch.setattr("s2vnet.server.app.viewer_hint", lambda: None)
+    monkeypatch.setattr("s2vnet.server.run.run", lambda settings, started: served.append(settings.model))
+    state = ["--state", tmp_path / "state", "--no-browser"]
+    code, (line,) = main("view", brain, *state)
+    assert code == 1
+    assert "no CT in HU, which the model is for" in line
+    assert "choose another model (s2vnet models), or give --any-modality" in line
+    assert main("view", brain, "--any-modality", *state) == (0, [])
+    chosen = main("view", brain, "-m", "abdomen-ct", "-m", "hippocampus-mr", *state)
+    assert chosen == (0, ["note: brain.nii.gz: segmented by hippocampus-mr"])
+    assert served == ["abdomen-ct", "hippocampus-mr"]
+    code, (line,) = main("view", "-m", "abdomen-ct", "-m", "hippocampus-mr", *state)
+    assert (code, "several models need a scan" in line) == (1, True)
+    code, (line,) = main("view", brain, "-m", "hippocampus-mr", "-m", "hippocampus-mr", *state)
+    assert (code, "the viewer does not average models" in line) == (1, True)

@@ -62,7 +62,7 @@ def test_a_prepared_case_is_segmented_alike(segmenter: Segmenter, bordered: Volu
 
 
 def test_channels_must_fit(segmenter: Segmenter, make_phantom: Callable[..., tuple[Volume, LabelMap]]) -> None:
-    with pytest.raises(InputError, match="2 channels where the model needs MR 0"):
+    with pytest.raises(InputError, match="2 channels where the model needs channel 0"):
         segmenter.segment(make_phantom(channels=2)[0])
 
 

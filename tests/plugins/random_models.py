@@ -46,7 +46,7 @@ def plan_of(channels: int = 1, **changes: Any) -> Plan:
     """An axial plan at 1 mm with one neighbour on either side and three classes."""
     values: dict[str, Any] = {
         "dataset": "phantom",
-        "channels": tuple(f"MR {n}" for n in range(channels)),
+        "channels": tuple(f"channel {n}" for n in range(channels)),
         "labels": {"background": 0, "left part": 1, "right": 2},
         "plane": "axial",
         "spacing": (1.0, 1.0),

@@ -18,6 +18,7 @@ from s2vnet.inference.label_writers import (
     require_format,
     save_result,
 )
+from s2vnet.inference.model_set import ModelSet
 from s2vnet.inference.segmentation import Segmentation, volumes_ml
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.dicom.seg import read_segmentation
@@ -107,7 +108,7 @@ def _plan(source: Path, target: Path, channels: int) -> list[Job]:
 
 
 def predict(
-    segmenter: Segmenter,
+    models: Segmenter | ModelSet,
     jobs: Sequence[Job],
     *,
     extras: ExtraOutputs = ExtraOutputs(),
@@ -121,7 +122,8 @@ def predict(
     """Segment and write each job; yield the job with its error, or None.
 
     Args:
-        segmenter: one model or an ensemble.
+        models: one model or an ensemble, or several of which each image gets one; those refuse images of another
+            modality.
         jobs: from :func:`plan_jobs`.
         extras: further outputs.
         classes: label values to keep; others become background.
@@ -131,6 +133,7 @@ def predict(
         progress: called with (case, units done, total units).
         note: called with (case, one line on the image's header, or on how it differs from the training data).
     """
+    models = ModelSet([models], any_modality=True) if isinstance(models, Segmenter) else models
     rows: dict[str, dict[str, float]] = {}
     table = jobs[0].output.parent / "volumes.csv" if jobs else None
     for job in jobs:
@@ -139,11 +142,11 @@ def predict(
         try:
             with memory_errors():
                 if not skipped:
-                    labels = _segment_job(segmenter, job, extras, classes, fill_nonfinite, max_memory, progress, note)
+                    labels = _segment_job(models, job, extras, classes, fill_nonfinite, max_memory, progress, note)
                 elif extras.volumes:
                     labels = _existing_labels(job)
                 if extras.volumes and table is not None:
-                    kept = {k: n for k, n in segmenter.class_names.items() if classes is None or k in classes}
+                    kept = {k: n for k, n in models.only.class_names.items() if classes is None or k in classes}
                     rows[job.case.name] = volumes_ml(labels, kept)
                     _write_table(table, rows)
         except S2VNetError as failure:
@@ -154,7 +157,7 @@ def predict(
 
 
 def _segment_job(
-    segmenter: Segmenter,
+    models: ModelSet,
     job: Job,
     extras: ExtraOutputs,
     classes: Sequence[int] | None,
@@ -163,12 +166,18 @@ def _segment_job(
     progress: Callable[[str, int, int], None],
     note: Callable[[str, str], None],
 ) -> LabelMap:
-    frames_as_channels = len(job.case.images) == 1 and len(segmenter.plan.channels) > 1
-    frames = extras.frames(segmenter.plan.num_classes)
-    budget = None if max_memory is None else segmenter.memory_budget(job.case.images, max_memory, frames)
+    frames_as_channels = len(job.case.images) == 1 and models.channels > 1
+    if max_memory is not None:  # refused before it is read
+        budgets = [
+            each.memory_budget(job.case.images, max_memory, extras.frames(each.plan.num_classes))
+            for each in models.segmenters
+        ]
     image = read_lazy_image(job.case.images, fill_nonfinite=fill, frames_as_channels=frames_as_channels)
+    segmenter, chosen = models.choose(image, job.case.images[0])
+    budget = None if max_memory is None else budgets[models.segmenters.index(segmenter)]
     case = segmenter.prepare_slices(image)
-    for text in (*job.notes, *image.geometry.notes, *map(UNLIKE.format, segmenter.training_differences(image, case))):
+    notes = [*job.notes, *([chosen] if chosen else []), *image.geometry.notes]
+    for text in (*notes, *map(UNLIKE.format, segmenter.training_differences(image, case))):
         note(job.case.name, text)
     segmentation = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total), budget)
     labels = segmentation.labels(classes)

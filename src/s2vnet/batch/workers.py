@@ -22,8 +22,8 @@ from s2vnet.batch.cases import BatchItem, local_files
 from s2vnet.batch.jobs import ExtraOutputs, Job, predict
 from s2vnet.data.case_files import CaseFiles, find_channel_files
 from s2vnet.errors import InputError, OutOfMemory, S2VNetError
+from s2vnet.inference.model_set import ModelSet
 from s2vnet.inference.segmentation import volumes_ml
-from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_labels
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.memory import memory_errors, peak_memory_mb, release_large_blocks, reset_peak_memory
@@ -49,6 +49,8 @@ class BatchSettings:
     """One of :data:`s2vnet.inference.backends.RUNTIMES`."""
     max_memory: int | None = None
     """Largest memory of each worker in bytes."""
+    any_modality: bool = False
+    """Segment images whose modality contradicts the model."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,11 @@ class ModelRunner:
         if settings.max_memory is not None:
             release_large_blocks()
         with memory_errors():
-            self._segmenter = Segmenter.from_pretrained(
-                *settings.models, device=settings.device, runtime=settings.runtime
+            self._models = ModelSet.from_pretrained(
+                *settings.models,
+                device=settings.device,
+                runtime=settings.runtime,
+                any_modality=settings.any_modality,
             )
 
     def segment(self, item: BatchItem) -> ItemResult:
@@ -108,17 +113,16 @@ class ModelRunner:
         volumes = {}
         if self._settings.extras.volumes:
             classes = self._settings.classes
-            kept = {k: n for k, n in self._segmenter.class_names.items() if classes is None or k in classes}
+            kept = {k: n for k, n in self._models.only.class_names.items() if classes is None or k in classes}
             with memory_errors():
                 volumes = volumes_ml(read_labels(item.output), kept)
         return ItemResult(peak_memory_mb(), volumes, tuple(notes))
 
     def _write(self, item: BatchItem, notes: list[str]) -> None:
-        channels = len(self._segmenter.plan.channels)
-        images = find_channel_files(Path(item.images[0]), channels) if len(item.images) == 1 else None
+        images = find_channel_files(Path(item.images[0]), self._models.channels) if len(item.images) == 1 else None
         case = CaseFiles(item.case, images or tuple(map(Path, item.images)))
         finished = predict(
-            self._segmenter,
+            self._models,
             [Job(case, Path(item.output))],
             extras=replace(self._settings.extras, volumes=False),
             classes=self._settings.classes,

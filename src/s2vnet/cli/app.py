@@ -35,6 +35,7 @@ COMMANDS = {
     ),
     "plan": Command("plan", "Choose plane, sampling, intensities and network size for a dataset."),
     "train": Command("train", "Train one network for automatic and interactive use."),
+    "models": Command("models", "List models: name, modality, plane, size, classes, licence."),
     "export": Command("export", "Write a model with its ONNX graphs, for --runtime and for your own programs."),
     "predict": Command("predict", "Segment images automatically."),
     "interact": Command("interact", "Correct a segmentation by prompts, from options, a saved log, or typed in."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s2vnet.cli.console import note, progress
-from s2vnet.cli.options import Device, Fill, Model, Runtime, Series
+from s2vnet.cli.options import AnyModality, Device, Fill, Model, Runtime, Series
 from s2vnet.data.case_files import find_channel_files
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.series import select_series
@@ -19,6 +19,7 @@ from s2vnet.utils.atomic_write import require_writable
 from s2vnet.utils.lazy_import import LazyModule
 
 if TYPE_CHECKING:
+    import s2vnet.inference.model_set as model_set
     import s2vnet.inference.segmenter as inference
     import s2vnet.interactive.session as interactive_session
     from s2vnet.inference import label_writers
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 else:
     label_writers = LazyModule("s2vnet.inference.label_writers")
     inference = LazyModule("s2vnet.inference.segmenter")
+    model_set = LazyModule("s2vnet.inference.model_set")
     interactive_session = LazyModule("s2vnet.interactive.session")
     text_commands = LazyModule("s2vnet.interactive.typed_commands")
 
@@ -42,6 +44,7 @@ def interact(
     device: Device = "auto",
     runtime: Runtime = "torch",
     fill_nan: Fill = None,
+    any_modality: AnyModality = False,
 ) -> None:
     """Correct a segmentation by prompts, from options, a saved log, or typed in.
 
@@ -58,7 +61,7 @@ def interact(
         note(text)
     commands = [*_point_commands("point", point), *_point_commands("not", negative)]
     segmenter = inference.Segmenter.from_pretrained(model, device=device, runtime=runtime)
-    session = _open_session(segmenter, images, fill_nan)
+    session = _open_session(segmenter, images, fill_nan, any_modality)
     from_stdin = not commands and (log is None or not log.exists() or sys.stdin.isatty())
     if log is not None and log.exists():
         session.replay(log)
@@ -111,11 +114,13 @@ def _point_commands(command: str, points: Sequence[str] | None) -> list[str]:
 
 
 def _open_session(
-    segmenter: inference.Segmenter, images: Sequence[Path], fill_nan: float | None
+    segmenter: inference.Segmenter, images: Sequence[Path], fill_nan: float | None, any_modality: bool
 ) -> interactive_session.Session:
     with progress() as report:
         files = images if len(images) > 1 else images[0]
         volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
+        if not any_modality:
+            model_set.choose_plan([segmenter.plan], volume, images[0])
         session = interactive_session.Session(segmenter, volume, lambda done, total: report("encoding", done, total))
     for text in session.geometry.notes:
         note(text)

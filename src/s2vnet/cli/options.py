@@ -15,11 +15,22 @@ from s2vnet.utils.validation_errors import first_error
 
 DatasetArgument = Annotated[Path | None, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")]
 DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, by nnU-Net's flag.")]
-Models = Annotated[list[str], typer.Option("-m", "--model", help="Model name or folder; several are averaged.")]
+Models = Annotated[
+    list[str],
+    typer.Option(
+        "-m",
+        "--model",
+        help="Model name (see `s2vnet models`) or folder. Several of one plan are averaged; of several modalities, "
+        "each image gets its own.",
+    ),
+]
 Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Series = Annotated[
     str | None, typer.Option("--series", help="Series of a DICOM folder or .zip with several: number or UID.")
+]
+AnyModality = Annotated[
+    bool, typer.Option("--any-modality", help="Segment an image even if its modality contradicts the model.")
 ]
 Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels; default: an error.")]
 Runtime = Annotated[str, typer.Option(help="torch, or onnxruntime or openvino, which are faster on a CPU.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s2vnet.cli.console import note_case, progress
-from s2vnet.cli.options import Device, Fill, Models, Runtime, Series, comma_separated
+from s2vnet.cli.options import AnyModality, Device, Fill, Models, Runtime, Series, comma_separated
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.io.dicom.series import select_series
 from s2vnet.utils.atomic_write import require_writable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import s2vnet.batch.records as batch_records
     import s2vnet.batch.runner as batch_runner
     import s2vnet.batch.workers as batch_workers
-    import s2vnet.inference.segmenter as inference
+    import s2vnet.inference.model_set as model_set
     from s2vnet.interactive import typed_commands as text_commands
 else:
     batch_cases = LazyModule("s2vnet.batch.cases")
@@ -31,7 +31,7 @@ else:
     batch_records = LazyModule("s2vnet.batch.records")
     batch_runner = LazyModule("s2vnet.batch.runner")
     batch_workers = LazyModule("s2vnet.batch.workers")
-    inference = LazyModule("s2vnet.inference.segmenter")
+    model_set = LazyModule("s2vnet.inference.model_set")
     text_commands = LazyModule("s2vnet.interactive.typed_commands")
 
 
@@ -64,6 +64,7 @@ def predict(
     device: Device = "auto",
     runtime: Runtime = "torch",
     fill_nan: Fill = None,
+    any_modality: AnyModality = False,
 ) -> None:
     """Segment images automatically.
 
@@ -76,7 +77,10 @@ def predict(
     if memory is not None:
         release_large_blocks()
     input, output = batch_cases.strip_file_scheme(input), batch_cases.strip_file_scheme(output)
-    plan = inference.load_plan(*model)
+    groups = model_set.group_models(model)
+    if len(groups) > 1 and (classes is not None or volumes):
+        raise InputError("--classes and --volumes need one model: classes differ between models")
+    plan = groups[0][0]
     selected = (
         None
         if classes is None
@@ -97,6 +101,7 @@ def predict(
                 fill_nan,
                 runtime=runtime,
                 max_memory=memory,
+                any_modality=any_modality,
             ),
             len(plan.channels),
             workers=workers,
@@ -108,12 +113,12 @@ def predict(
             skip_existing=skip_existing,
         )
         raise typer.Exit(int(_show_records(records, total) > 0))
-    segmenter = inference.Segmenter.from_pretrained(*model, device=device, runtime=runtime)
+    models = model_set.ModelSet.from_pretrained(*model, device=device, runtime=runtime, any_modality=any_modality)
     with select_series(input, series) as source:
         jobs = batch_jobs.plan_jobs(source, Path(output), len(plan.channels))
         _require_writable(jobs)
         results = batch_jobs.predict(
-            segmenter,
+            models,
             jobs,
             extras=extras,
             classes=selected,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from s2vnet.cli.options import Device, Model, Runtime, StateFolder, key_values, validate_settings
+from s2vnet.cli.options import AnyModality, Device, Model, Runtime, StateFolder, key_values, validate_settings
 from s2vnet.server.settings import Settings
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.folders import state_folder
@@ -37,6 +37,7 @@ def serve(
     ] = None,
     device: Device = "auto",
     runtime: Runtime = "torch",
+    any_modality: AnyModality = False,
 ) -> None:
     """Serve the viewer and the API to many clients, a session each.
 
@@ -54,6 +55,7 @@ def serve(
         "device": device,
     }
     values |= {
+        "any_modality": any_modality,
         "allow_origins": tuple(allow_origin or ()),
         "runtime": runtime,
         "state": state or state_folder(),

@@ -158,6 +158,7 @@ def _run_info(dataset: Dataset, data: run_data.RunData) -> dict[str, Any]:
     """Information about data and command for ``model.json``."""
     return {
         "dataset": dataset.name,
+        **({} if dataset.licence is None else {"licence": dataset.licence}),
         "fold": data.fold,
         "training_cases": len(data.training),
         "command": " ".join(["s2vnet", *(argument for argument in sys.argv[1:] if argument != "--resume")]),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import secrets
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2vnet.cli.options import Device, Model, Runtime, Series, StateFolder, validate_settings
+from s2vnet.cli.console import note
+from s2vnet.cli.options import AnyModality, Device, Models, Runtime, Series, StateFolder, validate_settings
 from s2vnet.cli.serve import require_server
+from s2vnet.data.case_files import is_image_folder
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.series import select_series
+from s2vnet.io.files import find_ending, read_lazy_image
 from s2vnet.server.settings import Settings
 from s2vnet.utils.folders import state_folder
 
@@ -24,13 +28,14 @@ if TYPE_CHECKING:
 
 def view(
     scan: Annotated[Path | None, typer.Argument(help="Image, DICOM folder or .zip; or a folder of scans.")] = None,
-    model: Model = "abdomen-ct",
+    model: Models = ["abdomen-ct"],  # noqa: B006
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 chooses a free one.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     state: StateFolder = None,
     series: Series = None,
     device: Device = "auto",
     runtime: Runtime = "torch",
+    any_modality: AnyModality = False,
 ) -> None:
     """Show a scan in a browser, segment it and correct it by clicks. No data leaves this machine.
 
@@ -45,7 +50,7 @@ def view(
     if series is not None and scan is None:
         raise InputError("--series needs a scan; name a DICOM folder or .zip")
     token = secrets.token_urlsafe(24)
-    values = {"model": model, "port": port, "token": token, "device": device, "runtime": runtime}
+    values = {"port": port, "token": token, "device": device, "runtime": runtime}
 
     def show_page(address: str, application: FastAPI) -> None:
         page = f"{address}?token={token}{_only_session(application.state.store)}"
@@ -55,6 +60,7 @@ def view(
             webbrowser.open(page)
 
     with select_series(scan or Path(), series) as data:
+        values |= {"model": _choose_model(model, scan and data, any_modality), "any_modality": any_modality}
         values |= {"state": state or state_folder(), "data": scan and data}
         run(validate_settings(Settings, values), show_page)
 
@@ -63,3 +69,27 @@ def _only_session(store: SessionStore) -> str:
     """Fragment of the page's address: the session of the only scan, opened before the browser connects; else empty."""
     scans = store.scans.list_scans()
     return f"#{store.open(scans[0].id).name}" if len(scans) == 1 else ""
+
+
+def _choose_model(names: Sequence[str], scan: Path | None, any_modality: bool) -> str:
+    """Name of the model for a scan, or for the first one of a folder.
+
+    Raises:
+        InputError: The scan contradicts the modality of all models, or several models without a scan.
+    """
+    from s2vnet.inference.model_set import choose_plan, group_models
+
+    groups = group_models(names)
+    if any(len(members) > 1 for _, members in groups):
+        raise InputError("the viewer does not average models; name one of each modality")
+    if len(groups) > 1 and (scan is None or not scan.exists()):
+        raise InputError("several models need a scan to choose by; name one")
+    if scan is None or not scan.exists() or (len(groups) == 1 and (any_modality or scan.is_dir())):
+        return names[0]  # of a folder, each scan is checked when it is opened
+    plans = [plan for plan, _ in groups]
+    files = sorted(file for file in scan.iterdir() if find_ending(file)) if is_image_folder(scan) else [scan]
+    image = read_lazy_image(files[0], fill_nonfinite=0.0, frames_as_channels=len(plans[0].channels) > 1)
+    chosen = str(groups[choose_plan(plans, image, files[0])][1][0])
+    if len(groups) > 1:
+        note(f"{files[0].name}: segmented by {chosen}")
+    return chosen

@@ -47,6 +47,8 @@ class Dataset:
     """Value of voxels in label files whose class is unknown."""
     notes: tuple[str, ...] = ()
     """What of dataset.json is not used."""
+    licence: str | None = None
+    """Licence, where dataset.json states one."""
 
     def case(self, name: str) -> CaseFiles:
         """Training or test case by name. Raises InputError where there is none."""
@@ -115,8 +117,11 @@ def read_dataset(root: Path | str, *, skip_missing: bool = False) -> Dataset:
     _require_files(root, training, len(channels), labelled=True)
     _require_files(root, test, len(channels), labelled=False)
     name = str(content.get("name", root.resolve().name))
+    stated = (content.get(key) for key in ("licence", "license"))
+    licence = next((text for text in stated if isinstance(text, str) and text), None)
+    defined = (labels.regions, labels.ignore)
     return Dataset(
-        root, name, channels, labels.classes, ending, training, test, labels.regions, labels.ignore, tuple(notes)
+        root, name, channels, labels.classes, ending, training, test, *defined, notes=tuple(notes), licence=licence
     )
 
 

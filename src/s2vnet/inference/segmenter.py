@@ -13,6 +13,7 @@ import psutil
 import torch
 from pydantic import ValidationError
 
+from s2vnet.data.modality import modality_conflict, model_modality
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, PreparedSlices, with_neighbours
 from s2vnet.data.slice_grid import SliceGrid
@@ -174,7 +175,8 @@ class Segmenter:
 
     def training_differences(self, volume: Volume | LazyImage, case: Case | PreparedSlices) -> list[str]:
         """Ways in which a volume and its case differ from the training data, one line each."""
-        differences = list(self.plan.range_warnings(volume))
+        conflict = modality_conflict(model_modality(self.plan.channels), volume)
+        differences = [*([conflict] if conflict else []), *self.plan.range_warnings(volume)]
         if self.plan.mirrored and case.grid.orientation == volume.geometry.canonical()[1]:
             ends = {"A": "front and back", "S": "head and feet"}[self.plan.mirrored]
             differences.append(f"the header seems to have exchanged {ends}; segmented by the image content")

@@ -9,6 +9,11 @@ from s2vnet.errors import CheckpointError
 
 WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
 CHECKSUMS = WEIGHTS_FOLDER / "SHA256SUMS"
+LICENCES = {
+    "abdomen-ct": "research use only: training data BTCV, stated as CC BY 4.0 by a third party (see its model card)",
+    "hippocampus-mr": "training data CC BY-SA 4.0 (Medical Segmentation Decathlon, Task04)",
+}
+"""Licences of the weights by model, as in the model cards."""
 
 
 def verify_bundled_files(*files: Path) -> None:

@@ -22,7 +22,7 @@ from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.folder_lock import FolderLock
 from s2vnet.server.memory_budget import SessionMemoryBudget
-from s2vnet.server.scan_library import CapacityError, ScanLibrary
+from s2vnet.server.scan_library import UPLOAD_PREFIX, CapacityError, ScanLibrary
 from s2vnet.server.scheduler import Scheduler
 from s2vnet.server.session_record import RECORD
 from s2vnet.server.session_worker import CACHE_FILE, Orient, SessionWorker
@@ -85,6 +85,7 @@ class SessionStore:
             self._free_place()
             worker = SessionWorker(name, description, path, self._folder / name, *self._shared)
             worker.orient = orient
+            worker.refuse_other_modality = not self.settings.any_modality and not scan.startswith(UPLOAD_PREFIX)
             worker.write_record()
             self._workers[name] = worker
         self._touch(path)

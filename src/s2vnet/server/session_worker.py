@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.inference.label_writers import output_formats, require_dicom_source, write_result
+from s2vnet.inference.model_set import choose_plan
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.session import Session
@@ -75,6 +76,8 @@ class SessionWorker:
         """What the user has to know of the scan beside what its session says."""
         self.reopened = False
         """Whether this session replaces one that failed."""
+        self.refuse_other_modality = False
+        """Whether a scan is refused whose modality contradicts the model."""
         self._segmenter, self._scheduler, self._memory, self._max_voxels = segmenter, scheduler, memory, max_voxels
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
@@ -351,6 +354,8 @@ class SessionWorker:
                 self.warnings, self.orient = (self.orient(self.path, self._pause_opening),), None
                 _log.warning("session %s: %s", self.name[:8], *self.warnings)
             volume = self._read_same_image()
+            if self.refuse_other_modality:
+                choose_plan([self._segmenter.plan], volume, self.path)
             session = Session(self._segmenter, volume, progress, self._send_labels)
         session.volume = None  # can be read again from the file
         with self._lock:

@@ -32,6 +32,8 @@ class Settings(BaseModel):
     """auto, cpu, cuda or mps."""
     runtime: str = "torch"
     """Inference backend: torch, or onnxruntime or openvino, which are faster on a CPU."""
+    any_modality: bool = False
+    """Whether scans of the data folder are segmented even if their modality contradicts the model."""
     max_upload_mb: int = Field(default=2048, gt=0)
     """Largest upload, MB."""
     sent_mb: int = Field(default=32768, gt=0)

@@ -98,4 +98,4 @@ def test_failed_trainings_are_reported(
     client.post("/monailabel/train/s2vnet", json={})
     task = wait_for(client, lambda task: task["status"] not in ("SUBMITTED", "RUNNING"))
     assert task["status"] == "ERROR"
-    assert "label values [3, 6] are not in dataset.json" in task["details"][-1]
+    assert "label values 3, 6 are not in dataset.json" in task["details"][-1]
