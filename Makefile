@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # number of processes that run the tests
 JOBS ?= 2
+# folder of the clients' code
+CLIENTS ?= .clients
 # build of PyTorch: cpu, or cu126, cu130, ... for an NVIDIA GPU (the CUDA version that `nvidia-smi` prints, or a lower one). Another
 # value than last time replaces the build that is installed. TORCH_INDEX/TORCH is a package index; if it cannot be reached, the
 # default build of the usual index is taken.
@@ -11,7 +13,7 @@ TORCH ?= cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check docs lock wheel sbom audit lint-ci fuzz clean
+.PHONY: demo test clients check docs lock wheel sbom audit lint-ci fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/s2vnet demo -o demo
@@ -21,6 +23,12 @@ test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n $(JOBS) --dist worksteal --ignore tests/training --cov --cov-report= --cov-fail-under=0
 	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/training --cov --cov-append --cov-report=term
+
+# the clients' own code, downloaded from the package indexes, against a server; needs Node.js and a browser
+clients: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt requests
+	$(BIN)/python scripts/clients.py $(CLIENTS)
+	S2VNET_CLIENTS=$(CLIENTS) $(BIN)/pytest tests/clients
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check && $(BIN)/python scripts/results.py --check && $(BIN)/python scripts/lock.py --check
@@ -71,4 +79,4 @@ fuzz: $(VENV)/.installed-dev
 	$(BIN)/python scripts/fuzz.py all --seconds 1800
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit demo dist
+	rm -rf $(VENV) $(VENV)-audit $(CLIENTS) demo dist

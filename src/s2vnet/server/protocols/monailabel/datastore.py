@@ -17,7 +17,7 @@ from s2vnet.server.api import temporary_file_response
 from s2vnet.server.protocols.monailabel.image_ids import CONVERTED_ENDING, write_converted
 from s2vnet.server.protocols.monailabel.saved_labels import FINAL, LABEL_ENDING, TAGS
 from s2vnet.server.protocols.monailabel.service import MonaiLabel, ServiceDep, parse_params
-from s2vnet.server.scan_library import UPLOAD_PREFIX, upload_ending
+from s2vnet.server.scan_library import UPLOAD_PREFIX
 from s2vnet.server.security import FORBIDDEN
 
 router = APIRouter()
@@ -115,9 +115,8 @@ def dataset(service: ServiceDep, limit_cases: Annotated[int | None, Query(gt=0)]
         with zipfile.ZipFile(path, "w") as archive:
             for image in images:
                 name = service.images.download_name(image)
-                stem = name.removesuffix(upload_ending(name))
                 _archive_image(archive, service.store.scans.find(image), f"image/{name}")
-                archive.write(service.labels.path(FINAL, image), f"label/{stem}{LABEL_ENDING}")
+                archive.write(service.labels.path(FINAL, image), f"label/{service.images.label_name(image)}")
             objects = {image: describe_image(service, image) for image in images}
             archive.writestr("metadata.json", json.dumps({"name": "s2vnet", "objects": objects}))
 
@@ -139,7 +138,8 @@ def describe_image(service: MonaiLabel, scan: str) -> dict[str, Any]:
     path, labels = service.store.scans.find(scan), service.labels
     info = {**labels.image_info(scan), "ts": int(path.stat().st_mtime), "name": service.images.download_name(scan)}
     ending = CONVERTED_ENDING if path.is_dir() else "".join(path.suffixes[-2:])
-    tagged = {tag: {"ext": LABEL_ENDING, "info": labels.label_info(tag, scan)} for tag in labels.tags(scan)}
+    name = {"name": service.images.label_name(scan)}
+    tagged = {tag: {"ext": LABEL_ENDING, "info": labels.label_info(tag, scan) | name} for tag in labels.tags(scan)}
     return {"image": {"ext": ending, "info": info}, "labels": tagged}
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.references import series_attributes
 from s2vnet.io.files import read_image, write_image
+from s2vnet.server.protocols.monailabel.saved_labels import LABEL_ENDING
 from s2vnet.server.scan_library import ScanLibrary, upload_ending
 from s2vnet.server.signed_ids import sign, unsign
 
@@ -69,6 +70,11 @@ class ImageIds:
         ending = CONVERTED_ENDING if path.is_dir() else upload_ending(path.name)
         stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(scan).name.removesuffix(ending))
         return f"{stem[:80]}-{hashlib.sha256(scan.encode()).hexdigest()[:12]}{ending}"
+
+    def label_name(self, scan: str) -> str:
+        """Return the file name of an image's labels: that of the image, but for the ending."""
+        name = self.download_name(scan)
+        return name.removesuffix(upload_ending(name)) + LABEL_ENDING
 
     def _find_series(self, uid: str) -> str | None:
         """Return the id of the DICOM folder in the data folder with a SeriesInstanceUID."""

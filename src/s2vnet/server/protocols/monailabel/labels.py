@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, Response
 from s2vnet.errors import InputError
 from s2vnet.io.files import count_voxels, read_geometry, read_labels
 from s2vnet.io.geometry import Geometry, LabelMap
-from s2vnet.server.protocols.monailabel.saved_labels import FINAL, LABEL_ENDING, map_classes
+from s2vnet.server.protocols.monailabel.saved_labels import FINAL, map_classes
 from s2vnet.server.protocols.monailabel.service import MonaiLabel, ServiceDep, parse_params
 
 RAW_ENDING = ".bin"
@@ -57,8 +57,9 @@ def check_label(
 @router.get("/datastore/label")
 def download_label(service: ServiceDep, label: str, tag: str = FINAL) -> Response:
     """Return a saved label."""
-    path = service.labels.find(tag or FINAL, service.images.resolve(label))
-    return FileResponse(path, media_type="application/gzip", filename=f"label{LABEL_ENDING}")
+    scan = service.images.resolve(label)
+    path = service.labels.find(tag or FINAL, scan)
+    return FileResponse(path, media_type="application/gzip", filename=service.images.label_name(scan))
 
 
 @router.get("/datastore/label/info")
@@ -66,7 +67,8 @@ def label_info(service: ServiceDep, label: str, tag: str = FINAL) -> dict[str, A
     """Return what clients said about a label, and its classes."""
     scan = service.images.resolve(label)
     classes = np.unique(read_labels(service.labels.find(tag or FINAL, scan)).data).tolist()
-    return {**service.labels.label_info(tag or FINAL, scan), "labels": classes}
+    name = service.images.label_name(scan)
+    return {**service.labels.label_info(tag or FINAL, scan), "name": name, "labels": classes}
 
 
 @router.put("/datastore/label/info")

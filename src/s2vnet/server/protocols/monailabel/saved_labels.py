@@ -84,7 +84,7 @@ class SavedLabels:
     def label_info(self, tag: str, scan: str) -> dict[str, Any]:
         """Return what clients said about a label. Raises InputError if there is none."""
         path = self.find(tag, scan)
-        return {"ts": int(path.stat().st_mtime), **_read(_record(path)), "name": f"{scan}{LABEL_ENDING}"}
+        return {"ts": int(path.stat().st_mtime), **_read(_record(path))}
 
     def update_label_info(self, tag: str, scan: str, info: Mapping[str, Any]) -> None:
         """Add facts about a label. Raises InputError if there is none."""
@@ -121,8 +121,9 @@ def map_classes(labels: LabelMap, label_info: object, classes: Mapping[int, str]
     """Return a client's label with the model's class ids instead of the client's values.
 
     Clients name what a label holds by a list of ``{"name": ..., "idx": ...}``. Files of 3D Slicer number the exported
-    segments from 1 in the order of the list, whereas `idx` also counts segments that were not exported; other clients
-    mean `idx`. Both are tried, and refused where they differ for this label.
+    segments from 1 in the order of the list, whereas `idx` also counts segments that were not exported, such as the
+    background; other clients mean `idx`. The meaning is the one that names every value. If both do, and differ, it is
+    `idx` where all of them are the model's class ids, else the order.
 
     Args:
         labels: as the client sent it.
@@ -130,7 +131,7 @@ def map_classes(labels: LabelMap, label_info: object, classes: Mapping[int, str]
         classes: the model's classes by id; 0 is background.
 
     Raises:
-        InputError: a value without a name or class, or one that can mean two classes.
+        InputError: a value without a name or class.
     """
     values = [value for value in np.unique(labels.data).tolist() if value]
     ids = {name: value for value, name in classes.items()}
@@ -144,14 +145,13 @@ def map_classes(labels: LabelMap, label_info: object, classes: Mapping[int, str]
     meanings = [names for names in (by_position, by_index) if set(values) <= set(names)]
     if not meanings:
         raise InputError(f"the label has values {values[:10]}, and label_info names {sorted(by_index)[:10]}")
-    readings = [{value: names[value] for value in values} for names in meanings]
-    if any(reading != readings[0] for reading in readings):
-        raise InputError("label_info: its idx are not 1, 2, 3, ..., so the values in the file can mean two classes")
-    unknown_names = sorted({name for name in readings[0].values() if name not in ids})
+    class_ids = all(ids.get(name) == index for index, name in by_index.items())
+    meaning = {value: meanings[-1 if class_ids else 0][value] for value in values}
+    unknown_names = sorted({name for name in meaning.values() if name not in ids})
     if unknown_names:
         raise InputError(f"the label has {', '.join(unknown_names)[:200]}, which the model does not know: {known}")
     table: npt.NDArray[Any] = np.zeros(max(values, default=0) + 1, np.min_scalar_type(max(classes)))
-    for value, name in readings[0].items():
+    for value, name in meaning.items():
         table[value] = ids[name]
     return LabelMap(table[labels.data], labels.geometry)
 
