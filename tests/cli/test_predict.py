@@ -124,6 +124,20 @@ def test_an_error_that_nobody_expected_ends_one_case_only(
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 4
 
 
+def test_a_log_file_gets_a_line_per_case_and_what_was_written(model: Path, dataset: Path, tmp_path: Path) -> None:
+    call = ("predict", "-m", model, "-i", dataset / "imagesTr", "-o", tmp_path / "out", "--device", "cpu", "--volumes")
+    *lines, last = run(*call).splitlines()
+    assert [line.split(" in ")[0] for line in lines] == [f"{n + 1} of 5 box{n}: done" for n in range(5)]
+    assert lines[0].endswith(" left")
+    assert last == f"{tmp_path / 'out'}: 5 label files, beside them volumes.csv"
+    *lines, last = run(*call[:-1], "--skip-existing").splitlines()
+    assert lines[4] == "5 of 5 box4: labels exist, finished"
+    assert last == f"{tmp_path / 'out'}: 0 label files"
+    (_, last) = run("predict", "-m", model, "-i", dataset / "imagesTr" / "box0_0000.nii.gz", "-o", tmp_path / "a.nii",
+                    "--overlay").splitlines()  # fmt: skip
+    assert last == f"{tmp_path / 'a.nii'}: labels, beside it overlays"
+
+
 @pytest.mark.usefixtures("in_process")
 def test_workers_tell_what_failed_and_go_on_when_it_is_mended(
     model: Path, dataset: Path, tmp_path: Path, main: Main

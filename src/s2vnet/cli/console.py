@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Report = Callable[[str, int, int], None]
 """Called with the kind of work, the finished part of it, and the total."""
+LINE_INTERVAL_S = 60.0
+"""Interval of lines about progress without a terminal."""
+OWN_LINES = frozenset(("training", "segmenting"))
+"""Kinds of work that print a line per epoch or case without a terminal."""
 
 
 def note(text: str) -> None:
@@ -35,14 +40,42 @@ def count_cases(report: Report, what: str, total: int) -> Callable[[str], None]:
     return lambda name: report(what, next(count), total)
 
 
+def is_terminal() -> bool:
+    """Whether the error stream is a terminal, where progress bars are shown; else lines are printed."""
+    return Console(stderr=True).is_terminal
+
+
+def duration(seconds: float) -> str:
+    """Duration in words: ``2 h 5 min``, ``3 min 20 s`` or ``4.2 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Clock:
+    """Estimate of the time left from the pace since the first step."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._first: int | None = None
+
+    def left(self, done: int, total: int) -> str:
+        """Time left after `done` of `total` steps; the first call's earlier steps belong to an earlier process."""
+        if self._first is None:
+            self._first = done - 1
+        seconds = (time.monotonic() - self._started) / max(1, done - self._first) * (total - done)
+        return f"{duration(seconds)} left" if done < total else "finished"
+
+
 @contextmanager
 def progress() -> Iterator[Report]:
-    """Show progress bars on the error stream, one for each kind of work, if the stream is a terminal."""
+    """Show progress on the error stream: bars on a terminal, else a line a minute for each kind of work."""
+    if not is_terminal():
+        yield _line_report()
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int) -> None:
@@ -51,3 +84,19 @@ def progress() -> Iterator[Report]:
             bar.update(tasks[what], completed=done, total=total)
 
         yield report
+
+
+def _line_report() -> Report:
+    """Report that prints lines, except of work that has lines of its own (:data:`OWN_LINES`)."""
+    clocks: dict[str, Clock] = {}
+    printed: dict[str, float] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        clock = clocks.setdefault(what, Clock())
+        left = clock.left(done, total)
+        if what not in OWN_LINES and now - printed.setdefault(what, now) > LINE_INTERVAL_S:
+            printed[what] = now
+            typer.echo(f"{what}: {done} of {total}, {left}", err=True)
+
+    return report

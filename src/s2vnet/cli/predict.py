@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2vnet.cli.console import note_case, progress
+from s2vnet.cli.console import Clock, duration, is_terminal, note_case, progress
 from s2vnet.cli.options import AnyModality, Device, Fill, Models, Runtime, Series, comma_separated
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.io.dicom.series import select_series
@@ -112,11 +113,12 @@ def predict(
             attempts=attempts,
             skip_existing=skip_existing,
         )
-        raise typer.Exit(int(_show_records(records, total) > 0))
+        raise typer.Exit(int(_show_records(records, total, output) > 0))
     models = model_set.ModelSet.from_pretrained(*model, device=device, runtime=runtime, any_modality=any_modality)
     with select_series(input, series) as source:
         jobs = batch_jobs.plan_jobs(source, Path(output), len(plan.channels))
         _require_writable(jobs)
+        kept = {job.output for job in jobs if skip_existing and job.output.exists()}
         results = batch_jobs.predict(
             models,
             jobs,
@@ -127,7 +129,8 @@ def predict(
             max_memory=memory,
             note=note_case,
         )
-        failed = _show_results(results, len(jobs))
+        failed = _show_results(results, len(jobs), kept)
+    _show_outputs(jobs, len(jobs) - failed - len(kept), extras)
     if failed and len(jobs) > 1:
         typer.echo(f"error: {failed} of {len(jobs)} images failed; the others are written", err=True)
     if failed:
@@ -140,21 +143,44 @@ def _require_writable(jobs: Sequence[batch_jobs.Job]) -> None:
         require_writable(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
 
 
-def _show_results(results: Iterator[tuple[batch_jobs.Job, S2VNetError | None]], total: int) -> int:
-    """Show progress and a line for each failed image; return the number of failures."""
+def _show_results(
+    results: Iterator[tuple[batch_jobs.Job, S2VNetError | None]], total: int, kept: Collection[Path]
+) -> int:
+    """Show progress, without a terminal a line for each image, and a line for each failure; return their number."""
     failed = 0
+    lines = None if is_terminal() else Clock()
     with progress() as report:
+        started = time.monotonic()
         for number, (job, error) in enumerate(results, start=1):
             report("segmenting", number, total)
+            seconds, started = time.monotonic() - started, time.monotonic()
             if error is not None:
                 failed += 1
                 typer.echo(f"error: {job.case.name}: {error}", err=True)
+            elif lines is not None:
+                state = "labels exist" if job.output in kept else f"done in {duration(seconds)}"
+                typer.echo(f"{number} of {total} {job.case.name}: {state}, {lines.left(number, total)}")
     return failed
 
 
-def _show_records(records: Iterator[batch_records.CaseRecord], total: int) -> int:
-    """Show a batch's progress, a line for each failed case, and the counts; return the number of failures."""
+def _show_outputs(jobs: Sequence[batch_jobs.Job], written: int, extras: batch_jobs.ExtraOutputs) -> None:
+    """Say what was written where."""
+    names = {"probabilities": extras.probabilities, "uncertainty": extras.uncertainty, "overlays": extras.overlay}
+    beside = [name for name, given in names.items() if given] + ["volumes.csv"] * extras.volumes
+    more = f", beside them {', '.join(beside)}" if beside else ""
+    if len(jobs) == 1 and written:
+        typer.echo(f"{jobs[0].output}: labels{more.replace('them', 'it')}")
+    elif jobs:
+        typer.echo(f"{jobs[0].output.parent}: {written} label files{more}")
+
+
+def _show_records(records: Iterator[batch_records.CaseRecord], total: int, target: str) -> int:
+    """Show a batch's progress, a line for each failed case, and the counts; return the number of failures.
+
+    Without a terminal, each other case has a line, too.
+    """
     counts = {"done": 0, "skipped": 0, "failed": 0}
+    lines = None if is_terminal() else Clock()
     with progress() as report:
         for record in records:
             counts[record.state] += 1
@@ -163,5 +189,11 @@ def _show_records(records: Iterator[batch_records.CaseRecord], total: int) -> in
                 note_case(record.case, text)
             if record.state == "failed":
                 typer.echo(f"error: {record.case}: {record.reason}", err=True)
-    typer.echo(f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed; see summary.csv")
+            elif lines is not None:
+                state = f"done in {duration(record.seconds)}" if record.state == "done" else record.reason
+                number = sum(counts.values())
+                typer.echo(f"{number} of {total} {record.case}: {state}, {lines.left(number, total)}")
+    typer.echo(
+        f"{target}: {counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed; see summary.csv"
+    )
     return counts["failed"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s2vnet._version import __version__
-from s2vnet.cli.console import Report, count_cases, note, progress
+from s2vnet.cli.console import Clock, Report, count_cases, is_terminal, note, progress
 from s2vnet.cli.options import (
     DatasetArgument,
     DatasetOption,
@@ -119,12 +119,18 @@ def train(
                 data=data,
                 info=_run_info(source, data),
                 report=report,
+                epoch_done=_epoch_lines(train_config),
             )
         except KeyboardInterrupt:
             typer.echo(f"{output}: continue this run with --resume", err=True)
             raise typer.Exit(130) from None
+    scored_cases = 0
     if validation and data.held_out and (devices * nodes == 1 or _is_first_process()):
         _validate(output, source, data.held_out, device, fill_nan)
+        scored_cases = len(data.held_out)
+    if _is_first_process():
+        scores = f", validation.json and .md ({scored_cases} held-out cases)" if scored_cases else ""
+        typer.echo(f"{output}: model.json, model.safetensors, history.json, curves.png{scores}; use it by -m {output}")
 
 
 def _run_data(
@@ -147,6 +153,21 @@ def _read_or_make_plan(dataset: Dataset, file: Path | None, fill_nan: float | No
     plan = data_plan.read_plan(file)
     plan.require_dataset(dataset.channels, dataset.labels)
     return plan.model_copy(update={"regions": dict(dataset.regions)})
+
+
+def _epoch_lines(config: TrainConfig) -> Callable[[dict[str, float]], None]:
+    """Callback that prints a line per epoch with the time left, unless there is a progress bar."""
+    if is_terminal():
+        return lambda row: None
+    clock = Clock()
+
+    def show(row: dict[str, float]) -> None:
+        epoch = int(row["step"]) // config.steps_per_epoch
+        dice = f", Dice {row['dice']:.3f}" if "dice" in row else ""
+        left = clock.left(epoch, config.epochs)
+        typer.echo(f"epoch {epoch} of {config.epochs}: loss {row['loss']:.4f}{dice}, {left}")
+
+    return show
 
 
 def _model_config(plan: data_plan.Plan, options: Sequence[str] | None) -> ModelConfig:

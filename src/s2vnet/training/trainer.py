@@ -43,6 +43,8 @@ PLAN = "plan.json"
 
 Report = Callable[[str, int, int], None]
 """Progress callback: task, number of items done, total."""
+EpochDone = Callable[[dict[str, float]], None]
+"""Callback with ``step``, ``loss``, ``learning_rate``, ``seconds`` and, after some epochs, ``dice``."""
 
 
 def train(
@@ -62,6 +64,7 @@ def train(
     data: RunData | None = None,
     info: dict[str, Any] | None = None,
     report: Report = lambda what, done, total: None,
+    epoch_done: EpochDone = lambda row: None,
 ) -> TrainedModel:
     """Train a network for both modes and write it to `folder`.
 
@@ -84,6 +87,7 @@ def train(
         data: record of the cases, written to ``cases.json``; a checkpoint with another record is refused.
         info: data and command, recorded in ``model.json``.
         report: progress callback.
+        epoch_done: called with the row of ``history.json`` of each epoch, on the first process.
 
     Raises:
         InputError: no labelled cases, a network that fits neither the plan nor `init`, or a batch size that is not a
@@ -128,7 +132,7 @@ def train(
             save_json(data, folder / CASES)
     with _correction_workers(workers) as executor:
         clip_step.executor = executor
-        _fit(fabric, run, step, cases, validation, plan, config, folder, signature, workers, report)
+        _fit(fabric, run, step, cases, validation, plan, config, folder, signature, workers, report, epoch_done)
     trained = S2VNet(model_config).eval()
     trained.load_state_dict(run.ema.module.state_dict())
     if fabric.is_global_zero:
@@ -196,6 +200,7 @@ def _fit(
     signature: dict[str, Any],
     workers: int,
     report: Report,
+    epoch_done: EpochDone,
 ) -> None:
     """Run the training loop from ``run.step`` to its end; `step` is the module that Fabric has wrapped."""
     from s2vnet.training.logging import TrainingLogger
@@ -221,6 +226,7 @@ def _fit(
                         row |= quick_scores(run.ema, validation[:QUICK_CASES], signature["plan"], folder)
                     run.history.append(row)
                     logger.write(run.history)
+                    epoch_done(row)
             due = time.monotonic() - saved > 60 * config.checkpoint_minutes
             stop = bool(fabric.broadcast(interrupted()))
             if logger is not None and (due or stop or run.step == total):
