@@ -66,6 +66,8 @@ def test_lists_as_people_and_spreadsheets_write_them(
         ("image,case\na.nii.gz,../../a", "not a file name"),
         ("image,case\na.nii.gz,x\nb.nii.gz,x", "two images are case x"),
         ("image\n", "lists no images"),
+        ("", "no column 'image' but none"),
+        ('image\n"' + 200_000 * "a", "not a table of values"),
         ("image,case\n,x", "row 1 names no image"),
         ("image\nout/a.nii.gz", "would replace the image"),
         ("image\nnosuch://a.nii.gz", None),

@@ -27,6 +27,8 @@ def test_options_are_the_settings_of_the_server(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_unknown_limit_is_refused(tmp_path: Path, main: Main) -> None:
+    code, (line,) = main("serve", "--state", tmp_path, "-m", "abdomen-ct", "-m", "hippocampus-mr")
+    assert (code, "a server has one model" in line) == (1, True)
     code, lines = main("serve", "--state", tmp_path, "-n", "nonsense=1")
     assert (code, len(lines)) == (1, 1)
     assert "setting nonsense: Extra inputs are not permitted" in lines[0]

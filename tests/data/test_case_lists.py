@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from s2vnet.data.case_lists import listed_cases
 from s2vnet.data.dataset import read_dataset
@@ -76,6 +78,15 @@ def test_other_folders_names_and_separators(write_dataset: WriteDataset) -> None
     )
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "nul\0"])
+def test_names_that_no_system_has_are_no_files(write_dataset: WriteDataset, name: str) -> None:
+    root = with_content(write_dataset(("a",)), training=[entry(name)])
+    assert [case.name for case in read_dataset(root).training] == ["a"]
+    with_content(root, training=[entry(name), entry("a")])
+    with pytest.raises(InputError, match="no such file"):
+        read_dataset(root)
+
+
 def test_test_cases_of_other_folders(write_dataset: WriteDataset) -> None:
     root = write_dataset(("a", "b"))
     shutil.copytree(root / "imagesTr", root / "imagesTs2")
@@ -97,9 +108,59 @@ def test_lists_of_names_that_no_file_has_are_said_to_be_unused(write_dataset: Wr
         read_dataset(root)
 
 
-@pytest.mark.parametrize("content", [{"training": [3]}, {"training": [{"image": [], "label": "x"}]}, {"test": 7}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"training": [3]},
+        {"training": [{"image": [], "label": "x"}]},
+        {"test": 7},
+        {"test": "abc"},
+        {"training": {"a": 1}},
+        {"training": [{"image": " ", "label": "x"}]},
+        {"dataset": {"x": {"images": [], "label": "x"}}},
+    ],
+)
 def test_entries_without_paths_are_refused(tmp_path: Path, content: dict[str, Any]) -> None:
-    (part,) = content
+    part = "test" if "test" in content else "training"
     with pytest.raises(InputError, match=r"dataset\.json: a case lacks its image or label path in '") as caught:
         listed_cases(tmp_path, content, part, 1)
     assert "\n" not in str(caught.value)
+
+
+KEYS = ("image", "images", "label", "fold", "0", "1", "background", "left", "ignore", "\0")
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 300) | st.floats() | st.text(max_size=4) | st.just("imagesTr/a.nii.gz"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.dictionaries(
+        st.sampled_from(
+            ("channel_names", "labels", "training", "test", "dataset", "validation", "file_ending", "name")
+        ),
+        VALUES,
+        max_size=3,
+    )
+)
+def test_odd_contents_are_read_or_refused_in_one_line(odd: Path, changes: dict[str, Any]) -> None:
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "left": 1}, **changes}
+    (odd / "dataset.json").write_text(json.dumps(content))
+    text = ""
+    try:
+        read_dataset(odd)
+    except InputError as error:
+        text = str(error)
+    assert "\n" not in text
+    assert not any(word in text for word in ("Error", "object at", "NoneType", "int()", "Traceback"))
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A dataset of one case whose dataset.json is replaced again and again."""
+    for name in ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    return tmp_path

@@ -242,7 +242,10 @@ def _csv_rows(source: str) -> list[tuple[str, str]]:
         head = re.split("\r|\n", text, maxsplit=1)[0]
     delimiter = max(",;\t", key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    rows = [row for row in ([cell.strip() for cell in row] for row in reader) if any(row)]
+    try:
+        rows = [row for row in ([cell.strip() for cell in row] for row in reader) if any(row)]
+    except csv.Error as error:
+        raise InputError(f"{source}: not a table of values ({error}); check its quotation marks") from error
     columns = [name.lower() for name in rows[0]] if rows else []
     _require_column(source, columns)
     for number, row in enumerate(rows[1:], 1):

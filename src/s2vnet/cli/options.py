@@ -24,6 +24,12 @@ Models = Annotated[
         "each image gets its own.",
     ),
 ]
+DEFAULT_MODEL = "abdomen-ct"
+"""Model of the viewer and the server."""
+ServedModels = Annotated[
+    list[str] | None,
+    typer.Option("-m", "--model", help="Model name (see `s2vnet models`) or folder; default: abdomen-ct."),
+]
 Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Series = Annotated[

@@ -7,14 +7,24 @@ from typing import Annotated
 
 import typer
 
-from s2vnet.cli.options import AnyModality, Device, Model, Runtime, StateFolder, key_values, validate_settings
+from s2vnet.cli.options import (
+    DEFAULT_MODEL,
+    AnyModality,
+    Device,
+    Runtime,
+    ServedModels,
+    StateFolder,
+    key_values,
+    validate_settings,
+)
+from s2vnet.errors import InputError
 from s2vnet.server.settings import Settings
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.folders import state_folder
 
 
 def serve(
-    model: Model = "abdomen-ct",
+    models: ServedModels = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of scans that clients may open; default: uploads only.")
     ] = None,
@@ -46,6 +56,9 @@ def serve(
     require_server()
     from s2vnet.server.run import run
 
+    model, *others = models or [DEFAULT_MODEL]
+    if others:
+        raise InputError("a server has one model; start another server with another --port for each")
     values: dict[str, object] = {
         "model": model,
         "data": data,

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s2vnet.cli.console import note
-from s2vnet.cli.options import AnyModality, Device, Models, Runtime, Series, StateFolder, validate_settings
+from s2vnet.cli.options import (
+    DEFAULT_MODEL,
+    AnyModality,
+    Device,
+    Runtime,
+    Series,
+    ServedModels,
+    StateFolder,
+    validate_settings,
+)
 from s2vnet.cli.serve import require_server
 from s2vnet.data.case_files import is_image_folder
 from s2vnet.errors import InputError
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
 
 def view(
     scan: Annotated[Path | None, typer.Argument(help="Image, DICOM folder or .zip; or a folder of scans.")] = None,
-    model: Models = ["abdomen-ct"],  # noqa: B006
+    model: ServedModels = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 chooses a free one.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     state: StateFolder = None,
@@ -60,7 +69,10 @@ def view(
             webbrowser.open(page)
 
     with select_series(scan or Path(), series) as data:
-        values |= {"model": _choose_model(model, scan and data, any_modality), "any_modality": any_modality}
+        values |= {
+            "model": _choose_model(model or [DEFAULT_MODEL], scan and data, any_modality),
+            "any_modality": any_modality,
+        }
         values |= {"state": state or state_folder(), "data": scan and data}
         run(validate_settings(Settings, values), show_page)
 

@@ -39,6 +39,14 @@ def channel_file(case: str, channel: int, ending: str) -> str:
     return f"{case}_{channel:04d}{ending}"
 
 
+def file_exists(path: Path) -> bool:
+    """Whether a file or folder exists; not for names that the system does not allow."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def file_stem(name: Path | str) -> str:
     """Name of a file, or path of a file below a URL, without the ending of an image or ``.zip``."""
     text = name.name if isinstance(name, Path) else name

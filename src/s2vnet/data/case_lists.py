@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s2vnet.data.case_files import CaseFiles, case_names, channel_file, file_stem, find_case_files
+from s2vnet.data.case_files import CaseFiles, case_names, channel_file, file_exists, file_stem, find_case_files
 from s2vnet.errors import InputError
 from s2vnet.io.files import ENDINGS
 
@@ -76,17 +76,27 @@ def _listed(content: Mapping[str, Any], part: str) -> bool:
 def _entries(content: Mapping[str, Any], part: str) -> Iterator[_Entry]:
     if part == "training" and isinstance(content.get("dataset"), dict):
         for name, entry in content["dataset"].items():
-            yield str(name), [str(path) for path in entry["images"]], str(entry["label"])
+            yield str(name), _paths(entry["images"]), str(entry["label"])
         return
-    for entry in content.get(part) or ():
+    entries = content.get(part) or []
+    if not isinstance(entries, list):
+        raise TypeError
+    for entry in entries:
         if isinstance(entry, str):
             yield None, [entry], None
             continue
-        image, label = entry["image"], entry.get("label")
-        images = [str(path) for path in image] if isinstance(image, list) else [str(image)]
-        if not images or not isinstance(label, str | None):
+        label = entry.get("label")
+        if not isinstance(label, str | None):
             raise TypeError
-        yield None, images, label or None
+        yield None, _paths(entry["image"]), label or None
+
+
+def _paths(listed: Any) -> list[str]:
+    """Paths of a case's images: one, or one per channel."""
+    paths = [str(path) for path in listed] if isinstance(listed, list) else [str(listed)]
+    if not all(path and not path.isspace() for path in paths) or not paths:
+        raise TypeError
+    return paths
 
 
 def _find_images(root: Path, listed: Sequence[str], channels: int) -> tuple[Path, ...]:
@@ -96,12 +106,12 @@ def _find_images(root: Path, listed: Sequence[str], channels: int) -> tuple[Path
         return paths
     (path,) = paths
     folder, stem, ending = path.parent, file_stem(path), path.name[len(file_stem(path)) :]
-    if path.exists():
+    if file_exists(path):
         first = stem.removesuffix("_0000")
         others = tuple(folder / channel_file(first, c, ending) for c in range(channels))
-        return others if first != stem and all(other.exists() for other in others) else paths
+        return others if first != stem and all(file_exists(other) for other in others) else paths
     for known in dict.fromkeys((ending, *ENDINGS)):
-        if (folder / channel_file(stem, 0, known)).exists():
+        if file_exists(folder / channel_file(stem, 0, known)):
             return tuple(folder / channel_file(stem, c, known) for c in range(channels))
     return paths
 
@@ -109,7 +119,7 @@ def _find_images(root: Path, listed: Sequence[str], channels: int) -> tuple[Path
 def _locate(root: Path, listed: str) -> Path:
     """Path of a listed file, also if it is written as on Windows."""
     path = root / listed
-    return root / listed.replace("\\", "/") if "\\" in listed and not path.exists() else path
+    return root / listed.replace("\\", "/") if "\\" in listed and not file_exists(path) else path
 
 
 def _name(case: CaseFiles, stem: str) -> str:

@@ -15,7 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from s2vnet.data.case_files import CaseFiles, channel_file, find_case_files, find_label_files, is_image_folder
+from s2vnet.data.case_files import (
+    CaseFiles,
+    channel_file,
+    file_exists,
+    find_case_files,
+    find_label_files,
+    is_image_folder,
+)
 from s2vnet.data.case_lists import list_notes, listed_cases
 from s2vnet.data.label_definitions import map_ignored, parse_labels
 from s2vnet.errors import InputError
@@ -230,7 +237,7 @@ def _find_cases(
 ) -> tuple[tuple[CaseFiles, ...], bool]:
     """Cases that dataset.json lists, or those of the folder where none of the listed images exists; whether listed."""
     listed = listed_cases(root, content, part, channels)
-    if any(case.images[0].exists() for case in listed):
+    if any(file_exists(case.images[0]) for case in listed):
         return listed, True
     suffix = "Tr" if part == "training" else "Ts"
     found = _folder_cases(root, f"images{suffix}", f"labels{suffix}", ending, channels)
@@ -252,7 +259,7 @@ def _folder_cases(root: Path, images: str, labels: str, ending: str, channels: i
 def _require_files(root: Path, cases: Sequence[CaseFiles], channels: int, labelled: bool) -> None:
     if labelled and not cases:
         raise InputError(f"{root}: no training cases (imagesTr)")
-    missing = [file for case in cases for file in case.images if not file.exists()]
+    missing = [file for case in cases for file in case.images if not file_exists(file)]
     if missing:
         more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: no such file{more}")
@@ -263,12 +270,12 @@ def _require_files(root: Path, cases: Sequence[CaseFiles], channels: int, labell
         names.add(case.name)
         if len(case.images) not in (1, channels) or (channels > 1 and _is_first_channel(case)):
             raise InputError(f"{root}: case {case.name} has {len(case.images)} of {channels} channels (missing files)")
-        if labelled and (case.labels is None or not case.labels.exists()):
+        if labelled and (case.labels is None or not file_exists(case.labels)):
             raise InputError(f"{root}: case {case.name} has no label file ({case.labels or 'none is named'})")
 
 
 def _has_files(case: CaseFiles) -> bool:
-    return all(file.exists() for file in (*case.images, case.labels) if file is not None)
+    return all(file_exists(file) for file in (*case.images, case.labels) if file is not None)
 
 
 def _is_first_channel(case: CaseFiles) -> bool:

@@ -41,8 +41,8 @@ _SAMPLE = 1_000_000
 """Approximate number of voxels that are looked at."""
 FAT_HU, MIN_FRACTION_BELOW_FAT = -50.0, 0.001
 """A CT has at least this fraction of voxels below fat's upper limit: fat and air are in every field of view."""
-AIR_HU, MIN_FRACTION_OF_AIR = -900.0, 0.01
-"""An image with at least this fraction of voxels at or below air is a CT in HU: MR has no such values."""
+AIR_HU, MIN_FRACTION_OF_AIR = -100.0, 0.2
+"""An image with at least this fraction of voxels far below 0 is a CT in HU, also if it is clipped to a window."""
 
 
 def model_modality(channels: Sequence[str]) -> str | None:
@@ -69,7 +69,7 @@ def modality_conflict(expected: str | None, image: Volume | LazyImage, stated: s
             f"no CT in HU, which the model is for: its smallest value is {sample.min():.4g}, but fat and air lie below "
             f"{FAT_HU:g} HU"
         )
-    if expected == "MR" and np.mean(sample <= AIR_HU) >= MIN_FRACTION_OF_AIR:
+    if expected == "MR" and np.mean(sample < AIR_HU) >= MIN_FRACTION_OF_AIR:
         return f"a CT by its values, which reach down to {sample.min():.4g}, and the model is for MR"
     return None
 
