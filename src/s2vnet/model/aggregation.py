@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from s2vnet.config import ModelConfig
 
@@ -81,13 +82,12 @@ class Aggregator(nn.Module):
             prompt_centres = state.prompt_centres
         masks = logits.softmax(1)
         present = ((presence > 0) & (masks.sum((-2, -1)) >= self.config.min_area)).to(centres.dtype)
-        present = torch.cat([torch.ones_like(present[:, :1]), present[:, 1:]], 1)
-        update = torch.ones_like(present)[..., None]
+        present = F.pad(present[:, 1:], (1, 0), value=1.0)  # background always is
+        update = present[..., None]
         if self.config.propagation == "aggregated":
             gate = self.gate(torch.cat([before, centres, presence.sigmoid()[..., None]], -1)).sigmoid()
             carried = state.known[..., None]
-            update = carried * gate + (1 - carried)
-        update = update * present[..., None]
+            update = (carried * gate + (1 - carried)) * update
         # a prompt centre is kept over one slice on which its class is absent
         kept = state.prompted * (present + (1 - present) * (1 - state.missed))
         return PropagationState(

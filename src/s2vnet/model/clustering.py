@@ -113,13 +113,16 @@ class ClusteringLayer(nn.Module):
         size = prior.shape[-2:]
         keys, values = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in features)
         queries = F.normalize(self.query(centres + identity), dim=-1) * self.temperature.exp()
-        affinity = queries @ keys.mT
+        affinity = queries @ keys.transpose(-2, -1)
         if valid is not None:
             affinity = affinity + (1 - valid)[..., None] * INVALID_AFFINITY
         classes = prior.shape[1]
-        affinity[:, :classes] += self.prior_weight * prior.flatten(2)
+        # not in place: an assignment to a slice becomes a scatter in exported graphs
+        by_class = affinity[:, :classes] + self.prior_weight * prior.flatten(2)
+        by_prompt = affinity[:, classes:]
         if positive is not None:
-            affinity[:, classes:] += PROMPT_AFFINITY * positive.flatten(2)
+            by_prompt = by_prompt + PROMPT_AFFINITY * positive.flatten(2)
+        affinity = by_class if affinity.shape[1] == classes else torch.cat([by_class, by_prompt], 1)
         assignment = assign(affinity, self.assignment)
         mean = (assignment @ values) / (1 + assignment.sum(-1, keepdim=True))
         centres = self.norms[0](centres + self.update(mean))

@@ -37,8 +37,8 @@ GRAPHS = ("encode", "decode", "carried", "prompted")
 MANIFEST = "graphs.json"
 _TRACED_CELLS = 4
 """Cells per side of the coarsest map, in the slices that the graphs are traced with."""
-_MAX_CELLS = 512
-"""Cells per side of the coarsest map, in the largest slices (8192 pixels per side at stride 16)."""
+OPSET = 18
+"""Version of ONNX's operators."""
 
 
 class _Encode(nn.Module):
@@ -96,7 +96,7 @@ class _Graph(NamedTuple):
 
     module: nn.Module
     arguments: tuple[Any, ...]
-    dynamic_shapes: tuple[Any, ...]
+    dynamic_axes: dict[str, dict[int, str]]
     input_names: list[str]
     output_names: list[str]
 
@@ -110,52 +110,63 @@ def _graphs(model: S2VNet) -> dict[str, _Graph]:
     features = [tensor.permute(0, 2, 3, 1).contiguous() for tensor in encoded.tensors]
     state = list(initial_state(config, encoded, torch.tensor([1.0, -1.0])))
     prompts = torch.zeros(2, config.num_classes, PROMPT_MAPS, *encoded.mask.shape[-2:])
-    slice_shape, feature_shapes, state_shapes, prompt_shape = _dynamic_shapes(config)
+    encoder_axes, decoder_axes = _dynamic_axes(config)
     names = feature_names(config)
     inputs, outputs = [*names, *state_names("entering")], ["logits", "presence", *state_names("leaving")]
-    unprompted = (features, state), (feature_shapes, state_shapes), inputs, outputs
+    unprompted_axes = {name: axes for name, axes in decoder_axes.items() if name != "prompts"}
+    unprompted = (features, state), unprompted_axes, inputs, outputs
     return {
-        "encode": _Graph(_Encode(model), (slices,), (slice_shape,), ["slices"], list(names)),
+        "encode": _Graph(_Encode(model), (slices,), encoder_axes, ["slices"], list(names)),
         "decode": _Graph(_Decode(model, carried=False), *unprompted),
         "carried": _Graph(_Decode(model), *unprompted),
         "prompted": _Graph(
             _Decode(model),
             (features, state, prompts),
-            (feature_shapes, state_shapes, prompt_shape),
+            decoder_axes,
             [*inputs, "prompts"],
             outputs,
         ),
     }
 
 
-def _dynamic_shapes(config: ModelConfig) -> tuple[Any, Any, Any, Any]:
-    """Dynamic dimensions of slices, features, state and prompts."""
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    h, w = (torch.export.Dim(name, min=1, max=_MAX_CELLS) for name in ("rows", "columns"))
+def _dynamic_axes(config: ModelConfig) -> tuple[dict[str, dict[int, str]], dict[str, dict[int, str]]]:
+    """Names of the dynamic dimensions of the encoder's inputs and outputs, and of the decoders'."""
 
-    def sides(scale: int, axis: int = 2) -> dict[int, Any]:
-        return {0: batch, axis: scale * h if scale > 1 else h, axis + 1: scale * w if scale > 1 else w}
+    def sides(name: str, axis: int) -> dict[int, str]:
+        return {0: "batch", axis: f"{name}_rows", axis + 1: f"{name}_columns"}
 
-    levels = [sides(2**n, 1) for n in range(3) for _ in range(config.layers_per_level)]
-    state = [sides(8) if part == "masks" else {0: batch} for part in PropagationState._fields]
-    return sides(8 * config.stem_stride), [sides(8, 1), *levels, *levels], state, sides(8, 3)
+    features = {name: sides(name, 1) for name in feature_names(config)}
+    state = {name: {0: "batch"} for name in (*state_names("entering"), *state_names("leaving"), "presence")}
+    maps = {"entering_masks": 2, "leaving_masks": 2, "logits": 2, "prompts": 3}
+    masks = {name: sides("masks", axis) for name, axis in maps.items()}
+    return {"slices": sides("slices", 2), **features}, {**features, **state, **masks}
 
 
 def _export_graph(graph: _Graph, path: Path) -> str:
     """Write a graph; return its SHA-256."""
+    torch.onnx.register_custom_op_symbolic("aten::logaddexp", _logaddexp, OPSET)
+    # traced: torch.export propagates symbolic shapes three times, which takes fifty times as long
     with _quiet_exporter(), atomic_write(path) as temporary:
-        program = torch.onnx.export(
+        torch.onnx.export(
             graph.module.eval(),
             graph.arguments,
-            dynamo=True,
-            dynamic_shapes=graph.dynamic_shapes,
+            str(temporary),
+            dynamo=False,
+            opset_version=OPSET,
+            dynamic_axes=graph.dynamic_axes,
             input_names=graph.input_names,
             output_names=graph.output_names,
-            verbose=False,
         )
-        assert program is not None
-        program.save(temporary)
         return hashlib.sha256(temporary.read_bytes()).hexdigest()
+
+
+def _logaddexp(graph: Any, a: Any, b: Any) -> Any:
+    """``logaddexp`` in ONNX's operators: max(a, b) + log(1 + exp(-|a - b|))."""
+    distance = graph.op("Abs", graph.op("Sub", a, b))
+    one = graph.op("Constant", value_t=torch.tensor(1.0))
+    return graph.op(
+        "Add", graph.op("Max", a, b), graph.op("Log", graph.op("Add", one, graph.op("Exp", graph.op("Neg", distance))))
+    )
 
 
 def has_graphs(folder: Path) -> bool:

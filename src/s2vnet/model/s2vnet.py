@@ -181,7 +181,7 @@ class S2VNet(nn.Module):
             # the mean of the new and the carried prompt centre where there are both
             share = (prompted / (prompted + state.prompted).clamp_min(1))[..., None]
             prompt_centres = share * self.prompt_centre(torch.cat(pooled, -1)) + (1 - share) * prompt_centres
-        valid = torch.cat([torch.ones_like(prompted), torch.maximum(prompted, state.prompted)], 1)
+        valid = F.pad(torch.maximum(prompted, state.prompted), (self.config.num_classes, 0), value=1.0)
         return torch.cat([class_centres, prompt_centres], 1), valid, prompted
 
     def _pixel_embeddings(self, features: Tensor, prior: Tensor, prompts: Tensor | None) -> Tensor:
