@@ -105,7 +105,7 @@ def write_scans(folder: Path, count: int, depth: int) -> list[str]:
 
 def segment_reference(model: str, folder: Path, names: Sequence[str]) -> float:
     """Segment all scans in this process on one thread; return the median seconds of a scan."""
-    segmenter = Segmenter.from_pretrained(model, device="cpu")
+    segmenter = Segmenter.from_pretrained(model, device="cpu", runtime="torch")
     torch.set_num_threads(1)
     times = [time.perf_counter()]
     for _, error in predict(segmenter, plan_jobs(folder / "images", folder / "reference", 1)):

@@ -31,11 +31,10 @@ from pathlib import Path
 from s2vnet.batch.jobs import plan_jobs, predict
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.utils.memory import release_large_blocks, peak_memory_mb
-model, image, output, limit = sys.argv[1:]
-segmenter = Segmenter.from_pretrained(model, device="cpu")
+model, image, output, limit, runtime = sys.argv[1:]
+segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
 limit = int(limit)
-if limit:
-    release_large_blocks()
+release_large_blocks()
 if limit == 1:
     limit = (1 << 60) - segmenter.memory_budget([Path(image)], 1 << 60).available + (16 << 20)
 start = time.perf_counter()
@@ -54,6 +53,7 @@ def main() -> None:
     parser.add_argument("-m", "--model", default="abdomen-ct")
     parser.add_argument("-n", "--slices", type=int, nargs="+", default=[150, 400, 800, 2000])
     parser.add_argument("--max-memory", type=int, default=0, help="bytes; 1: the smallest possible, 0: no limit")
+    parser.add_argument("--runtime", default="auto")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     runs: list[dict[str, Any]] = []
@@ -61,7 +61,16 @@ def main() -> None:
         for count in sorted(arguments.slices):
             image, labels = Path(name, "scan.nii"), Path(name, "labels.nii.gz")
             write_ct(image, count)
-            command = [sys.executable, "-c", _SEGMENT, arguments.model, image, labels, arguments.max_memory]
+            command = [
+                sys.executable,
+                "-c",
+                _SEGMENT,
+                arguments.model,
+                image,
+                labels,
+                arguments.max_memory,
+                arguments.runtime,
+            ]
             finished = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
             runs.append({"slices": count, **json.loads(finished.stdout)})
             if len(runs) > 1:
@@ -72,6 +81,7 @@ def main() -> None:
     content = {
         **provenance(processor()),
         "model": arguments.model,
+        "runtime": arguments.runtime,
         "side": SIDE,
         "runs": runs,
     }

@@ -329,7 +329,7 @@ def clients(arguments: argparse.Namespace, address: str, process: subprocess.Pop
         time.sleep(2)
         cached.append(fetch_json(f"{address}healthz")["cached_mb"])
         resident.append(resident_mb(process.pid))
-    segmenter = Segmenter.from_pretrained(arguments.model, device="cpu")
+    segmenter = Segmenter.from_pretrained(arguments.model, device="cpu", runtime="torch")
     session = Session(segmenter, read_image(arguments.scan))
     correct = 0
     entries: TypeAdapter[tuple[Entry, ...]] = TypeAdapter(tuple[Entry, ...])

@@ -9,8 +9,8 @@ aggregation. Each has its own grid: nnU-Net's plan for abdominal CT (3 x 0.76 x 
 slices of 512 x 512; Isensee et al., Nature Methods 2021), MONAI's for the transformers (2 x 1.5 x 1.5 mm, 96 a side),
 and nnInteractive's 192 a side, timed at 96 and multiplied by eight.
 
-On the smallest scan the automatic pass is also measured by the number of classes (random weights, torch only, since the
-export of a graph takes a minute), and a round of prompts by the number of points.
+On the smallest scan the automatic pass is also measured by the number of classes (random weights, torch only), and a
+round of prompts by the number of points.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     dataset = read_dataset(arguments.data)
-    segmenter = Segmenter.from_pretrained(arguments.model, device="cpu")
+    segmenter = Segmenter.from_pretrained(arguments.model, device="cpu", runtime="torch")
     axis = segmenter.plan.axis
     cases = []
     for case in dataset.training:
@@ -69,7 +69,7 @@ def _predict(model: str, image: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         jobs = plan_jobs(image, Path(folder) / "labels.nii.gz", 1)
         with Stopwatch() as watch:
-            segmenter = Segmenter.from_pretrained(model, device="cpu")
+            segmenter = Segmenter.from_pretrained(model, device="cpu", runtime="torch")
             assert [error for _, error in predict(segmenter, jobs)] == [None]
         return watch.seconds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import dicom_files
@@ -10,6 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
+
+# exact in every process; other runtimes are tested by name, and `auto` in tests/inference/test_backends.py
+os.environ["S2VNET_RUNTIME"] = "torch"
 
 pytest_plugins = ["disks", "exported_graphs", "in_process", "random_models"]
 

@@ -209,7 +209,7 @@ def python_names(run: Run) -> None:
 def _session(image: str, log: str) -> None:
     from s2vnet import Segmenter, Session, read_image, write_labels
 
-    segmenter, volume = Segmenter.from_pretrained("hippocampus-mr"), read_image(image)
+    segmenter, volume = Segmenter.from_pretrained("hippocampus-mr", runtime="torch"), read_image(image)
     write_labels("automatic.nii.gz", segmenter.segment(volume).labels())
     session = Session(segmenter, volume)
     write_labels("no-prompts.nii.gz", session.result)

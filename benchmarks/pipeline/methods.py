@@ -47,7 +47,7 @@ class TrainedMethod:
             self._load_network(run.folder)
 
     def _load_s2vnet(self, name: Path | str, device: str) -> None:
-        self.segmenter = Segmenter.from_pretrained(name, device=device)
+        self.segmenter = Segmenter.from_pretrained(name, device=device, runtime="torch")
         if self.segmenter.plan.labels != self.plan.labels:
             raise InputError(f"{name}: a model of other classes than the benchmark's")
         self.plan = self.segmenter.plan

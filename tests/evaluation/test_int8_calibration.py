@@ -19,7 +19,6 @@ from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.model.checkpoint import load_model
 from s2vnet.model.quantization import INT8, find_int8_graph, remove_int8_graph
 
-pytestmark = pytest.mark.timeout(600)  # exporting takes a minute
 CPU = torch.device("cpu")
 MakePhantom = Callable[..., tuple[Volume, LabelMap]]
 

@@ -14,16 +14,15 @@ import torch
 
 from s2vnet.config import ModelConfig
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.inference.backends import RUNTIMES, to_runtime
+from s2vnet.inference.backends import RUNTIMES, ExportedNetwork, fastest_runtime, to_runtime
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import LabelMap, Volume
-from s2vnet.model.checkpoint import TrainedModel, load_model
+from s2vnet.model.checkpoint import TrainedModel, load_model, save_model
 from s2vnet.model.onnx_export import FORMAT, GRAPHS, MANIFEST
 from s2vnet.model.s2vnet import S2VNet
 
-pytestmark = pytest.mark.timeout(600)  # exporting takes a minute
 OTHERS = RUNTIMES[1:]
 CPU = torch.device("cpu")
 
@@ -131,3 +130,40 @@ def test_an_image_that_needs_more_memory_than_there_is_is_one_line(
         assert total.startswith("error: 1 of 2 images failed")
     for runtime in RUNTIMES:
         assert [path.name for path in (tmp_path / runtime).iterdir()] == ["a.nii.gz"]
+
+
+def test_the_fastest_runtime_that_is_installed_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("S2VNET_RUNTIME")
+    installed = {"openvino", "onnxruntime", "onnx"}
+    monkeypatch.setattr("s2vnet.inference.backends.is_installed", lambda name: name in installed)
+    assert fastest_runtime("cpu") == "openvino"
+    installed.remove("openvino")
+    assert fastest_runtime("cpu") == "onnxruntime"
+    installed.remove("onnx")  # without which no graph can be made
+    assert fastest_runtime("cpu") == "torch"
+    assert fastest_runtime("meta" if torch.cuda.is_available() else "cpu") == "torch"
+    monkeypatch.setenv("S2VNET_RUNTIME", "onnxruntime")
+    assert fastest_runtime("cpu") == "onnxruntime"
+
+
+def test_by_default_a_model_of_a_folder_runs_in_the_fastest_runtime(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("S2VNET_RUNTIME")
+    (model,) = Segmenter.from_pretrained(exported, device="cpu").models
+    assert isinstance(model, ExportedNetwork)
+    assert isinstance(Segmenter.from_pretrained(exported, device="cpu", runtime="torch").models[0], S2VNet)
+
+
+def test_where_the_fastest_runtime_fails_torch_computes(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("S2VNET_RUNTIME")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("S2VNET_CACHE", str(tmp_path / "file" / "cache"))  # where nothing can be written
+    folder = tmp_path / "model"
+    trained = load_model(exported)
+    folder.mkdir()
+    save_model(folder, trained.model, trained.plan, trained.info)
+    assert isinstance(Segmenter.from_pretrained(folder, device="cpu").models[0], S2VNet)
+    assert "torch computes instead" in caplog.text

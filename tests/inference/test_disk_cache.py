@@ -11,7 +11,7 @@ import torch
 from disks import fill
 
 from s2vnet.errors import InputError
-from s2vnet.inference.disk_cache import DiskCache, MemoryBudget
+from s2vnet.inference.disk_cache import DiskCache, MemoryBudget, is_in_memory
 
 
 def test_tensors_and_strides_are_preserved_in_memory_and_on_disk() -> None:
@@ -75,3 +75,45 @@ def test_only_views_are_copied() -> None:
     assert same.data_ptr() == whole.data_ptr()
     assert part.untyped_storage().nbytes() == part.nbytes
     assert torch.equal(part, whole[:1])
+
+
+def test_without_a_limit_nothing_is_refused(
+    disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = disk(1 << 20)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    cache = DiskCache(MemoryBudget(0, strict=False), 8)
+    given = [torch.randn(1, 100_000) for _ in range(8)]  # 3.2 MB
+    for n, tensor in enumerate(given):
+        cache[n] = [tensor]
+    assert all(torch.equal(cache[n][0], tensor) for n, tensor in enumerate(given))
+    assert list(folder.iterdir()) == []
+    (message,) = caplog.messages
+    assert "are kept in memory, since " in message
+    assert "TMPDIR" in message
+
+
+def test_a_disk_that_fills_meanwhile_does_not_end_the_work(
+    disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = disk(2 << 20)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setattr("s2vnet.inference.disk_cache.is_in_memory", lambda folder: False)  # the disk may be
+    cache = DiskCache(MemoryBudget(0, strict=False), 4)
+    given = [torch.randn(1, 100_000) for _ in range(4)]
+    cache[0] = [given[0]]
+    filling = fill(folder)
+    for n in (1, 2, 3):
+        cache[n] = [given[n]]
+    filling.unlink()
+    assert all(torch.equal(cache[n][0], tensor) for n, tensor in enumerate(given))
+    assert "the rest is kept in memory" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="Linux only")
+def test_folders_in_memory_are_known(tmp_path: Path) -> None:
+    assert is_in_memory("/dev/shm")
+    assert not is_in_memory("/proc")
+    link = tmp_path / "link"
+    link.symlink_to("/dev/shm")
+    assert is_in_memory(str(link))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +16,10 @@ from s2vnet.inference.backends import RUNTIMES, to_runtime
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.checkpoint import TrainedModel, load_model
 from s2vnet.model.interface import DecoderOutput, Network, SliceInput
-from s2vnet.model.onnx_export import GRAPHS, MANIFEST
+from s2vnet.model.onnx_export import GRAPHS, MANIFEST, export_onnx
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.prompt_encoder import PROMPT_MAPS
 
-pytestmark = pytest.mark.timeout(600)  # exporting takes a minute
 OTHERS = RUNTIMES[1:]
 CPU = torch.device("cpu")
 
@@ -92,3 +93,21 @@ def test_graphs_of_other_weights_or_damaged_ones_are_refused(exported: Path, tmp
     (tmp_path / MANIFEST).write_text(json.dumps({"format": 99}))
     with pytest.raises(CheckpointError, match="another version"):
         to_runtime(trained, OTHERS[0], CPU, tmp_path)
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+@pytest.mark.parametrize(
+    "settings",
+    [{"auxiliary_masks": True}, {"propagation": "previous"}, {"propagation": "none"}, {"carry_prompts": True}],
+    ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),
+)
+def test_graphs_of_every_kind_of_network(
+    save: Callable[..., Path], runtime: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    trained = load_model(save(**settings))
+    export_onnx(trained, tmp_path)
+    sides = [n * trained.model.stride for n in (3, 5)]
+    slices = torch.randn(2, trained.model.config.in_channels, *sides, generator=torch.Generator().manual_seed(0))
+    wanted = _run(trained.model, slices)
+    for found, expected in zip(_run(to_runtime(trained, runtime, CPU, tmp_path), slices), wanted, strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)

@@ -45,7 +45,7 @@ class BatchSettings:
     fill_nonfinite: float | None = None
     threads: int = 1
     """Torch threads of each worker."""
-    runtime: str = "torch"
+    runtime: str = "auto"
     """One of :data:`s2vnet.inference.backends.RUNTIMES`."""
     max_memory: int | None = None
     """Largest memory of each worker in bytes."""

@@ -55,7 +55,11 @@ def evaluate(
     require_writable(output.parent)
     if interactive and model is None:
         raise InputError("--interactive needs a model: -m NAME_OR_DIR")
-    segmenter = inference.Segmenter.from_pretrained(model, device=device) if interactive and model is not None else None
+    segmenter = (
+        inference.Segmenter.from_pretrained(model, device=device, runtime="torch")
+        if interactive and model is not None
+        else None
+    )
     channels = 0 if segmenter is None else len(segmenter.plan.channels)
     definitions = comparison.find_definitions(labels, dataset)
     ignore = None if definitions is None else definitions.ignore

@@ -42,7 +42,7 @@ def interact(
     negative: Annotated[list[str] | None, typer.Option("--not", help="CLASS,I,J,K: this voxel is not CLASS.")] = None,
     series: Series = None,
     device: Device = "auto",
-    runtime: Runtime = "torch",
+    runtime: Runtime = "auto",
     fill_nan: Fill = None,
     any_modality: AnyModality = False,
 ) -> None:

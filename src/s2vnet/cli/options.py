@@ -39,7 +39,7 @@ AnyModality = Annotated[
     bool, typer.Option("--any-modality", help="Segment an image even if its modality contradicts the model.")
 ]
 Fill = Annotated[float | None, typer.Option("--fill-nan", help="Value for NaN and infinite voxels; default: an error.")]
-Runtime = Annotated[str, typer.Option(help="torch, or onnxruntime or openvino, which are faster on a CPU.")]
+Runtime = Annotated[str, typer.Option(help="torch, onnxruntime or openvino; auto: the fastest that is installed.")]
 StateFolder = Annotated[
     Path | None, typer.Option("--state", help="Folder for sessions and uploaded scans; default: the user's.")
 ]

@@ -63,7 +63,7 @@ def predict(
     attempts: Annotated[int, typer.Option(min=1, help="Batch: attempts at a case whose worker dies.")] = 2,
     series: Series = None,
     device: Device = "auto",
-    runtime: Runtime = "torch",
+    runtime: Runtime = "auto",
     fill_nan: Fill = None,
     any_modality: AnyModality = False,
 ) -> None:
@@ -75,8 +75,7 @@ def predict(
     Example: s2vnet predict -m abdomen-ct -i imagesTs -o labelsTs --overlay --volumes
     """
     memory = None if max_memory is None else parse_size(max_memory)
-    if memory is not None:
-        release_large_blocks()
+    release_large_blocks()
     input, output = batch_cases.strip_file_scheme(input), batch_cases.strip_file_scheme(output)
     groups = model_set.group_models(model)
     if len(groups) > 1 and (classes is not None or volumes):

@@ -46,7 +46,7 @@ def serve(
         list[str] | None, typer.Option("-n", "--set", help="Limit as KEY=VALUE: memory_mb=8192, lease_s=600, ...")
     ] = None,
     device: Device = "auto",
-    runtime: Runtime = "torch",
+    runtime: Runtime = "auto",
     any_modality: AnyModality = False,
 ) -> None:
     """Serve the viewer and the API to many clients, a session each.

@@ -205,6 +205,8 @@ def _validate(folder: Path, dataset: Dataset, names: Sequence[str], device: str,
 
     with progress() as report:
         done = count_cases(report, "validating", len(names))
-        scores = validation.validate(inference.Segmenter.from_pretrained(folder, device=device), cases(), done=done)
+        scores = validation.validate(
+            inference.Segmenter.from_pretrained(folder, device=device, runtime="torch"), cases(), done=done
+        )
     reports.write_report(folder / "validation.json", scores)
     typer.echo(reports.markdown(scores, cases=False))

@@ -43,7 +43,7 @@ def view(
     state: StateFolder = None,
     series: Series = None,
     device: Device = "auto",
-    runtime: Runtime = "torch",
+    runtime: Runtime = "auto",
     any_modality: AnyModality = False,
 ) -> None:
     """Show a scan in a browser, segment it and correct it by clicks. No data leaves this machine.

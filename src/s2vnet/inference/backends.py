@@ -6,6 +6,8 @@ order, so probabilities differ from torch's by rounding errors, and labels where
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -20,18 +22,26 @@ import torch
 from torch import Tensor
 
 from s2vnet.config import ModelConfig
-from s2vnet.errors import CheckpointError, InputError
+from s2vnet.errors import CheckpointError, InputError, S2VNetError
 from s2vnet.model.aggregation import PropagationState
-from s2vnet.model.checkpoint import TrainedModel
+from s2vnet.model.checkpoint import TrainedModel, choose_device
 from s2vnet.model.interface import DecoderOutput, Network, SliceInput, initial_state
 from s2vnet.model.onnx_export import FORMAT, GRAPHS, check_graphs, export_onnx, has_graphs
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.quantization import find_int8_graph
-from s2vnet.utils.extras import require_extra
+from s2vnet.utils.extras import is_installed, require_extra
 from s2vnet.utils.folders import cache_folder, folder_errors
+
+_log = logging.getLogger(__name__)
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+AUTO = "auto"
+"""Name of the fastest runtime that is installed."""
+RUNTIME_VARIABLE = "S2VNET_RUNTIME"
+"""Environment variable that says what ``auto`` stands for."""
+_NEEDED = {"openvino": ("openvino", "onnx"), "onnxruntime": ("onnxruntime", "onnx")}
+"""Modules that a runtime needs, by runtime, the fastest first."""
 MAX_COMPILED_SHAPES = 4
 """Input shapes for which compiled graphs are cached, since OpenVINO is a quarter faster on fixed shapes."""
 LOCK = ".lock"
@@ -43,6 +53,36 @@ _Graph = Callable[[Sequence[_Array]], Sequence[_Array]]
 _FIRST_CALL = Lock()
 """Concurrent first calls of OpenVINO deadlock."""
 _Job = tuple[_Graph, Sequence[_Array]]
+
+
+def fastest_runtime(device: str = AUTO) -> str:
+    """Return the fastest runtime that is installed: torch on a GPU; on a CPU OpenVINO, else ONNX Runtime, else torch.
+
+    Args:
+        device: torch device by name, or ``auto``. ``S2VNET_RUNTIME`` overrides the choice.
+    """
+    if chosen := os.environ.get(RUNTIME_VARIABLE):
+        return chosen
+    if choose_device(device).type != "cpu":
+        return "torch"
+    installed = (name for name, modules in _NEEDED.items() if all(map(is_installed, modules)))
+    return next(installed, "torch")
+
+
+def to_fastest_runtime(trained: TrainedModel, device: str = AUTO, folder: Path | None = None) -> Network:
+    """Load a trained network in the fastest runtime that is installed, or in torch where that one fails.
+
+    Arguments and errors are those of :func:`to_runtime`.
+    """
+    runtime = fastest_runtime(device)
+    if runtime == "torch" or os.environ.get(RUNTIME_VARIABLE):
+        return to_runtime(trained, runtime, choose_device(device), folder)
+    try:
+        return to_runtime(trained, runtime, torch.device("cpu"), folder)
+    except (S2VNetError, ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        _log.warning("%s cannot be used (%s); torch computes instead, more slowly", runtime, reason)
+        return to_runtime(trained, "torch", choose_device(device), folder)
 
 
 def to_runtime(trained: TrainedModel, runtime: str, device: torch.device, folder: Path | None = None) -> Network:
@@ -138,7 +178,7 @@ def _array(tensor: Tensor) -> _Array:
 
 
 def _export_to_cache(trained: TrainedModel) -> Path:
-    """Folder of the network's graphs in the user's cache; exported on first use, which takes a minute."""
+    """Folder of the network's graphs in the user's cache; exported on first use, which takes some seconds."""
     if not trained.sha256:
         raise InputError(
             "graphs of a network that was never saved cannot be cached; save it, and export it to its folder"

@@ -6,7 +6,9 @@ The file is read and written, not memory-mapped, so that the process's resident 
 from __future__ import annotations
 
 import errno
+import logging
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -22,9 +24,15 @@ from torch import Tensor
 from s2vnet.errors import InputError
 from s2vnet.utils.byte_sizes import format_size
 
+_log = logging.getLogger(__name__)
+
 _ALIGNMENT = 64
 _FREE_SHARE = 4
 """Divisor of the free memory that gives the default budget."""
+_DEFAULT_NBYTES = 128 << 20
+"""Largest default budget on a CPU. The rest goes to a file, whose pages the system keeps in memory that is free."""
+_IN_MEMORY = ("tmpfs", "ramfs")
+"""Types of file systems whose files are in memory."""
 
 
 @dataclass
@@ -32,12 +40,15 @@ class MemoryBudget:
     """Bytes of memory that caches may still fill."""
 
     available: int
+    strict: bool = True
+    """Whether more than that is refused; else it is taken where the temporary folder cannot hold the rest."""
 
     @classmethod
     def for_device(cls, device: torch.device) -> MemoryBudget:
-        """A quarter of a device's free memory."""
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-        return cls(free // _FREE_SHARE)
+        """A quarter of a device's free memory, on a CPU at most 128 MiB; not strict."""
+        if device.type == "cuda":
+            return cls(torch.cuda.mem_get_info(device)[0] // _FREE_SHARE, strict=False)
+        return cls(min(psutil.virtual_memory().available // _FREE_SHARE, _DEFAULT_NBYTES), strict=False)
 
     def reserve(self, size: int) -> bool:
         """Reserve bytes and return True, or return False where fewer are available."""
@@ -89,7 +100,17 @@ class DiskCache:
         if number in self._in_memory or (number not in self._positions and self._budget.reserve(self._size)):
             self._in_memory[number] = record
         else:
-            self._write(self._positions.setdefault(number, len(self._positions)), record)
+            try:
+                self._write(self._positions.setdefault(number, len(self._positions)), record)
+            except InputError as error:
+                if self._budget.strict:
+                    raise
+                # others filled the disk meanwhile
+                _log.warning("%s; the rest is kept in memory", error)
+                self._budget.available += (self._count - number) * self._size
+                del self._positions[number]
+                self._budget.reserve(self._size)
+                self._in_memory[number] = record
 
     def __getitem__(self, number: int) -> list[Tensor]:
         """Read a record. Raises InputError where the temporary file cannot be read."""
@@ -131,12 +152,24 @@ class DiskCache:
             self._layouts.append(_Layout(self._size, nbytes, tuple(tensor.shape), tensor.stride(), tensor.dtype))
             self._size += math.ceil(nbytes / _ALIGNMENT) * _ALIGNMENT
         needed = max(0, self._count - self._budget.available // max(1, self._size)) * self._size
+        if not needed:
+            return
         folder = tempfile.gettempdir()
-        if needed and (free := shutil.disk_usage(folder).free) < needed:
+        free = shutil.disk_usage(folder).free
+        if free >= needed and not is_in_memory(folder):
+            return
+        reason = f"{format_size(free)} are free in {folder}" if free < needed else f"{folder} is in memory itself"
+        hint = "set TMPDIR to a folder on another disk"
+        if not self._budget.strict:
+            _log.warning("%s are kept in memory, since %s; to save it, %s", format_size(needed), reason, hint)
+            self._budget.available += needed
+        elif free < needed:
             raise InputError(
                 f"{format_size(needed)} of disk space are needed in {folder}, {format_size(free)} are free; "
-                "free some, set TMPDIR to a folder on another disk, or allow more memory"
+                f"free some, {hint}, or allow more memory"
             )
+        else:
+            _log.warning("%s of temporary files take up memory, since %s; %s", format_size(needed), reason, hint)
 
     def _write(self, position: int, tensors: Sequence[Tensor]) -> None:
         record = torch.zeros(self._size, dtype=torch.uint8)
@@ -155,6 +188,21 @@ class DiskCache:
         except OSError as error:
             folder = tempfile.gettempdir()
             raise InputError(f"cannot write to {folder}: {error.strerror}; set TMPDIR to another folder") from error
+
+
+def is_in_memory(folder: str) -> bool:
+    """Whether a folder's files are in memory, such as in a ``/tmp`` on tmpfs; False where that cannot be found out."""
+    try:
+        path = os.path.realpath(folder)
+        mounts = [part for part in psutil.disk_partitions(all=True) if _contains(part.mountpoint, path)]
+    except (OSError, RuntimeError):
+        return False
+    # of mounts on one folder the last one is seen
+    return bool(mounts) and max(enumerate(mounts), key=lambda m: (len(m[1].mountpoint), m[0]))[1].fstype in _IN_MEMORY
+
+
+def _contains(folder: str, path: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _without_shared_storage(tensor: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, PreparedSlices, with_neighbours
 from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.inference.backends import to_runtime
+from s2vnet.inference.backends import AUTO, RUNTIMES, to_fastest_runtime, to_runtime
 from s2vnet.inference.disk_cache import MemoryBudget
 from s2vnet.inference.encoded_volume import (
     EncodedVolume,
@@ -117,7 +117,7 @@ class Segmenter:
         Args:
             trained: one or several models.
             device: torch device by name, or ``auto``.
-            runtime: one of :data:`s2vnet.inference.backends.RUNTIMES`.
+            runtime: one of :data:`s2vnet.inference.backends.RUNTIMES`, or ``auto``, the fastest that is installed.
             folders: folders of the models, which may contain exported graphs.
 
         Raises:
@@ -128,9 +128,11 @@ class Segmenter:
         self.plan = _shared_plan([each.plan for each in trained])
         for each in trained:
             _require_plan_match(each.model, self.plan)
-        self.device = choose_device(device)
+        self.device = choose_device("cpu" if device == AUTO and runtime in RUNTIMES[1:] else device)
         self.models: tuple[Network, ...] = tuple(
-            to_runtime(each, runtime, self.device, folder)
+            to_fastest_runtime(each, str(self.device), folder)
+            if runtime == AUTO
+            else to_runtime(each, runtime, self.device, folder)
             for each, folder in zip(trained, folders or [None] * len(trained), strict=True)
         )
         self.sha256 = trained[0].sha256
@@ -138,16 +140,19 @@ class Segmenter:
         """First batch of a case by the first network, computed to detect a mirrored volume."""
 
     @classmethod
-    def from_pretrained(cls, *names: str | Path, device: str = "auto", runtime: str = "torch") -> Segmenter:
+    def from_pretrained(cls, *names: str | Path, device: str = "auto", runtime: str = AUTO) -> Segmenter:
         """Load models by name (``hippocampus-mr``) or folder; works offline.
+
+        Args:
+            names: one or several models.
+            device: torch device by name, or ``auto``.
+            runtime: ``auto``, the fastest that is installed, or one of :data:`s2vnet.inference.backends.RUNTIMES`.
 
         Raises:
             CheckpointError: unknown or damaged model.
             InputError: unknown runtime, or it is not installed.
         """
         folders = [find_model(name) for name in names]
-        # the other runtimes compute on the CPU
-        device = "cpu" if device == "auto" and runtime != "torch" else device
         return cls([load_model(folder) for folder in folders], device, runtime, folders)
 
     @property

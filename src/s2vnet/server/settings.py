@@ -30,8 +30,8 @@ class Settings(BaseModel):
     """Origins (``https://host:port``) whose pages may use this server from a browser, such as that of OHIF."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    runtime: str = "torch"
-    """Inference backend: torch, or onnxruntime or openvino, which are faster on a CPU."""
+    runtime: str = "auto"
+    """Inference backend: torch, onnxruntime or openvino; auto: the fastest that is installed."""
     any_modality: bool = False
     """Whether scans of the data folder are segmented even if their modality contradicts the model."""
     max_upload_mb: int = Field(default=2048, gt=0)

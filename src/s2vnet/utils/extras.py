@@ -21,9 +21,16 @@ def require_extra(extra: str, purpose: str, *modules: str) -> None:
     Raises:
         InputError: Modules are missing; the message lists them and the command that installs them.
     """
-    missing = [name for name in modules if sys.modules.get(name) is None and find_spec(name) is None]
+    missing = [name for name in modules if not is_installed(name)]
     if missing:
         raise InputError(f"{purpose} needs {', '.join(missing)}: {install_command(extra)}")
+
+
+def is_installed(module: str) -> bool:
+    """Whether a top-level module is installed, without importing it."""
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    return find_spec(module) is not None
 
 
 def install_command(extra: str) -> str:
