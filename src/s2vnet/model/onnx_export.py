@@ -144,7 +144,7 @@ def _dynamic_axes(config: ModelConfig) -> tuple[dict[str, dict[int, str]], dict[
 
 def _export_graph(graph: _Graph, path: Path) -> str:
     """Write a graph; return its SHA-256."""
-    torch.onnx.register_custom_op_symbolic("aten::logaddexp", _logaddexp, OPSET)
+    torch.onnx.register_custom_op_symbolic("aten::logaddexp", _logaddexp, OPSET)  # type: ignore[attr-defined]
     # traced: torch.export propagates symbolic shapes three times, which takes fifty times as long
     with _quiet_exporter(), atomic_write(path) as temporary:
         torch.onnx.export(
