@@ -18,6 +18,7 @@ from s2vnet.server.protocols.monailabel import (
     active_learning,
     app_info,
     auth,
+    batch,
     datastore,
     infer,
     labels,
@@ -28,7 +29,7 @@ from s2vnet.server.protocols.monailabel.service import MonaiLabel
 
 __all__ = ["MonaiLabel", "router", "welcome"]
 router = APIRouter(include_in_schema=False)
-for _module in (app_info, auth, infer, sessions, datastore, labels, active_learning, training):
+for _module in (app_info, auth, infer, sessions, datastore, labels, active_learning, batch, training):
     router.include_router(_module.router)
 
 

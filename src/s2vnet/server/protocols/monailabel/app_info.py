@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from s2vnet._version import __version__
 from s2vnet.server.api import StoreDep
 from s2vnet.server.protocols.monailabel.active_learning import STRATEGIES
+from s2vnet.server.protocols.monailabel.batch import SCORING_METHODS
 from s2vnet.server.protocols.monailabel.datastore import datastore_statistics
 from s2vnet.server.protocols.monailabel.service import CLICKS, MODELS, TRAINER, ServiceDep, require_model
 
@@ -37,7 +38,7 @@ def info(store: StoreDep, service: ServiceDep) -> dict[str, Any]:
         },
         "trainers": {TRAINER: {"description": "all classes, from this model on", "config": service.trainer.settings}},
         "strategies": {name: {"description": text, "config": {}} for name, text in STRATEGIES.items()},
-        "scoring": {},
+        "scoring": {name: {"description": text, "config": {}} for name, text in SCORING_METHODS.items()},
         "train_stats": {TRAINER: statistics} if (statistics := service.trainer.statistics()) else {},
         "datastore": datastore_statistics(service),
     }

@@ -17,7 +17,7 @@ from s2vnet.server.api import temporary_file_response
 from s2vnet.server.protocols.monailabel.image_ids import CONVERTED_ENDING, write_converted
 from s2vnet.server.protocols.monailabel.saved_labels import FINAL, LABEL_ENDING, TAGS
 from s2vnet.server.protocols.monailabel.service import MonaiLabel, ServiceDep, parse_params
-from s2vnet.server.scan_library import UPLOAD_PREFIX
+from s2vnet.server.scan_library import UPLOAD_PREFIX, upload_ending
 from s2vnet.server.security import FORBIDDEN
 
 router = APIRouter()
@@ -137,7 +137,7 @@ def describe_image(service: MonaiLabel, scan: str) -> dict[str, Any]:
     """Return an image and its labels, as clients list them."""
     path, labels = service.store.scans.find(scan), service.labels
     info = {**labels.image_info(scan), "ts": int(path.stat().st_mtime), "name": service.images.download_name(scan)}
-    ending = CONVERTED_ENDING if path.is_dir() else "".join(path.suffixes[-2:])
+    ending = CONVERTED_ENDING if path.is_dir() else upload_ending(path.name)
     name = {"name": service.images.label_name(scan)}
     tagged = {tag: {"ext": LABEL_ENDING, "info": labels.label_info(tag, scan) | name} for tag in labels.tags(scan)}
     return {"image": {"ext": ending, "info": info}, "labels": tagged}

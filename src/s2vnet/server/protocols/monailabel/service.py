@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from fastapi import Depends, Request
 
 from s2vnet.errors import InputError
+from s2vnet.server.protocols.monailabel.background import BackgroundJobs
 from s2vnet.server.protocols.monailabel.image_ids import ImageIds
 from s2vnet.server.protocols.monailabel.saved_labels import FINAL, SavedLabels
 from s2vnet.server.request_queue import RequestQueue
@@ -41,6 +42,7 @@ class MonaiLabel:
         self.labels = SavedLabels(settings.state / "labels", store.scans.find)
         self.uncertainty = UncertaintyRanking(store)
         self.trainer = TrainingJobs(settings.state / TRAINING, store.segmenter, settings.model, settings.device)
+        self.batch_jobs, self.scoring_jobs = BackgroundJobs("batch inference"), BackgroundJobs("scoring")
         self.training_queue = RequestQueue()
         """Queue of requests that wait for a training to stop."""
         self._session_names: dict[str, str] = {}
@@ -79,6 +81,8 @@ class MonaiLabel:
     def close(self) -> None:
         """Stop background work."""
         self.uncertainty.close()
+        self.batch_jobs.stop()
+        self.scoring_jobs.stop()
         self.trainer.close()
 
 
