@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import (
     LABEL_MAP_FORMATS,
+    geometry_notes,
     is_dicom_output,
     is_label_file,
     is_rtstruct,
@@ -20,8 +22,8 @@ from s2vnet.inference.label_writers import (
     save_result,
     write_result,
 )
-from s2vnet.io.files import read_labels
-from s2vnet.io.geometry import LabelMap, Volume
+from s2vnet.io.files import read_labels, write_labels
+from s2vnet.io.geometry import Geometry, LabelMap, Volume
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,24 @@ def test_dicom_formats_need_a_series(tmp_path: Path) -> None:
 def test_a_label_map_is_written(tmp_path: Path, phantom: tuple[Volume, LabelMap]) -> None:
     write_result(tmp_path / "labels.nrrd", phantom[1], {0: "background"}, tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(read_labels(tmp_path / "labels.nrrd").data, phantom[1].data)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "A.NII", "a.nrrd", "a.mha", "a.dcm"])
+@pytest.mark.parametrize("shear", [0.0, 1e-4, 0.2])
+def test_sheared_nifti_is_said_to_be_closed_to_itk(tmp_path: Path, name: str, shear: float) -> None:
+    affine = np.diag([-1.0, -1.0, 2.5, 1.0])
+    affine[1, 2] = 2.5 * shear
+    labels = LabelMap(np.ones((5, 6, 7), np.uint8), Geometry((5, 6, 7), affine))
+    notes = geometry_notes(Path(name), labels.geometry)
+    assert bool(notes) is (shear == 0.2 and "nii" in name.lower())
+    if name.endswith(".dcm"):
+        return
+    write_labels(tmp_path / name.lower(), labels)
+    if notes:
+        with pytest.raises(RuntimeError, match="orthonormal"):
+            sitk.ReadImage(str(tmp_path / name.lower()))
+    else:
+        assert sitk.ReadImage(str(tmp_path / name.lower())).GetSize() == (5, 6, 7)
 
 
 NAMES = {0: "background", 1: "liver", 2: "spleen"}

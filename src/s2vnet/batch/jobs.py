@@ -10,6 +10,7 @@ from pathlib import Path
 from s2vnet.data.case_files import CaseFiles, case_name, find_case_files, is_image_folder
 from s2vnet.errors import InputError, S2VNetError, unexpected
 from s2vnet.inference.label_writers import (
+    geometry_notes,
     is_dicom_output,
     is_label_file,
     is_rtstruct,
@@ -177,6 +178,7 @@ def _segment_job(
     budget = None if max_memory is None else budgets[models.segmenters.index(segmenter)]
     case = segmenter.prepare_slices(image)
     notes = [*job.notes, *([chosen] if chosen else []), *image.geometry.notes]
+    notes += geometry_notes(job.output, image.geometry)
     for text in (*notes, *map(UNLIKE.format, segmenter.training_differences(image, case))):
         note(job.case.name, text)
     segmentation = segmenter.segment_case(case, lambda done, total: progress(job.case.name, done, total), budget)

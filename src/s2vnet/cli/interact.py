@@ -62,6 +62,8 @@ def interact(
     commands = [*_point_commands("point", point), *_point_commands("not", negative)]
     segmenter = inference.Segmenter.from_pretrained(model, device=device, runtime=runtime)
     session = _open_session(segmenter, images, fill_nan, any_modality)
+    for text in (*session.geometry.notes, *label_writers.geometry_notes(output, session.geometry)):
+        note(text)
     from_stdin = not commands and (log is None or not log.exists() or sys.stdin.isatty())
     if log is not None and log.exists():
         session.replay(log)
@@ -122,8 +124,6 @@ def _open_session(
         if not any_modality:
             model_set.choose_plan([segmenter.plan], volume, images[0])
         session = interactive_session.Session(segmenter, volume, lambda done, total: report("encoding", done, total))
-    for text in session.geometry.notes:
-        note(text)
     for text in session.training_differences:
         note(f"unlike the training data: {text}")
     return session

@@ -12,7 +12,7 @@ from s2vnet.io.dicom import rtstruct
 from s2vnet.io.dicom import seg as dicom_seg
 from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import ENDINGS, image_ending, write_labels
-from s2vnet.io.geometry import LabelMap
+from s2vnet.io.geometry import Geometry, LabelMap
 from s2vnet.visualization.palettes import hex_palette
 
 NIFTI = ".nii.gz"
@@ -90,6 +90,14 @@ def require_format(path: Path, image: Path) -> tuple[str, ...]:
     require_dicom_source(path, image)
     notes = (rtstruct.check_rtstruct if is_rtstruct(path) else dicom_seg.check_segmentation)(image)
     return tuple(f"{path.name}: {text}" for text in notes)
+
+
+def geometry_notes(path: Path, geometry: Geometry) -> tuple[str, ...]:
+    """What other programs cannot do with labels of a grid in the format of a file, one line each."""
+    if path.name.lower().endswith((NIFTI, ".nii")) and geometry.is_sheared:
+        what = "the slices are sheared (a tilted gantry), which ITK-based programs such as 3D Slicer and ITK-SNAP"
+        return (f"{what} cannot open in NIfTI; name the labels .nrrd for them",)
+    return ()
 
 
 def save_result(

@@ -34,6 +34,8 @@ GRID_TOLERANCE = 0.05
 Direction cosines of four decimals, which scanners write, move the corner of 512 pixels by 0.03 voxels when another
 program makes them orthonormal.
 """
+MAX_COSINE = 2e-3
+"""Largest cosine between axes that ITK takes for orthogonal in a NIfTI file."""
 SPACING_TOLERANCE = 1e-3
 """Relative difference of voxel sizes that is named as the difference between two grids."""
 
@@ -164,6 +166,12 @@ class Geometry:
     def direction(self) -> FloatArray:
         """Unit vectors of the axes i, j, k in the world, as columns (3, 3)."""
         return self.affine[:3, :3] / np.array(self.spacing, np.float64)
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether axes are not orthogonal, as those of a series from a tilted gantry."""
+        cosines = self.direction.T @ self.direction - np.eye(3)
+        return bool(np.abs(cosines).max() > MAX_COSINE)
 
     @property
     def voxel_volume_ml(self) -> float:

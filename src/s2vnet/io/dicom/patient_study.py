@@ -47,6 +47,8 @@ def patient_and_study(image: Any) -> tuple[Any, list[str]]:
 
     copied, notes = Dataset(), list[str]()
     copied.SpecificCharacterSet = CHARACTER_SET
+    if not isinstance(image.get("SpecificCharacterSet", ""), str):
+        notes.append("text in several character sets is written in UTF-8")
     for tag, name in _attributes(image):
         element, note = _copy_element(image, tag, name)
         if note:
@@ -76,7 +78,7 @@ def _copy_element(image: Any, tag: int, name: str) -> tuple[Any, str]:
     from pydicom.datadict import dictionary_VR
     from pydicom.multival import MultiValue
 
-    vr, lost = dictionary_VR(tag), False
+    vr, lost, rewritten = dictionary_VR(tag), False, False
     required = name in TYPE_2_ATTRIBUTES
 
     def element(value: Any) -> Any:
@@ -90,11 +92,15 @@ def _copy_element(image: Any, tag: int, name: str) -> tuple[Any, str]:
             value = list(map(_text, value)) if isinstance(value, MultiValue) else _text(value)
             lost = _REPLACEMENT in "".join(value)
         elif vr in ("DA", "TM"):
-            value = _date(_text(value)) if vr == "DA" else _time(_text(value))
+            stored = _text(value).strip()
+            value = _date(stored) if vr == "DA" else _time(stored)
+            rewritten = value is not None and value != stored
         copied = None if value is None else element(value)
     except Exception:  # pydicom has an exception type for each of many faults
         copied = None
     if copied is not None and _can_be_written(copied):
+        if rewritten:
+            return copied, "is written in DICOM's format"
         return copied, "has characters outside its character set, which are replaced" if lost else ""
     what = {"DA": "is not a date", "TM": "is not a time"}.get(vr, "cannot be read")
     return (element(""), f"{what} and is left empty") if required else (None, f"{what} and is left out")
@@ -106,9 +112,9 @@ def _text(value: Any) -> str:
 
 def _date(text: str) -> str | None:
     """A date as YYYYMMDD; None for text that is no date."""
-    match = _DATE.fullmatch(text.strip())
-    if not text.strip() or match is None:
-        return None if text.strip() else ""
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return None if text else ""
     with suppress(ValueError):
         return date(int(match[1]), int(match[3]), int(match[4])).strftime("%Y%m%d").zfill(8)
     return None
@@ -116,9 +122,9 @@ def _date(text: str) -> str | None:
 
 def _time(text: str) -> str | None:
     """A time as HHMMSS.F; None for text that is no time."""
-    match = _TIME.fullmatch(text.strip())
+    match = _TIME.fullmatch(text)
     if match is None:
-        return None if text.strip() else ""
+        return None if text else ""
     return "".join(part or "" for part in match.groups())
 
 
