@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from s2vnet.errors import InputError
+from s2vnet.io.files import write_image
+from s2vnet.io.geometry import Volume
 from s2vnet.server import scan_library
 from s2vnet.server.scan_library import CapacityError, ScanLibrary
 
@@ -186,3 +188,18 @@ def test_added_images_count_against_the_quota_and_are_not_removed(folder: Path) 
             library.add(taken, "x.nii", io.BytesIO(b"1"))
     with pytest.raises(InputError, match="has to be sent as one file"):
         library.add("other", "x.exe", io.BytesIO(b"1"))
+
+
+def test_hidden_files_are_never_opened(tmp_path: Path, bordered: Volume) -> None:
+    data = tmp_path / "data"
+    for folder in (data, data / ".kept", data / "shown"):
+        folder.mkdir()
+        write_image(folder / "one.nii.gz", bordered)
+    write_image(data / "shown" / ".two.nii.gz", bordered)
+    (data / "link.nii.gz").symlink_to(data / ".kept" / "one.nii.gz")
+    library = ScanLibrary(data, tmp_path / "sent")
+    assert {scan.id for scan in library.list_scans()} == {"one.nii.gz", "shown/one.nii.gz"}
+    for hidden in (".kept/one.nii.gz", "shown/.two.nii.gz", "link.nii.gz", "shown/../.kept/one.nii.gz"):
+        with pytest.raises(InputError, match="no such scan"):
+            library.find(hidden)
+    assert ScanLibrary(data / ".kept" / "one.nii.gz", tmp_path / "sent").list_scans()  # named by the operator

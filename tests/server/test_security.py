@@ -217,3 +217,8 @@ def test_allowed_origins_may_read_and_others_may_not(serve: Callable[..., TestCl
 def test_only_origins_can_be_allowed(settings: Callable[..., Settings], origin: str) -> None:
     with pytest.raises(ValidationError, match="is no origin"):
         settings(allow_origins=(origin,))
+
+
+def test_patients_data_are_not_cached_and_the_viewer_is_asked_about(client: TestClient) -> None:
+    assert client.get("/api/scans").headers["cache-control"] == "no-store"
+    assert client.get("/main.js").headers["cache-control"] == "no-cache"

@@ -20,6 +20,7 @@ from s2vnet.server.schemas import Add
 from s2vnet.server.session_record import RECORD
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.session_worker import CACHE_FILE, SessionWorker
+from s2vnet.server.settings import Settings
 
 CLICK = Add(entries=(Point(class_id=2, voxel=(5, 9, 4)),))
 MakeStore = Callable[..., SessionStore]
@@ -295,3 +296,11 @@ def test_leftovers_are_removed_when_no_other_server_runs(make: MakeStore, tmp_pa
     found = {path.relative_to(state).as_posix() for path in state.rglob("*") if path.is_file()}
     assert found == {*lasting, ".running"}
     assert [path.name for path in (state / "sessions").iterdir()] == [name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_the_state_is_its_owners_alone(make: MakeStore, settings: Callable[..., Settings]) -> None:
+    state = settings().state
+    (state / "sent").mkdir(parents=True, mode=0o755)  # by an earlier version
+    make()
+    assert all(folder.stat().st_mode & 0o077 == 0 for folder in state.iterdir() if folder.is_dir())

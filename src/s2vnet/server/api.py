@@ -19,6 +19,7 @@ from s2vnet._version import __version__
 from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import DICOM_FORMATS, LABEL_MAP_FORMATS
 from s2vnet.io.files import write_image
+from s2vnet.server.messages import private_folders, without_folders
 from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import (
     Add,
@@ -196,7 +197,8 @@ async def live(socket: WebSocket, name: str) -> None:
     try:
         worker = await anyio.to_thread.run_sync(socket.app.state.store.get, name)
     except InputError as error:
-        await socket.send_text(Problem(detail=str(error)).model_dump_json())
+        detail = without_folders(str(error), private_folders(socket.app.state.store.settings))
+        await socket.send_text(Problem(detail=detail).model_dump_json())
         return await socket.close(TRY_AGAIN_LATER if isinstance(error, CapacityError) else 1000)
     loop, messages = asyncio.get_running_loop(), asyncio.Queue[str | bytes | None](MAX_QUEUED_MESSAGES)
 
@@ -249,7 +251,7 @@ def _apply(worker: SessionWorker, text: str) -> str | None:
     except ValidationError as error:
         return Problem(detail=f"no operation: {first_error(error)}").model_dump_json()
     except InputError as error:
-        return Problem(detail=str(error)).model_dump_json()
+        return Problem(detail=worker.public_message(error)).model_dump_json()
     return None
 
 

@@ -22,8 +22,15 @@ from s2vnet._version import __version__
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.server import api
+from s2vnet.server.messages import (
+    DISK_FULL,
+    UNAVAILABLE,
+    is_disk_full,
+    private_folders,
+    status_of,
+    without_folders,
+)
 from s2vnet.server.protocols import itksnap, monailabel, nninteractive
-from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.security import SecurityMiddleware, cookie_name
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.settings import Settings
@@ -73,6 +80,7 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OSError, _disk_error)
     app.state.nninteractive = nninteractive.LeasedClients(store)
     app.state.monailabel = monailabel.MonaiLabel(store)
     app.state.itksnap = itksnap.SnapClients(store)
@@ -86,8 +94,18 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
     app.include_router(itksnap.router)
     app.add_api_route("/healthz", _health, include_in_schema=False)
     app.add_api_route("/", _page, include_in_schema=False)
-    app.mount("/", GZipMiddleware(StaticFiles(directory=VIEWER), compresslevel=6), name="viewer")
+    app.mount("/", GZipMiddleware(_ViewerFiles(directory=VIEWER), compresslevel=6), name="viewer")
     return app
+
+
+class _ViewerFiles(StaticFiles):
+    """The viewer's files, which browsers may keep as long as they ask whether they have changed."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return a file with its caching policy."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
 
 
 def viewer_hint() -> str | None:
@@ -131,6 +149,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _input_error(request: Request, error: Exception) -> Response:
-    status = 503 if isinstance(error, CapacityError) else 404 if str(error).startswith("no such") else 422
-    headers = {"retry-after": "30"} if status == 503 else None
-    return JSONResponse({"type": "problem", "detail": str(error)}, status, headers)
+    assert isinstance(error, InputError)
+    status, store = status_of(error), request.app.state.store
+    headers = {"retry-after": "30"} if status == UNAVAILABLE else None
+    detail = without_folders(str(error), private_folders(store.settings))
+    return JSONResponse({"type": "problem", "detail": detail}, status, headers)
+
+
+async def _disk_error(request: Request, error: Exception) -> Response:
+    if not is_disk_full(error):
+        raise error
+    detail = "the server's disk is full; tell its operator, and send it again later"
+    return JSONResponse({"type": "problem", "detail": detail}, DISK_FULL)

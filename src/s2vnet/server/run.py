@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 
 from s2vnet.errors import InputError
 from s2vnet.server.app import create_app
+from s2vnet.server.header_timeout import HeaderTimeoutProtocol
 from s2vnet.server.security import MAX_OPERATION_BYTES
 from s2vnet.server.settings import Settings
 
@@ -37,12 +39,14 @@ def run(
         CheckpointError: no such model.
         InputError: the address is in use or belongs to another machine, or a folder or certificate cannot be used.
     """
+    os.umask(0o077)  # what is written from here on is the owner's alone
     application = create_app(settings)
     config = uvicorn.Config(
         application,
         log_level="warning",
         access_log=False,  # URLs contain session names, and the first one the token
         server_header=False,
+        http=HeaderTimeoutProtocol,
         ws_max_size=MAX_OPERATION_BYTES,
         timeout_graceful_shutdown=GRACE_S,
         ssl_certfile=certificate,

@@ -84,7 +84,7 @@ class ScanLibrary:
         scans = []
         for path in _walk(self._data) if self._only is None else [self._only]:
             relative = path.relative_to(self._data)
-            if not _is_label(relative) and _is_scan(path) and self._allowed(path):
+            if not _is_label(relative) and _is_scan(path) and self._allowed(path) and not self._hidden(path):
                 scans.append(self.describe(_encode_id(relative.as_posix())))
                 if len(scans) == MAX_LISTED:
                     break
@@ -99,7 +99,8 @@ class ScanLibrary:
                 path = next(iter(sorted(self._uploads.glob(f"{name}.*"))), None)
         elif self._data is not None and _is_valid_name(scan):
             relative = _decode_id(scan)
-            if _is_valid_name(relative) and not _is_label(PurePath(relative)) and self._inside(self._data / relative):
+            opens = _is_valid_name(relative) and not _is_label(PurePath(relative))
+            if opens and self._inside(self._data / relative) and not self._hidden(self._data / relative):
                 path = self._data / relative
                 path = path if _is_scan(path) and self._allowed(path) else None
         if path is None and not scan.startswith(UPLOAD_PREFIX):
@@ -209,6 +210,12 @@ class ScanLibrary:
             )
         except OSError:
             return False
+
+    def _hidden(self, path: Path) -> bool:
+        """Whether a path in the data folder, or the target of a link, is hidden; the only scan never is."""
+        assert self._data is not None
+        parts = [part for form in (path.absolute(), path.resolve()) for part in form.relative_to(self._data).parts]
+        return self._only is None and any(part.startswith(".") and part != ".." for part in parts)
 
     def _inside(self, path: Path) -> bool:
         assert self._data is not None

@@ -48,6 +48,7 @@ HEADERS = {
     "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
     "cross-origin-resource-policy": "same-origin",
 }
 

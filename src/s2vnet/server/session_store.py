@@ -22,19 +22,21 @@ from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.folder_lock import FolderLock
 from s2vnet.server.memory_budget import SessionMemoryBudget
-from s2vnet.server.scan_library import UPLOAD_PREFIX, CapacityError, ScanLibrary
+from s2vnet.server.scan_library import ADDED, UPLOAD_PREFIX, CapacityError, ScanLibrary
 from s2vnet.server.scheduler import Scheduler
 from s2vnet.server.session_record import RECORD
 from s2vnet.server.session_worker import CACHE_FILE, Orient, SessionWorker
 from s2vnet.server.settings import Settings
 from s2vnet.utils.atomic_write import remove_unfinished
-from s2vnet.utils.folders import folder_errors
+from s2vnet.utils.folders import folder_errors, make_private
 from s2vnet.utils.memory import release_freed_memory
 
 TRAINING = "training"
 """Folder of training jobs, which may outlive a server and remove their own temporary files."""
 _NAME = re.compile("[0-9a-f]{32}")
 _SECONDS_PER_DAY = 86400.0
+_PRIVATE_FOLDERS = ("sessions", "tmp", "sent", ADDED, "labels", TRAINING)
+"""Folders of the state folder that contain data of patients."""
 
 
 class SessionStore:
@@ -50,8 +52,9 @@ class SessionStore:
         self._workers: dict[str, SessionWorker] = {}
         self._folder, self.temporary = settings.state / "sessions", settings.state / "tmp"
         with folder_errors(settings.state):
-            for folder in (self._folder, self.temporary):
-                folder.mkdir(parents=True, exist_ok=True)
+            settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in _PRIVATE_FOLDERS:
+                make_private(settings.state / name)
             self._folder_lock = FolderLock(settings.state)
             quota = settings.sent_mb * 2**20
             self.scans = ScanLibrary(settings.data, settings.state / "sent", quota, self._scans_in_use)

@@ -29,6 +29,7 @@ from s2vnet.io.files import is_portable_nifti, read_geometry
 from s2vnet.io.geometry import Geometry, Region, Volume
 from s2vnet.server.broadcast import Broadcast, Listener
 from s2vnet.server.memory_budget import SessionMemoryBudget
+from s2vnet.server.messages import without_folders
 from s2vnet.server.operations import apply_operation, check_log
 from s2vnet.server.request_queue import RequestQueue
 from s2vnet.server.scan_library import CapacityError, read_scan
@@ -288,7 +289,7 @@ class SessionWorker:
         try:
             write_result(path, labels, self._segmenter.class_names, self.path, corrected=corrected)
         except InputError as error:
-            raise InputError(self._public_message(error)) from error
+            raise InputError(self.public_message(error)) from error
 
     def listen(self, listener: Listener) -> AbstractContextManager[None]:
         """Send a listener the state, all labels, and then every change until the context ends."""
@@ -306,7 +307,7 @@ class SessionWorker:
             try:
                 self._session.offload(self.folder / CACHE_FILE)
             except InputError as error:
-                raise InputError(self._public_message(error)) from error
+                raise InputError(self.public_message(error)) from error
 
     def close(self) -> None:
         """Stop the session; its record stays on the disk."""
@@ -336,7 +337,7 @@ class SessionWorker:
                 self._idle.notify_all()
         except Exception as error:
             if isinstance(error, S2VNetError) or is_out_of_memory(error):
-                self._fail(self._public_message(error))
+                self._fail(self.public_message(error))
                 return
             _log.exception("session %s failed", self.name[:8])
             self._fail("the server failed at this scan; its log says why")
@@ -432,7 +433,7 @@ class SessionWorker:
 
     def _handle_prompt_error(self, error: Exception, session: Session, requested: History) -> None:
         """Reject prompts that cannot be computed; raise the error again if the session cannot continue."""
-        reason = self._public_message(error)
+        reason = self.public_message(error)
         if not isinstance(error, S2VNetError) and not is_out_of_memory(error):
             if not isinstance(error, RuntimeError):
                 raise error
@@ -474,13 +475,14 @@ class SessionWorker:
             if not self._closed:
                 self._write(self._requested, self.revision)
         except InputError as error:
-            _log.warning("session %s keeps its older record: %s", self.name[:8], self._public_message(error))
+            _log.warning("session %s keeps its older record: %s", self.name[:8], self.public_message(error))
 
-    def _public_message(self, error: Exception) -> str:
-        """Return an error's message without the server's paths."""
+    def public_message(self, error: Exception) -> str:
+        """Return an error's message without the server's folders."""
         out_of_memory = is_out_of_memory(error) and not isinstance(error, S2VNetError)
         text = "not enough memory for this; crop the scan" if out_of_memory else str(error)
-        return text.replace(str(self.path), self.scan.name).replace(str(self.folder), "the session")
+        text = text.replace(str(self.path), self.scan.name).replace(str(self.folder), "the session")
+        return without_folders(text, (self.folder.parents[1], self.path.parent))
 
     def _fail(self, reason: str) -> None:
         with self._idle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -20,6 +20,17 @@ def make_folder(folder: Path) -> None:
     """
     with folder_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder that only its owner can read, or make an existing one so; another owner's stays as it is.
+
+    Raises:
+        OSError: The folder cannot be created.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(PermissionError):
+        folder.chmod(0o700)
 
 
 @contextmanager
