@@ -224,6 +224,9 @@ def _round_labels(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if off.any():
         voxel = tuple(int(v) for v in np.argwhere(off)[0])
         raise InputError(f"label {data[voxel]:.4g} at voxel {voxel} is not an integer; is this an image?")
+    low, high = float(rounded.min()), float(rounded.max())
+    if max(-low, high) > np.iinfo(np.int32).max:
+        raise InputError(f"label values run from {low:.4g} to {high:.4g}; they must lie in 0..65535")
     integers: npt.NDArray[np.int64] = rounded.astype(np.int64)
     return integers
 

@@ -34,6 +34,8 @@ GRID_TOLERANCE = 0.05
 Direction cosines of four decimals, which scanners write, move the corner of 512 pixels by 0.03 voxels when another
 program makes them orthonormal.
 """
+MAX_MM = 1e9
+"""Largest position and voxel size of a header, and the inverse of the smallest size; beyond it, distances overflow."""
 MAX_COSINE = 2e-3
 """Largest cosine between axes that ITK takes for orthogonal in a NIfTI file."""
 SPACING_TOLERANCE = 1e-3
@@ -291,8 +293,10 @@ def _small_integers(data: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8] | np
 def _check_affine(affine: FloatArray) -> None:
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], (0, 0, 0, 1)):
         raise InputError("the affine is not a finite 4x4 voxel-to-world matrix; correct the image's header")
+    if np.abs(affine).max() > MAX_MM:
+        raise InputError(f"the affine has values beyond {MAX_MM:.0e} mm; correct the image's header")
     norms = np.linalg.norm(affine[:3, :3], axis=0)
-    if (norms == 0).any() or abs(np.linalg.det(affine[:3, :3] / norms)) < _SINGULAR:
+    if norms.min() * MAX_MM < 1 or abs(np.linalg.det(affine[:3, :3] / norms)) < _SINGULAR:
         raise InputError(
             f"the affine cannot be inverted (voxel sizes {_mm(norms.tolist())}); correct the image's header"
         )
