@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2vnet.data.case_files import (
@@ -89,6 +89,7 @@ def test_names_that_are_refused(
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.lists(PREFIXES, min_size=1, max_size=6, unique=True), st.integers(1, 3))
 def test_a_written_dataset_reads_as_its_cases(cases: list[str], channels: int) -> None:
     """Whatever cases are called, nnU-Net's naming of their channels is read back where their labels are known."""
@@ -99,6 +100,7 @@ def test_a_written_dataset_reads_as_its_cases(cases: list[str], channels: int) -
         assert read == {case: tuple((case, c) for c in range(channels)) for case in cases}
 
 
+@settings(deadline=None)
 @given(st.lists(PREFIXES, min_size=1, max_size=6, unique=True))
 def test_a_file_is_never_in_two_cases_or_in_none(stems: list[str]) -> None:
     for channels in (0, 1):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2vnet.data.label_definitions import IGNORED, LabelDefinitions, hide_ignored, map_ignored, parse_labels
@@ -59,6 +59,7 @@ def test_regions_are_unions_of_classes(labels: Any, classes: Any, regions: Any) 
     assert set(found.listed) == set(labels)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sets(st.integers(1, 6), min_size=1), min_size=1, max_size=6),
     st.permutations(["a", "b", "c", "d", "e 1", "f without a"]),
