@@ -28,6 +28,8 @@ class Settings(BaseModel):
     """Secret that every client must send."""
     allow_origins: tuple[str, ...] = ()
     """Origins (``https://host:port``) whose pages may use this server from a browser, such as that of OHIF."""
+    dicom_proxy: str | None = Field(default=None, pattern="^https?://[^/?#@]+(/[^?#]*)?$")
+    """Address of a DICOMweb archive that OHIF reaches through this server (``/proxy/dicom``)."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     runtime: str = "auto"

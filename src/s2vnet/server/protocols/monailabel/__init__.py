@@ -20,6 +20,7 @@ from s2vnet.server.protocols.monailabel import (
     auth,
     batch,
     datastore,
+    dicom_proxy,
     infer,
     labels,
     sessions,
@@ -29,7 +30,7 @@ from s2vnet.server.protocols.monailabel.service import MonaiLabel
 
 __all__ = ["MonaiLabel", "router", "welcome"]
 router = APIRouter(include_in_schema=False)
-for _module in (app_info, auth, infer, sessions, datastore, labels, active_learning, batch, training):
+for _module in (app_info, auth, infer, sessions, datastore, labels, active_learning, batch, dicom_proxy, training):
     router.include_router(_module.router)
 
 
