@@ -11,7 +11,9 @@ import pytest
 from api_client import Screen, add_prompts, labels_of, live, open_session, ready
 from fastapi.testclient import TestClient
 
+from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.errors import InputError
+from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Geometry, Volume
@@ -19,6 +21,7 @@ from s2vnet.prompts import Point
 from s2vnet.server.schemas import Add
 from s2vnet.server.session_record import RECORD
 from s2vnet.server.session_store import SessionStore
+from s2vnet.server.settings import Settings
 
 CLICK = Point(class_id=2, voxel=(5, 9, 4))
 OTHER = Point(class_id=1, voxel=(11, 9, 9))
@@ -117,3 +120,24 @@ def test_prompts_are_not_replayed_on_another_scan_of_the_same_name(
     del older["image"]
     record.write_text(json.dumps(older))
     assert store.get(name).wait_ready(60).log == (CLICK,)
+
+
+def test_a_scan_that_contradicts_the_models_modality_is_refused_unless_wanted(
+    save: Callable[..., Path], make_plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    window = IntensityScheme(kind="ct", low=-100, high=200, mean=50, std=50)
+    plan = make_plan(intensities=(window,)).model_copy(update={"channels": ("CT",)})
+    segmenter = Segmenter.from_pretrained(save(plan), device="cpu")
+    voxels = np.random.default_rng(0).gamma(2, 100, (1, 12, 14, 6)).astype(np.float32)  # none below 0, as in an MR
+    (tmp_path / "scans").mkdir()
+    write_image(tmp_path / "scans" / "brain.nii.gz", Volume(voxels, Geometry((12, 14, 6), np.eye(4))))
+    values = {"model": "ct", "data": tmp_path / "scans", "state": tmp_path / "state"}
+    store = SessionStore(Settings.model_validate(values), segmenter)
+    with pytest.raises(InputError, match=r"brain\.nii\.gz: no CT in HU, which the model is for") as caught:
+        store.open("brain.nii.gz").wait_ready(60)
+    assert str(tmp_path) not in str(caught.value)
+    store.close()
+    wanted = SessionStore(Settings.model_validate(values | {"any_modality": True}), segmenter)
+    session = wanted.open("brain.nii.gz").wait_ready(60)
+    assert any("no CT in HU" in text for text in session.training_differences)
+    wanted.close()
