@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Main, run
+from odd_headers import SECRET, set_odd_values
 
 from s2vnet.batch import jobs
 from s2vnet.inference.segmenter import Segmenter
@@ -104,6 +105,22 @@ def test_any_name_goes_through_in_a_locale_of_ascii(model: Path, odd_names: Path
     assert b"error: bad " in done.stderr
     with (tmp_path / "out" / "volumes.csv").open(newline="", encoding="utf-8") as stream:
         assert {row["case"] for row in csv.DictReader(stream)} == SHOWN
+
+
+@pytest.mark.parametrize("odd", ["unknown character set", "no time", "several names"])
+def test_no_name_of_a_patient_is_shown(
+    odd: str, model: Path, tmp_path: Path, write_series: Callable[..., None]
+) -> None:
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series, np.random.default_rng(2).integers(0, 500, (12, 14, 4)).astype(np.int16))
+    set_odd_values(series, odd)
+    options = ["-m", model, "-i", series, "-o", tmp_path / "labels.rtstruct.dcm", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-m", "s2vnet", "predict", *options], capture_output=True, check=True
+    )
+    assert SECRET.encode() not in done.stdout + done.stderr
+    assert b"pydicom" not in done.stderr
 
 
 def test_an_error_that_nobody_expected_ends_one_case_only(

@@ -32,7 +32,7 @@ from s2vnet.model.s2vnet import S2VNet
 from s2vnet.prompts import Lock, Mask, Point
 from s2vnet.server import schemas
 from s2vnet.server.protocols import array_codec, itksnap
-from s2vnet.server.protocols.monailabel.infer import parse_points
+from s2vnet.server.protocols.monailabel.prompts import class_clicks
 from s2vnet.server.protocols.monailabel.service import parse_params
 
 TOKENS = (
@@ -323,7 +323,7 @@ def _take_train_config(data: bytes, folder: Path) -> None:
 
 
 def _take_clicks(text: str) -> None:
-    parse_points(parse_params(text), {0: "background", 1: "liver"})
+    class_clicks(parse_params(text), {0: "background", 1: "liver"})
 
 
 TARGETS: dict[str, Target] = {
