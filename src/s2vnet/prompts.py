@@ -135,6 +135,17 @@ class Lock(BaseModel):
     locked: bool = True
 
 
+class NewClass(BaseModel):
+    """Add a class of one's own, which the network does not know and which only prompts segment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_with_kind)
+
+    kind: Literal["class"] = "class"
+    class_id: int = Field(ge=1, le=255)
+    """Label value of the new class."""
+    name: str = Field(min_length=1, max_length=100)
+
+
 Prompt = Point | Scribble | Lasso | Box | Mask
-Entry = Annotated[Point | Scribble | Lasso | Box | Mask | Lock, Field(discriminator="kind")]
+Entry = Annotated[Point | Scribble | Lasso | Box | Mask | Lock | NewClass, Field(discriminator="kind")]
 """One entry of a prompt log."""

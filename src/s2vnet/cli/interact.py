@@ -14,7 +14,7 @@ from s2vnet.cli.options import AnyModality, Device, Fill, Model, Runtime, Series
 from s2vnet.data.case_files import find_channel_files
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.series import select_series
-from s2vnet.io.files import read_image
+from s2vnet.io.files import read_image, read_labels
 from s2vnet.utils.atomic_write import require_writable
 from s2vnet.utils.lazy_import import LazyModule
 
@@ -40,6 +40,7 @@ def interact(
     log: Annotated[Path | None, typer.Option(help="Prompt log: replayed if it exists, then kept up to date.")] = None,
     point: Annotated[list[str] | None, typer.Option("--point", help="CLASS,I,J,K: this voxel is CLASS.")] = None,
     negative: Annotated[list[str] | None, typer.Option("--not", help="CLASS,I,J,K: this voxel is not CLASS.")] = None,
+    initial: Annotated[Path | None, typer.Option(help="Labels to start from instead of the automatic ones.")] = None,
     series: Series = None,
     device: Device = "auto",
     runtime: Runtime = "auto",
@@ -50,8 +51,8 @@ def interact(
 
     Without --point and --not, commands are read from standard input, one per line: point CLASS I J K, not CLASS I J K,
     scribble CLASS I J K I J K ..., lasso CLASS I J K I J K ... (corners on one slice), box CLASS I J K I J K,
-    mask CLASS FILE, lock CLASS, unlock CLASS, remove N, undo, redo, list, quit. If the log exists, they are only read
-    from a terminal.
+    mask CLASS FILE, class NAME (adds a class of your own), lock CLASS, unlock CLASS, remove N, undo, redo, list, quit.
+    If the log exists, they are only read from a terminal.
 
     Example: s2vnet interact -m abdomen-ct -i scan.nii.gz -o labels.nii.gz --point liver,120,80,60
     """
@@ -61,7 +62,7 @@ def interact(
         note(text)
     commands = [*_point_commands("point", point), *_point_commands("not", negative)]
     segmenter = inference.Segmenter.from_pretrained(model, device=device, runtime=runtime)
-    session = _open_session(segmenter, images, fill_nan, any_modality)
+    session = _open_session(segmenter, images, fill_nan, any_modality, initial)
     for text in (*session.geometry.notes, *label_writers.geometry_notes(output, session.geometry)):
         note(text)
     from_stdin = not commands and (log is None or not log.exists() or sys.stdin.isatty())
@@ -80,7 +81,7 @@ def interact(
         interrupted = True  # labels and log with the prompts so far are still written
     if log is not None:
         session.save_log(log)
-    label_writers.save_result(output, session.result, segmenter.class_names, images[0], corrected=bool(session.log))
+    label_writers.save_result(output, session.result, session.class_names, images[0], corrected=bool(session.log))
     for text in session.notes:
         note(text)
     typer.echo(f"{output}: {len(session.log)} prompts")
@@ -116,14 +117,21 @@ def _point_commands(command: str, points: Sequence[str] | None) -> list[str]:
 
 
 def _open_session(
-    segmenter: inference.Segmenter, images: Sequence[Path], fill_nan: float | None, any_modality: bool
+    segmenter: inference.Segmenter,
+    images: Sequence[Path],
+    fill_nan: float | None,
+    any_modality: bool,
+    initial: Path | None,
 ) -> interactive_session.Session:
     with progress() as report:
         files = images if len(images) > 1 else images[0]
         volume = read_image(files, fill_nonfinite=fill_nan, frames_as_channels=len(segmenter.plan.channels) > 1)
         if not any_modality:
             model_set.choose_plan([segmenter.plan], volume, images[0])
-        session = interactive_session.Session(segmenter, volume, lambda done, total: report("encoding", done, total))
+        labels = None if initial is None else read_labels(initial)
+        session = interactive_session.Session(
+            segmenter, volume, lambda done, total: report("encoding", done, total), initial=labels
+        )
     for text in session.training_differences:
         note(f"unlike the training data: {text}")
     return session

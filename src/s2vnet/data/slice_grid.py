@@ -77,6 +77,13 @@ class SliceGrid:
         return -(-self.size[0] // self.slab_size)
 
     @property
+    def slice_distance(self) -> float:
+        """Distance of two network slices in pixels, the mean of their height and width."""
+        spacing = self.geometry.canonical()[0].spacing
+        sizes = [spacing[a] * n / m for a, n, m in zip(self.axes[1:], self.size[1:], self.sampled, strict=True)]
+        return spacing[self.axis] * self.slab_size * len(sizes) / sum(sizes)
+
+    @property
     def axes(self) -> Shape:
         """Canonical axes of (D, H, W)."""
         row, column = (a for a in range(3) if a != self.axis)
@@ -117,6 +124,15 @@ class SliceGrid:
         cells = self.voxels_to_pixels(ijk)
         cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
         return cells
+
+    def labels_to_pixels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Labels (D, H'', W'') of the padded network slices, by nearest neighbour, of file labels (I, J, K)."""
+        stack = np.moveaxis(self.orientation.apply(labels), self.axis, 0)[self.crop]
+        slices = stack[self.slab_centres()]
+        for axis, (n, m) in enumerate(zip(self.size[1:], self.sampled, strict=True), start=1):
+            nearest = np.minimum(((np.arange(m) + 0.5) * n / m).astype(np.intp), n - 1)
+            slices = np.take(slices, nearest, axis)
+        return np.pad(slices, ((0, 0), *((0, n - m) for n, m in zip(self.padded, self.sampled, strict=True))))
 
     def slab(self, d: int) -> tuple[int, int]:
         """Slices start..stop of the crop that are averaged into network slice `d`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -19,6 +20,7 @@ from s2vnet.data.preprocess import Case, PreparedSlices, with_neighbours
 from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.errors import CheckpointError, InputError
 from s2vnet.inference.backends import AUTO, RUNTIMES, to_fastest_runtime, to_runtime
+from s2vnet.inference.correction import CorrectorFunction
 from s2vnet.inference.disk_cache import MemoryBudget
 from s2vnet.inference.encoded_volume import (
     EncodedVolume,
@@ -35,6 +37,7 @@ from s2vnet.io.files import max_read_nbytes, read_geometry
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.io.lazy_image import LazyImage
 from s2vnet.model.checkpoint import TrainedModel, choose_device, load_model, read_description
+from s2vnet.model.corrector import Corrector
 from s2vnet.model.interface import DecoderOutput, Network
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.utils.byte_sizes import format_size
@@ -154,6 +157,11 @@ class Segmenter:
         """
         folders = [find_model(name) for name in names]
         return cls([load_model(folder) for folder in folders], device, runtime, folders)
+
+    @cached_property
+    def corrector(self) -> CorrectorFunction:
+        """The package's corrector, which answers prompts in sessions."""
+        return Corrector.bundled()
 
     @property
     def class_names(self) -> dict[int, str]:

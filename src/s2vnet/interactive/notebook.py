@@ -41,7 +41,7 @@ class View:
         self.session = session
         self.viewer = NiiVue(height=height, multiplanar_show_render=ShowRender.NEVER)
         """The ipyniivue widget; its volumes are the image and the labels, on the file's grid."""
-        names = session.segmenter.class_names
+        names = session.class_names
         self.class_choice = Dropdown(options=[("look only", LOOK), *((name, k) for k, name in names.items())])
         self.negative = Checkbox(description="is not", indent=False)
         self.undo, self.redo = Button(description="undo"), Button(description="redo")
@@ -64,7 +64,7 @@ class View:
         session, before = self.session, self.viewer.volumes[1:]
         data = nifti.to_bytes(session.labels[None], session.geometry)
         labels = Layer(data=data, name="labels.nii.gz", opacity=OPACITY, colorbar_visible=False)
-        labels.set_colormap_label(_colormap(session.segmenter.class_names))
+        labels.set_colormap_label(_colormap(session.class_names))
         self.viewer.volumes = [self._image, labels]
         for old in before:
             old.close()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +17,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from s2vnet.errors import InputError
 from s2vnet.interactive.history import Log
-from s2vnet.interactive.voxelize import is_box, num_prompt_voxels, prompt_voxels
+from s2vnet.interactive.voxelize import is_box, is_prompt, num_prompt_voxels, prompt_voxels
 from s2vnet.io.geometry import Geometry
-from s2vnet.prompts import Entry, Lock, Prompt
+from s2vnet.prompts import Entry, Lock, NewClass, Prompt
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.json_io import read_json
 
-LOG_FORMAT = 1
+LOG_FORMAT = 2
+"""Format 1, in which all prompts of a log were applied together, is read, too."""
 MAX_NOTED_VOXELS = 100_000
 """Largest number of voxels of a prompt that is compared with other prompts."""
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
@@ -32,6 +37,14 @@ class SavedLog(NamedTuple):
     model_sha256: str
     geometry: Geometry
     """Grid of the image that the prompts were given on."""
+    initial: npt.NDArray[np.uint8] | None = None
+    """Labels (I, J, K) that the session started from; None for the automatic ones."""
+    format: int = LOG_FORMAT
+
+
+def class_names(network: Mapping[int, str], log: Log) -> dict[int, str]:
+    """Class name by label value: the network's classes and those that a log adds."""
+    return {**network, **{entry.class_id: entry.name for entry in log if isinstance(entry, NewClass)}}
 
 
 def write_log(path: Path, log: SavedLog, class_names: Mapping[int, str], notes: Sequence[str]) -> None:
@@ -45,6 +58,10 @@ def write_log(path: Path, log: SavedLog, class_names: Mapping[int, str], notes: 
         "entries": _entries.dump_python(list(log.entries), mode="json"),
         "notes": notes,
     }
+    if log.initial is not None:
+        raw = log.initial.tobytes()
+        packed = base64.b64encode(zlib.compress(raw)).decode()
+        content["initial"] = {"sha256": hashlib.sha256(raw).hexdigest(), "labels": packed}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -57,12 +74,13 @@ def read_log(path: Path) -> SavedLog:
     """
     try:
         content = read_json(path)
-        if content["format"] != LOG_FORMAT:
+        if content["format"] not in (1, LOG_FORMAT):
             raise InputError(f"{path}: prompt log of format {content['format']}, but this version reads {LOG_FORMAT}")
         entries = tuple(_entries.validate_python(content["entries"]))
         i, j, k = (int(n) for n in content["shape"])
         geometry = Geometry((i, j, k), np.array(content["affine"], float))
-        return SavedLog(entries, str(content["model_sha256"]), geometry)
+        initial = _unpack_labels(content["initial"], geometry.shape) if "initial" in content else None
+        return SavedLog(entries, str(content["model_sha256"]), geometry, initial, content["format"])
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except InputError:
@@ -71,21 +89,31 @@ def read_log(path: Path) -> SavedLog:
         raise InputError(f"{path}: not a prompt log, or damaged ({str(error).splitlines()[0]})") from error
 
 
-def conflict_notes(
-    log: Sequence[Entry], locked: Mapping[int, npt.NDArray[np.bool_]], shape: tuple[int, int, int]
-) -> list[str]:
+def _unpack_labels(content: Mapping[str, str], shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """Unpack labels (I, J, K). Raises ValueError where they are damaged or of another shape."""
+    size, stream = math.prod(shape), zlib.decompressobj()
+    try:
+        raw = stream.decompress(base64.b64decode(content["labels"], validate=True), size + 1)
+    except zlib.error as error:
+        raise ValueError("its initial labels are damaged") from error
+    if len(raw) != size or hashlib.sha256(raw).hexdigest() != content["sha256"]:
+        raise ValueError("its initial labels are damaged")
+    return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+def conflict_notes(log: Sequence[Entry], labels: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> list[str]:
     """Notes on prompts that later prompts overrule, and on those that have no effect on locked classes.
 
     Args:
         log: prompts and locks in the order they were given.
-        locked: voxels (I, J, K) of each class that is locked at the end.
+        labels: (I, J, K) current labels.
         shape: shape (I, J, K) of the image.
     """
     locked_since = _locked_since(log)
     statements: dict[int, dict[tuple[int, bool], int]] = {}
     notes = []
     for number, entry in enumerate(log):
-        if isinstance(entry, Lock):
+        if not is_prompt(entry):
             continue
         locks = [class_id for class_id, since in locked_since.items() if since < number]
         if entry.class_id in locks:
@@ -96,7 +124,7 @@ def conflict_notes(
             continue
         voxels = tuple(prompt_voxels(entry).T)
         for class_id in locks:
-            if entry.positive and class_id != entry.class_id and locked[class_id][voxels].any():
+            if entry.positive and class_id != entry.class_id and (labels[voxels] == class_id).any():
                 notes.append(f"prompt {number} lies on class {class_id}, which is locked: it changes nothing there")
         flat = np.ravel_multi_index(voxels, shape).tolist()
         overruled = _overrule(statements, flat, entry, number)

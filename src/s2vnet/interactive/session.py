@@ -1,13 +1,17 @@
 """Interactive session on one volume, whose labels are a function of the image and the prompt log alone.
 
-So undo is exact, any prompt can be removed, and a saved log replays to the same labels. Slices are encoded once; a
-prompt costs decoder passes only (:meth:`EncodedVolume.sweep`), whose slices can be shown while the passes run.
+Entries of the log are applied one by one, in its order (:mod:`s2vnet.interactive.corrections`), to the automatic
+labels or to initial ones. The voxels that each entry changed are kept, so undo is exact and immediate; removing an
+entry applies those after it again. Slices are encoded once; a prompt costs a few windows of the corrector.
+
+More than 400 lines, because it is the whole interface of interactive segmentation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,18 +22,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from s2vnet.errors import InputError
-from s2vnet.inference.encoded_volume import EncodedVolume, ProgressCallback
+from s2vnet.inference.encoded_volume import ProgressCallback
 from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive import suggest_slice as suggest
-from s2vnet.interactive.apply_prompts import LockedMasks, PromptApplier, PromptResult, Prompts, StepCallback
+from s2vnet.interactive.corrections import Corrections, LabelChange, PromptState
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.live_updates import LiveUpdates, SliceCallback
-from s2vnet.interactive.prompt_log import SavedLog, conflict_notes, read_log, write_log
-from s2vnet.interactive.voxelize import prompt_corners
+from s2vnet.interactive.prompt_log import SavedLog, class_names, conflict_notes, read_log, write_log
+from s2vnet.interactive.voxelize import is_prompt, prompt_corners
 from s2vnet.io.convert import as_label_map, as_volume
 from s2vnet.io.geometry import LabelMap, Region, Volume
-from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Scribble, Voxel
+from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, NewClass, Point, Scribble, Voxel
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
 from s2vnet.utils.components import bounding_box
 from s2vnet.utils.extras import require_extra
@@ -38,6 +42,11 @@ from s2vnet.utils.validation_errors import first_error
 if TYPE_CHECKING:
     from s2vnet.interactive.notebook import View
     from s2vnet.io.convert import AnyImage
+
+
+MAX_LABEL = 255
+StepCallback = Callable[[], None]
+"""Called before each entry is applied and after each window of the corrector; may raise to stop."""
 
 
 class Session:
@@ -51,6 +60,7 @@ class Session:
         on_slice: SliceCallback | None = None,
         *,
         affine: npt.ArrayLike | None = None,
+        initial: LabelMap | AnyImage | None = None,
     ) -> None:
         """Encode the volume and segment it automatically.
 
@@ -62,9 +72,11 @@ class Session:
             on_slice: called twice for each slice: once after encoding, decoded without the others, and once after
                 both sweeps.
             affine: matrix (4, 4) of an array, voxel indices to RAS+ mm.
+            initial: labels to start from instead of the automatic ones, on the volume's grid.
 
         Raises:
-            InputError: several models (an ensemble has no single state to prompt), channels that do not fit, or as
+            InputError: several models (an ensemble has no single state to prompt), channels that do not fit, initial
+                labels on another grid or with values that are no class of the model, or as
                 :func:`s2vnet.io.convert.as_volume`.
         """
         if len(segmenter.models) != 1:
@@ -84,18 +96,26 @@ class Session:
         updates = None if on_slice is None else LiveUpdates(case.grid, on_slice)
         callbacks = (updates.on_sweep, updates.on_preview) if updates else (None, None)
         encoded = segmenter.encode(case, segmenter.models[0], progress, *callbacks)
-        self._applier: PromptApplier | None = PromptApplier(segmenter, case.grid, encoded)
+        self._corrections: Corrections | None = Corrections.of(segmenter, case, encoded)
+        del encoded
         self._offload_path: Path | None = None
         self._offloaded_nbytes = 0
         self._history = History()
         self._notes: list[str] | None = None
-        self._lock_masks: dict[Log, npt.NDArray[np.bool_]] = {}
-        """Voxels of a class at the time it was locked, by the log that ends with the lock."""
-        self._result: PromptResult | None = None
-        self._result, self._locked = self._compute(())
-        self._labels = self._result.labels
+        self._applied: tuple[_Applied, ...] = ()
+        """Entries of the log with the voxels that they changed."""
+        self._undone: tuple[_Applied, ...] = ()
+        """Entries applied before the last operation, which redo applies again."""
+        self._labels: npt.NDArray[np.uint8] = self._automatic_labels()
+        self._initial: npt.NDArray[np.uint8] | None = None
+        if initial is not None:
+            given = as_label_map(initial, affine if isinstance(initial, np.ndarray) else None)
+            volume.geometry.require_same_grid(given.geometry, "image and initial labels")
+            self._initial = self._labels = self._check_labels(given.data)
         self.changed_region: Region | None = None
         """Smallest block of file voxels that the last operation changed; None when it changed nothing."""
+        self.last_changes: dict[int, tuple[float, float]] = {}
+        """Volume in ml that each class gained and lost by the last operation; classes without a change are left out."""
 
     @property
     def history(self) -> History:
@@ -106,6 +126,11 @@ class Session:
     def log(self) -> Log:
         """Prompts and locks in the order they were given."""
         return self._history.log
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Class name by label value: the network's classes and those that were added."""
+        return class_names(self.segmenter.class_names, self.log)
 
     @property
     def labels(self) -> npt.NDArray[np.uint8]:
@@ -121,7 +146,7 @@ class Session:
     def notes(self) -> list[str]:
         """Notes on prompts that later prompts or locks overrule."""
         if self._notes is None:
-            self._notes = conflict_notes(self.log, self._locked, self.geometry.shape)
+            self._notes = conflict_notes(self.log, self._labels, self.geometry.shape)
         return self._notes
 
     def add_point(self, class_id: int, voxel: Voxel, positive: bool = True) -> None:
@@ -170,6 +195,22 @@ class Session:
         with _validation_errors():
             self.add(Lock(class_id=class_id, locked=locked))
 
+    def add_class(self, name: str) -> int:
+        """Add a class that the network does not know; return its label value.
+
+        Raises:
+            InputError: a class of this name exists, or no label value is left.
+        """
+        names = self.class_names
+        if name.lower() in (known.lower() for known in names.values()):
+            raise InputError(f"there is a class {name!r} already")
+        value = max(names) + 1
+        if value > MAX_LABEL:
+            raise InputError(f"no label value is left for {name!r}; labels go to {MAX_LABEL}")
+        with _validation_errors():
+            self.add(NewClass(class_id=value, name=name))
+        return value
+
     def add(self, *entries: Entry) -> None:
         """Add prompts of any number of classes in one round; all of them or, if one is invalid, none."""
         self.apply(self._history.add(*entries))
@@ -206,26 +247,30 @@ class Session:
         Args:
             history: new history; it may differ from the current one by several operations.
             on_slice: called with slices as they are done, those with the newest prompt first.
-            on_step: called after each decoder step, also for locks, of which no slices are sent.
+            on_step: called after each step of the computation, also where there is nothing to send.
 
         Raises:
             InputError: a prompt outside the volume or of an unknown class.
         """
         if history is self._history:
             return
-        self.check(*history.log)
-        result, locked = self._compute(history.log, on_slice, on_step)
-        self.changed_region = bounding_box(result.labels != self.labels)
+        self._check_all(history.log)
+        labels, applied = self._compute(history.log, on_slice, on_step)
+        self.changed_region = bounding_box(labels != self._labels)
+        self.last_changes = self._volume_changes(labels)
         self._notes = None
-        self._history, self._result, self._labels, self._locked = history, result, result.labels, locked
-        self._lock_masks = {log: mask for log, mask in self._lock_masks.items() if log == history.log[: len(log)]}
+        self._undone = max(self._undone, self._applied, applied, key=len) if history.undone else self._applied
+        self._history, self._labels, self._applied = history, labels, applied
         for listener in self.listeners:
             listener()
 
     def check(self, *entries: Entry) -> None:
         """Raise InputError for a prompt outside the volume, damaged, or of an unknown class."""
+        names = dict(self.class_names)
         for entry in entries:
-            self._check(entry)
+            self._check(entry, names)
+            if isinstance(entry, NewClass):
+                names[entry.class_id] = entry.name
 
     def valid_entries(self, log: Log) -> Log:
         """Entries of a log that :meth:`check` accepts."""
@@ -242,16 +287,16 @@ class Session:
 
         Safe to call from any thread.
         """
-        applier, result, volume = self._applier, self._result, self.volume
-        masks = [*tuple(self._lock_masks.values()), *self._locked.values()]
-        arrays = {id(array): array.nbytes for array in (self._labels, *masks)}
-        cached = 0 if applier is None else applier.nbytes + applier.prompted_nbytes(result)
-        return sum(arrays.values()) + cached + (0 if volume is None else volume.data.nbytes)
+        corrections, volume = self._corrections, self.volume
+        arrays = [self._labels, *(a for each in {*self._applied, *self._undone} for a in each.change)]
+        held = {id(array): array.nbytes for array in arrays}
+        cached = 0 if corrections is None else corrections.nbytes
+        return sum(held.values()) + cached + (0 if volume is None else volume.data.nbytes)
 
     @property
     def offloaded_nbytes(self) -> int:
         """Memory in bytes that the next prompt loads again; 0 unless offloaded."""
-        return self._offloaded_nbytes if self._applier is None else 0
+        return self._offloaded_nbytes if self._corrections is None else 0
 
     def offload(self, path: Path) -> None:
         """Write cached tensors to a safetensors file and free their memory; the next prompt loads them again.
@@ -259,30 +304,32 @@ class Session:
         Raises:
             InputError: the file cannot be written.
         """
-        if self._applier is None:
+        if self._corrections is None:
             return
         if path != self._offload_path or not path.exists():  # cached tensors never change
             with atomic_write(path) as temporary, disk_errors(SafetensorError):
-                save_file(self._applier.encoded.state_dict(), temporary)
-        self._offloaded_nbytes = self._applier.nbytes
-        self._applier, self._offload_path, self._result, self._lock_masks = None, path, None, {}
+                save_file(self._corrections.state_dict(), temporary)
+        self._offloaded_nbytes = self._corrections.nbytes
+        self._corrections, self._offload_path = None, path
 
-    def _load_applier(self) -> PromptApplier:
-        """Return the encoded volume, loaded from its file if it was offloaded. Raises InputError if that fails."""
-        if self._applier is None:
+    def _load_corrections(self) -> Corrections:
+        """Return the cached tensors, loaded from their file if they were offloaded. Raises InputError if that fails."""
+        if self._corrections is None:
             assert self._offload_path is not None
             try:
-                tensors = load_file(self._offload_path, device=str(self.segmenter.device))
+                tensors = load_file(self._offload_path)
             except (OSError, SafetensorError) as error:
                 message = f"{self._offload_path}: cached tensors cannot be loaded ({error}); open the scan again"
                 raise InputError(message) from error
-            encoded = EncodedVolume.from_state_dict(self.segmenter.models[0], tensors)
-            self._applier = PromptApplier(self.segmenter, self._grid, encoded)
-        return self._applier
+            self._corrections = Corrections.from_state_dict(self.segmenter, self._grid, tensors)
+        return self._corrections
+
+    def _automatic_labels(self) -> npt.NDArray[np.uint8]:
+        return np.asarray(self._segmentation().labels().data, np.uint8)
 
     def _segmentation(self) -> Segmentation:
-        """Return the network's current result, computed again after offloading."""
-        return (self._result or self._compute(self.log)[0]).segmentation
+        """Return the network's automatic result."""
+        return self._load_corrections().automatic
 
     def likely_class(self, voxels: npt.ArrayLike) -> int:
         """Most frequent class but background of voxels (N, 3); the most probable one if all are background.
@@ -294,7 +341,7 @@ class Session:
         if (indices < 0).any() or (indices >= np.array(self.geometry.shape)).any():
             size = " x ".join(map(str, self.geometry.shape))
             raise InputError(f"prompt reaches outside the volume of {size}; indices start at 0")
-        votes = np.bincount(self.labels[tuple(indices.T)], minlength=len(self.segmenter.class_names))[1:]
+        votes = np.bincount(self.labels[tuple(indices.T)], minlength=len(self.class_names))[1:]
         if votes.any():
             return int(votes.argmax()) + 1
         scores = suggest.scores_at(self._segmentation(), indices, self.segmenter.plan.stem_stride)
@@ -327,7 +374,7 @@ class Session:
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.geometry.shape))
-        return f"<Session over {size} voxels, {len(self.segmenter.class_names) - 1} classes, {len(self.log)} prompts>"
+        return f"<Session over {size} voxels, {len(self.class_names) - 1} classes, {len(self.log)} prompts>"
 
     def _repr_png_(self) -> bytes | None:
         """PNG for notebooks: three planes through :meth:`voxel_to_check`; None without the image.
@@ -340,14 +387,12 @@ class Session:
 
         clicks = [entry for entry in self.log if isinstance(entry, Point)]
         labels = LabelMap(self.labels, self.geometry)
-        return figure_to_png(
-            orthogonal_planes(self.volume, labels, self.segmenter.class_names, self.voxel_to_check(), clicks)
-        )
+        return figure_to_png(orthogonal_planes(self.volume, labels, self.class_names, self.voxel_to_check(), clicks))
 
     def save_log(self, path: Path | str) -> None:
         """Write the prompt log as JSON. Raises InputError where the file cannot be written."""
-        saved = SavedLog(self.log, self.segmenter.sha256, self.geometry)
-        write_log(Path(path), saved, self.segmenter.class_names, self.notes)
+        saved = SavedLog(self.log, self.segmenter.sha256, self.geometry, self._initial)
+        write_log(Path(path), saved, self.class_names, self.notes)
 
     def replay(self, path: Path) -> None:
         """Replace the log by a saved one, in one operation.
@@ -360,19 +405,46 @@ class Session:
         if saved.model_sha256 != self.segmenter.sha256:
             raise InputError(f"{path}: log of another model; use the model with sha256 {saved.model_sha256:.12}")
         try:
+            self._check_all(saved.entries)
+            self._start_from(saved.initial)
             self.apply(self._history.push(saved.entries))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
+    def _check_all(self, log: Log) -> None:
+        """Raise InputError for an entry of a log that is invalid where it stands."""
+        names = dict(self.segmenter.class_names)
+        for entry in log:
+            self._check(entry, names)
+            if isinstance(entry, NewClass):
+                names[entry.class_id] = entry.name
+
     def _is_valid(self, entry: Entry) -> bool:
         try:
-            self._check(entry)
+            self.check(entry)
         except InputError:
             return False
         return True
 
-    def _check(self, entry: Entry) -> None:
-        names = self.segmenter.class_names
+    def _start_from(self, initial: npt.NDArray[np.uint8] | None) -> None:
+        """Replace the labels that the log starts from."""
+        if initial is None and self._initial is None:
+            return
+        start = self._automatic_labels() if initial is None else self._check_labels(initial)
+        self._initial, self._labels, self._applied, self._undone = initial, start, (), ()
+
+    def _check_labels(self, labels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+        unknown = sorted(set(np.unique(labels).tolist()) - set(self.class_names))
+        if unknown:
+            raise InputError(f"initial labels have the value {unknown[0]}, which is no class of the model")
+        return np.ascontiguousarray(labels, np.uint8)
+
+    def _check(self, entry: Entry, names: Mapping[int, str]) -> None:
+        """Raise InputError for an invalid entry, where these classes exist."""
+        if isinstance(entry, NewClass):
+            if entry.class_id in names:
+                raise InputError(f"there is a class {entry.class_id} already; classes start at {max(names) + 1}")
+            return
         if entry.class_id not in names:
             known = ", ".join(f"{k} {name}" for k, name in names.items())
             raise InputError(f"no class {entry.class_id}; classes of the model: {known}")
@@ -392,22 +464,80 @@ class Session:
 
     def _compute(
         self, log: Log, on_slice: SliceCallback | None = None, on_step: StepCallback | None = None
-    ) -> tuple[PromptResult, LockedMasks]:
-        """Compute the result of a log, and the voxels of classes that are locked at its end."""
-        locked: dict[int, npt.NDArray[np.bool_]] = {}
-        prompts: Prompts = ()
-        for number, entry in enumerate(log, start=1):
-            if not isinstance(entry, Lock):
-                prompts = (*prompts, entry)
-            elif not entry.locked:
-                locked.pop(entry.class_id, None)
-            elif entry.class_id not in locked:
-                if (until := log[:number]) not in self._lock_masks:
-                    result = self._load_applier().apply(prompts, locked, on_step=on_step)
-                    self._lock_masks[until] = result.labels == entry.class_id
-                locked[entry.class_id] = self._lock_masks[until]
-        previous = self._result and self._result.sweeps
-        return self._load_applier().apply(prompts, locked, on_slice, previous, on_step), locked
+    ) -> tuple[npt.NDArray[np.uint8], tuple[_Applied, ...]]:
+        """Compute the labels of a log, and the voxels that each of its entries changes."""
+        common = 0
+        while common < min(len(log), len(self._applied)) and log[common] is self._applied[common].entry:
+            common += 1
+        labels, applied = self._labels, list(self._applied[:common])
+        if common < len(self._applied):
+            labels = labels.copy()
+            for each in reversed(self._applied[common:]):
+                labels.reshape(-1)[each.change.voxels] = each.change.before
+        state = PromptState()
+        for each in applied:
+            state = state.add(each.entry)
+        for number, entry in enumerate(log[common:], start=common):
+            known = self._undone[number] if number < len(self._undone) else None
+            if known is None or any(a is not b.entry for a, b in zip(log[: number + 1], self._undone, strict=False)):
+                if on_step is not None:
+                    on_step()
+                report = _reporter(labels, entry, self.plane, on_slice, on_step)
+                known = _Applied(entry, self._load_corrections().change(labels, state, entry, report))
+            change = known.change
+            labels = labels.copy()
+            labels.reshape(-1)[change.voxels] = change.after
+            applied.append(known)
+            state = state.add(entry)
+        return labels, tuple(applied)
+
+    def _volume_changes(self, labels: npt.NDArray[np.uint8]) -> dict[int, tuple[float, float]]:
+        """Volume in ml that each class gains and loses where the labels become others."""
+        changed = labels != self._labels
+        gained, lost = (np.bincount(each[changed], minlength=256) for each in (labels, self._labels))
+        voxel = self.geometry.voxel_volume_ml
+        return {int(k): (float(gained[k] * voxel), float(lost[k] * voxel)) for k in np.flatnonzero(gained + lost)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Applied:
+    """An entry of the log and the voxels that it changed."""
+
+    entry: Entry
+    change: LabelChange
+
+
+def _reporter(
+    labels: npt.NDArray[np.uint8],
+    entry: Entry,
+    axis: int,
+    on_slice: SliceCallback | None,
+    on_step: StepCallback | None,
+) -> Callable[[LabelChange], None]:
+    """Callback that sends the voxels that an entry has changed so far, those on its own slice first."""
+    sent = np.empty(0, np.intp)
+
+    def report(change: LabelChange) -> None:
+        nonlocal sent
+        if on_step is not None:
+            on_step()
+        if on_slice is None or not is_prompt(entry):
+            return
+        new = np.setdiff1d(change.voxels, sent)
+        if not len(new):
+            return
+        sent = change.voxels
+        indices = np.stack(np.unravel_index(new, labels.shape), 1)
+        prompted = int(np.median(prompt_corners(entry)[:, axis]))
+        current = labels.copy()
+        current.reshape(-1)[change.voxels] = change.after
+        for chosen in (indices[:, axis] == prompted, indices[:, axis] != prompted):
+            if chosen.any():
+                low, high = indices[chosen].min(0), indices[chosen].max(0) + 1
+                i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+                on_slice((i, j, k), current[i, j, k])
+
+    return report
 
 
 @contextmanager

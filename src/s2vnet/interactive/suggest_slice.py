@@ -9,8 +9,8 @@ from torch import Tensor
 
 from s2vnet.inference.segmentation import Segmentation
 from s2vnet.interactive.history import Log
-from s2vnet.interactive.voxelize import prompt_corners
-from s2vnet.prompts import Lock, Voxel
+from s2vnet.interactive.voxelize import is_prompt, prompt_corners
+from s2vnet.prompts import Voxel
 
 CHECKED_MARGIN = 2
 """The network's slices on either side of a prompt that count as checked."""
@@ -27,7 +27,7 @@ def next_slice(segmentation: Segmentation, log: Log) -> tuple[int, int] | None:
     """File axis and index of the most uncertain slice away from prompts; None where no slice is left."""
     grid, uncertainty = segmentation.grid, slice_uncertainty(segmentation)
     for entry in log:
-        if not isinstance(entry, Lock):
+        if is_prompt(entry):
             d = np.rint(grid.voxels_to_pixels(prompt_corners(entry))[:, 0]).astype(int)
             uncertainty[max(0, d.min() - CHECKED_MARGIN) : max(0, d.max() + CHECKED_MARGIN + 1)] = -1
     if uncertainty.max() <= 0:
@@ -39,7 +39,7 @@ def next_slice(segmentation: Segmentation, log: Log) -> tuple[int, int] | None:
 
 def newest_prompt_centre(log: Log) -> Voxel | None:
     """Centre of the newest prompt's bounding box; None without prompts."""
-    prompts = [entry for entry in log if not isinstance(entry, Lock)]
+    prompts = [entry for entry in log if is_prompt(entry)]
     if not prompts:
         return None
     corners = prompt_corners(prompts[-1])

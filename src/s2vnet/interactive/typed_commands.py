@@ -12,11 +12,12 @@ from pathlib import Path
 from s2vnet.errors import InputError
 from s2vnet.interactive.prompt_log import read_log
 from s2vnet.interactive.session import Session
+from s2vnet.interactive.voxelize import is_prompt
 from s2vnet.io.files import read_labels
-from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Scribble, Voxel
+from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, NewClass, Point, Scribble, Voxel
 from s2vnet.utils.atomic_write import atomic_write
 
-COMMANDS = "point, not, scribble, lasso, box, mask, lock, unlock, remove, undo, redo, list, quit"
+COMMANDS = "point, not, scribble, lasso, box, mask, class, lock, unlock, remove, undo, redo, list, quit"
 
 
 def class_by_name(names: Mapping[int, str], text: str) -> int:
@@ -51,20 +52,22 @@ def run_command(session: Session, line: str) -> str | None:
     if word == "remove":
         session.remove(_numbers(rest, 1)[0])
         return _describe_change(session)
+    if word == "class" and rest:
+        return f"class {session.add_class(' '.join(rest))} {' '.join(rest)}"
     if word in ("lock", "unlock") and rest:
-        session.lock(class_by_name(session.segmenter.class_names, " ".join(rest)), word == "lock")
+        session.lock(class_by_name(session.class_names, " ".join(rest)), word == "lock")
         return _describe_change(session)
     if word in ("point", "not") and len(rest) > 3:
-        class_id = class_by_name(session.segmenter.class_names, " ".join(rest[:-3]))
+        class_id = class_by_name(session.class_names, " ".join(rest[:-3]))
         session.add_point(class_id, _voxel(rest[-3:]), word == "point")
         return _describe_change(session)
     if word == "box" and len(rest) > 6:
-        class_id = class_by_name(session.segmenter.class_names, " ".join(rest[:-6]))
+        class_id = class_by_name(session.class_names, " ".join(rest[:-6]))
         session.add_box(class_id, _voxel(rest[-6:-3]), _voxel(rest[-3:]))
         return _describe_change(session)
     if word in ("scribble", "lasso") and len(rest) > 3:
         name, voxels = _voxels(rest)
-        class_id = class_by_name(session.segmenter.class_names, name)
+        class_id = class_by_name(session.class_names, name)
         if word == "scribble":
             session.add_scribble(class_id, voxels)
         else:
@@ -72,7 +75,7 @@ def run_command(session: Session, line: str) -> str | None:
         return _describe_change(session)
     if word == "mask" and len(rest) > 1:
         *parts, file = _words(line)[1:]
-        class_id = class_by_name(session.segmenter.class_names, " ".join(parts))
+        class_id = class_by_name(session.class_names, " ".join(parts))
         mask = read_labels(Path(file))
         session.geometry.require_same_grid(mask.geometry, f"{file}: image and mask")
         session.add_mask(class_id, mask.data > 0)
@@ -86,6 +89,8 @@ def describe(entry: Entry) -> str:
     """Description of one log entry."""
     if isinstance(entry, Lock):
         return f"{'lock' if entry.locked else 'unlock'} class {entry.class_id}"
+    if isinstance(entry, NewClass):
+        return f"class {entry.class_id} {entry.name}"
     sign = "" if entry.positive else "not "
     return f"{entry.kind}: {sign}class {entry.class_id} at {_describe_voxels(entry)}"
 
@@ -99,9 +104,9 @@ def write_table(log: Path, output: Path) -> None:
     head = ["number", "kind", "class", "positive", "place (i j k)"]
     rows = []
     for n, e in enumerate(read_log(log).entries):
-        positive = e.locked if isinstance(e, Lock) else e.positive
+        positive = e.positive if is_prompt(e) else not isinstance(e, Lock) or e.locked
         rows.append(
-            [str(n), e.kind, str(e.class_id), str(positive).lower(), "" if isinstance(e, Lock) else _describe_voxels(e)]
+            [str(n), e.kind, str(e.class_id), str(positive).lower(), _describe_voxels(e) if is_prompt(e) else ""]
         )
     if output.suffix == ".csv":
         stream = io.StringIO()

@@ -45,6 +45,11 @@ def prompt_corners(prompt: Prompt) -> Voxels:
     return prompt_voxels(prompt)
 
 
+def is_prompt(entry: Entry) -> TypeGuard[Prompt]:
+    """Whether an entry says something about voxels; the others lock a class or add one."""
+    return isinstance(entry, Point | Scribble | Lasso | Box | Mask)
+
+
 def is_box(prompt: Entry) -> TypeGuard[Box]:
     """Whether a prompt bounds a class; a negative box denies the voxels inside instead, as a mask does."""
     return isinstance(prompt, Box) and prompt.positive

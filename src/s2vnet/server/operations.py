@@ -7,6 +7,7 @@ from collections.abc import Collection
 from s2vnet.errors import InputError
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.voxelize import is_box, num_prompt_voxels
+from s2vnet.prompts import NewClass
 from s2vnet.server.schemas import Add, Operation, Remove, Replace
 
 MAX_PROMPT_VOXELS = 2**25
@@ -34,6 +35,6 @@ def check_log(log: Log, classes: Collection[int]) -> None:
     """Check prompts without the image. Raises InputError for too many voxels or an unknown class."""
     if sum(2 if is_box(entry) else num_prompt_voxels(entry) for entry in log) > MAX_PROMPT_VOXELS:
         raise InputError(f"prompts of more than {MAX_PROMPT_VOXELS} voxels together; draw smaller ones")
-    unknown = {entry.class_id for entry in log} - set(classes)
+    unknown = {entry.class_id for entry in log} - set(classes) - {e.class_id for e in log if isinstance(e, NewClass)}
     if unknown:
         raise InputError(f"no class {min(unknown)}; the model knows 0 to {max(classes)}")

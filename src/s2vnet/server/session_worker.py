@@ -285,9 +285,11 @@ class SessionWorker:
             InputError: as :meth:`when_ready`, or the format requires a DICOM series.
         """
         require_dicom_source(path, self.path)
-        labels, corrected = self.when_ready(lambda session: (session.result, bool(session.log)), timeout)
+        labels, names, corrected = self.when_ready(
+            lambda session: (session.result, session.class_names, bool(session.log)), timeout
+        )
         try:
-            write_result(path, labels, self._segmenter.class_names, self.path, corrected=corrected)
+            write_result(path, labels, names, self.path, corrected=corrected)
         except InputError as error:
             raise InputError(self.public_message(error)) from error
 

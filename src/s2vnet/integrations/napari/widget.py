@@ -102,7 +102,7 @@ def segment(viewer: Any = None) -> Container:
             show_error(str(error))
             return
         opened.append(layers)
-        names = layers.session.segmenter.class_names
+        names = layers.session.class_names
         class_choice.choices = [(name, k) for k, name in names.items() if k] + [(names[0], 0)]
         choose()
 
