@@ -13,24 +13,9 @@ from example_prompts import PROMPTS, SHAPE, SQUARE, Labels, mask_of, varied
 from s2vnet.data.plan import Plan
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
-from s2vnet.interactive.voxelize import prompt_cells, prompt_voxels
+from s2vnet.interactive.voxelize import prompt_voxels
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Box, Entry, Lock, Mask, Point, Scribble
-
-
-def test_a_prompt_s_cells_are_there_once(session: Session) -> None:
-    prompt = PROMPTS["mask"]
-    assert isinstance(prompt, Mask)
-    answers, stride = session._load_applier(), session.segmenter.plan.stem_stride
-    cells = prompt_cells(session._grid, prompt)
-    cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
-    cells[:, 0] = np.rint(cells[:, 0])
-    limits = (answers.encoded.depth, *answers.encoded.size)
-    wanted = {tuple(cell) for cell in np.rint(cells).astype(int).tolist()}
-    wanted = {cell for cell in wanted if all(0 <= n < most for n, most in zip(cell, limits, strict=True))}
-    stroke = answers._stroke(prompt)
-    assert stroke is not None
-    assert stroke.cells.tolist() == [list(cell) for cell in sorted(wanted)]
 
 
 @varied("class_id", [0, 1, 2])
@@ -80,7 +65,7 @@ def test_prompts_outside_the_crop(session: Session, labels_of: Callable[..., Lab
     assert session.changed_region == (slice(0, 1), slice(0, 1), slice(0, 1))
     around, whole = Box(class_id=1, start=(0, 0, 0), stop=SHAPE), Box(class_id=1, start=(2, 2, 2), stop=(16, 18, 11))
     np.testing.assert_array_equal(labels_of(around), labels_of(whole))
-    assert not (labels_of(Box(class_id=1, start=(0, 0, 0), stop=(2, 20, 13))) == 1).any()
+    assert not (labels_of(Box(class_id=1, start=(0, 0, 0), stop=(2, 20, 13)))[2:] == 1).any()
 
 
 def test_a_box_holds_all_of_its_class_on_the_slices_that_it_spans(labels_of: Callable[..., Labels]) -> None:
@@ -95,14 +80,6 @@ def test_a_box_holds_all_of_its_class_on_the_slices_that_it_spans(labels_of: Cal
     assert (boxed == 2).any()
     for order in ((box, Point(class_id=2, voxel=outside)), (Point(class_id=2, voxel=outside), box)):
         assert labels_of(*order)[outside] == 2
-
-
-def test_what_is_taken_from_another_class_does_not_go_beyond_a_box(labels_of: Callable[..., Labels]) -> None:
-    automatic = labels_of()
-    everywhere = Mask.from_array(np.ones(SHAPE, bool), 0, positive=False)
-    box = Box(class_id=2, start=(0, 0, 0), stop=(2, *SHAPE[1:]))
-    assert (labels_of(everywhere)[2:] == 2).sum() > (automatic[2:] == 2).sum()
-    assert not (labels_of(box, everywhere)[2:] == 2).any()
 
 
 def test_a_negative_box_is_the_mask_of_its_voxels(labels_of: Callable[..., Labels]) -> None:

@@ -63,7 +63,7 @@ def test_locking_again_or_unlocking_what_is_free_changes_nothing(
         ({"shape": None}, "not a prompt log, or damaged"),
         ({"model_sha256": "0" * 64}, "log of another model; use the model with sha256 000000000000$"),
         ({"model_sha256": 5}, "log of another model"),
-        ({"format": 2}, "prompt log of format 2, but this version reads 1"),
+        ({"format": 3}, "prompt log of format 3, but this version reads 2"),
         ({"format": None}, "prompt log of format None"),
         ({"entries": [{"kind": "circle"}]}, "not a prompt log, or damaged"),
         ({"entries": [{"kind": "point", "class_id": 1, "voxel": [99, 0, 0]}]}, "reaches outside"),
@@ -99,6 +99,7 @@ def test_what_is_no_log(tmp_path: Path, text: bytes) -> None:
 def test_a_written_log_is_read_back(tmp_path: Path) -> None:
     saved = SavedLog(tuple(PROMPTS.values()), "0" * 64, Geometry(SHAPE, np.diag([-1.0, 2, 3, 1])))
     write_log(tmp_path / "log.json", saved, {0: "background"}, [])
-    entries, sha256, geometry = read_log(tmp_path / "log.json")
-    assert (entries, sha256, geometry.shape) == (saved.entries, saved.model_sha256, SHAPE)
-    np.testing.assert_array_equal(geometry.affine, saved.geometry.affine)
+    found = read_log(tmp_path / "log.json")
+    assert (found.entries, found.model_sha256, found.geometry.shape) == (saved.entries, saved.model_sha256, SHAPE)
+    np.testing.assert_array_equal(found.geometry.affine, saved.geometry.affine)
+    assert found.initial is None

@@ -131,7 +131,7 @@ def test_put_away_it_answers_the_same(
     before, size, wanted = session.labels.copy(), session.nbytes, session.next_slice_to_check()
     session.offload(tmp_path / "cached.safetensors")
     session.offload(tmp_path / "nothing more to put away")
-    assert session.nbytes == session.labels.nbytes + bordered.data.nbytes < size
+    assert session.nbytes == session._applied.nbytes + bordered.data.nbytes < size
     np.testing.assert_array_equal(session.labels, before)
     assert session.next_slice_to_check() == wanted
     session.add(PROMPTS["mask"])
@@ -139,9 +139,10 @@ def test_put_away_it_answers_the_same(
 
 
 def memory_of(session: Session) -> int:
-    """Bytes of all arrays and tensors that a session leads to, each place in memory once; not those of its network."""
+    """Bytes of all arrays and tensors that a session leads to, each place in memory once; not those of networks."""
     places: dict[int, int] = {}
-    seen, left = {id(session.segmenter), *map(id, session.segmenter.models)}, [session]
+    networks = (session.segmenter, session.segmenter.corrector, *session.segmenter.models)
+    seen, left = set(map(id, networks)), [session]
     while left:
         found: Any = left.pop()
         if id(found) in seen or isinstance(found, type | ModuleType | FunctionType):
@@ -156,11 +157,9 @@ def memory_of(session: Session) -> int:
     return sum(places.values())
 
 
-def test_its_memory_is_known_beforehand(session: Session, bordered: Volume) -> None:
+def test_its_memory_stays_below_what_is_expected_of_opening_it(session: Session, bordered: Volume) -> None:
     expected = session.segmenter.session_nbytes(bordered.geometry)
-    labels = session.labels.nbytes + bordered.data.nbytes
-    assert session.nbytes - labels <= expected + 1024
-    assert expected <= 1.5 * (session.nbytes - labels)  # an image may be cropped
+    assert session.nbytes - session.labels.nbytes - bordered.data.nbytes <= expected
 
 
 def test_its_memory_is_what_it_says(session: Session, tmp_path: Path) -> None:
@@ -210,14 +209,18 @@ def test_a_round_of_clicks(session: Session, labels_of: Callable[..., Labels]) -
     assert session.log == ()
 
 
-def test_an_unlocked_class_changes_again(session: Session, labels_of: Callable[..., Labels]) -> None:
-    prompts = [PROMPTS["point"], PROMPTS["mask"]]
+def test_an_unlocked_class_changes_by_later_prompts_only(session: Session) -> None:
     session.lock(1)
-    session.add(*prompts)
+    session.add(PROMPTS["point"], PROMPTS["mask"])
     assert "prompt 2 is for class 1, which is locked: it has no effect on that class" in session.notes
+    before = session.labels.copy()
     session.lock(1, False)
-    np.testing.assert_array_equal(session.labels, labels_of(*prompts))
+    np.testing.assert_array_equal(session.labels, before)
     assert session.notes == []
+    mask = PROMPTS["mask"]
+    assert isinstance(mask, Mask)
+    session.add(mask)
+    assert (session.labels[tuple(mask.voxels().T)] == mask.class_id).all()
 
 
 @varied("name", ["point", "not", "scribble", "lasso", "not mask", "lock", "box", "mask"])

@@ -102,7 +102,8 @@ def test_going_back(session: Session) -> None:
 
 def test_the_answer_names_the_changed_block(session: Session) -> None:
     before = session.labels.copy()
-    answer = run_command(session, "point 1 5 9 4")
+    i, j, k = np.argwhere(before == 2)[0].tolist()
+    answer = run_command(session, f"point 1 {i} {j} {k}")
     changed = np.argwhere(before != session.labels)
     ends = zip(changed.min(0), changed.max(0) + 1, strict=True)
     assert answer == "changed " + " ".join(f"{a}:{b}" for a, b in ends)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -80,8 +80,6 @@ class Corrections:
     automatic: Segmentation
     num_classes: int
     """Classes of the network; larger labels are classes of the user's own."""
-    _pixels: tuple[Labels, Tensor] | None = field(default=None, repr=False)
-    """Labels of the file and, for them, those of the network's pixels."""
 
     @classmethod
     def of(cls, segmenter: Segmenter, case: Case, encoded: EncodedVolume) -> Corrections:
@@ -115,8 +113,12 @@ class Corrections:
     @property
     def nbytes(self) -> int:
         """Memory in bytes."""
-        pixels = 0 if self._pixels is None else self._pixels[1].nbytes
-        return pixels + sum(tensor.nbytes for tensor in self.state_dict().values())
+        return sum(tensor.nbytes for tensor in self.state_dict().values())
+
+    @property
+    def plane(self) -> int:
+        """File axis (0, 1 or 2 of i, j, k) perpendicular to the network's slices."""
+        return self.grid.orientation.axes[self.grid.axis]
 
     def change(
         self, labels: Labels, state: PromptState, entry: Entry, on_change: Callable[[LabelChange], None] | None = None
@@ -169,7 +171,7 @@ class Corrections:
         """All of the class on the slices of a box lies inside: nothing outside, and something inside."""
         inside = np.zeros(labels.shape, bool)
         inside[tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))] = True
-        axis = self.grid.orientation.axes[self.grid.axis]
+        axis = self.plane
         slab: list[slice] = [slice(None)] * 3
         slab[axis] = slice(box.start[axis], box.stop[axis])
         spanned = np.zeros(labels.shape, bool)
@@ -220,9 +222,7 @@ class Corrections:
 
     def _pixel_labels(self, labels: Labels) -> Tensor:
         """Labels (D, H, W) of the network's pixels."""
-        if self._pixels is None or self._pixels[0] is not labels:
-            self._pixels = labels, torch.from_numpy(self.grid.labels_to_pixels(labels))
-        return self._pixels[1]
+        return torch.from_numpy(self.grid.labels_to_pixels(labels))
 
     def _to_file(self, change: Change) -> tuple[Region, Bools] | None:
         """Block of file voxels, and its voxels that change."""
@@ -239,8 +239,8 @@ class Corrections:
         inside = voxels - [s.start for s in block]
         inside = inside[((inside >= 0) & (inside < np.array(mask.shape))).all(1)]
         mask[tuple(inside.T)] = True
-        if isinstance(prompt, Lasso | Mask):  # an outline says all of what changes on its slices
-            axis = self.grid.orientation.axes[self.grid.axis]
+        if isinstance(prompt, Lasso | Mask | Box):  # an outline says all of what changes on its slices
+            axis = self.plane
             drawn = np.unique(inside[:, axis])
             on_slices: list[slice | Voxels] = [slice(None)] * 3
             on_slices[axis] = drawn
@@ -270,6 +270,7 @@ class Corrections:
             after = np.full_like(before, prompt.class_id)
         else:
             after = self._runners_up(flat, labels.shape, [prompt.class_id, *state.locked], state)
+            after = np.where(np.isin(after, list(state.locked)), before, after)  # where all other classes are locked
         different = before != after
         return LabelChange(flat[different], before[different], after[different])
 

@@ -1,4 +1,4 @@
-"""Updates of single slices as soon as they are decoded, before the automatic result is complete."""
+"""Updates of slices as soon as they are known: of the automatic result, and of what a prompt changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch import Tensor
 from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.inference.sweep import Sweep, average_sweeps
 from s2vnet.inference.upsampling import upsample_labels
+from s2vnet.interactive.corrections import LabelChange
+from s2vnet.interactive.voxelize import is_prompt, prompt_corners
 from s2vnet.io.geometry import Region
+from s2vnet.prompts import Entry
 
 SliceCallback = Callable[[Region, npt.NDArray[np.uint8]], None]
 """Called with a block of file voxels and their labels; may raise to stop.
@@ -43,3 +46,38 @@ class LiveUpdates:
         labels = upsample_labels(self._grid, scores)
         region, block = self._grid.slices_to_file(np.repeat(labels, stop - start, 0), start)
         self._on_slice(region, block)
+
+
+def change_updates(
+    labels: npt.NDArray[np.uint8], entry: Entry, axis: int, on_slice: SliceCallback
+) -> Callable[[LabelChange], None]:
+    """Sender of the voxels that an entry changes, while it is computed; voxels on its own slice come first.
+
+    Args:
+        labels: (I, J, K) labels before the entry.
+        entry: entry of the log.
+        axis: file axis perpendicular to the network's slices.
+        on_slice: called with smallest blocks around voxels that were not sent yet.
+
+    Returns:
+        Function that takes the change that is found so far.
+    """
+    sent = np.empty(0, np.intp)
+
+    def send(change: LabelChange) -> None:
+        nonlocal sent
+        new = np.setxor1d(change.voxels, sent, assume_unique=True)
+        if not len(new) or not is_prompt(entry):
+            return
+        sent = change.voxels
+        indices = np.stack(np.unravel_index(new, labels.shape), 1)
+        prompted = int(np.median(prompt_corners(entry)[:, axis]))
+        current = labels.copy()
+        current.reshape(-1)[change.voxels] = change.after
+        for chosen in (indices[:, axis] == prompted, indices[:, axis] != prompted):
+            if chosen.any():
+                low, high = indices[chosen].min(0).tolist(), (indices[chosen].max(0) + 1).tolist()
+                i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
+                on_slice((i, j, k), current[i, j, k])
+
+    return send

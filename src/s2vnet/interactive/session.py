@@ -9,15 +9,12 @@ More than 400 lines, because it is the whole interface of interactive segmentati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -26,18 +23,18 @@ from s2vnet.inference.encoded_volume import ProgressCallback
 from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive import suggest_slice as suggest
-from s2vnet.interactive.corrections import Corrections, LabelChange, PromptState
+from s2vnet.interactive.applied_log import AppliedLog, StepCallback
+from s2vnet.interactive.check_entries import check_entries, validation_errors
+from s2vnet.interactive.corrections import Corrections
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.live_updates import LiveUpdates, SliceCallback
 from s2vnet.interactive.prompt_log import SavedLog, class_names, conflict_notes, read_log, write_log
-from s2vnet.interactive.voxelize import is_prompt, prompt_corners
 from s2vnet.io.convert import as_label_map, as_volume
 from s2vnet.io.geometry import LabelMap, Region, Volume
 from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, NewClass, Point, Scribble, Voxel
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
 from s2vnet.utils.components import bounding_box
 from s2vnet.utils.extras import require_extra
-from s2vnet.utils.validation_errors import first_error
 
 if TYPE_CHECKING:
     from s2vnet.interactive.notebook import View
@@ -45,8 +42,7 @@ if TYPE_CHECKING:
 
 
 MAX_LABEL = 255
-StepCallback = Callable[[], None]
-"""Called before each entry is applied and after each window of the corrector; may raise to stop."""
+OLD_FORMAT_NOTE = "log of format 1, whose prompts were applied together: the labels may differ from those at that time"
 
 
 class Session:
@@ -83,10 +79,15 @@ class Session:
             raise InputError("a session works with one model, not an ensemble; name one model")
         if not isinstance(volume, Volume):
             volume = as_volume(volume, affine)
+        if initial is not None:
+            given = as_label_map(initial, affine if isinstance(initial, np.ndarray) else None)
+            volume.geometry.require_same_grid(given.geometry, "image and initial labels")
         self.segmenter = segmenter
         self.geometry = volume.geometry
         self.volume: Volume | None = volume
         """The image, for display only; set it to None to free its memory."""
+        self._initial = None if initial is None else self._check_labels(given.data)
+        """Labels that the log starts from, if they are not the automatic ones."""
         self.listeners: list[Callable[[], None]] = []
         """Called after every change of the log."""
         case = segmenter.prepare(volume)
@@ -102,16 +103,9 @@ class Session:
         self._offloaded_nbytes = 0
         self._history = History()
         self._notes: list[str] | None = None
-        self._applied: tuple[_Applied, ...] = ()
-        """Entries of the log with the voxels that they changed."""
-        self._undone: tuple[_Applied, ...] = ()
-        """Entries applied before the last operation, which redo applies again."""
-        self._labels: npt.NDArray[np.uint8] = self._automatic_labels()
-        self._initial: npt.NDArray[np.uint8] | None = None
-        if initial is not None:
-            given = as_label_map(initial, affine if isinstance(initial, np.ndarray) else None)
-            volume.geometry.require_same_grid(given.geometry, "image and initial labels")
-            self._initial = self._labels = self._check_labels(given.data)
+        self._old_log: Log | None = None
+        """Entries of a log of format 1, if one was opened."""
+        self._applied = AppliedLog(self._automatic_labels() if self._initial is None else self._initial)
         self.changed_region: Region | None = None
         """Smallest block of file voxels that the last operation changed; None when it changed nothing."""
         self.last_changes: dict[int, tuple[float, float]] = {}
@@ -135,7 +129,7 @@ class Session:
     @property
     def labels(self) -> npt.NDArray[np.uint8]:
         """Current class of each voxel (I, J, K)."""
-        return self._labels
+        return self._applied.labels
 
     @property
     def result(self) -> LabelMap:
@@ -144,29 +138,31 @@ class Session:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on prompts that later prompts or locks overrule."""
+        """Notes on prompts that later prompts or locks overrule, and on a log of an older format."""
         if self._notes is None:
-            self._notes = conflict_notes(self.log, self._labels, self.geometry.shape)
+            self._notes = conflict_notes(self.log, self.labels, self.geometry.shape)
+            if self._old_log and self.log[: len(self._old_log)] == self._old_log:
+                self._notes.insert(0, OLD_FORMAT_NOTE)
         return self._notes
 
     def add_point(self, class_id: int, voxel: Voxel, positive: bool = True) -> None:
         """Add a click: the voxel is (not) of the class. Raises InputError outside the volume or for unknown classes."""
-        with _validation_errors():
+        with validation_errors():
             self.add(Point(class_id=class_id, positive=positive, voxel=voxel))
 
     def add_scribble(self, class_id: int, voxels: Sequence[Voxel], positive: bool = True) -> None:
         """Add a brush stroke: these voxels are (not) of the class. Raises InputError as :meth:`add_point`."""
-        with _validation_errors():
+        with validation_errors():
             self.add(Scribble(class_id=class_id, positive=positive, voxels=tuple(voxels)))
 
     def add_lasso(self, class_id: int, axis: int, vertices: Sequence[Voxel], positive: bool = True) -> None:
         """Add a polygon on a slice across `axis` (0, 1 or 2 of i, j, k). Raises InputError as :meth:`add_point`."""
-        with _validation_errors():
+        with validation_errors():
             self.add(Lasso(class_id=class_id, positive=positive, axis=axis, vertices=tuple(vertices)))
 
     def add_box(self, class_id: int, start: Voxel, stop: Voxel, positive: bool = True) -> None:
         """Add a half-open box around all of the class on its slices. Raises InputError as :meth:`add_point`."""
-        with _validation_errors():
+        with validation_errors():
             self.add(Box(class_id=class_id, positive=positive, start=start, stop=stop))
 
     def add_mask(self, class_id: int, mask: LabelMap | AnyImage, positive: bool = True) -> None:
@@ -187,12 +183,12 @@ class Session:
             mask = labels.data
         if mask.shape != self.geometry.shape:
             raise InputError(f"mask {mask.shape} must have the image's shape {self.geometry.shape}")
-        with _validation_errors():
+        with validation_errors():
             self.add(Mask.from_array(np.asarray(mask) > 0, class_id, positive))
 
     def lock(self, class_id: int, locked: bool = True) -> None:
         """Lock a class, so that later prompts leave its voxels as they are, or unlock it."""
-        with _validation_errors():
+        with validation_errors():
             self.add(Lock(class_id=class_id, locked=locked))
 
     def add_class(self, name: str) -> int:
@@ -207,7 +203,7 @@ class Session:
         value = max(names) + 1
         if value > MAX_LABEL:
             raise InputError(f"no label value is left for {name!r}; labels go to {MAX_LABEL}")
-        with _validation_errors():
+        with validation_errors():
             self.add(NewClass(class_id=value, name=name))
         return value
 
@@ -254,23 +250,24 @@ class Session:
         """
         if history is self._history:
             return
-        self._check_all(history.log)
-        labels, applied = self._compute(history.log, on_slice, on_step)
-        self.changed_region = bounding_box(labels != self._labels)
-        self.last_changes = self._volume_changes(labels)
+        check_entries(history.log, self.segmenter.class_names, self.geometry.shape)
+        applied = self._applied.follow(history.log, self._load_corrections, on_slice, on_step)
+        if history.undone:
+            applied = applied.keep_longest(self._applied)
+        self._set(history, applied)
+
+    def _set(self, history: History, applied: AppliedLog) -> None:
+        """Make a history with its labels the current one."""
+        self.changed_region = bounding_box(applied.labels != self.labels)
+        self.last_changes = self._volume_changes(applied.labels)
         self._notes = None
-        self._undone = max(self._undone, self._applied, applied, key=len) if history.undone else self._applied
-        self._history, self._labels, self._applied = history, labels, applied
+        self._history, self._applied = history, applied
         for listener in self.listeners:
             listener()
 
     def check(self, *entries: Entry) -> None:
         """Raise InputError for a prompt outside the volume, damaged, or of an unknown class."""
-        names = dict(self.class_names)
-        for entry in entries:
-            self._check(entry, names)
-            if isinstance(entry, NewClass):
-                names[entry.class_id] = entry.name
+        check_entries(entries, self.class_names, self.geometry.shape)
 
     def valid_entries(self, log: Log) -> Log:
         """Entries of a log that :meth:`check` accepts."""
@@ -283,15 +280,16 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes: labels, locked voxels, :attr:`volume`, and cached tensors unless they are offloaded.
+        """Memory in bytes: labels, changes, :attr:`volume`, and cached tensors unless they are offloaded.
 
         Safe to call from any thread.
         """
         corrections, volume = self._corrections, self.volume
-        arrays = [self._labels, *(a for each in {*self._applied, *self._undone} for a in each.change)]
-        held = {id(array): array.nbytes for array in arrays}
+        labels = self._applied.nbytes
+        if self._initial is not None and self._initial is not self.labels:
+            labels += self._initial.nbytes
         cached = 0 if corrections is None else corrections.nbytes
-        return sum(held.values()) + cached + (0 if volume is None else volume.data.nbytes)
+        return labels + cached + (0 if volume is None else volume.data.nbytes)
 
     @property
     def offloaded_nbytes(self) -> int:
@@ -405,19 +403,18 @@ class Session:
         if saved.model_sha256 != self.segmenter.sha256:
             raise InputError(f"{path}: log of another model; use the model with sha256 {saved.model_sha256:.12}")
         try:
-            self._check_all(saved.entries)
-            self._start_from(saved.initial)
-            self.apply(self._history.push(saved.entries))
+            check_entries(saved.entries, self.segmenter.class_names, self.geometry.shape)
+            start, history = self._applied, self._history
+            if not _equal(saved.initial, self._initial):  # what came before cannot be undone to other initial labels
+                labels = self._automatic_labels() if saved.initial is None else self._check_labels(saved.initial)
+                start, history = AppliedLog(labels), History()
+            applied = start.follow(saved.entries, self._load_corrections)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-
-    def _check_all(self, log: Log) -> None:
-        """Raise InputError for an entry of a log that is invalid where it stands."""
-        names = dict(self.segmenter.class_names)
-        for entry in log:
-            self._check(entry, names)
-            if isinstance(entry, NewClass):
-                names[entry.class_id] = entry.name
+        self._old_log = saved.entries if saved.format == 1 else None
+        if history is not self._history:
+            self._initial = saved.initial
+        self._set(history.push(saved.entries), applied)
 
     def _is_valid(self, entry: Entry) -> bool:
         try:
@@ -426,128 +423,24 @@ class Session:
             return False
         return True
 
-    def _start_from(self, initial: npt.NDArray[np.uint8] | None) -> None:
-        """Replace the labels that the log starts from."""
-        if initial is None and self._initial is None:
-            return
-        start = self._automatic_labels() if initial is None else self._check_labels(initial)
-        self._initial, self._labels, self._applied, self._undone = initial, start, (), ()
-
     def _check_labels(self, labels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-        unknown = sorted(set(np.unique(labels).tolist()) - set(self.class_names))
+        unknown = sorted(set(np.unique(labels).tolist()) - set(self.segmenter.class_names))
         if unknown:
             raise InputError(f"initial labels have the value {unknown[0]}, which is no class of the model")
-        return np.ascontiguousarray(labels, np.uint8)
-
-    def _check(self, entry: Entry, names: Mapping[int, str]) -> None:
-        """Raise InputError for an invalid entry, where these classes exist."""
-        if isinstance(entry, NewClass):
-            if entry.class_id in names:
-                raise InputError(f"there is a class {entry.class_id} already; classes start at {max(names) + 1}")
-            return
-        if entry.class_id not in names:
-            known = ", ".join(f"{k} {name}" for k, name in names.items())
-            raise InputError(f"no class {entry.class_id}; classes of the model: {known}")
-        if isinstance(entry, Lock):
-            return
-        shape = self.geometry.shape
-        size = " x ".join(map(str, shape))
-        try:
-            corners = prompt_corners(entry)
-            outside = bool((corners < 0).any() or (corners >= np.array(shape)).any())
-        except OverflowError:
-            outside = True
-        if outside:
-            raise InputError(f"{entry.kind} prompt reaches outside the volume of {size}; indices start at 0")
-        if isinstance(entry, Mask):
-            entry.voxels()
-
-    def _compute(
-        self, log: Log, on_slice: SliceCallback | None = None, on_step: StepCallback | None = None
-    ) -> tuple[npt.NDArray[np.uint8], tuple[_Applied, ...]]:
-        """Compute the labels of a log, and the voxels that each of its entries changes."""
-        common = 0
-        while common < min(len(log), len(self._applied)) and log[common] is self._applied[common].entry:
-            common += 1
-        labels, applied = self._labels, list(self._applied[:common])
-        if common < len(self._applied):
-            labels = labels.copy()
-            for each in reversed(self._applied[common:]):
-                labels.reshape(-1)[each.change.voxels] = each.change.before
-        state = PromptState()
-        for each in applied:
-            state = state.add(each.entry)
-        for number, entry in enumerate(log[common:], start=common):
-            known = self._undone[number] if number < len(self._undone) else None
-            if known is None or any(a is not b.entry for a, b in zip(log[: number + 1], self._undone, strict=False)):
-                if on_step is not None:
-                    on_step()
-                report = _reporter(labels, entry, self.plane, on_slice, on_step)
-                known = _Applied(entry, self._load_corrections().change(labels, state, entry, report))
-            change = known.change
-            labels = labels.copy()
-            labels.reshape(-1)[change.voxels] = change.after
-            applied.append(known)
-            state = state.add(entry)
-        return labels, tuple(applied)
+        checked: npt.NDArray[np.uint8] = np.array(labels, np.uint8, order="C")
+        checked.flags.writeable = False
+        return checked
 
     def _volume_changes(self, labels: npt.NDArray[np.uint8]) -> dict[int, tuple[float, float]]:
         """Volume in ml that each class gains and loses where the labels become others."""
-        changed = labels != self._labels
-        gained, lost = (np.bincount(each[changed], minlength=256) for each in (labels, self._labels))
+        changed = labels != self.labels
+        gained, lost = (np.bincount(each[changed], minlength=256) for each in (labels, self.labels))
         voxel = self.geometry.voxel_volume_ml
         return {int(k): (float(gained[k] * voxel), float(lost[k] * voxel)) for k in np.flatnonzero(gained + lost)}
 
 
-@dataclass(frozen=True, eq=False)
-class _Applied:
-    """An entry of the log and the voxels that it changed."""
-
-    entry: Entry
-    change: LabelChange
-
-
-def _reporter(
-    labels: npt.NDArray[np.uint8],
-    entry: Entry,
-    axis: int,
-    on_slice: SliceCallback | None,
-    on_step: StepCallback | None,
-) -> Callable[[LabelChange], None]:
-    """Callback that sends the voxels that an entry has changed so far, those on its own slice first."""
-    sent = np.empty(0, np.intp)
-
-    def report(change: LabelChange) -> None:
-        nonlocal sent
-        if on_step is not None:
-            on_step()
-        if on_slice is None or not is_prompt(entry):
-            return
-        new = np.setdiff1d(change.voxels, sent)
-        if not len(new):
-            return
-        sent = change.voxels
-        indices = np.stack(np.unravel_index(new, labels.shape), 1)
-        prompted = int(np.median(prompt_corners(entry)[:, axis]))
-        current = labels.copy()
-        current.reshape(-1)[change.voxels] = change.after
-        for chosen in (indices[:, axis] == prompted, indices[:, axis] != prompted):
-            if chosen.any():
-                low, high = indices[chosen].min(0), indices[chosen].max(0) + 1
-                i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-                on_slice((i, j, k), current[i, j, k])
-
-    return report
-
-
-@contextmanager
-def _validation_errors() -> Iterator[None]:
-    """Translate errors of a prompt's own validation into one line.
-
-    Raises:
-        InputError: in place of a ValidationError of pydantic.
-    """
-    try:
-        yield
-    except ValidationError as error:
-        raise InputError(f"{error.title.lower()} prompt: {first_error(error)}") from error
+def _equal(first: npt.NDArray[np.uint8] | None, second: npt.NDArray[np.uint8] | None) -> bool:
+    """Whether two sessions start from the same labels; None stands for the automatic ones."""
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(first, second)

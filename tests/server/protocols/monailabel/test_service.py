@@ -26,7 +26,7 @@ def test_the_most_uncertain_scan_is_chosen_and_scores_are_saved(
             (data / name).write_bytes(b"no scan")
             continue
         write_image(data / name, Volume(np.ascontiguousarray(part), bordered.geometry))
-        scores = Session(segmenter, read_image(data / name))._result.segmentation.scores.double()  # type: ignore[union-attr]
+        scores = Session(segmenter, read_image(data / name))._segmentation().scores.double()
         expected[name] = float(-(scores * scores.clamp_min(1e-12).log()).sum(1).mean())
     client = serve(data=data)
     assert "uncertainty" in client.get("/monailabel/info/").json()["strategies"]

@@ -2,16 +2,18 @@
 
 import { $ } from "../panels/dom.js";
 import { app } from "../state/app.js";
+import { findClass } from "../state/classes.js";
 
 export const CT = /^ct\b/i;
 
 export function drawOverlay() {
+  const entries = app.session?.state?.entries ?? [];
   app.overlay.draw({
-    entries: app.scene.shape ? (app.session?.state?.entries ?? []) : [],
+    entries: app.scene.shape ? entries : [],
     draft: app.tools.draft,
     cursor: app.tools.cursor,
     highlighted: app.highlighted,
-    colorOf: (id) => (id === 0 ? "#ffffff" : app.info.classes.find((one) => one.id === id).color),
+    colorOf: (id) => (id === 0 ? "#ffffff" : findClass(id, app.info.classes, entries).color),
   });
   updateReadout(app.pointer);
 }
@@ -23,7 +25,7 @@ export function updateReadout(hit) {
   if (!scene.shape || !session?.state?.shape) return ($("readout").textContent = "");
   const voxel = hit?.voxel ?? scene.at;
   const value = scene.valueAt(voxel);
-  const label = session.labels ? info.classes.find(({ id }) => id === session.labelAt(...voxel))?.name : "";
+  const label = session.labels ? findClass(session.labelAt(...voxel), info.classes, session.state.entries ?? []).name : "";
   const unit = CT.test(info.channels[0]) ? " HU" : "";
   $("readout").textContent = `voxel ${voxel.join(" ")}    ${Number(value.toPrecision(4))}${unit}    ${label ?? ""}`;
 }

@@ -1,6 +1,7 @@
 // Adapter of NiiVue. Other modules, except tile.js, use file voxels [i, j, k]; NiiVue's voxels are reoriented to RAS, by
 // the nearest axes of the affine. They are converted only here.
 
+import { ADDED_COLOR } from "../state/classes.js";
 import { Tile } from "./tile.js";
 
 const AXIAL = 0;
@@ -316,6 +317,8 @@ export class Scene {
   /** Set the colours of classes: `[{id, color: "#rrggbb", visible}]`. */
   setColors(classes) {
     const lut = new Uint8ClampedArray(1024);
+    const added = [1, 3, 5].map((at) => parseInt(ADDED_COLOR.slice(at, at + 2), 16));
+    for (let id = 1; id < 256; id++) lut.set([...added, 255], 4 * id);
     for (const { id, color, visible } of classes) {
       const [r, g, b] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
       lut.set([r, g, b, id > 0 && visible ? 255 : 0], 4 * id);

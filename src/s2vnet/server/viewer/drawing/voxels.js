@@ -44,7 +44,7 @@ export function boundingBox(voxels) {
   return { start, stop };
 }
 
-/** Representative voxel of an entry, to navigate to; null for locks. */
+/** Representative voxel of an entry, to navigate to; null for locks and added classes. */
 export function promptCenter(entry) {
   if (entry.kind === "point") return entry.voxel;
   if (entry.kind === "scribble") return entry.voxels[entry.voxels.length >> 1];
@@ -52,6 +52,6 @@ export function promptCenter(entry) {
     const sums = entry.vertices.reduce((sum, voxel) => sum.map((at, n) => at + voxel[n]));
     return sums.map((sum) => Math.round(sum / entry.vertices.length));
   }
-  if (entry.kind === "lock") return null;
+  if (entry.kind === "lock" || entry.kind === "class") return null;
   return entry.start.map((start, n) => (start + entry.stop[n]) >> 1);
 }

@@ -1,6 +1,7 @@
 // List of prompts.
 
 import { promptCenter } from "../drawing/voxels.js";
+import { findClass } from "../state/classes.js";
 import { $, createButton, createElement } from "./dom.js";
 
 const KINDS = { point: "point", scribble: "scribble", box: "box", lasso: "lasso", mask: "brush", lock: "lock" };
@@ -23,7 +24,7 @@ export class PromptList {
     if (key === this.#shown) return;
     this.#shown = key;
     const focused = this.#indexOf(document.activeElement);
-    const classOf = (entry) => classes.find((one) => one.id === entry.class_id);
+    const classOf = (entry) => findClass(entry.class_id, classes, entries);
     const rows = entries.map((entry, index) => this.#row(entry, index, classOf(entry)));
     this.#list.replaceChildren(...rows.reverse());
     if (focused === null) return;
@@ -71,5 +72,6 @@ export class PromptList {
 
 function describePrompt(entry, name) {
   if (entry.kind === "lock") return `${entry.locked ? "lock" : "unlock"} ${name}`;
+  if (entry.kind === "class") return `class ${name}`;
   return `${entry.positive ? "+" : "− not"} ${name}, ${KINDS[entry.kind]}`;
 }

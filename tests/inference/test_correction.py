@@ -1,0 +1,100 @@
+"""A change is connected to its prompt, stays within what may change, and is followed as far as it goes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hand_made_correctors import block, everything, like_intensity, nothing, segmented
+
+from s2vnet.inference.correction import NO_CHANGE, Change, connected_to, find_change
+from s2vnet.inference.correction_maps import Pixels, WindowPrompt
+
+NONE = np.empty((0, 3), np.intp)
+
+
+def ask(*pixels: tuple[int, int, int], label: int = 1, positive: bool = True) -> WindowPrompt:
+    return WindowPrompt(np.array(pixels), positive, label, label, NONE, NONE)
+
+
+def whole(change: Change, shape: tuple[int, ...], prompt: WindowPrompt, labels: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+    """Mask (D, H, W) of the pixels that change their label."""
+    logits = change[slice(0, shape[0])][:, 0]
+    eligible = (labels != prompt.label) if prompt.positive else (labels == prompt.label)
+    return ((logits > 0) & eligible).numpy()
+
+
+def test_without_a_change_nothing_changes() -> None:
+    labels = torch.zeros((6, 32, 32), dtype=torch.uint8)
+    change = find_change(nothing, segmented(labels), labels, ask((3, 10, 10)))
+    assert (change.logits <= 0).all()
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_the_change_is_the_connected_region_and_keeps_within_what_may_change(positive: bool) -> None:
+    shape = (10, 64, 64)
+    labels = torch.zeros(shape, dtype=torch.uint8)
+    first, second = block(shape, (2, 8), (10, 30), (10, 30)), block(shape, (2, 8), (10, 30), (40, 60))
+    labels[torch.from_numpy(first | second)] = 0 if positive else 1
+    image = torch.from_numpy(first | second).float() * 2
+    prompt = ask((5, 20, 20), positive=positive)
+    change = find_change(like_intensity, segmented(labels, image), labels, prompt)
+    np.testing.assert_array_equal(whole(change, shape, prompt, labels), first)
+    far = ask((5, 20, 50), positive=positive)
+    change = find_change(like_intensity, segmented(labels, image), labels, far)
+    np.testing.assert_array_equal(whole(change, shape, far, labels), second)
+
+
+@pytest.mark.parametrize("start", [0, 3, 32, 60, 63])
+def test_a_change_is_followed_along_the_slices_and_told_of_on_the_way(start: int) -> None:
+    shape = (64, 24, 24)
+    column = block(shape, (0, 64), (6, 18), (6, 18))
+    labels = torch.zeros(shape, dtype=torch.uint8)
+    volume, prompt, told = segmented(labels, torch.from_numpy(column).float() * 2), ask((start, 12, 12)), []
+    change = find_change(like_intensity, volume, labels, prompt, lambda c: told.append(whole(c, shape, prompt, labels)))
+    np.testing.assert_array_equal(whole(change, shape, prompt, labels), column)
+    assert len(told) > 3
+    for earlier, later in zip(told, told[1:], strict=False):
+        assert (later | ~earlier).all()
+    np.testing.assert_array_equal(told[-1], column)
+
+
+def test_a_wide_change_is_found_at_half_the_resolution() -> None:
+    shape = (4, 200, 200)
+    wide = block(shape, (1, 3), (20, 180), (20, 180))
+    labels = torch.zeros(shape, dtype=torch.uint8)
+    sizes = []
+
+    def watching(pixels: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        sizes.append(float(cells[0, 0, 10, 0, 0]))
+        return like_intensity(pixels, cells)
+
+    prompt = ask((2, 100, 100))
+    change = find_change(watching, segmented(labels, torch.from_numpy(wide).float() * 2), labels, prompt)
+    np.testing.assert_array_equal(whole(change, shape, prompt, labels), wide)
+    assert sizes == [0, 1]
+
+
+def test_the_change_contains_the_prompt_wherever_it_lies() -> None:
+    labels = torch.zeros((5, 40, 40), dtype=torch.uint8)
+    volume = segmented(labels)
+    for pixel in [(0, 0, 0), (4, 39, 39), (2, 0, 39), (4, 20, 1)]:
+        prompt = ask(pixel)
+        assert whole(find_change(everything, volume, labels, prompt), (5, 40, 40), prompt, labels)[pixel]
+
+
+def test_slices_beyond_a_change_do_not_change() -> None:
+    change = Change(3, torch.ones(2, 4, 4))
+    assert change.stop == 5
+    assert change[slice(2, 6)][:, 0, 0, 0].tolist() == [NO_CHANGE, 1, 1, NO_CHANGE]
+
+
+def test_parts_that_touch_a_prompt_or_lie_beside_it() -> None:
+    mask = block((3, 9, 9), (0, 3), (0, 3), (0, 3)) | block((3, 9, 9), (1, 2), (6, 9), (6, 9))
+
+    def sizes(*pixel: int) -> int:
+        found: Pixels = np.array([pixel])
+        return int(connected_to(mask, found).sum())
+
+    assert [sizes(0, 0, 0), sizes(1, 3, 3), sizes(1, 5, 5), sizes(0, 7, 7), sizes(1, 4, 4)] == [27, 27, 9, 0, 0]
+    assert int(connected_to(mask, np.array([[0, 0, 0], [1, 7, 7]])).sum()) == 36
