@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,7 @@ def test_a_change_is_followed_along_the_slices_and_told_of_on_the_way(start: int
     change = find_change(like_intensity, volume, labels, prompt, lambda c: told.append(whole(c, shape, prompt, labels)))
     np.testing.assert_array_equal(whole(change, shape, prompt, labels), column)
     assert len(told) > 3
-    for earlier, later in zip(told, told[1:], strict=False):
+    for earlier, later in itertools.pairwise(told):
         assert (later | ~earlier).all()
     np.testing.assert_array_equal(told[-1], column)
 
