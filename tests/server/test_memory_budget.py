@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from s2vnet.errors import InputError
 from s2vnet.server.memory_budget import SessionMemoryBudget
 
 
@@ -102,3 +103,10 @@ def test_closed_sessions_do_not_wait() -> None:
         second.closed = True
         with memory.reserve(second):
             pass
+
+
+def test_work_that_needs_more_than_everything_is_refused_before_it_starts() -> None:
+    budget = SessionMemoryBudget(2**20, list)
+    budget.require(2**20)
+    with pytest.raises(InputError, match=r"memory_mb=2$"):
+        budget.require(2**20 + 1)

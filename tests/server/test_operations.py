@@ -6,8 +6,8 @@ import pytest
 
 from s2vnet.errors import InputError
 from s2vnet.interactive.history import History
-from s2vnet.prompts import Mask, Point
-from s2vnet.server.operations import apply_operation, check_log
+from s2vnet.prompts import Mask, Point, Scribble
+from s2vnet.server.operations import MAX_SCRIBBLE_VOXELS, apply_operation, check_log
 from s2vnet.server.schemas import Add, Remove, Replace, Step
 
 FIRST, SECOND = Point(class_id=1, voxel=(1, 2, 3)), Point(class_id=2, voxel=(4, 5, 6))
@@ -43,3 +43,10 @@ def test_a_log_is_checked_for_classes_and_size() -> None:
     large = Mask(class_id=1, start=(0, 0, 0), stop=(400, 400, 400), bits="AAAA")
     with pytest.raises(InputError, match="prompts of more than 33554432 voxels together"):
         check_log((large,), (0, 1))
+
+
+def test_scribbles_are_limited_together() -> None:
+    half = Scribble(class_id=1, voxels=((0, 0, 0),) * (MAX_SCRIBBLE_VOXELS // 2))
+    check_log((half, half), (0, 1))
+    with pytest.raises(InputError, match="send large ones as masks"):
+        check_log((half, half, Scribble(class_id=1, voxels=((0, 0, 0),))), (0, 1))

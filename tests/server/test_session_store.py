@@ -142,6 +142,7 @@ def test_sessions_are_closed_when_their_labels_exceed_the_limit(make: MakeStore)
     with heard.listen(lambda message: None):
         store.maintain()
         assert (store.count, store.nbytes) == (1, labels)
+        store.memory.limit = 2**30
         assert store.get(silent.name).wait_ready(60).log == ()
 
 

@@ -276,6 +276,22 @@ class Segmenter:
         scores = 2 * classes * cells
         return grid.depth * (features + sweeps + scores + detached_parts) + math.prod(geometry.shape)
 
+    def opening_nbytes(self, geometry: Geometry) -> int:
+        """Peak size in bytes of what opening a session on an image with this grid allocates, before any prompt.
+
+        The file's voxels and their float32 values, the network's slices with their neighbours, the cached tensors, and
+        the labels twice.
+        """
+        grid, channels, voxels = (
+            SliceGrid.from_plan(geometry, self.plan),
+            len(self.plan.channels),
+            math.prod(geometry.shape),
+        )
+        slices = 4 * channels * grid.depth * math.prod(grid.padded)
+        return (
+            8 * channels * voxels + slices * (2 + 2 * self.plan.context_slices) + self.session_nbytes(geometry) + voxels
+        )
+
     def memory_budget(self, images: Sequence[Path], limit: int, frames: int = 0) -> MemoryBudget:
         """Memory left for caches when the process segments an image within a limit.
 

@@ -106,10 +106,15 @@ def open_session(store: StoreDep, request: Open) -> State:
     return store.open(request.image).state()
 
 
-@router.get("/sessions/{name}")
-def state(worker: WorkerDep) -> State:
+def _encode(state: State) -> Response:
+    """Encode a state within the endpoint's thread; that of many prompts would hold up the event loop."""
+    return Response(state.model_dump_json(), media_type="application/json")
+
+
+@router.get("/sessions/{name}", response_model=State)
+def state(worker: WorkerDep) -> Response:
     """Return the state of a session."""
-    return worker.state()
+    return _encode(worker.state())
 
 
 @router.delete("/sessions/{name}", status_code=204)
@@ -118,28 +123,28 @@ def end(store: StoreDep, name: str) -> None:
     store.end(name)
 
 
-@router.post("/sessions/{name}/prompts")
-def add(worker: WorkerDep, operation: Add) -> State:
+@router.post("/sessions/{name}/prompts", response_model=State)
+def add(worker: WorkerDep, operation: Add) -> Response:
     """Add prompts and locks as one operation."""
-    return worker.apply(operation)
+    return _encode(worker.apply(operation))
 
 
-@router.put("/sessions/{name}/prompts")
-def replace(worker: WorkerDep, operation: Replace) -> State:
+@router.put("/sessions/{name}/prompts", response_model=State)
+def replace(worker: WorkerDep, operation: Replace) -> Response:
     """Replace the log as one operation."""
-    return worker.apply(operation)
+    return _encode(worker.apply(operation))
 
 
-@router.delete("/sessions/{name}/prompts/{index}")
-def remove(worker: WorkerDep, index: int) -> State:
+@router.delete("/sessions/{name}/prompts/{index}", response_model=State)
+def remove(worker: WorkerDep, index: int) -> Response:
     """Remove one entry of the log."""
-    return worker.apply(Remove(index=index))
+    return _encode(worker.apply(Remove(index=index)))
 
 
-@router.post("/sessions/{name}/steps")
-def step(worker: WorkerDep, operation: Step) -> State:
+@router.post("/sessions/{name}/steps", response_model=State)
+def step(worker: WorkerDep, operation: Step) -> Response:
     """Undo, redo, or reset."""
-    return worker.apply(operation)
+    return _encode(worker.apply(operation))
 
 
 @router.get("/sessions/{name}/image", response_class=FileResponse)

@@ -59,7 +59,7 @@ def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAP
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        maintenance = asyncio.create_task(_maintain(store))
+        maintenance = asyncio.create_task(_maintain(store, app.state.nninteractive))
         yield
         maintenance.cancel()
         await anyio.to_thread.run_sync(app.state.monailabel.close)
@@ -115,10 +115,11 @@ def viewer_hint() -> str | None:
     return "the viewer's library (NiiVue) is missing: in the clone of s2vnet, run `pip install -e .`, which brings it"
 
 
-async def _maintain(store: SessionStore) -> None:
+async def _maintain(store: SessionStore, clients: nninteractive.LeasedClients) -> None:
     while True:
         await asyncio.sleep(MAINTENANCE_S)
         try:
+            await anyio.to_thread.run_sync(clients.expire)
             await anyio.to_thread.run_sync(store.maintain)
         except Exception:  # for example a full disk, which may have space at the next attempt
             _log.exception("maintenance failed")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from s2vnet.errors import InputError
+from s2vnet.utils.byte_sizes import format_size
 
 POLL_S = 0.5
 """Polling interval of a waiting session in seconds; sessions are also closed without a notification."""
@@ -51,6 +52,14 @@ class SessionMemoryBudget:
         self._released = threading.Condition()
         self._active: list[Offloadable] = []
         self._opening: list[Offloadable] = []
+
+    def require(self, needed: int) -> None:
+        """Check before the work that it can hold the limit. Raises InputError if it needs more than all of it."""
+        if needed > self.limit:
+            raise InputError(
+                f"opening this scan needs {format_size(needed)} of memory, and the server has "
+                f"{format_size(self.limit)}; crop the scan, or start the server with -n memory_mb={-(-needed // 2**20)}"
+            )
 
     @contextmanager
     def reserve(self, session: Offloadable) -> Iterator[None]:

@@ -7,11 +7,15 @@ from collections.abc import Collection
 from s2vnet.errors import InputError
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.voxelize import is_box, num_prompt_voxels
-from s2vnet.prompts import NewClass
+from s2vnet.prompts import NewClass, Scribble
 from s2vnet.server.schemas import Add, Operation, Remove, Replace
 
 MAX_PROMPT_VOXELS = 2**25
 """Limit for all prompts of a session together; a positive box counts as two voxels."""
+
+
+MAX_SCRIBBLE_VOXELS = 250_000
+"""Limit for all scribbles of a session together, whose voxels are sent as numbers with every state."""
 
 
 def apply_operation(history: History, operation: Operation) -> History:
@@ -35,6 +39,8 @@ def check_log(log: Log, classes: Collection[int]) -> None:
     """Check prompts without the image. Raises InputError for too many voxels or an unknown class."""
     if sum(2 if is_box(entry) else num_prompt_voxels(entry) for entry in log) > MAX_PROMPT_VOXELS:
         raise InputError(f"prompts of more than {MAX_PROMPT_VOXELS} voxels together; draw smaller ones")
+    if sum(len(entry.voxels) for entry in log if isinstance(entry, Scribble)) > MAX_SCRIBBLE_VOXELS:
+        raise InputError(f"scribbles of more than {MAX_SCRIBBLE_VOXELS} voxels together; send large ones as masks")
     unknown = {entry.class_id for entry in log} - set(classes) - {e.class_id for e in log if isinstance(e, NewClass)}
     if unknown:
         raise InputError(f"no class {min(unknown)}; the model knows 0 to {max(classes)}")

@@ -347,8 +347,12 @@ class SessionWorker:
     def _open(self) -> None:
         """Read and encode the scan, and compute the automatic result."""
         progress = self._progress_callback()
+        needed = 0
         with suppress(S2VNetError):  # reading the image reports what is wrong
-            self._expected_nbytes = self._segmenter.session_nbytes(read_geometry(self.path))
+            geometry = read_geometry(self.path)
+            self._expected_nbytes = self._segmenter.session_nbytes(geometry)
+            needed = self._segmenter.opening_nbytes(geometry)
+        self._memory.require(needed)
         # also read inside, so that sessions that wait hold no volume in memory
         with self._memory.reserve_for_opening(self), self._scheduler.acquire(ENCODING):
             if self._closed:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.server.protocols.array_codec import pack, unpack
+from s2vnet.server.protocols.array_codec import pack, read_shape, unpack
 
 ARRAYS = [
     np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
@@ -68,3 +68,12 @@ def test_cut_messages_are_refused(length: int) -> None:
 def test_other_numbers_of_dimensions_are_refused() -> None:
     with pytest.raises(InputError, match="3 dimensions of uint8"):
         unpack(pack(ARRAYS[0]), 4, 10**6)
+
+
+def test_the_shape_is_read_without_decompressing() -> None:
+    message = pack(np.zeros((1, 4, 5, 6), np.float32))
+    assert read_shape(message, 4, 120) == (1, 4, 5, 6)
+    assert read_shape(message[:-3], 4, 120) == (1, 4, 5, 6)
+    for dimensions, most in ((3, 120), (4, 119)):
+        with pytest.raises(InputError, match="cannot be taken"):
+            read_shape(message, dimensions, most)

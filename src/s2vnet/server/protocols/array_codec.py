@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import blosc2
 import numpy as np
@@ -38,6 +40,12 @@ def pack(array: npt.NDArray[np.generic]) -> bytes:
     return b"".join(parts)
 
 
+def read_shape(message: bytes, dimensions: int, max_size: int) -> tuple[int, ...]:
+    """Return the shape of a message's array without decompressing it. Raises InputError as :func:`unpack`."""
+    with _input_errors():
+        return _read_header(message, dimensions, max_size)[0]
+
+
 def unpack(message: bytes, dimensions: int, max_size: int) -> npt.NDArray[np.generic]:
     """Decode a message; its header is checked before memory is allocated.
 
@@ -49,26 +57,37 @@ def unpack(message: bytes, dimensions: int, max_size: int) -> npt.NDArray[np.gen
     Raises:
         InputError: not such a message, damaged, or too large.
     """
-    try:
-        magic, version, codec, ndim, length = _HEADER.unpack_from(message)
-        if magic != MAGIC or version != VERSION or codec not in _CODECS:
-            raise ValueError("of another format")
-        at = _HEADER.size + length
-        name = message[_HEADER.size : at].decode("ascii")
-        if name not in np.sctypeDict:  # dtype() also accepts structured types and other expressions
-            raise ValueError("voxels of no type")
-        dtype = np.dtype(name)
-        shape = struct.unpack_from(f"<{ndim}q", message, at)
-        at += 8 * ndim
-        if ndim != dimensions or dtype.kind not in _KINDS or min(shape) < 1:
-            raise ValueError(f"{ndim} dimensions of {dtype}, {shape}")
-        if math.prod(shape) > max_size:
-            raise ValueError(f"{math.prod(shape)} elements, more than the {max_size} that this server takes")
+    with _input_errors():
+        shape, dtype, at = _read_header(message, dimensions, max_size)
         (chunks,) = _COUNT.unpack_from(message, at)
-        at += _COUNT.size
-        return _chunks(message, at, chunks, dtype, math.prod(shape)).reshape(shape)
+        return _chunks(message, at + _COUNT.size, chunks, dtype, math.prod(shape)).reshape(shape)
+
+
+@contextmanager
+def _input_errors() -> Iterator[None]:
+    """Translate errors of a damaged message into one line. Raises InputError."""
+    try:
+        yield
     except (struct.error, ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise InputError(f"the array cannot be taken ({str(error).splitlines()[0]})") from error
+
+
+def _read_header(message: bytes, dimensions: int, max_size: int) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
+    """Return shape, dtype and the end of the header. Raises ValueError or struct.error."""
+    magic, version, codec, ndim, length = _HEADER.unpack_from(message)
+    if magic != MAGIC or version != VERSION or codec not in _CODECS:
+        raise ValueError("of another format")
+    at = _HEADER.size + length
+    name = message[_HEADER.size : at].decode("ascii")
+    if name not in np.sctypeDict:  # dtype() also accepts structured types and other expressions
+        raise ValueError("voxels of no type")
+    dtype = np.dtype(name)
+    shape = struct.unpack_from(f"<{ndim}q", message, at)
+    if ndim != dimensions or dtype.kind not in _KINDS or min(shape) < 1:
+        raise ValueError(f"{ndim} dimensions of {dtype}, {shape}")
+    if math.prod(shape) > max_size:
+        raise ValueError(f"{math.prod(shape)} elements, more than the {max_size} that this server takes")
+    return shape, dtype, at + 8 * ndim
 
 
 def _chunks(message: bytes, at: int, count: int, dtype: np.dtype[np.generic], size: int) -> npt.NDArray[np.generic]:

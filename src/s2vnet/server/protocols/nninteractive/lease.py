@@ -15,7 +15,7 @@ from fastapi import HTTPException, Response
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Region, Volume
 from s2vnet.prompts import Entry
-from s2vnet.server.protocols.array_codec import pack
+from s2vnet.server.protocols.array_codec import pack, read_shape, unpack
 from s2vnet.server.protocols.nninteractive.array_geometry import (
     ImageProperties,
     array_geometry,
@@ -51,19 +51,21 @@ class Lease(ObjectClient):
         self.shown: npt.NDArray[np.bool_] = np.zeros(self.shape, bool)
         """The object (I, J, K) as the client has it."""
 
-    def set_image(self, image: npt.NDArray[np.generic], properties: ImageProperties) -> dict[str, list[int]]:
-        """Replace the image by an array (C, I, J, K), which is encoded in the background.
+    def set_image(self, message: bytes, properties: ImageProperties) -> dict[str, list[int]]:
+        """Replace the image by a packed array (C, I, J, K), which is encoded in the background.
 
         Raises:
-            InputError: its stated grid is invalid, or it has other channels than the model.
+            InputError: it is damaged, too large, its stated grid is invalid, or it has other channels than the model.
             CapacityError: as :meth:`SessionStore.open_volume`.
         """
-        segmenter = self._store.segmenter
-        if len(image) != len(segmenter.plan.channels):
-            names = ", ".join(segmenter.plan.channels)
-            raise InputError(f"an image of {len(image)} channels, where the model takes {names}")
-        i, j, k = image.shape[1:]
+        segmenter, names = self._store.segmenter, self._store.segmenter.plan.channels
+        limit = self._store.settings.max_voxels * len(names)
+        channels, i, j, k = read_shape(message, 4, limit)
+        if channels != len(names):
+            raise InputError(f"an image of {channels} channels, where the model takes {', '.join(names)}")
         geometry, stated = array_geometry((i, j, k), properties, self.codes)
+        self._store.memory.require(segmenter.opening_nbytes(geometry))
+        image = unpack(message, 4, limit)
         orient = None if stated else partial(orient_by_content, segmenter)
         self.replace_image(Volume(image.astype(np.float32, copy=False), geometry), orient)
         self.last_active = time.monotonic()
@@ -144,12 +146,16 @@ class LeasedClients(ObjectClients[Lease]):
         class_id = None if label in (None, "any") else self._class_of(str(label))
         return self.add(Lease(self.store, class_id, codes and require_axes(codes)))
 
-    def get(self, token: str) -> Lease:
-        """Return the lease of a token. Raises HTTPException 410 when it is unknown or has expired."""
+    def expire(self) -> None:
+        """Remove clients that have left, and end their work; to be called periodically."""
         with self._lock:
             expired = self._expired(time.monotonic())
         for lease in expired:
             self.remove(lease.name)
+
+    def get(self, token: str) -> Lease:
+        """Return the lease of a token. Raises HTTPException 410 when it is unknown or has expired."""
+        self.expire()
         with self._lock:
             if token not in self._clients:
                 raise HTTPException(410, "lease expired or unknown; connect again")

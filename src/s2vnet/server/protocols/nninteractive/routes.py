@@ -108,12 +108,11 @@ def lease_status(lease: LeaseDep, store: StoreDep) -> dict[str, float]:
 
 
 @router.post("/set_image")
-async def set_image(request: Request, store: StoreDep, lease: ActiveLeaseDep) -> dict[str, list[int]]:
+async def set_image(request: Request, lease: ActiveLeaseDep) -> dict[str, list[int]]:
     """Receive an image (C, x, y, z); it is encoded and segmented after the response."""
     properties = parse_properties(read_meta(request, ImageForm).image_properties)
     body = await request.body()
-    limit = store.settings.max_voxels * len(store.segmenter.plan.channels)
-    return await lease.queue.run(lambda _: lease.set_image(unpack(body, 4, limit), properties))
+    return await lease.queue.run(lambda _: lease.set_image(body, properties))
 
 
 @router.post("/set_target_buffer")
