@@ -253,6 +253,8 @@ def _open(store: SessionStore, client: SnapClient, packed: IO[bytes], grid: Grid
     channels = len(store.segmenter.plan.channels)
     if grid.components_per_pixel != channels:
         raise InputError(f"an image of {grid.components_per_pixel} components, where the model takes {channels}")
+    if math.prod(grid.dimensions) <= store.settings.max_voxels:  # read_array() refuses others
+        store.memory.require(store.segmenter.opening_nbytes(grid.geometry))
     volume = Volume(read_array(packed, grid, store.settings.max_voxels), grid.geometry)
     client.open(volume, seconds)
 
