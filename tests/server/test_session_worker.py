@@ -72,7 +72,7 @@ def test_a_prompt_that_cannot_be_computed_is_left_out(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "_compute", short)
+        patch.setattr(Session, "apply", short)
         add_prompts(client, name, OTHER)
         refused = client.get(f"/api/sessions/{name}/labels")
     assert (refused.status_code, "memory" in refused.json()["detail"]) == (422, True)

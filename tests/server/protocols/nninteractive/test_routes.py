@@ -210,7 +210,7 @@ def test_a_rejected_prompt_is_not_counted_for_undo(
 
     assert (click((4, 9, 5)), lease.interactions) == (200, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "_compute", short)
+        patch.setattr(Session, "apply", short)
         assert (click((6, 7, 8)), lease.interactions) == (422, 1)
     assert client.post("/nninteractive/undo", headers=headers).status_code == 200
     assert (lease.interactions, lease.worker().state().entries) == (0, ())
