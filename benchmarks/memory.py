@@ -34,7 +34,8 @@ from s2vnet.utils.memory import release_large_blocks, peak_memory_mb
 model, image, output, limit, runtime = sys.argv[1:]
 segmenter = Segmenter.from_pretrained(model, device="cpu", runtime=runtime)
 limit = int(limit)
-release_large_blocks()
+if limit:
+    release_large_blocks()
 if limit == 1:
     limit = (1 << 60) - segmenter.memory_budget([Path(image)], 1 << 60).available + (16 << 20)
 start = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,16 +22,21 @@ from s2vnet.errors import InputError
 from s2vnet.evaluation.protocol import InteractiveSession
 from s2vnet.inference.postprocessing import remove_detached_parts
 from s2vnet.inference.segmentation import Segmentation
-from s2vnet.inference.segmenter import Segmenter
+from s2vnet.inference.segmenter import Segmenter, find_model
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_labels
 from s2vnet.io.geometry import Volume
-from s2vnet.model.checkpoint import choose_device
+from s2vnet.model.checkpoint import choose_device, read_description
 
 S2VNET_METHODS = (OURS, SHIPPED)
 
 Seconds = dict[str, float]
 """Wall-clock seconds by part of the work."""
+
+
+def model_name(run: Run) -> Path | str:
+    """Folder or name of the model of a run of s2vnet."""
+    return run.folder if run.method == OURS else run.recipe.shipped or ""
 
 
 class TrainedMethod:
@@ -40,7 +46,7 @@ class TrainedMethod:
         self.method, self.plan, self.device = run.method, run.plan, choose_device(run.device)
         self.class_names = {value: name for name, value in self.plan.labels.items()}
         if run.method in S2VNET_METHODS:
-            self._load_s2vnet(run.folder if run.method == OURS else run.recipe.shipped or "", run.device)
+            self._load_s2vnet(model_name(run), run.device)
         elif run.method == BOX_PROMPTED:
             self.network = litemedsam.load(self.device)
         else:
@@ -111,6 +117,24 @@ class TrainedMethod:
 
     def _click_session(self, case: Case) -> clicknet.ClickSession:
         return clicknet.ClickSession(self.network, case, self.plan, self.patch, self.device)
+
+
+def require_unseen(name: Path | str, dataset: str, cases: Sequence[str]) -> None:
+    """Refuse to score a model on cases that its ``model.json`` names as training cases.
+
+    Args:
+        name: name or folder of the model.
+        dataset: name of the dataset.
+        cases: names of the cases to be scored.
+
+    Raises:
+        InputError: some of them are training cases.
+    """
+    info = read_description(find_model(name)).get("info", {})
+    names = info.get("training_case_names", [])
+    if info.get("dataset") == dataset and (seen := sorted(set(cases) & set(names))):
+        more = f" and {len(seen) - 3} more" if len(seen) > 3 else ""
+        raise InputError(f"{name} was trained on {', '.join(seen[:3])}{more}; score it on cases it has not seen")
 
 
 def untrained_network(method: Method, plan: Plan, patch: Patch, spacing: list[float]) -> nn.Module:

@@ -26,7 +26,7 @@ from benchmarks.peers import clicknet, litemedsam
 from benchmarks.peers.batches import Batches, PatchBatches, SliceBatches
 from benchmarks.peers.networks import median_spacing, patch_size
 from benchmarks.peers.training import supervised_objective, train_network
-from benchmarks.pipeline.methods import S2VNET_METHODS, TrainedMethod, untrained_network
+from benchmarks.pipeline.methods import S2VNET_METHODS, TrainedMethod, model_name, require_unseen, untrained_network
 from benchmarks.pipeline.runs import Run
 from benchmarks.recipes.recipe import BOX_PROMPTED, FINAL, OURS, SHIPPED
 from s2vnet.data.dataset import Dataset
@@ -79,6 +79,7 @@ def _describe_pretrained(run: Run) -> dict[str, Any]:
 
 def _train_s2vnet(run: Run, dataset: str, cases: list[Case], held_out: list[Case]) -> dict[str, Any]:
     info = {"dataset": dataset, "fold": run.fold, "training_cases": len(cases), "recipe": run.recipe.title}
+    info["training_case_names"] = [case.name for case in cases]
     configs = run.recipe.model_config_of(run.plan), run.recipe.train_config(run.plan, run.seed)
     trained = train(cases, held_out, run.plan, *configs, run.folder, device=run.device, resume=True, info=info)
     history = json.loads((run.folder / "history.json").read_text())
@@ -119,7 +120,10 @@ def predict_stage(run: Run) -> None:
     pending = run.pending_cases("predicted")
     for folder in ("predicted", "labels"):
         (run.folder / folder).mkdir(exist_ok=True)
-    method, dataset = TrainedMethod(run), run.cases()[0]
+    dataset, _, scored = run.cases()
+    if run.method in S2VNET_METHODS:
+        require_unseen(model_name(run), dataset.name, scored)
+    method = TrainedMethod(run)
     for name in pending:
         files = dataset.case(name)
         start = time.perf_counter()
@@ -142,7 +146,10 @@ def score_stage(run: Run) -> None:
     """Score each predicted case, then let the simulated user correct it."""
     pending = run.pending_cases("scores")
     (run.folder / "scores").mkdir(exist_ok=True)
-    method, dataset = TrainedMethod(run), run.cases()[0]
+    dataset, _, scored = run.cases()
+    if run.method in S2VNET_METHODS:
+        require_unseen(model_name(run), dataset.name, scored)
+    method = TrainedMethod(run)
     for name in pending:
         write_json(run.folder / "scores" / f"{name}.json", _score_case(run, method, dataset, name))
 

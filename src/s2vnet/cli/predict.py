@@ -75,7 +75,8 @@ def predict(
     Example: s2vnet predict -m abdomen-ct -i imagesTs -o labelsTs --overlay --volumes
     """
     memory = None if max_memory is None else parse_size(max_memory)
-    release_large_blocks()
+    if memory is not None:
+        release_large_blocks()
     input, output = batch_cases.strip_file_scheme(input), batch_cases.strip_file_scheme(output)
     groups = model_set.group_models(model)
     if len(groups) > 1 and (classes is not None or volumes):

@@ -182,6 +182,7 @@ def _run_info(dataset: Dataset, data: run_data.RunData) -> dict[str, Any]:
         **({} if dataset.licence is None else {"licence": dataset.licence}),
         "fold": data.fold,
         "training_cases": len(data.training),
+        "training_case_names": list(data.training),
         "command": " ".join(["s2vnet", *(argument for argument in sys.argv[1:] if argument != "--resume")]),
         "date": datetime.date.today().isoformat(),
         "version": __version__,

@@ -80,7 +80,7 @@ class ModelSet:
 
     @classmethod
     def from_pretrained(
-        cls, *names: str | Path, device: str = "auto", runtime: str = "torch", any_modality: bool = False
+        cls, *names: str | Path, device: str = "auto", runtime: str = "auto", any_modality: bool = False
     ) -> ModelSet:
         """Load models as :meth:`Segmenter.from_pretrained`. Raises as that and :func:`group_models`."""
         groups = group_models(names)

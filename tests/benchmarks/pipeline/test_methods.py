@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from benchmarks.pipeline.methods import TrainedMethod
+from benchmarks.pipeline.methods import TrainedMethod, require_unseen
 from benchmarks.pipeline.runs import Run, unavailable_reason
 from benchmarks.pipeline.stages import train_stage
 from benchmarks.recipes.recipe import read_recipe
 from s2vnet.data.plan import save_json
+from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.geometry import Geometry, Volume
 
@@ -37,3 +40,16 @@ def test_bundled_model_is_scored_only_on_test_cases(tmp_path: Path) -> None:
     session = TrainedMethod(bundled).session(volume)
     assert session is not None
     assert np.array_equal(session.labels, segmenter.segment(volume).labels().data)
+
+
+def test_training_cases_are_not_scored(save: Callable[..., Path]) -> None:
+    folder = save()
+    info = {"dataset": "Phantom", "training_case_names": ["a", "b", "c", "d"]}
+    description = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**description, "info": info}))
+    require_unseen(folder, "Phantom", ["e", "f"])
+    require_unseen(folder, "Other", ["a"])  # cases of another dataset may have the same names
+    with pytest.raises(InputError, match="was trained on a; score it on cases it has not seen"):
+        require_unseen(folder, "Phantom", ["e", "a"])
+    with pytest.raises(InputError, match="was trained on a, b, c and 1 more"):
+        require_unseen(folder, "Phantom", ["d", "c", "b", "a"])
