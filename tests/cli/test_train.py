@@ -143,3 +143,35 @@ def test_regions_and_the_ignore_label_are_trained_with(dataset: Path, tmp_path: 
     assert described["info"]["licence"] == "CC0"
     assert described["plan"]["regions"] == {"both boxes": [1, 2]}
     assert described["plan"]["labels"] == {"background": 0, "both boxes without right": 1, "right": 2}
+
+
+    plan = json.loads((tmp_path / "run" / "model.json").read_text())["plan"]
+    assert plan["regions"] == {"both boxes": [1, 2]}
+    assert plan["labels"] == {"background": 0, "both boxes without right": 1, "right": 2}
+
+
+def test_a_log_file_gets_a_line_per_epoch_and_what_was_written(dataset: Path, tmp_path: Path) -> None:
+    given = ["train", dataset, "-o", tmp_path / "run", "-f", "all", "--epochs", 2, *SMALL]
+    *_, first, second, last = run(*given).splitlines()
+    assert re.fullmatch(r"epoch 1 of 2: loss \d\.\d{4}, \d.* left", first)
+    assert re.fullmatch(r"epoch 2 of 2: loss \d\.\d{4}, finished", second)
+    assert last.startswith(
+        f"{tmp_path / 'run'}: model.json, model.safetensors, history.json, curves.png; use it by -m "
+    )
+
+
+def test_a_budget_of_hours_sets_the_epochs_which_a_resumed_run_keeps(
+    dataset: Path, model: Path, tmp_path: Path, main: Main
+) -> None:
+    given = ["train", dataset, "-o", tmp_path, "-f", "all", "--plan", model / "plan.json", *SMALL]
+    code, lines = main(*given, "--hours", 1e-6)
+    assert code == 0
+    (said,) = [line for line in lines if "--hours" in line]
+    assert re.fullmatch(r"note: less than a minute on this (CPU|GPU): 1 epochs, 1 steps of [\d.e-]+ s; .*", said)
+    before = json.loads((tmp_path / "model.json").read_text())
+    assert main(*given, "--hours", 5, "--resume")[0] == 0
+    after = json.loads((tmp_path / "model.json").read_text())
+    assert (after["info"]["steps"], after["sha256"]) == (1, before["sha256"])
+    code, lines = main("train", dataset, "-o", tmp_path / "other", "--hours", 1, "--epochs", 2)
+    assert (code, len(lines)) == (1, 1)
+    assert "leave out --epochs" in lines[0]

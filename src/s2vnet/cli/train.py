@@ -32,12 +32,13 @@ from s2vnet.utils.lazy_import import LazyModule
 
 if TYPE_CHECKING:
     import s2vnet.data.plan as data_plan
+    import s2vnet.data.preprocess as preprocessing
     import s2vnet.evaluation.report as reports
     import s2vnet.evaluation.validate as validation
     import s2vnet.inference.segmenter as inference
     from s2vnet.data import fingerprint
     from s2vnet.model import checkpoint
-    from s2vnet.training import run_data
+    from s2vnet.training import run_data, step_time
 else:
     fingerprint = LazyModule("s2vnet.data.fingerprint")
     data_plan = LazyModule("s2vnet.data.plan")
@@ -46,6 +47,7 @@ else:
     inference = LazyModule("s2vnet.inference.segmenter")
     checkpoint = LazyModule("s2vnet.model.checkpoint")
     run_data = LazyModule("s2vnet.training.run_data")
+step_time = LazyModule("s2vnet.training.step_time")
 
 
 def train(
@@ -58,6 +60,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run folder's checkpoint.")] = False,
     init: Annotated[str | None, typer.Option(help="Start from a trained model (name or folder).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of 50 steps; the default is 48.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0, help="Hours on this machine; a few steps are measured to set --epochs.")
+    ] = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="Edited plan.json; default: a new plan.")] = None,
     config: Annotated[list[str] | None, typer.Option("-c", "--config", help="Training setting KEY=VALUE.")] = None,
     network: Annotated[list[str] | None, typer.Option("-n", "--network", help="Network setting KEY=VALUE.")] = None,
@@ -76,12 +81,14 @@ def train(
     Example: s2vnet train Dataset004_Hippocampus -f 0 -o runs/hippocampus-f0
     """
     require_extra("train", "training", "lightning_fabric", "tensorboard")
-    from s2vnet.training.resume_state import CHECKPOINT
+    from s2vnet.training.resume_state import CHECKPOINT, saved_epochs
     from s2vnet.training.trainer import PLAN, load_cases
     from s2vnet.training.trainer import train as run_training
 
     given = {"seed": seed, **key_values(config), **({} if epochs is None else {"epochs": epochs})}
     validate_settings(TrainConfig, given)  # before the dataset is read
+    if hours is not None and ("epochs" in given or devices * nodes > 1):
+        raise InputError("--hours sets the epochs, by the speed of one process; leave out --epochs and --devices")
     source = read_dataset(dataset_folder(dataset, named))
     for text in source.notes:
         note(text)
@@ -102,6 +109,10 @@ def train(
             note(f"{init} has other classes: the weights that depend on them are initialized anew")
         cases = load_cases(source, data.training, plan, fill_nonfinite=fill_nan, report=report)
         scored = load_cases(source, data.held_out[:6], plan, fill_nonfinite=fill_nan, report=report)
+        if devices * nodes == 1 and not begun:
+            train_config = _schedule(cases, plan, model_config, train_config, device, hours)
+        elif hours is not None and (epochs_of_run := saved_epochs(output / CHECKPOINT)) is not None:
+            train_config = train_config.model_copy(update={"epochs": epochs_of_run})
         try:
             run_training(
                 cases,
@@ -131,6 +142,27 @@ def train(
     if _is_first_process():
         scores = f", validation.json and .md ({scored_cases} held-out cases)" if scored_cases else ""
         typer.echo(f"{output}: model.json, model.safetensors, history.json, curves.png{scores}; use it by -m {output}")
+
+
+def _schedule(
+    cases: Sequence[preprocessing.Case],
+    plan: data_plan.Plan,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    device: str,
+    hours: float | None,
+) -> TrainConfig:
+    """Measure a few steps and note the time of the training; with a budget of hours, set the epochs."""
+    if not any(case.labels is not None for case in cases):
+        return config  # training refuses them
+    seconds = step_time.measure_step(cases, plan, model_config, config, device)
+    if hours is not None:
+        config = config.model_copy(update={"epochs": step_time.epochs_within(hours, seconds, config)})
+    steps = config.epochs * config.steps_per_epoch
+    kind = {"cpu": "CPU", "cuda": "GPU"}.get(checkpoint.choose_device(device).type, "GPU")
+    duration = step_time.describe_duration(steps * seconds)
+    note(f"{duration} on this {kind}: {config.epochs} epochs, {steps} steps of {seconds:.2g} s; --hours sets a budget")
+    return config
 
 
 def _run_data(

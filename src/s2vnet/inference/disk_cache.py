@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 _ALIGNMENT = 64
 _FREE_SHARE = 4
 """Divisor of the free memory that gives the default budget."""
-_DEFAULT_NBYTES = 128 << 20
+_DEFAULT_NBYTES = 96 << 20
 """Largest default budget on a CPU. The rest goes to a file, whose pages the system keeps in memory that is free."""
 _IN_MEMORY = ("tmpfs", "ramfs")
 """Types of file systems whose files are in memory."""
@@ -45,7 +45,7 @@ class MemoryBudget:
 
     @classmethod
     def for_device(cls, device: torch.device) -> MemoryBudget:
-        """A quarter of a device's free memory, on a CPU at most 128 MiB; not strict."""
+        """A quarter of a device's free memory, on a CPU at most 96 MiB; not strict."""
         if device.type == "cuda":
             return cls(torch.cuda.mem_get_info(device)[0] // _FREE_SHARE, strict=False)
         return cls(min(psutil.virtual_memory().available // _FREE_SHARE, _DEFAULT_NBYTES), strict=False)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -54,6 +55,15 @@ def save_checkpoint(run: TrainingState, path: Path, signature: Mapping[str, Any]
     }
     with atomic_write(path) as temporary, disk_errors(RuntimeError):
         torch.save(state, temporary)
+
+
+def saved_epochs(path: Path) -> int | None:
+    """Return the epochs that the run of a checkpoint was begun with; None without a readable checkpoint."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return int(json.loads(state["signature"])["train"]["epochs"])
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnpicklingError):
+        return None
 
 
 def load_checkpoint(run: TrainingState, path: Path, signature: dict[str, Any]) -> None:
