@@ -78,7 +78,12 @@ def _describe_pretrained(run: Run) -> dict[str, Any]:
 
 
 def _train_s2vnet(run: Run, dataset: str, cases: list[Case], held_out: list[Case]) -> dict[str, Any]:
-    info = {"dataset": dataset, "fold": run.fold, "training_cases": len(cases), "recipe": run.recipe.title}
+    info: dict[str, Any] = {
+        "dataset": dataset,
+        "fold": run.fold,
+        "training_cases": len(cases),
+        "recipe": run.recipe.title,
+    }
     info["training_case_names"] = [case.name for case in cases]
     configs = run.recipe.model_config_of(run.plan), run.recipe.train_config(run.plan, run.seed)
     trained = train(cases, held_out, run.plan, *configs, run.folder, device=run.device, resume=True, info=info)

@@ -22,10 +22,13 @@ from s2vnet.io.nifti_forms import NiftiForms, agreeing_forms, choose_affine
 
 try:  # inflates twice as fast as zlib
     from isal.igzip import IGzipFile as _GzipFile
-    from isal.isal_zlib import error as _InflateError
+    from isal.isal_zlib import error as _isal_error
+
+    _INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, _isal_error)
 except ImportError:  # no wheel for this platform
     from gzip import GzipFile as _GzipFile
-    from zlib import error as _InflateError
+
+    _INFLATE_ERRORS = (zlib.error,)
 
 ENDINGS = (".nii.gz", ".nii")
 
@@ -177,7 +180,7 @@ def _open_nifti(path: Path) -> Iterator[IO[bytes]]:
     from nibabel.spatialimages import HeaderDataError, HeaderTypeError
     from nibabel.wrapstruct import WrapStructError
 
-    damaged = (OSError, EOFError, KeyError, ValueError, OverflowError, zlib.error, _InflateError)
+    damaged = (OSError, EOFError, KeyError, ValueError, OverflowError, *_INFLATE_ERRORS)
     refused = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
     gzipped = _is_gzipped(path)
     try:
