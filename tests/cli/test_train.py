@@ -145,21 +145,6 @@ def test_regions_and_the_ignore_label_are_trained_with(dataset: Path, tmp_path: 
     assert described["plan"]["labels"] == {"background": 0, "both boxes without right": 1, "right": 2}
 
 
-    plan = json.loads((tmp_path / "run" / "model.json").read_text())["plan"]
-    assert plan["regions"] == {"both boxes": [1, 2]}
-    assert plan["labels"] == {"background": 0, "both boxes without right": 1, "right": 2}
-
-
-def test_a_log_file_gets_a_line_per_epoch_and_what_was_written(dataset: Path, tmp_path: Path) -> None:
-    given = ["train", dataset, "-o", tmp_path / "run", "-f", "all", "--epochs", 2, *SMALL]
-    *_, first, second, last = run(*given).splitlines()
-    assert re.fullmatch(r"epoch 1 of 2: loss \d\.\d{4}, \d.* left", first)
-    assert re.fullmatch(r"epoch 2 of 2: loss \d\.\d{4}, finished", second)
-    assert last.startswith(
-        f"{tmp_path / 'run'}: model.json, model.safetensors, history.json, curves.png; use it by -m "
-    )
-
-
 def test_a_budget_of_hours_sets_the_epochs_which_a_resumed_run_keeps(
     dataset: Path, model: Path, tmp_path: Path, main: Main
 ) -> None:
