@@ -47,7 +47,7 @@ else:
     inference = LazyModule("s2vnet.inference.segmenter")
     checkpoint = LazyModule("s2vnet.model.checkpoint")
     run_data = LazyModule("s2vnet.training.run_data")
-step_time = LazyModule("s2vnet.training.step_time")
+    step_time = LazyModule("s2vnet.training.step_time")
 
 
 def train(

@@ -22,9 +22,9 @@ from s2vnet.io.nifti_forms import NiftiForms, agreeing_forms, choose_affine
 
 try:  # inflates twice as fast as zlib
     from isal.igzip import IGzipFile as _GzipFile
-    from isal.isal_zlib import error as _isal_error
+    from isal import isal_zlib
 
-    _INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, _isal_error)
+    _INFLATE_ERRORS: tuple[Any, ...] = (zlib.error, isal_zlib.error)
 except ImportError:  # no wheel for this platform
     from gzip import GzipFile as _GzipFile
 
