@@ -21,8 +21,8 @@ from s2vnet.io.library_output import quiet_libraries
 from s2vnet.io.nifti_forms import NiftiForms, agreeing_forms, choose_affine
 
 try:  # inflates twice as fast as zlib
-    from isal.igzip import IGzipFile as _GzipFile
     from isal import isal_zlib
+    from isal.igzip import IGzipFile as _GzipFile
 
     _INFLATE_ERRORS: tuple[Any, ...] = (zlib.error, isal_zlib.error)
 except ImportError:  # no wheel for this platform
