@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from example_prompts import PROMPTS, SHAPE, SQUARE, Labels, mask_of, varied
+from example_prompts import PROMPTS, SHAPE, SQUARE, Labels, mask_of, plain_only, varied
+from hand_made_correctors import everything, nothing
+from scipy import ndimage
 
 from s2vnet.data.plan import Plan
 from s2vnet.inference.segmenter import Segmenter
@@ -130,3 +132,63 @@ def test_coarse_masks_take_every_prompt(
     assert session.labels[5, 9, 4] == 2
     session.add(Box(class_id=2, start=(5, 9, 4), stop=(6, 10, 6)))
     assert isinstance(session.geometry, Geometry)
+
+
+@plain_only
+def test_a_click_changes_what_is_connected_to_it_and_nothing_else(session: Session) -> None:
+    session.segmenter.__dict__["corrector"] = everything
+    session._load_corrections().corrector = everything
+    before = session.labels.copy()
+    i, j, k = np.argwhere(before == 2)[0].tolist()
+    session.add_point(1, (i, j, k))
+    changed = before != session.labels
+    assert changed[i, j, k]
+    assert (session.labels[changed] == 1).all()
+    components, _ = ndimage.label(changed)
+    assert components.max() == 1
+    region = session.changed_region
+    session.add_point(1, (i, j, k))
+    assert session.changed_region is None is not region
+    assert session.last_changes == {}
+    del session.segmenter.__dict__["corrector"]
+
+
+@plain_only
+def test_changes_are_told_in_ml(session: Session) -> None:
+    before = session.labels.copy()
+    session.add(PROMPTS["mask"])
+    voxel = session.geometry.voxel_volume_ml
+    for class_id, (gained, lost) in session.last_changes.items():
+        assert gained == pytest.approx(((session.labels == class_id) & (before != class_id)).sum() * voxel)
+        assert lost == pytest.approx(((session.labels != class_id) & (before == class_id)).sum() * voxel)
+    assert 1 in session.last_changes
+
+
+@plain_only
+def test_an_earlier_prompt_s_voxels_are_kept(session: Session) -> None:
+    mask = mask_of((4, 12), (5, 12), (5, 8))
+    session.add_mask(2, mask)
+    session._load_corrections().corrector = everything
+    session.add_point(1, (5, 6, 9))
+    assert (session.labels[mask] == 2).all()
+    session.add_point(1, (5, 6, 6))
+    assert session.labels[5, 6, 6] == 1
+
+
+@plain_only
+def test_outlines_of_a_class_fill_the_slices_between(session: Session) -> None:
+    session._load_corrections().corrector = nothing
+    for position in (3, 9):
+        session.add_mask(2, mask_of((5, 12), (5, 12), (position, position + 1)))
+    assert (session.labels[5:12, 5:12, 3:10] == 2).all()
+    for position in (3, 9):
+        session.add_mask(2, mask_of((7, 10), (7, 10), (position, position + 1)), positive=False)
+    assert not (session.labels[7:10, 7:10, [3, 9]] == 2).any()
+
+
+@plain_only
+def test_where_all_other_classes_are_locked_nothing_is_given_away(session: Session) -> None:
+    before = session.labels.copy()
+    session.add(Lock(class_id=0), Lock(class_id=2))
+    session.add_mask(1, before == 1, positive=False)
+    np.testing.assert_array_equal(session.labels, before)

@@ -6,7 +6,7 @@ import pytest
 
 from s2vnet.errors import InputError
 from s2vnet.interactive.history import History
-from s2vnet.prompts import Mask, Point, Scribble
+from s2vnet.prompts import Mask, NewClass, Point, Scribble
 from s2vnet.server.operations import MAX_SCRIBBLE_VOXELS, apply_operation, check_log
 from s2vnet.server.schemas import Add, Remove, Replace, Step
 
@@ -50,3 +50,11 @@ def test_scribbles_are_limited_together() -> None:
     check_log((half, half), (0, 1))
     with pytest.raises(InputError, match="send large ones as masks"):
         check_log((half, half, Scribble(class_id=1, voxels=((0, 0, 0),))), (0, 1))
+
+
+def test_a_class_is_added_once() -> None:
+    lesion, click = NewClass(class_id=3, name="lesion"), Point(class_id=3, voxel=(1, 2, 3))
+    check_log((lesion, click), (0, 1, 2))
+    for log in ((lesion, lesion), (NewClass(class_id=2, name="lesion"),)):
+        with pytest.raises(InputError, match=r"there is a class \d already"):
+            check_log(log, (0, 1, 2))

@@ -36,11 +36,19 @@ def apply_operation(history: History, operation: Operation) -> History:
 
 
 def check_log(log: Log, classes: Collection[int]) -> None:
-    """Check prompts without the image. Raises InputError for too many voxels or an unknown class."""
+    """Check prompts without the image.
+
+    Raises:
+        InputError: too many voxels, an unknown class, or a class that is added twice.
+    """
     if sum(2 if is_box(entry) else num_prompt_voxels(entry) for entry in log) > MAX_PROMPT_VOXELS:
         raise InputError(f"prompts of more than {MAX_PROMPT_VOXELS} voxels together; draw smaller ones")
     if sum(len(entry.voxels) for entry in log if isinstance(entry, Scribble)) > MAX_SCRIBBLE_VOXELS:
         raise InputError(f"scribbles of more than {MAX_SCRIBBLE_VOXELS} voxels together; send large ones as masks")
-    unknown = {entry.class_id for entry in log} - set(classes) - {e.class_id for e in log if isinstance(e, NewClass)}
+    added = [entry.class_id for entry in log if isinstance(entry, NewClass)]
+    for class_id in added:
+        if class_id in classes or added.count(class_id) > 1:
+            raise InputError(f"there is a class {class_id} already")
+    unknown = {entry.class_id for entry in log} - set(classes) - set(added)
     if unknown:
         raise InputError(f"no class {min(unknown)}; the model knows 0 to {max(classes)}")

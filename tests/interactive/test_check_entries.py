@@ -1,0 +1,44 @@
+"""Entries are checked where they stand in the log."""
+
+from __future__ import annotations
+
+import pytest
+from example_prompts import PROMPTS, SHAPE
+
+from s2vnet.errors import InputError
+from s2vnet.interactive.check_entries import check_entries, check_new_class, validation_errors
+from s2vnet.prompts import Lock, NewClass, Point
+
+NAMES = {0: "background", 1: "left part", 2: "right"}
+LESION, CLICK = NewClass(class_id=3, name="lesion"), Point(class_id=3, voxel=(1, 2, 3))
+
+
+def test_entries_of_known_classes_inside_the_volume_are_accepted() -> None:
+    check_entries(PROMPTS.values(), NAMES, SHAPE)
+    check_entries([LESION, CLICK, Lock(class_id=3)], NAMES, SHAPE)
+    assert 3 not in NAMES
+
+
+def test_a_class_must_be_added_before_it_is_prompted() -> None:
+    with pytest.raises(InputError, match="no class 3"):
+        check_entries([CLICK, LESION], NAMES, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (NewClass(class_id=2, name="lesion"), "there is a class 2 already; new classes start at 3"),
+        (NewClass(class_id=5, name="Right"), "there is a class 'Right' already"),
+    ],
+)
+def test_a_class_is_added_once(entry: NewClass, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_new_class(entry, NAMES)
+    with pytest.raises(InputError, match="there is a class 3 already"):
+        check_entries([LESION, LESION], NAMES, SHAPE)
+
+
+def test_a_prompt_that_is_none_is_one_line() -> None:
+    with pytest.raises(InputError, match="point prompt: ") as error, validation_errors():
+        Point(class_id=-1, voxel=(0, 0, 0))
+    assert "\n" not in str(error.value)
