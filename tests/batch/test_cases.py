@@ -9,11 +9,12 @@ import fsspec
 import pytest
 from label_folders import expect, labels_in
 
-from s2vnet.batch.cases import BatchItem, list_items, local_files
+from s2vnet.batch.cases import BatchItem, TransientError, list_items, local_files
 from s2vnet.batch.runner import open_batch
 from s2vnet.batch.workers import BatchSettings
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
+from s2vnet.io.files import read_geometry, read_image, read_labels, write_image
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -143,3 +144,36 @@ def test_names_in_a_store_do_not_lead_out_of_the_folder_that_they_are_fetched_to
     with pytest.raises(InputError, match="names no image"), local_files(replace(item, images=("memory://scans/..",))):
         raise AssertionError("nothing is at hand")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("target", ["out", "memory://labels"])
+def test_labels_whose_format_fails_are_kept_as_nifti(
+    target: str, work: BatchSettings, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path, *_: object) -> None:
+        raise KeyError("Doe^Jane")
+
+    scans, place = tmp_path / "scans", target if "://" in target else str(tmp_path / target)
+    scans.mkdir()
+    write_image(scans / "a.nrrd", read_image(images / "case00_0000.nii.gz"))
+    monkeypatch.setattr("s2vnet.io.itk.write", fails)
+    (record,) = open_batch(str(scans), place, work, 1, workers=1)[0]
+    assert record.state == "failed"
+    assert record.reason == f"{place}/a.nrrd: cannot be written (KeyError); the labels are in {place}/a.nii.gz"
+    system, folder = fsspec.core.url_to_fs(place)
+    names = {name.rsplit("/", 1)[1] for name in system.find(folder)} - {".s2vnet-lock"}
+    assert names == {"a.nii.gz", "batch.json", "summary.csv"} | ({"summary.parquet"} & names)
+    system.get_file(f"{folder}/a.nii.gz", str(tmp_path / "found.nii.gz"))
+    assert read_labels(tmp_path / "found.nii.gz").geometry.same_grid(read_geometry(scans / "a.nrrd"))
+
+
+def test_errors_of_a_store_are_one_line_and_may_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise PermissionError("access\n denied")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.get_file", fails)
+    item = BatchItem("x", ("memory://scans/x.nii.gz",), str(tmp_path / "x.nii.gz"))
+    with pytest.raises(TransientError) as caught, local_files(item):
+        raise AssertionError("nothing is fetched")
+    assert str(caught.value) == "memory://scans/x.nii.gz: cannot be read or written (access denied)"

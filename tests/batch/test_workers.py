@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from label_folders import expect, labels_in
 
+from s2vnet.batch.cases import BatchItem, TransientError
 from s2vnet.batch.runner import open_batch
-from s2vnet.batch.workers import BatchSettings, RayWorker, describe_error
+from s2vnet.batch.workers import BatchSettings, ItemResult, RayWorker, _pack, _unpack
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
 
@@ -49,17 +50,26 @@ def test_ray_that_is_missing_is_one_line(
     work: BatchSettings, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r'pip install "s2vnet\[ray\]"'):
+    with pytest.raises(InputError, match=r'^--engine ray needs ray: pip install "ray'):
         open_batch(str(images), str(tmp_path / "out"), work, 1, engine="ray")
 
 
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (ValueError("two\n lines"), "ValueError: two lines"),
-        (KeyError(), "KeyError"),
-        (OSError("x" * 300), f"OSError: {'x' * 200}"),
-    ],
-)
-def test_an_unexpected_error_is_one_short_line(error: Exception, text: str) -> None:
-    assert describe_error(error) == text
+@pytest.mark.parametrize("error", [ValueError("Doe^Jane"), KeyError("Doe^Jane"), OSError("Doe^Jane")])
+def test_unexpected_errors_of_a_worker_state_type_and_place_only(
+    error: Exception, work: BatchSettings, images: Path, tmp_path: Path
+) -> None:
+    def fails(item: BatchItem) -> ItemResult:
+        raise error
+
+    with pytest.raises(TransientError) as caught:
+        _unpack(*_pack(fails, BatchItem("one", (str(images),), str(tmp_path / "one.nii.gz"))))
+    assert f"unexpected {type(error).__name__} in test_workers.py, line " in str(caught.value)
+    assert "Doe" not in str(caught.value)
+
+
+def test_errors_of_a_store_are_quoted(tmp_path: Path) -> None:
+    def fails(item: BatchItem) -> ItemResult:
+        raise TransientError("s3://bucket/a.nii.gz: cannot be read or written (access denied)")
+
+    with pytest.raises(TransientError, match="access denied"):
+        _unpack(*_pack(fails, BatchItem("one", ("a.nii.gz",), str(tmp_path / "one.nii.gz"))))

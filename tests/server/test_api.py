@@ -272,14 +272,14 @@ def test_errors_of_dicom_export_contain_no_path(
 ) -> None:
     (tmp_path / "scans" / "one").mkdir(parents=True)
     write_series(tmp_path / "scans" / "one", np.zeros((18, 20, 6), np.int16))
-    for file in (tmp_path / "scans" / "one").iterdir():
-        image = pydicom.dcmread(file)
-        del image.FrameOfReferenceUID
-        image.save_as(file)
     client = serve(data=tmp_path / "scans")
-    answer = client.get(f"/api/sessions/{open_session(client, 'one')}/labels", params={"format": "rtstruct"})
+    name = open_session(client, "one")
+    for file in (tmp_path / "scans" / "one").iterdir():
+        file.unlink()
+    answer = client.get(f"/api/sessions/{name}/labels", params={"format": "rtstruct"})
     assert answer.status_code == 422
-    assert answer.json()["detail"].startswith("one: images without FrameOfReferenceUID")
+    assert answer.json()["detail"].startswith("one: ")
+    assert str(tmp_path) not in answer.text
 
 
 def test_the_schema_lists_all_label_formats(client: TestClient) -> None:

@@ -23,7 +23,7 @@ import fsspec
 from s2vnet.batch.jobs import plan_jobs
 from s2vnet.data.case_files import case_names, file_stem, group_channels
 from s2vnet.errors import InputError
-from s2vnet.inference.label_writers import is_label_file
+from s2vnet.inference.label_writers import fallback_file, is_label_file
 from s2vnet.io.dicom import zip_archive as archive
 from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import DETACHED_ENDINGS, ENDINGS, find_ending
@@ -35,6 +35,10 @@ from s2vnet.utils.folders import make_folder
 _WINDOWS = os.name == "nt"
 LISTS = (".csv", ".parquet")
 """Endings of lists of images."""
+
+
+class TransientError(Exception):
+    """A case failed for another reason than its image, and may succeed later; the message quotes no header."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,12 @@ def existing_outputs(items: Sequence[BatchItem], target: str) -> set[str]:
 def local_files(item: BatchItem) -> Iterator[BatchItem]:
     """Yield the item with local image files and a temporary output, which is moved to its location at the end.
 
-    Fetched images are deleted. After an exception the output is deleted too, so that labels are complete or missing;
-    files beside the labels are moved before them.
+    Fetched images are deleted. After an exception the output is deleted too, so that labels are complete or missing,
+    but for labels that were saved as NIfTI because their format failed. Files beside the labels are moved before them.
 
     Raises:
-        InputError: no such object, or the output cannot be written. Other errors of a store's library may pass.
+        InputError: no such object, or the output cannot be written.
+        TransientError: a store's library failed.
     """
     with ExitStack() as stack:
         names: dict[str, str] = {}
@@ -140,6 +145,8 @@ def local_files(item: BatchItem) -> Iterator[BatchItem]:
         try:
             yield replace(item, images=images, output=str(output))
         except InputError as error:
+            if not item.labels_exist and (beside := fallback_file(output)) != output and beside.exists():
+                names[str(beside)] = _keep_fallback(beside, item.output)
             text = str(error)
             for local, location in names.items():
                 text = text.replace(local, location)
@@ -177,8 +184,22 @@ def _store_output(output: str) -> Iterator[Path]:
         labels = Path(name, output.rsplit("/", 1)[1])
         yield labels
         for file in sorted(labels.parent.iterdir(), key=lambda file: file == labels):
-            system, path = fsspec.core.url_to_fs(f"{output.rsplit('/', 1)[0]}/{file.name}")
-            system.put_file(str(file), path)
+            _put_file(file, f"{output.rsplit('/', 1)[0]}/{file.name}")
+
+
+def _keep_fallback(file: Path, output: str) -> str:
+    """Move labels that were saved beside a label file to its location; return where they are."""
+    if not is_url(output):
+        return str(file.replace(Path(output).parent / file.name))
+    location = f"{output.rsplit('/', 1)[0]}/{file.name}"
+    _put_file(file, location)
+    return location
+
+
+def _put_file(file: Path, url: str) -> None:
+    with _store_errors(url, TransientError):
+        system, path = fsspec.core.url_to_fs(url)
+        system.put_file(str(file), path)
 
 
 @contextmanager
@@ -193,20 +214,21 @@ def _existing_labels(item: BatchItem) -> Iterator[Path]:
 def _fetch(url: str, folder: Path) -> str:
     if url.lower().endswith(DETACHED_ENDINGS):
         raise InputError(f"{url}: an image in two files cannot be fetched; save it as .nrrd, .mha or .nii.gz")
-    system, path = fsspec.core.url_to_fs(url)
-    name = PurePosixPath(path).name
-    if name in ("", ".."):
-        raise InputError(f"{url}: names no image")
-    local = folder / name
-    folder.mkdir(exist_ok=True)
-    try:
-        if find_ending(url) is None and not is_zip(url) and system.isdir(path):
-            _fetch_folder(url, system, path.rstrip("/"), local)
-        else:
-            system.get_file(path, str(local))
-    except FileNotFoundError as error:
-        raise InputError(f"{url}: no such object") from error
-    return str(local)
+    with _store_errors(url, TransientError):
+        system, path = fsspec.core.url_to_fs(url)
+        name = PurePosixPath(path).name
+        if name in ("", ".."):
+            raise InputError(f"{url}: names no image")
+        local = folder / name
+        folder.mkdir(exist_ok=True)
+        try:
+            if find_ending(url) is None and not is_zip(url) and system.isdir(path):
+                _fetch_folder(url, system, path.rstrip("/"), local)
+            else:
+                system.get_file(path, str(local))
+        except FileNotFoundError as error:
+            raise InputError(f"{url}: no such object") from error
+        return str(local)
 
 
 def _fetch_folder(url: str, system: Any, path: str, local: Path) -> None:
@@ -329,11 +351,12 @@ def _require_distinct(items: Sequence[BatchItem]) -> None:
 
 
 @contextmanager
-def _store_errors(location: str) -> Iterator[None]:
+def _store_errors(location: str, kind: type[Exception] = InputError) -> Iterator[None]:
     """Translate errors of a store's library, which have no common base class, into one line.
 
     Raises:
-        InputError: in place of any exception.
+        InputError: as raised within.
+        Exception: of `kind`, in place of any other.
     """
     try:
         yield
@@ -341,4 +364,4 @@ def _store_errors(location: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{location}: cannot be read or written ({reason})") from error
+        raise kind(f"{location}: cannot be read or written ({reason})") from error

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from s2vnet.batch.cases import BatchItem
+from s2vnet.batch.cases import BatchItem, TransientError
 from s2vnet.batch.records import LABELS_EXIST, CaseRecord
-from s2vnet.batch.workers import Worker, WorkerLost, describe_error
-from s2vnet.errors import OutOfMemory, S2VNetError
+from s2vnet.batch.workers import Worker, WorkerLost
+from s2vnet.errors import OutOfMemory, S2VNetError, unexpected
 
 MAX_STARTS = 3
 """Failed starts of a worker in a row, after which its thread ends."""
@@ -95,8 +95,7 @@ class WorkerPool:
                         return
                     number = self._start_worker()
         except Exception as error:
-            known = isinstance(error, S2VNetError | WorkerLost)
-            self._finished.put(f"no worker could be started: {error if known else describe_error(error)}")
+            self._finished.put(f"no worker could be started: {_reason(error)}")
 
     def _segment(self, number: int, item: BatchItem, attempt: int) -> CaseRecord | None:
         """Record of a case; None where it is to be tried again."""
@@ -111,8 +110,7 @@ class WorkerPool:
             if attempt < self._attempts:
                 self._queue.put((item, attempt + 1))
                 return None
-            reason = str(error) if lost else describe_error(error)
-            return CaseRecord(item.case, "failed", f"{reason}, in attempt {attempt} of {self._attempts}")
+            return CaseRecord(item.case, "failed", f"{_reason(error)}, in attempt {attempt} of {self._attempts}")
         return CaseRecord(
             item.case,
             "skipped" if item.labels_exist else "done",
@@ -163,3 +161,9 @@ class WorkerPool:
     def _stop_worker(self, number: int) -> None:
         with self._lock, suppress(Exception):  # its case is tried again even if it cannot be stopped
             self._workers.pop(number).stop()
+
+
+def _reason(error: Exception) -> str:
+    """Message of an error whose message is this package's own, else its type and place: others may quote a header."""
+    known = isinstance(error, S2VNetError | WorkerLost | TransientError)
+    return str(error) if known else unexpected(error)

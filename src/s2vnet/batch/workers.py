@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 import torch
 
-from s2vnet.batch.cases import BatchItem, local_files
+from s2vnet.batch.cases import BatchItem, TransientError, local_files
 from s2vnet.batch.jobs import ExtraOutputs, Job, predict
 from s2vnet.data.case_files import CaseFiles, find_channel_files
-from s2vnet.errors import InputError, OutOfMemory, S2VNetError
+from s2vnet.errors import InputError, OutOfMemory, S2VNetError, unexpected
 from s2vnet.inference.model_set import ModelSet
 from s2vnet.inference.segmentation import volumes_ml
 from s2vnet.io.files import read_labels
@@ -81,6 +81,7 @@ class Worker(Protocol):
         Raises:
             S2VNetError: the image or the target is at fault.
             OutOfMemory: memory ran out; the worker should be replaced.
+            TransientError: another fault, of a store or unexpected.
             WorkerLost: the worker must be replaced.
         """
 
@@ -207,7 +208,7 @@ def _pack(segment: Callable[[BatchItem], ItemResult], item: BatchItem) -> tuple[
     except S2VNetError as error:
         return _pack_error(error)
     except Exception as error:
-        return ("failed", describe_error(error))
+        return ("failed", str(error) if isinstance(error, TransientError) else unexpected(error))
 
 
 def _pack_error(error: S2VNetError) -> tuple[str, object]:
@@ -220,7 +221,7 @@ def _unpack(kind: str, content: Any) -> Any:
     if kind == "refused":
         raise InputError(content)
     if kind == "failed":
-        raise RuntimeError(content)
+        raise TransientError(content)
     return content
 
 
@@ -268,7 +269,7 @@ class RayWorker:
         try:
             kind, content = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # its process, its machine, or the way to it
-            raise WorkerLost(f"its worker was lost ({describe_error(error)})") from error
+            raise WorkerLost(f"its worker was lost ({type(error).__name__})") from error
         return _unpack(kind, content)
 
 
@@ -305,10 +306,5 @@ def connect_ray(address: str | None) -> int:
     try:
         ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"{address}: no Ray cluster answers there ({describe_error(error)})") from error
+        raise InputError(f"{address}: no Ray cluster answers there ({type(error).__name__})") from error
     return int(ray.cluster_resources().get("CPU", 1))
-
-
-def describe_error(error: Exception) -> str:
-    """Unexpected error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")

@@ -13,6 +13,7 @@ from s2vnet.io.dicom import seg as dicom_seg
 from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import ENDINGS, image_ending, write_labels
 from s2vnet.io.geometry import Geometry, LabelMap
+from s2vnet.utils.file_names import fit_file_name
 from s2vnet.visualization.palettes import hex_palette
 
 NIFTI = ".nii.gz"
@@ -113,11 +114,16 @@ def save_result(
     except Exception as error:  # the labels took long, whatever a library did not expect
         known = isinstance(error, S2VNetError)
         reason = str(error) if known else f"{path}: cannot be written ({type(error).__name__})"
-        beside = path.with_name(f"{label_stem(path)}{NIFTI}")
+        beside = fallback_file(path)
         if beside == path:
             raise InputError(reason) from error
         write_labels(beside, labels)
         raise InputError(f"{reason}; the labels are in {beside}") from error
+
+
+def fallback_file(path: Path) -> Path:
+    """File beside a label file that :func:`save_result` writes where the label file's format fails."""
+    return path.with_name(fit_file_name(label_stem(path), NIFTI))
 
 
 def write_result(
