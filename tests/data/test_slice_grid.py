@@ -82,3 +82,18 @@ def test_a_mirrored_crop_holds_the_same_voxels(any_affine: npt.NDArray[np.float6
         expected = grid.voxels_to_crop(ijk)
         expected[:, place] = grid.size[place] - 1 - expected[:, place]
         np.testing.assert_array_equal(grid.mirror(axis).voxels_to_crop(ijk), expected)
+
+
+def test_labels_of_pixels_are_those_of_the_voxels_there(any_affine: npt.NDArray[np.float64], plan: Plan) -> None:
+    grid = cropped(any_affine, plan)
+    labels = np.random.default_rng(0).integers(0, 3, SHAPE).astype(np.uint8)
+    pixels = grid.labels_to_pixels(labels)
+    assert pixels.shape == (grid.depth, *grid.padded)
+    voxels = np.argwhere(np.ones(labels.shape, bool))
+    crop = grid.voxels_to_crop(voxels)
+    voxels = voxels[((crop >= 0) & (crop < np.array(grid.size))).all(1)]
+    there = grid.voxels_to_pixels(voxels)
+    exact = (np.abs(there - np.rint(there)) < 1e-6).all(1)
+    d, y, x = np.rint(there[exact]).astype(int).T
+    np.testing.assert_array_equal(pixels[d, y, x], labels[tuple(voxels[exact].T)])
+    assert grid.slice_distance > 0

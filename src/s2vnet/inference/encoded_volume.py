@@ -23,10 +23,8 @@ from s2vnet.inference.sweep import (
     Sweep,
     SweepCallback,
     SweepCursor,
-    average_directions,
     decode_step,
     digest,
-    with_masks,
 )
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.interface import DecoderOutput, Network, SliceInput
@@ -43,9 +41,6 @@ PreviewCallback = Callable[[range, Tensor], None]
 """Called with slice indices and class probabilities (n, K, h, w) of slices decoded independently of each other."""
 
 _NO_MASKS = torch.empty(0)
-_CHANNELS_LAST = " channels last"
-_DIRECTIONS = ("rising", "falling")
-_STATE_PARTS = tuple(part for part in PropagationState._fields if part != "masks")
 
 
 class PreviewBatch(NamedTuple):
@@ -148,44 +143,6 @@ class EncodedVolume:
         decoded = itertools.chain.from_iterable(sweep.slices.values() for sweep in self.automatic)
         return _storage_nbytes([*self.features.tensors, *_tensors(decoded)])
 
-    def prompted_nbytes(self, sweeps: tuple[Sweep, Sweep] | None = None) -> int:
-        """Memory in bytes of slices decoded under prompts: in the last call, and in `sweeps`."""
-        prompted = [sweep for sweep in sweeps or () if sweep.base is not None]
-        decoded = itertools.chain(self._decoded.values(), *(sweep.slices.values() for sweep in prompted))
-        return _storage_nbytes(_tensors(decoded))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Features and automatic sweeps as named tensors, for :meth:`from_state_dict`."""
-        tensors = {}
-        for n, tensor in enumerate(self.features.tensors):
-            if tensor.is_contiguous():
-                tensors[f"features.{n}"] = tensor
-            else:  # the memory layout is kept: sums in another layout are rounded differently
-                tensors[f"features.{n}{_CHANNELS_LAST}"] = tensor.permute(0, 2, 3, 1).contiguous()
-        for name, sweep in zip(_DIRECTIONS, self.automatic, strict=True):
-            decoded = [sweep[d] for d in range(self.depth)]
-            tensors[f"{name}.masks"] = torch.cat([each.masks for each in decoded])
-            for part in _STATE_PARTS:
-                tensors[f"{name}.{part}"] = torch.cat([getattr(each.state, part) for each in decoded])
-        return tensors
-
-    @classmethod
-    def from_state_dict(cls, model: Network, tensors: Mapping[str, Tensor]) -> EncodedVolume:
-        """Rebuild an encoded volume from :meth:`state_dict`, for the same network."""
-        features = []
-        for n in range(sum(name.startswith("features.") for name in tensors)):
-            last = tensors.get(f"features.{n}{_CHANNELS_LAST}")
-            features.append(tensors[f"features.{n}"] if last is None else last.permute(0, 3, 1, 2))
-        sweeps = []
-        for name in _DIRECTIONS:
-            parts = {part: tensors[f"{name}.{part}"].split(1) for part in _STATE_PARTS}
-            masks = tensors[f"{name}.masks"].split(1)
-            states = [
-                PropagationState(masks=_NO_MASKS, **{p: parts[p][d] for p in _STATE_PARTS}) for d in range(len(masks))
-            ]
-            sweeps.append(Sweep({d: DecodedSlice(masks[d], states[d], True) for d in range(len(masks))}))
-        return cls(model, Features.from_tensors(features), (sweeps[0], sweeps[1]))
-
     @property
     def size(self) -> tuple[int, int]:
         """(h, w) of the mask grid."""
@@ -259,23 +216,6 @@ class EncodedVolume:
             return decode_step(self.model, features, incoming, maps)
 
         return decode
-
-    def preview_slice(self, d: int, maps: Tensor, sweeps: tuple[Sweep, Sweep] | None = None) -> Tensor:
-        """Class probabilities (1, K, h, w) of one slice under prompt maps, with the incoming states of `sweeps`.
-
-        One step that approximates :meth:`sweep`, which also decodes the other prompted slices; `sweeps` are the
-        automatic ones by default.
-        """
-        with torch.inference_mode():
-            incoming = []
-            for order, sweep in zip(self._orders, sweeps or self.automatic, strict=True):
-                position = order.index(d)
-                before = sweep[order[position - 1]] if position else None
-                initial = self._initial_state(order.step)
-                incoming.append(with_masks(self.model, before.state, before.masks) if before else initial)
-            features = self.features.select(slice(d, d + 1))
-            step = decode_step(self.model, [features, features], incoming, [self._batch_of_one(maps)] * 2)
-        return average_directions(step.masks)
 
     def _initial_state(self, direction: int) -> PropagationState:
         """State that enters a sweep's first slice; direction is +1 for rising, -1 for falling."""

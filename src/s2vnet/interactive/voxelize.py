@@ -1,4 +1,4 @@
-"""Voxels of the file, and cells of the network's slices, that a prompt covers."""
+"""Voxels of the file that a prompt covers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from typing import TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.prompts import Box, Entry, Lasso, Mask, Point, Prompt, Scribble
 
 Voxels = npt.NDArray[np.intp]
-Cells = npt.NDArray[np.float64]
-"""Network slice, row and column (N, 3)."""
 
 
 def prompt_voxels(prompt: Prompt) -> Voxels:
@@ -53,16 +50,6 @@ def is_prompt(entry: Entry) -> TypeGuard[Prompt]:
 def is_box(prompt: Entry) -> TypeGuard[Box]:
     """Whether a prompt bounds a class; a negative box denies the voxels inside instead, as a mask does."""
     return isinstance(prompt, Box) and prompt.positive
-
-
-def prompt_cells(grid: SliceGrid, prompt: Prompt, stride: int = 1) -> Cells:
-    """Cells of `stride` pixels that a prompt covers, not rounded; of a box, two corners within the crop."""
-    if not is_box(prompt):
-        return grid.voxels_to_cells(prompt_voxels(prompt), stride)
-    crop = grid.file_region(0, grid.size[0])
-    low = np.maximum(prompt.start, [s.start for s in crop])
-    high = np.minimum(prompt.stop, [s.stop for s in crop]) - 1
-    return grid.voxels_to_cells(np.empty((0, 3)) if (high < low).any() else np.array([low, high]), stride)
 
 
 def _lasso_voxels(lasso: Lasso) -> Voxels:

@@ -2,6 +2,8 @@
 
 Present labels are those of a network (real errors), corrupted ones, or ones without the object. Item by item this is a
 function of a random generator, so training can be repeated exactly.
+
+More than 400 lines, because the kinds of errors share the state that is corrected.
 """
 
 from __future__ import annotations
