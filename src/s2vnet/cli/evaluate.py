@@ -9,6 +9,8 @@ import typer
 
 from s2vnet.cli.console import count_cases, note, progress
 from s2vnet.cli.options import Device, Fill, comma_separated
+from s2vnet.data.case_files import CaseFiles
+from s2vnet.data.header_notes import header_notes
 from s2vnet.errors import InputError
 from s2vnet.utils.atomic_write import require_writable
 from s2vnet.utils.lazy_import import LazyModule
@@ -66,6 +68,8 @@ def evaluate(
     if ignore is not None:
         note(f"voxels of the ignore label {ignore} are not scored")
     pairs = comparison.pair_files(input, labels, channels, note)
+    for text in header_notes(CaseFiles(*pair) for pair in pairs):
+        note(text)
     failed: dict[str, str] = {}
     with progress() as report:
         done = count_cases(report, "evaluating", len(pairs))

@@ -10,6 +10,7 @@ import typer
 from s2vnet.cli.console import note, progress
 from s2vnet.cli.options import DatasetArgument, DatasetOption, Fill, dataset_folder
 from s2vnet.data.dataset import read_dataset
+from s2vnet.data.header_notes import header_notes
 from s2vnet.utils.folders import make_folder
 from s2vnet.utils.lazy_import import LazyModule
 
@@ -33,7 +34,7 @@ def plan(
     Example: s2vnet plan Dataset004_Hippocampus -o runs/hippocampus
     """
     source = read_dataset(dataset_folder(dataset, named))
-    for text in source.notes:
+    for text in (*source.notes, *header_notes(source.training)):
         note(text)
     make_folder(output)
     with progress() as report:

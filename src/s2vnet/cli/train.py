@@ -24,6 +24,7 @@ from s2vnet.cli.options import (
 )
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import Dataset, read_dataset
+from s2vnet.data.header_notes import header_notes
 from s2vnet.errors import InputError
 from s2vnet.utils.atomic_write import require_writable
 from s2vnet.utils.extras import require_extra
@@ -100,6 +101,8 @@ def train(
         raise InputError(f"{output} holds a run; give --resume to continue it, or choose another folder")
     with progress() as report:
         data = _run_data(output if begun else None, source, fold, fill_nan, report)
+        for text in header_notes([source.case(name) for name in data.cases]):
+            note(text)
         if begun and plan_file is None and (output / PLAN).exists():
             plan_file = output / PLAN
         plan = _read_or_make_plan(source, plan_file, fill_nan, report)
