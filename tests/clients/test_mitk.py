@@ -51,6 +51,6 @@ def test_automatic_and_interactive_models(
     interactive = next(name for name, model in info["models"].items() if model["type"] == "deepgrow")
     _, content = infer(address, interactive, '{"foreground":[[5,9,4]],"background":[[11,9,9]]}', image)
     (tmp_path / "object.nii.gz").write_bytes(content)
-    class_id = session.likely_class([(5, 9, 4)])
+    class_id = session.add_class("object")
     session.add(Point(class_id=class_id, voxel=(5, 9, 4)), Point(class_id=class_id, voxel=(11, 9, 9), positive=False))
     np.testing.assert_array_equal(read_labels(tmp_path / "object.nii.gz").data, session.labels == class_id)

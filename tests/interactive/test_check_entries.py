@@ -6,7 +6,7 @@ import pytest
 from example_prompts import PROMPTS, SHAPE
 
 from s2vnet.errors import InputError
-from s2vnet.interactive.check_entries import check_entries, check_new_class, validation_errors
+from s2vnet.interactive.check_entries import check_entries, check_new_class, new_class, valid_entries, validation_errors
 from s2vnet.prompts import Lock, NewClass, Point
 
 NAMES = {0: "background", 1: "left part", 2: "right"}
@@ -36,6 +36,15 @@ def test_a_class_is_added_once(entry: NewClass, message: str) -> None:
         check_new_class(entry, NAMES)
     with pytest.raises(InputError, match="there is a class 3 already"):
         check_entries([LESION, LESION], NAMES, SHAPE)
+    with pytest.raises(InputError, match="there is a class 'Right' already"):
+        new_class("Right", NAMES)
+
+
+def test_entries_that_do_not_hold_are_left_out_with_those_that_need_them() -> None:
+    outside = CLICK.model_copy(update={"voxel": (99, 0, 0)})
+    twice = LESION.model_copy(update={"name": "other"})
+    assert valid_entries((LESION, outside, twice, CLICK), NAMES, SHAPE) == (LESION, CLICK)
+    assert valid_entries((CLICK, LESION), NAMES, SHAPE) == (LESION,)
 
 
 def test_a_prompt_that_is_none_is_one_line() -> None:

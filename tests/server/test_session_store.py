@@ -14,7 +14,7 @@ from disks import fill
 
 from s2vnet.errors import InputError
 from s2vnet.interactive.applied_log import AppliedLog
-from s2vnet.prompts import Point
+from s2vnet.prompts import NewClass, Point
 from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import Add
 from s2vnet.server.session_record import RECORD
@@ -35,6 +35,20 @@ def test_an_expired_session_is_closed_and_restored(make: MakeStore) -> None:
     assert store.count == 1
     store.maintain(lambda: time.monotonic() + 61)
     assert (store.count, store.nbytes) == (0, 0)
+    np.testing.assert_array_equal(store.get(worker.name).wait_ready(60).labels, labels)
+
+
+def test_prompts_of_an_added_class_are_taken_one_after_another_and_restored(make: MakeStore) -> None:
+    store = make()
+    worker = store.open("one.nii.gz")
+    first, second = (Point(class_id=3, voxel=voxel) for voxel in ((5, 9, 4), (11, 9, 9)))
+    log = (NewClass(class_id=3, name="lesion"), first, second)
+    for entry in log:
+        worker.wait_ready(60)
+        worker.apply(Add(entries=(entry,)))
+    labels = worker.wait_ready(60).labels.copy()
+    store.maintain(lambda: float("inf"))
+    assert store.get(worker.name).wait_ready(60).log == log
     np.testing.assert_array_equal(store.get(worker.name).wait_ready(60).labels, labels)
 
 

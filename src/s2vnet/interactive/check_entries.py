@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from pydantic import ValidationError
@@ -12,6 +12,9 @@ from s2vnet.errors import InputError
 from s2vnet.interactive.voxelize import prompt_corners
 from s2vnet.prompts import Entry, Lock, Mask, NewClass
 from s2vnet.utils.validation_errors import first_error
+
+MAX_LABEL = 255
+"""Largest label value of a class."""
 
 
 def check_entries(entries: Iterable[Entry], names: Mapping[int, str], shape: tuple[int, int, int]) -> None:
@@ -33,6 +36,18 @@ def check_entries(entries: Iterable[Entry], names: Mapping[int, str], shape: tup
             known[entry.class_id] = entry.name
 
 
+def valid_entries(entries: Iterable[Entry], names: Mapping[int, str], shape: tuple[int, int, int]) -> tuple[Entry, ...]:
+    """Return entries without those that :func:`check_entries` refuses where those before them are left out, too."""
+    known, valid = dict(names), []
+    for entry in entries:
+        with suppress(InputError):
+            _check(entry, known, shape)
+            valid.append(entry)
+            if isinstance(entry, NewClass):
+                known[entry.class_id] = entry.name
+    return tuple(valid)
+
+
 def _check(entry: Entry, names: Mapping[int, str], shape: tuple[int, int, int]) -> None:
     if isinstance(entry, NewClass):
         check_new_class(entry, names)
@@ -52,6 +67,21 @@ def _check(entry: Entry, names: Mapping[int, str], shape: tuple[int, int, int]) 
         raise InputError(f"{entry.kind} prompt reaches outside the volume of {size}; indices start at 0")
     if isinstance(entry, Mask):
         entry.voxels()
+
+
+def new_class(name: str, names: Mapping[int, str]) -> NewClass:
+    """Return the entry that adds a class of a name, with the next label value.
+
+    Raises:
+        InputError: a class of this name exists, the name is empty or too long, or no label value is left.
+    """
+    value = max(names) + 1
+    if value > MAX_LABEL:
+        raise InputError(f"no label value is left for {name!r}; labels go to {MAX_LABEL}")
+    with validation_errors():
+        entry = NewClass(class_id=value, name=name)
+    check_new_class(entry, names)
+    return entry
 
 
 def check_new_class(entry: NewClass, names: Mapping[int, str]) -> None:

@@ -24,14 +24,14 @@ from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive import suggest_slice as suggest
 from s2vnet.interactive.applied_log import AppliedLog, StepCallback
-from s2vnet.interactive.check_entries import check_entries, validation_errors
+from s2vnet.interactive.check_entries import check_entries, new_class, valid_entries, validation_errors
 from s2vnet.interactive.corrections import Corrections
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.live_updates import LiveUpdates, SliceCallback
 from s2vnet.interactive.prompt_log import SavedLog, class_names, conflict_notes, read_log, write_log
 from s2vnet.io.convert import as_label_map, as_volume
 from s2vnet.io.geometry import LabelMap, Region, Volume
-from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, NewClass, Point, Scribble, Voxel
+from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Scribble, Voxel
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
 from s2vnet.utils.components import bounding_box
 from s2vnet.utils.extras import require_extra
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from s2vnet.io.convert import AnyImage
 
 
-MAX_LABEL = 255
 OLD_FORMAT_NOTE = "log of format 1, whose prompts were applied together: the labels may differ from those at that time"
 
 
@@ -195,17 +194,11 @@ class Session:
         """Add a class that the network does not know; return its label value.
 
         Raises:
-            InputError: a class of this name exists, or no label value is left.
+            InputError: as :func:`s2vnet.interactive.check_entries.new_class`.
         """
-        names = self.class_names
-        if name.lower() in (known.lower() for known in names.values()):
-            raise InputError(f"there is a class {name!r} already")
-        value = max(names) + 1
-        if value > MAX_LABEL:
-            raise InputError(f"no label value is left for {name!r}; labels go to {MAX_LABEL}")
-        with validation_errors():
-            self.add(NewClass(class_id=value, name=name))
-        return value
+        entry = new_class(name, self.class_names)
+        self.add(entry)
+        return entry.class_id
 
     def add(self, *entries: Entry) -> None:
         """Add prompts of any number of classes in one round; all of them or, if one is invalid, none."""
@@ -265,13 +258,13 @@ class Session:
         for listener in self.listeners:
             listener()
 
-    def check(self, *entries: Entry) -> None:
-        """Raise InputError for a prompt outside the volume, damaged, or of an unknown class."""
-        check_entries(entries, self.class_names, self.geometry.shape)
+    def check(self, log: Log) -> None:
+        """Raise InputError as :meth:`apply`, for a log in place of the current one."""
+        check_entries(log, self.segmenter.class_names, self.geometry.shape)
 
     def valid_entries(self, log: Log) -> Log:
-        """Entries of a log that :meth:`check` accepts."""
-        return tuple(entry for entry in log if self._is_valid(entry))
+        """Entries of a log without those that :meth:`check` refuses."""
+        return valid_entries(log, self.segmenter.class_names, self.geometry.shape)
 
     @property
     def plane(self) -> int:
@@ -415,13 +408,6 @@ class Session:
         if history is not self._history:
             self._initial = saved.initial
         self._set(history.push(saved.entries), applied)
-
-    def _is_valid(self, entry: Entry) -> bool:
-        try:
-            self.check(entry)
-        except InputError:
-            return False
-        return True
 
     def _check_labels(self, labels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
         unknown = sorted(set(np.unique(labels).tolist()) - set(self.segmenter.class_names))

@@ -158,6 +158,11 @@ class SessionWorker:
         """Additional bytes once offloaded features are loaded again, or the image has been encoded."""
         return self._expected_nbytes if self._session is None else self._session.offloaded_nbytes
 
+    @property
+    def log(self) -> Log:
+        """Requested log, whether or not it has been computed."""
+        return self._requested.log
+
     def start(self) -> None:
         """Start the background thread, unless it runs already."""
         with self._lock:
@@ -194,7 +199,7 @@ class SessionWorker:
     def _check(self, log: Log) -> None:
         check_log(log, self._segmenter.class_names)
         if self._session is not None:
-            self._session.check(*log)
+            self._session.check(log)
 
     def _require_open(self) -> None:
         if self._error is not None:

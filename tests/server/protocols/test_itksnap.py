@@ -125,22 +125,20 @@ def test_interactions_give_the_labels_of_a_local_session(client: TestClient, bor
     snap.end()
 
 
-def test_the_first_positive_prompt_chooses_the_class(client: TestClient, bordered: Volume, own: Session) -> None:
+def test_without_a_class_an_object_is_its_prompts_alone(client: TestClient, bordered: Volume, own: Session) -> None:
+    """One after another; a first prompt that is not in the object leaves it empty."""
     snap = Snap(client, bordered)
     for class_id in (1, 2, 1):
         place, second = voxel_of(own.labels, class_id, 3), voxel_of(own.labels, 3 - class_id, 5)
-        own.add_point(class_id, place)
-        np.testing.assert_array_equal(snap.point(place), own.labels == class_id)
-        own.add_point(class_id, second)
-        np.testing.assert_array_equal(snap.point(second), own.labels == class_id)
+        thing = own.add_class("object")
+        own.add_point(thing, second, positive=False)
+        assert not snap.point(second, reverse=True).any()
+        own.add_point(thing, place)
+        mask = snap.point(place)
+        np.testing.assert_array_equal(mask, own.labels == thing)
+        assert mask[place]
         snap.reset()
         own.reset()
-    other = voxel_of(own.labels, 2, 4)
-    own.add(Point(class_id=2, voxel=other, positive=False))
-    np.testing.assert_array_equal(snap.point(other, reverse=True), own.labels == 2)
-    place = voxel_of(own.labels, 1, 3)
-    own.add_point(1, place)
-    np.testing.assert_array_equal(snap.point(place), own.labels == 1)
 
 
 def test_the_grid_is_respected(client: TestClient, oriented: tuple[Volume, Volume, str], segmenter: Segmenter) -> None:
@@ -159,23 +157,25 @@ def test_the_older_protocol_is_supported(client: TestClient, bordered: Volume, o
     i, j, k = place = voxel_of(own.labels, 2, 3)
     answer = client.get(f"/process_point_interaction/{session}?x={i}&y={j}&z={k}&foreground=true").json()
     raw = gzip.decompress(base64.b64decode(answer["result"]))
-    own.add_point(2, place)
-    assert raw == (own.labels == 2).astype(np.int8).tobytes(order="F")
+    thing = own.add_class("object")
+    own.add_point(thing, place)
+    assert raw == (own.labels == thing).astype(np.int8).tobytes(order="F")
     assert client.get(f"/reset_interactions/{session}").json() == {"status": "success"}
     assert client.get(f"/end_session/{session}").status_code == 200
 
 
 def test_clients_are_independent(client: TestClient, bordered: Volume, own: Session, segmenter: Segmenter) -> None:
     turned = Volume(np.ascontiguousarray(bordered.data[:, ::-1]), bordered.geometry)
-    one, other = Snap(client, bordered), Snap(client, turned)
+    one, other = Snap(client, bordered, "s2vnet-right"), Snap(client, turned)
     assert one.session != other.session
     own_other = Session(segmenter, turned)
     for class_id in (1, 2):
         here, there = voxel_of(own.labels, class_id, 3), voxel_of(own_other.labels, 3 - class_id, 3)
-        own.add_point(class_id, here)
-        own_other.add_point(3 - class_id, there)
-        np.testing.assert_array_equal(one.point(here), own.labels == class_id)
-        np.testing.assert_array_equal(other.point(there), own_other.labels == 3 - class_id)
+        thing = own_other.add_class("object")
+        own.add_point(2, here)
+        own_other.add_point(thing, there)
+        np.testing.assert_array_equal(one.point(here), own.labels == 2)
+        np.testing.assert_array_equal(other.point(there), own_other.labels == thing)
         for each in (one, other):
             each.reset()
         own.reset()
@@ -194,8 +194,9 @@ def test_a_new_image_replaces_session_and_file(
     snap.upload(bordered)
     for class_id in (1, 2):
         place = voxel_of(own.labels, class_id, 3)
-        own.add_point(class_id, place)
-        np.testing.assert_array_equal(snap.point(place), own.labels == class_id)
+        thing = own.add_class("object")
+        own.add_point(thing, place)
+        np.testing.assert_array_equal(snap.point(place), own.labels == thing)
         snap.upload(bordered)
         own.reset()
     assert len(list((tmp_path / "state" / "sent").iterdir())) == 1

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
+from s2vnet.prompts import Entry, NewClass, Point
+from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients, object_class
 from s2vnet.server.scan_library import CapacityError
+from s2vnet.server.schemas import Add
 
 
 class Store:
@@ -18,6 +20,7 @@ class Store:
 
     def __init__(self) -> None:
         self.settings = SimpleNamespace(max_sessions=2)
+        self.segmenter = SimpleNamespace(class_names={0: "background", 1: "left", 2: "right"})
         self.ended: list[str] = []
 
     def end(self, name: str) -> None:
@@ -62,12 +65,30 @@ def test_a_client_is_removed_once(store: Any) -> None:
     assert store.ended == []  # it had no session
 
 
-def test_a_reset_forgets_the_class_that_a_prompt_chose(store: Any) -> None:
+class Worker:
+    """Session worker that keeps its log."""
+
+    def __init__(self) -> None:
+        self.log: tuple[Entry, ...] = ()
+
+    def apply(self, operation: Add) -> None:
+        self.log += operation.entries
+
+
+def test_an_object_of_its_own_gets_a_class_with_its_first_prompt(store: Any) -> None:
     free, fixed = Client(store, None), Client(store, 2)
-    for client in (free, fixed):
-        client.class_id = 7
-        client.reset_prompts()
-    assert (free.class_id, fixed.class_id) == (None, 2)
+    for client, expected in ((free, (NewClass(class_id=3, name="object"),)), (fixed, ())):
+        worker: Any = Worker()
+        clicks = [Point(class_id=client.class_id, voxel=(1, 2, n)) for n in range(2)]
+        for click in clicks:
+            client.add_prompt(worker, click)
+        assert worker.log == (*expected, *clicks)
+
+
+def test_an_object_differs_in_name_and_value_from_the_models_classes() -> None:
+    assert object_class({0: "background", 1: "Object", 2: "object 2"}) == NewClass(class_id=3, name="object 3")
+    with pytest.raises(InputError, match="no label value is left"):
+        object_class({n: f"c{n}" for n in range(256)})
 
 
 def test_without_an_image_there_is_no_session(store: Any) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError
-from s2vnet.prompts import Entry, Mask, Scribble, Voxel
+from s2vnet.prompts import Mask, Prompt, Scribble, Voxel
 
 MAX_SCRIBBLE_VOXELS = 20_000
 """Scribbles of more voxels are converted to masks."""
@@ -20,7 +20,7 @@ def drawn_voxels(drawing: npt.NDArray[np.bool_], start: npt.ArrayLike = (0, 0, 0
     return voxels
 
 
-def drawing_prompt(voxels: npt.NDArray[np.intp], shape: Voxel, class_id: int, positive: bool, scribble: bool) -> Entry:
+def drawing_prompt(voxels: npt.NDArray[np.intp], shape: Voxel, class_id: int, positive: bool, scribble: bool) -> Prompt:
     """Convert voxels (N, 3) in a volume of a shape (I, J, K) to a prompt: a scribble, or else a mask.
 
     Raises:

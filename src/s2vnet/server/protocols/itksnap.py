@@ -4,8 +4,8 @@ Follows its server, versions 0.0.1 to 0.1.6, and ITK-SNAP (https://github.com/py
 `GUI/Model/DeepLearningSegmentationModel.cxx`, `Logic/WorkspaceAPI/RESTClient.cxx`). ITK-SNAP is configured with host
 and port and requests ``http://HOST:PORT/status``, so these routes are at the root. Arrays are gzipped float32, Fortran
 order, with ITK's grid (LPS, mm) as JSON; responses contain a binary mask of one object. ITK-SNAP does not send which
-label is selected, only a reset when it changes. So the class is given by the model's name, ``s2vnet-liver``; with
-``s2vnet`` it is chosen by the first positive prompt: the class at the prompt, or the most probable one there.
+label is selected, only a reset when it changes. So a class is given by the model's name, ``s2vnet-liver``; with
+``s2vnet`` each object is one of its own, which its prompts alone segment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 import re
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import IO, Annotated, Any, Literal
 
 import numpy as np
@@ -27,11 +27,10 @@ from pydantic import BaseModel, Field, ValidationError
 from s2vnet._version import __version__
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Geometry, Volume
-from s2vnet.prompts import Entry, Point
+from s2vnet.prompts import Point, Prompt
 from s2vnet.server.api import StoreDep
 from s2vnet.server.protocols.drawings import drawing_prompt, drawn_voxels
 from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
-from s2vnet.server.schemas import Add
 from s2vnet.server.security import FORBIDDEN
 from s2vnet.server.session_store import SessionStore
 from s2vnet.utils.validation_errors import first_error
@@ -39,7 +38,7 @@ from s2vnet.utils.validation_errors import first_error
 PROTOCOL = "0.1.6"
 """Implemented version of itksnap-dls; ITK-SNAP requires 0.1.0 or later."""
 ANY_CLASS = "s2vnet"
-"""Name of the model whose class is chosen by the first positive prompt; prefix of the other names."""
+"""Name of the model for any object; prefix of the other names."""
 _SUCCESS = {"status": "success"}
 _COMPRESSION_LEVEL = 1
 
@@ -73,23 +72,11 @@ class SnapClient(ObjectClient):
 
     upload_route = "upload_raw"
 
-    def interact(
-        self, make: Callable[[int], Entry], voxels: npt.ArrayLike, positive: bool, seconds: float
-    ) -> dict[str, Any]:
-        """Add a prompt and return the response with the object's mask.
-
-        Args:
-            make: returns the prompt for a class.
-            voxels: the prompt's voxels (N, 3), by which the first positive prompt chooses the class.
-            positive: whether the prompt is inside the object.
-            seconds: time limit.
-        """
+    def interact(self, prompt: Prompt, seconds: float) -> dict[str, Any]:
+        """Add a prompt and return the response with the object's mask; `seconds` is the time limit."""
         worker = self.worker()
-        class_id = self.choose_class(worker, lambda: voxels, seconds)
-        worker.apply(Add(entries=(make(class_id),)))
-        mask = worker.wait_ready(seconds).labels == class_id
-        if positive:
-            self.class_id = class_id
+        self.add_prompt(worker, prompt)
+        mask = worker.wait_ready(seconds).labels == self.class_id
         packed = gzip.compress(mask.astype(np.int8).tobytes(order="F"), _COMPRESSION_LEVEL, mtime=0)
         return {**_SUCCESS, "result": base64.b64encode(packed).decode()}
 
@@ -190,11 +177,8 @@ async def point(
 ) -> dict[str, Any]:
     """Add a point inside or outside the object."""
     i, j, k = point
-
-    def entry(class_id: int) -> Entry:
-        return Point(class_id=class_id, positive=foreground, voxel=(i, j, k))
-
-    return await client.queue.run(lambda seconds: client.interact(entry, [point], foreground, seconds))
+    prompt = Point(class_id=client.class_id, positive=foreground, voxel=(i, j, k))
+    return await client.queue.run(lambda seconds: client.interact(prompt, seconds))
 
 
 @router.get("/process_point_interaction/{name}")
@@ -224,11 +208,7 @@ async def drawing(
         if client.session and grid.dimensions != client.shape:
             raise InputError(f"a drawing of {grid.dimensions} voxels on an image of {client.shape}")
         voxels = drawn_voxels(read_array(file.file, grid, store.settings.max_voxels)[0] > 0)
-
-        def entry(class_id: int) -> Entry:
-            return drawing_prompt(voxels, client.shape, class_id, foreground, scribble)
-
-        return client.interact(entry, voxels, foreground, seconds)
+        return client.interact(drawing_prompt(voxels, client.shape, client.class_id, foreground, scribble), seconds)
 
     return await client.queue.run(interact)
 

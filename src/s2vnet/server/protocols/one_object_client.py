@@ -1,4 +1,7 @@
-"""Clients of protocols that show one object at a time: each sees one class of the labels of its own session."""
+"""Clients of protocols that show one object at a time: each sees one class of the labels of its own session.
+
+That is a class of the model, or one that the client's first prompt adds and that prompts alone segment.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,22 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import numpy.typing as npt
-
 from s2vnet.errors import InputError
+from s2vnet.interactive.check_entries import new_class
 from s2vnet.io.geometry import Volume
-from s2vnet.prompts import Voxel
+from s2vnet.prompts import Entry, NewClass, Prompt, Voxel
 from s2vnet.server.request_queue import RequestQueue
 from s2vnet.server.scan_library import CapacityError
-from s2vnet.server.schemas import Step
+from s2vnet.server.schemas import Add, Step
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.session_worker import Orient, SessionWorker
+
+OBJECT = "object"
+"""Name of an object that is no class of the model."""
 
 
 class ObjectClient:
@@ -30,7 +35,11 @@ class ObjectClient:
     """Route by which clients upload their image, for error messages."""
 
     def __init__(self, store: SessionStore, class_id: int | None) -> None:
-        """Args: the sessions, and the class of all prompts; None if it is chosen by the first prompt."""
+        """Args: the sessions, and the class of all prompts; None for an object of its own.
+
+        Raises:
+            InputError: no label value is left for the object.
+        """
         self.name = uuid.uuid4().hex
         self.queue = RequestQueue()
         """Queue of requests that change the client or its session."""
@@ -40,7 +49,10 @@ class ObjectClient:
         self.image: Path | None = None
         self.shape: Voxel = (1, 1, 1)
         self._store = store
-        self._fixed_class = self.class_id = class_id
+        self.added = object_class(store.segmenter.class_names) if class_id is None else None
+        """Class that the first prompt adds, unless the object is of a class of the model."""
+        self.class_id = class_id if self.added is None else self.added.class_id
+        """Class of all prompts."""
 
     def worker(self) -> SessionWorker:
         """Return its session. Raises InputError without an image, and as :meth:`SessionStore.get`."""
@@ -88,7 +100,6 @@ class ObjectClient:
 
     def reset(self) -> None:
         """Begin a new object on the same image."""
-        self.class_id = self._fixed_class
 
     def reset_prompts(self) -> None:
         """Remove all prompts, and begin a new object."""
@@ -96,11 +107,23 @@ class ObjectClient:
             self.worker().apply(Step(op="reset"))
         self.reset()
 
-    def choose_class(self, worker: SessionWorker, voxels: Callable[[], npt.ArrayLike], seconds: float) -> int:
-        """Return the class of prompts: the chosen one, or else the most likely one at voxels (N, 3)."""
-        if self.class_id is not None:
-            return self.class_id
-        return worker.when_ready(lambda session: session.likely_class(voxels()), seconds)
+    def add_prompt(self, worker: SessionWorker, prompt: Prompt) -> None:
+        """Add a prompt, together with the object's class if the log does not have it yet.
+
+        Raises:
+            InputError: as :meth:`SessionWorker.apply`.
+        """
+        entries: tuple[Entry, ...] = (prompt,)
+        if self.added is not None and self.added not in worker.log:
+            entries = (self.added, prompt)
+        worker.apply(Add(entries=entries))
+
+
+def object_class(names: Mapping[int, str]) -> NewClass:
+    """Return a class for an object beside classes by label value. Raises InputError when no label value is left."""
+    known = {name.casefold() for name in names.values()}
+    name = next(name for name in (OBJECT, *(f"{OBJECT} {n}" for n in range(2, 257))) if name not in known)
+    return new_class(name, names)
 
 
 Client = TypeVar("Client", bound=ObjectClient)

@@ -64,15 +64,17 @@ def test_clicks_between_voxels_are_rounded(client: TestClient, own: Session, tmp
 def test_an_object_is_segmented_by_clicks_inside_and_outside(client: TestClient, own: Session, tmp_path: Path) -> None:
     """As MITK sends them; and 3D Slicer, which names the class."""
     inside, outside = (5, 9, 4), (11, 9, 9)
-    for chosen, class_id in (({}, own.likely_class([inside])), ({"label": "left part"}, 1)):
+    for chosen, class_id, label in (({}, 3, "object"), ({"label": "left part"}, 1, "left part"), ({}, 3, "object")):
         params = {"foreground": [inside], "background": [outside], **chosen}
         form = slicer_form({"params": json.dumps(params)}, {})
         found, name, content = parts_of(client.post("/infer/object?image=one.nii.gz", **form))
         own.reset()
+        if not chosen:
+            assert own.add_class("object") == class_id
         own.add(Point(class_id=class_id, voxel=inside), Point(class_id=class_id, voxel=outside, positive=False))
         (tmp_path / name).write_bytes(content)
         np.testing.assert_array_equal(read_labels(tmp_path / name).data, own.labels == class_id)
-        assert found["label_names"] == {own.segmenter.class_names[class_id]: 1}
+        assert found["label_names"] == {label: 1}
 
 
 def test_scribbles_are_prompts_of_the_selected_class(client: TestClient, own: Session, tmp_path: Path) -> None:
@@ -182,6 +184,7 @@ def test_errors_of_dicom_seg_name_the_scan_as_the_client_does(
         ("clicks?image=one.nii.gz", {"right": 7}, "clicks are given as"),
         ("clicks?image=one.nii.gz", [1], "not a JSON object"),
         ("object?image=one.nii.gz", {"background": [[1, 1, 1]]}, "a click inside it"),
+        ("object?image=one.nii.gz", {"foreground": [[1, 1, 1]], "save_label": True}, "an object of no class"),
         ("object?image=one.nii.gz", {"foreground": [[1, 1]]}, "clicks are given as"),
         ("scribbles?image=one.nii.gz", {"selected_label_name": "right"}, "need a label map"),
         ("unknown?image=one.nii.gz", {}, "no such model"),

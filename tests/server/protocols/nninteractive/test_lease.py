@@ -22,7 +22,7 @@ def clients(serve: Callable[..., TestClient]) -> LeasedClients:
 
 
 def test_classes_are_known_by_name_and_number(clients: LeasedClients) -> None:
-    assert [clients.claim(label, None).class_id for label in ("right", "2", "any", None)] == [2, 2, None, None]
+    assert [clients.claim(label, None).class_id for label in ("right", "2", "any", None)] == [2, 2, 3, 3]
     with pytest.raises(InputError, match="no such class"):
         clients.claim("spleen", None)
     with pytest.raises(InputError, match="no such axes"):

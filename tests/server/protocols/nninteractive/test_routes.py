@@ -116,17 +116,31 @@ def test_prompts_without_prediction_are_applied_together(
     client.close()
 
 
-def test_the_first_prompt_chooses_the_class_until_a_reset(
+def test_without_a_class_an_object_is_its_prompts_alone(
     address: str, image: npt.NDArray[np.float32], own: Session
 ) -> None:
+    """One after another, each from nothing; undo goes back to nothing, and prompts go on from there."""
     client, buffer = connect(address, image)
     for class_id in (1, 2, 1):
-        point = tuple(int(n) for n in np.argwhere(own.labels == class_id)[3])
-        client.add_point_interaction(point, True)
-        own.add_point(class_id, point)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(buffer, own.labels == class_id)
+        inside, outside = (tuple(map(int, np.argwhere(own.labels == k)[3])) for k in (class_id, 3 - class_id))
+        for _ in range(2):
+            thing = own.add_class("object")
+            client.add_point_interaction(inside, True)
+            own.add_point(thing, inside)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(buffer, own.labels == thing)
+            assert buffer[inside]
+            client.add_point_interaction(outside, False)
+            own.add_point(thing, outside, positive=False)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(buffer, own.labels == thing)
+            assert client.undo()
+            own.undo()
+            np.testing.assert_array_equal(buffer, own.labels == thing)
+            assert client.undo()
+            assert not client.undo()
+            assert not buffer.any()
+            own.reset()
+        client.add_point_interaction(inside, True)
         client.reset_interactions()
-        own.reset()
         assert not buffer.any()
     client.close()
 

@@ -20,7 +20,7 @@ from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import write_result
 from s2vnet.io.files import write_labels
 from s2vnet.io.geometry import LabelMap
-from s2vnet.prompts import Entry, Point
+from s2vnet.prompts import Entry, NewClass, Point
 from s2vnet.server.api import temporary_file_response
 from s2vnet.server.protocols.monailabel.labels import read_sent_labels
 from s2vnet.server.protocols.monailabel.prompts import chosen_class, class_clicks, object_clicks, scribble_prompts
@@ -35,6 +35,7 @@ from s2vnet.server.protocols.monailabel.service import (
     require_model,
 )
 from s2vnet.server.protocols.monailabel.sessions import receive, session_scan
+from s2vnet.server.protocols.one_object_client import object_class
 from s2vnet.server.scan_library import UPLOAD_PREFIX
 
 ENDINGS = (LABEL_ENDING, ".nii", ".nrrd", ".mha")
@@ -95,9 +96,11 @@ class Job:
     class_id: int | None
     """Class of an object or of scribbles, if the client has chosen one."""
     clicks: tuple[Point, ...] = ()
-    """Of all classes; those of an object have no class yet."""
+    """Of all classes."""
     label: UploadFile | None = None
     """Scribbles as a label map."""
+    added: NewClass | None = None
+    """Class of an object for which the client has chosen none of the model's."""
 
     @classmethod
     def parse(cls, service: MonaiLabel, model: str, options: Mapping[str, Any], label: UploadFile | None) -> Job:
@@ -110,9 +113,15 @@ class Job:
             inside, outside = object_clicks(options)
             if class_id is None and not inside:
                 raise InputError("an object needs a click inside it (foreground), or its class (label)")
-            points = [Point(class_id=0, positive=True, voxel=voxel) for voxel in inside]
-            points += [Point(class_id=0, positive=False, voxel=voxel) for voxel in outside]
-            return cls(model, options, class_id, tuple(points))
+            if class_id is None and options.get("save_label"):
+                raise InputError(
+                    f"an object of no class cannot be saved; name one (label): {', '.join(classes.values())}"
+                )
+            added = object_class(classes) if class_id is None else None
+            class_id = class_id if added is None else added.class_id
+            points = [Point(class_id=class_id, positive=True, voxel=voxel) for voxel in inside]
+            points += [Point(class_id=class_id, positive=False, voxel=voxel) for voxel in outside]
+            return cls(model, options, class_id, tuple(points), added=added)
         if model == SCRIBBLES:
             if label is None or class_id is None:
                 raise InputError(
@@ -134,11 +143,9 @@ class Job:
             worker.wait_ready(seconds)  # from then on the scan's size is known, and clicks outside it are refused
             entries: tuple[Entry, ...] = self.clicks
             class_id = self.class_id
-            if self.model == OBJECT:
-                if class_id is None:
-                    inside = [point.voxel for point in self.clicks if point.positive]
-                    class_id = worker.when_ready(lambda session: session.likely_class(inside), seconds)
-                entries = tuple(point.model_copy(update={"class_id": class_id}) for point in self.clicks)
+            if self.added is not None:
+                classes[self.added.class_id] = self.added.name
+                entries = (self.added, *entries)
             if drawing is not None and class_id is not None:
                 entries = scribble_prompts(drawing, self.options, class_id)
             worker.replace_log(entries)

@@ -26,7 +26,7 @@ AUTOMATIC, CLICKS, OBJECT, SCRIBBLES = "automatic", "clicks", "object", "scribbl
 MODELS = {
     AUTOMATIC: ("segmentation", "all classes"),
     CLICKS: ("deepedit", "all classes, corrected by clicks"),
-    OBJECT: ("deepgrow", "one class by clicks inside and outside: the chosen one, or the likeliest at the clicks"),
+    OBJECT: ("deepgrow", "one object by clicks inside and outside: of the chosen class, or any other"),
     SCRIBBLES: ("scribbles", "one class by scribbles inside and outside"),
 }
 """Type and description of each name of the model; a client offers the tools for the types."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from fastapi import HTTPException, Response
 
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import Region, Volume
-from s2vnet.prompts import Entry
+from s2vnet.prompts import NewClass, Prompt
 from s2vnet.server.protocols.array_codec import pack, read_shape, unpack
 from s2vnet.server.protocols.nninteractive.array_geometry import (
     ImageProperties,
@@ -23,7 +23,7 @@ from s2vnet.server.protocols.nninteractive.array_geometry import (
     require_axes,
 )
 from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
-from s2vnet.server.schemas import Add, Step
+from s2vnet.server.schemas import Step
 from s2vnet.server.session_store import SessionStore
 from s2vnet.utils.components import bounding_box
 
@@ -76,14 +76,11 @@ class Lease(ObjectClient):
         super().reset()
         self.interactions, self.shown = 0, np.zeros(self.shape, bool)
 
-    def interact(
-        self, make: Callable[[int], Entry], voxels: Callable[[], npt.ArrayLike], predict: bool, seconds: float
-    ) -> Response:
+    def interact(self, prompt: Prompt, predict: bool, seconds: float) -> Response:
         """Add a prompt. Nothing is added while the image is being encoded.
 
         Args:
-            make: returns the prompt for a class.
-            voxels: returns the prompt's voxels (N, 3), by which the first prompt chooses the class.
+            prompt: of the object's class.
             predict: whether to respond with the change of the object.
             seconds: time limit.
 
@@ -92,8 +89,7 @@ class Lease(ObjectClient):
         """
         worker, seconds = self.worker(), min(seconds, RESPONSE_S)
         worker.wait_ready(seconds)
-        self.class_id = self.choose_class(worker, voxels, seconds)
-        worker.apply(Add(entries=(make(self.class_id),)))
+        self.add_prompt(worker, prompt)
         self.interactions += 1
         return self.change(seconds) if predict else prediction(None, False)
 
@@ -126,7 +122,7 @@ class Lease(ObjectClient):
             labels = worker.wait_ready(min(seconds, RESPONSE_S)).labels
             mask = labels == self.class_id if any_left else np.zeros_like(self.shown)
         except InputError:  # rejected prompts cannot be undone
-            self.interactions = len(worker.state().entries)
+            self.interactions = sum(not isinstance(entry, NewClass) for entry in worker.log)
             raise
         self.last_active = time.monotonic()
         box = bounding_box(mask != self.shown)

@@ -6,10 +6,9 @@ import time
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
-from s2vnet.prompts import Box, Entry, Point
+from s2vnet.prompts import Box, Point
 from s2vnet.server.api import StoreDep
 from s2vnet.server.protocols.array_codec import unpack
 from s2vnet.server.protocols.drawings import drawing_prompt
@@ -160,11 +159,8 @@ async def add_point(lease: ActiveLeaseDep, interaction: PointInteraction) -> Res
     def add(seconds: float) -> Response:
         lease.worker()
         voxel = interaction.voxel(lease.shape)
-
-        def point(class_id: int) -> Entry:
-            return Point(class_id=class_id, positive=interaction.include_interaction, voxel=voxel)
-
-        return lease.interact(point, lambda: [voxel], interaction.run_prediction, seconds)
+        point = Point(class_id=lease.class_id, positive=interaction.include_interaction, voxel=voxel)
+        return lease.interact(point, interaction.run_prediction, seconds)
 
     return await lease.queue.run(add)
 
@@ -176,14 +172,8 @@ async def add_box(lease: ActiveLeaseDep, interaction: BoxInteraction) -> Respons
     def add(seconds: float) -> Response:
         lease.worker()
         start, stop = interaction.corners(lease.shape)
-
-        def box(class_id: int) -> Entry:
-            return Box(class_id=class_id, positive=interaction.include_interaction, start=start, stop=stop)
-
-        def centre() -> npt.ArrayLike:
-            return [[(a + b) // 2 for a, b in zip(start, stop, strict=True)]]
-
-        return lease.interact(box, centre, interaction.run_prediction, seconds)
+        box = Box(class_id=lease.class_id, positive=interaction.include_interaction, start=start, stop=stop)
+        return lease.interact(box, interaction.run_prediction, seconds)
 
     return await lease.queue.run(add)
 
@@ -198,11 +188,8 @@ async def add_mask(request: Request, store: StoreDep, lease: ActiveLeaseDep) -> 
     def add(seconds: float) -> Response:
         lease.worker()
         voxels = interaction.voxels(unpack(body, 3, store.settings.max_voxels) != 0, lease.shape)
-
-        def entry(class_id: int) -> Entry:
-            return drawing_prompt(voxels, lease.shape, class_id, interaction.include_interaction, scribble)
-
-        return lease.interact(entry, lambda: voxels, interaction.run_prediction, seconds)
+        drawing = drawing_prompt(voxels, lease.shape, lease.class_id, interaction.include_interaction, scribble)
+        return lease.interact(drawing, interaction.run_prediction, seconds)
 
     return await lease.queue.run(add)
 
