@@ -49,9 +49,12 @@ class ObjectClient:
         self.image: Path | None = None
         self.shape: Voxel = (1, 1, 1)
         self._store = store
-        self.added = object_class(store.segmenter.class_names) if class_id is None else None
+        self.added: NewClass | None = None
         """Class that the first prompt adds, unless the object is of a class of the model."""
-        self.class_id = class_id if self.added is None else self.added.class_id
+        if class_id is None:
+            self.added = object_class(store.segmenter.class_names)
+            class_id = self.added.class_id
+        self.class_id: int = class_id
         """Class of all prompts."""
 
     def worker(self) -> SessionWorker:
