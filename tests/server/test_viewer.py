@@ -31,7 +31,7 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_labels, write_image
 from s2vnet.io.geometry import Volume
-from s2vnet.prompts import Entry, Point, Voxel
+from s2vnet.prompts import Entry, NewClass, Point, Voxel
 from s2vnet.server.app import VIEWER, create_app
 from s2vnet.server.settings import Settings
 
@@ -317,6 +317,20 @@ def test_locks_and_notes_and_the_next_slice(viewer: Viewer, own: Session) -> Non
     found = own.next_slice_to_check()
     assert found is not None
     viewer.until(f"s2vnet.scene.at[{found[0]}] === {found[1]}")
+
+
+def test_a_class_that_the_log_adds_is_listed_with_its_prompts(viewer: Viewer, own: Session, tmp_path: Path) -> None:
+    lesion, click = NewClass(class_id=3, name="lesion"), Point(class_id=3, voxel=(9, 9, 6))
+    viewer.open()
+    own.add(lesion, click)
+    own.save_log(tmp_path / "log.json")
+    with viewer.asking():
+        viewer.page.set_input_files("#log-file", tmp_path / "log.json")
+    np.testing.assert_array_equal(viewer.labels(), own.labels)
+    assert viewer.page.locator("#prompts .name").all_text_contents() == ["+ lesion, point", "class lesion"]
+    viewer.go((9, 9, 6))
+    viewer.page.wait_for_function("() => document.querySelector('#readout').textContent.endsWith('lesion')")
+    assert viewer.errors == []
 
 
 def test_a_log_goes_out_and_comes_back(viewer: Viewer, own: Session, tmp_path: Path) -> None:
