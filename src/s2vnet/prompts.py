@@ -146,6 +146,32 @@ class NewClass(BaseModel):
     name: str = Field(min_length=1, max_length=100)
 
 
+class Extent(BaseModel):
+    """All of a class: exactly these voxels, as if they had been segmented so; later prompts may change any of them.
+
+    Packed as in :class:`Mask`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_with_kind)
+
+    kind: Literal["extent"] = "extent"
+    class_id: int = Field(ge=1)
+    start: Voxel
+    stop: Voxel
+    bits: str
+
+    @classmethod
+    def from_array(cls, mask: npt.NDArray[np.bool_], class_id: int) -> Extent:
+        """Pack a boolean array (I, J, K) covering the whole image. Raises InputError when it is empty."""
+        packed = Mask.from_array(mask, class_id)
+        return cls(class_id=class_id, start=packed.start, stop=packed.stop, bits=packed.bits)
+
+    @property
+    def mask(self) -> Mask:
+        """The same voxels as a prompt."""
+        return Mask(class_id=self.class_id, start=self.start, stop=self.stop, bits=self.bits)
+
+
 Prompt = Point | Scribble | Lasso | Box | Mask
-Entry = Annotated[Point | Scribble | Lasso | Box | Mask | Lock | NewClass, Field(discriminator="kind")]
+Entry = Annotated[Point | Scribble | Lasso | Box | Mask | Lock | NewClass | Extent, Field(discriminator="kind")]
 """One entry of a prompt log."""

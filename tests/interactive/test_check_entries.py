@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from example_prompts import PROMPTS, SHAPE
 
 from s2vnet.errors import InputError
 from s2vnet.interactive.check_entries import check_entries, check_new_class, new_class, valid_entries, validation_errors
-from s2vnet.prompts import Lock, NewClass, Point
+from s2vnet.prompts import Extent, Lock, NewClass, Point
 
 NAMES = {0: "background", 1: "left part", 2: "right"}
 LESION, CLICK = NewClass(class_id=3, name="lesion"), Point(class_id=3, voxel=(1, 2, 3))
@@ -51,3 +52,15 @@ def test_a_prompt_that_is_none_is_one_line() -> None:
     with pytest.raises(InputError, match="point prompt: ") as error, validation_errors():
         Point(class_id=-1, voxel=(0, 0, 0))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (99, 20, 13)])
+def test_an_extent_is_checked_as_a_mask(shape: tuple[int, int, int]) -> None:
+    extent = Extent.from_array(np.ones(shape, bool), 1)
+    damaged = extent.model_copy(update={"bits": "AAAA"})
+    for entry, message in ((extent, "extent prompt reaches outside"), (damaged, "mask prompt is damaged")):
+        if shape == SHAPE and entry is extent:
+            check_entries([entry], NAMES, SHAPE)
+        elif entry is extent or shape == SHAPE:
+            with pytest.raises(InputError, match=message):
+                check_entries([entry], NAMES, SHAPE)

@@ -17,7 +17,7 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.interactive.voxelize import prompt_voxels
 from s2vnet.io.geometry import Geometry, Volume
-from s2vnet.prompts import Box, Entry, Lock, Mask, Point, Scribble
+from s2vnet.prompts import Box, Entry, Extent, Lock, Mask, Point, Scribble
 
 
 @varied("class_id", [0, 1, 2])
@@ -173,6 +173,27 @@ def test_an_earlier_prompt_s_voxels_are_kept(session: Session) -> None:
     assert (session.labels[mask] == 2).all()
     session.add_point(1, (5, 6, 6))
     assert session.labels[5, 6, 6] == 1
+
+
+@varied("class_id", [1, 2])
+def test_an_extent_is_all_of_a_class_until_prompts_change_it(session: Session, class_id: int) -> None:
+    given = np.random.default_rng(0).random(SHAPE) < 0.3
+    other = 3 - class_id
+    session.add_point(class_id, (5, 9, 4))
+    session.add(Extent.from_array(given, class_id))
+    np.testing.assert_array_equal(session.labels == class_id, given)
+    assert session.undo()
+    session.redo()
+    np.testing.assert_array_equal(session.labels == class_id, given)
+    voxel = tuple(np.argwhere(given)[9].tolist())
+    session.add_point(other, voxel)  # an extent's voxels are not prompted ones
+    assert session.labels[voxel] == other
+    session.reset()
+    kept = session.labels == other
+    session.lock(other)
+    session.add(Extent.from_array(given, class_id))
+    np.testing.assert_array_equal(session.labels == other, kept)
+    np.testing.assert_array_equal((session.labels == class_id)[~kept], given[~kept])
 
 
 @plain_only

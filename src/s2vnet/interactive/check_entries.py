@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from s2vnet.errors import InputError
 from s2vnet.interactive.voxelize import prompt_corners
-from s2vnet.prompts import Entry, Lock, Mask, NewClass
+from s2vnet.prompts import Entry, Extent, Lock, Mask, NewClass
 from s2vnet.utils.validation_errors import first_error
 
 MAX_LABEL = 255
@@ -57,16 +57,17 @@ def _check(entry: Entry, names: Mapping[int, str], shape: tuple[int, int, int]) 
         raise InputError(f"no class {entry.class_id}; classes of the model: {known}")
     if isinstance(entry, Lock):
         return
+    prompt = entry.mask if isinstance(entry, Extent) else entry
     size = " x ".join(map(str, shape))
     try:
-        corners = prompt_corners(entry)
+        corners = prompt_corners(prompt)
         outside = bool((corners < 0).any() or (corners >= np.array(shape)).any())
     except OverflowError:
         outside = True
     if outside:
         raise InputError(f"{entry.kind} prompt reaches outside the volume of {size}; indices start at 0")
-    if isinstance(entry, Mask):
-        entry.voxels()
+    if isinstance(prompt, Mask):
+        prompt.voxels()
 
 
 def new_class(name: str, names: Mapping[int, str]) -> NewClass:

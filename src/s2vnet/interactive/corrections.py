@@ -5,6 +5,7 @@ A prompt changes the labels of its own voxels and of the connected region around
 
 * A locked class never gains or loses a voxel.
 * A prompted voxel has the class of the last prompt on it; later prompts elsewhere do not change it.
+* An extent sets all voxels of a class; it is no prompt, so later prompts may change them.
 * Voxels that lose a class take the most probable of the other classes.
 """
 
@@ -33,7 +34,7 @@ from s2vnet.inference.sweep import average_sweeps
 from s2vnet.interactive.interpolate_outlines import between_outlines
 from s2vnet.interactive.voxelize import is_box, is_prompt, prompt_voxels
 from s2vnet.io.geometry import Region
-from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Prompt, Scribble
+from s2vnet.prompts import Box, Entry, Extent, Lasso, Lock, Mask, Point, Prompt, Scribble
 
 Labels = npt.NDArray[np.uint8]
 Voxels = npt.NDArray[np.intp]
@@ -65,6 +66,8 @@ class PromptState:
         """State after an entry."""
         if is_prompt(entry):
             return replace(self, prompts=(*self.prompts, entry))
+        if isinstance(entry, Extent):  # replaces what earlier prompts say of the class
+            return replace(self, prompts=tuple(p for p in self.prompts if p.class_id != entry.class_id))
         if not isinstance(entry, Lock):
             return self
         return replace(self, locked=self.locked | {entry.class_id} if entry.locked else self.locked - {entry.class_id})
@@ -131,6 +134,8 @@ class Corrections:
             entry: the next entry of the log.
             on_change: called with the changes found so far after each window.
         """
+        if isinstance(entry, Extent):
+            return self._set_extent(labels, state, entry)
         if not is_prompt(entry) or (entry.positive and entry.class_id in state.locked):
             return _no_change()
         if is_box(entry):
@@ -191,6 +196,18 @@ class Corrections:
         kept = inside.reshape(-1)[grown.voxels] | ~spanned.reshape(-1)[grown.voxels]
         grown = LabelChange(grown.voxels[kept], grown.before[kept], grown.after[kept])
         return merge(removal, grown)
+
+    def _set_extent(self, labels: Labels, state: PromptState, extent: Extent) -> LabelChange:
+        """Give a class its voxels, except those of locked classes, and take all others from it."""
+        if extent.class_id in state.locked:
+            return _no_change()
+        mask = extent.mask
+        voxels = np.ravel_multi_index(tuple(mask.voxels().T), labels.shape)
+        gained = voxels[~np.isin(labels.reshape(-1)[voxels], list(state.locked))]
+        lost = np.setdiff1d(np.flatnonzero(labels == extent.class_id), voxels)
+        denial = Point(class_id=extent.class_id, positive=False, voxel=extent.start)
+        gain, loss = self._label_change(labels, state, mask, gained), self._label_change(labels, state, denial, lost)
+        return merge(gain, loss)
 
     def _window_prompt(self, labels: Labels, state: PromptState, prompt: Prompt, voxels: Voxels) -> WindowPrompt | None:
         pixels = self._pixels_of(voxels)

@@ -14,7 +14,7 @@ from s2vnet.interactive.prompt_log import read_log
 from s2vnet.interactive.session import Session
 from s2vnet.interactive.voxelize import is_prompt
 from s2vnet.io.files import read_labels
-from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, NewClass, Point, Scribble, Voxel
+from s2vnet.prompts import Box, Entry, Extent, Lasso, Lock, Mask, NewClass, Point, Scribble, Voxel
 from s2vnet.utils.atomic_write import atomic_write
 
 COMMANDS = "point, not, scribble, lasso, box, mask, class, lock, unlock, remove, undo, redo, list, quit"
@@ -91,6 +91,8 @@ def describe(entry: Entry) -> str:
         return f"{'lock' if entry.locked else 'unlock'} class {entry.class_id}"
     if isinstance(entry, NewClass):
         return f"class {entry.class_id} {entry.name}"
+    if isinstance(entry, Extent):
+        return f"extent: class {entry.class_id} from {entry.start} to {entry.stop}"
     sign = "" if entry.positive else "not "
     return f"{entry.kind}: {sign}class {entry.class_id} at {_describe_voxels(entry)}"
 

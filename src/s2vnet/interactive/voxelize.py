@@ -7,7 +7,7 @@ from typing import TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.prompts import Box, Entry, Lasso, Mask, Point, Prompt, Scribble
+from s2vnet.prompts import Box, Entry, Extent, Lasso, Mask, Point, Prompt, Scribble
 
 Voxels = npt.NDArray[np.intp]
 
@@ -27,8 +27,8 @@ def prompt_voxels(prompt: Prompt) -> Voxels:
 
 
 def num_prompt_voxels(entry: Entry) -> int:
-    """Number of voxels in the definition of a prompt; for a box or mask, those of its bounding box."""
-    if isinstance(entry, Box | Mask):
+    """Number of voxels in the definition of a prompt; for a box, mask or extent, those of its bounding box."""
+    if isinstance(entry, Box | Mask | Extent):
         return int(np.prod([b - a for a, b in zip(entry.start, entry.stop, strict=True)], dtype=object))
     return len(entry.voxels) if isinstance(entry, Scribble) else 1
 
@@ -43,7 +43,7 @@ def prompt_corners(prompt: Prompt) -> Voxels:
 
 
 def is_prompt(entry: Entry) -> TypeGuard[Prompt]:
-    """Whether an entry says something about voxels; the others lock a class or add one."""
+    """Whether an entry says something about voxels; the others lock a class, add one, or set its extent."""
     return isinstance(entry, Point | Scribble | Lasso | Box | Mask)
 
 

@@ -18,7 +18,7 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_geometry
 from s2vnet.io.geometry import Geometry, Volume
-from s2vnet.prompts import Box, Mask, Point, Scribble
+from s2vnet.prompts import Box, Extent, Mask, Point, Scribble
 from s2vnet.server.app import create_app
 from s2vnet.server.protocols.array_codec import pack
 from s2vnet.server.protocols.nninteractive import array_geometry
@@ -233,7 +233,7 @@ def test_a_rejected_prompt_is_not_counted_for_undo(
 def test_capabilities_are_what_its_clients_index(address: str, image: npt.NDArray[np.float32]) -> None:
     client = remote.nnInteractiveRemoteInferenceSession(address)
     assert [client.preferred_scribble_thickness[axis] > 0 for axis in range(3)] == [True] * 3
-    assert not client.supports_initial_label
+    assert client.supports_initial_label
     client.close()
 
 
@@ -307,16 +307,30 @@ def test_a_guess_of_the_axes_stays_in_the_session(
     assert "LAS by its content" in lease.worker().state().unlike[0]
 
 
-def test_an_initial_segmentation_is_refused_and_the_next_response_corrects_the_client(
-    address: str, image: npt.NDArray[np.float32], own: Session
+@pytest.mark.parametrize("label", ["", "/2"])
+def test_an_object_begins_with_a_segmentation_exactly(
+    address: str, image: npt.NDArray[np.float32], own: Session, label: str
 ) -> None:
-    client, buffer = connect(address + "/2", image)
-    with pytest.raises(httpx.HTTPStatusError, match="501"):
-        client.add_initial_seg_interaction(np.ones(buffer.shape, np.uint8))
-    assert buffer.all()
-    client.add_point_interaction((4, 9, 5), True)
-    own.add_point(2, (4, 9, 5))
-    np.testing.assert_array_equal(buffer, own.labels == 2)
+    client, buffer = connect(address + label, image)
+    client.add_point_interaction((4, 9, 5), True)  # forgotten with the segmentation
+    given = np.random.default_rng(0).random(buffer.shape) < 0.3
+    client.add_initial_seg_interaction(given.astype(np.uint8), run_prediction=True)
+    np.testing.assert_array_equal(buffer, given)
+    assert not client.undo()
+    thing = 2 if label else own.add_class("object")
+    own.add(Extent.from_array(given, thing))
+    np.testing.assert_array_equal(own.labels == thing, given)
+    for voxel, inside in (((4, 9, 5), True), (tuple(map(int, np.argwhere(given)[40])), False)):
+        client.add_point_interaction(voxel, inside)
+        own.add_point(thing, voxel, inside)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(buffer, own.labels == thing)
+    while client.undo():
+        pass
+    np.testing.assert_array_equal(buffer, given)
+    client.add_initial_seg_interaction(np.zeros(buffer.shape, np.uint8), run_prediction=True)
+    assert not buffer.any()
+    with pytest.raises(httpx.HTTPStatusError, match="422"):
+        client.add_initial_seg_interaction(np.ones((1, *buffer.shape[1:]), np.uint8))
     client.close()
 
 

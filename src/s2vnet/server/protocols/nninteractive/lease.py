@@ -13,8 +13,9 @@ import numpy.typing as npt
 from fastapi import HTTPException, Response
 
 from s2vnet.errors import InputError
+from s2vnet.interactive.voxelize import is_prompt
 from s2vnet.io.geometry import Region, Volume
-from s2vnet.prompts import NewClass, Prompt
+from s2vnet.prompts import Extent, Prompt
 from s2vnet.server.protocols.array_codec import pack, read_shape, unpack
 from s2vnet.server.protocols.nninteractive.array_geometry import (
     ImageProperties,
@@ -23,7 +24,7 @@ from s2vnet.server.protocols.nninteractive.array_geometry import (
     require_axes,
 )
 from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
-from s2vnet.server.schemas import Step
+from s2vnet.server.schemas import Replace, Step
 from s2vnet.server.session_store import SessionStore
 from s2vnet.utils.components import bounding_box
 
@@ -31,8 +32,6 @@ LIVENESS_S = 60.0
 """Seconds without a heartbeat after which a client expires."""
 RESPONSE_S = 50.0
 """Seconds after which a request is answered by 503 while the image is still being encoded; clients give up after 60."""
-INITIAL_LABELS = False
-"""Whether objects can begin with a segmentation of the client (:meth:`Lease.initialize`)."""
 
 
 class Lease(ObjectClient):
@@ -96,15 +95,21 @@ class Lease(ObjectClient):
     def initialize(self, labels: npt.NDArray[np.bool_], predict: bool, seconds: float) -> Response:
         """Begin with a segmentation (I, J, K) of the client, which it shows already.
 
+        All earlier prompts are removed, and the segmentation cannot be undone, as in nnInteractive.
+
         Raises:
-            InputError: another shape than the image's.
-            HTTPException: 501, until sessions take initial labels.
+            InputError: another shape than the image's, or as :meth:`SessionWorker.when_ready`.
         """
-        self.worker()
+        worker, seconds = self.worker(), min(seconds, RESPONSE_S)
         if labels.shape != self.shape:
             raise InputError(f"a segmentation of {labels.shape} voxels on an image of {self.shape}")
         self.shown = labels  # the client has overwritten its array; the next response corrects it
-        raise HTTPException(501, "objects cannot begin with a segmentation yet; draw it as a lasso instead")
+        worker.wait_ready(seconds)
+        added = () if self.added is None else (self.added,)
+        start = (*added, Extent.from_array(labels, self.class_id)) if labels.any() else ()
+        worker.apply(Replace(entries=start))
+        self.interactions = 0
+        return self.change(seconds) if predict else prediction(None, False)
 
     def undo(self, seconds: float) -> Response:
         """Undo the last interaction."""
@@ -118,11 +123,10 @@ class Lease(ObjectClient):
         """Respond with the change of the object since it was last sent."""
         worker = self.worker()
         try:
-            any_left = self.interactions > 0
             labels = worker.wait_ready(min(seconds, RESPONSE_S)).labels
-            mask = labels == self.class_id if any_left else np.zeros_like(self.shown)
+            mask = labels == self.class_id if worker.log else np.zeros_like(self.shown)
         except InputError:  # rejected prompts cannot be undone
-            self.interactions = sum(not isinstance(entry, NewClass) for entry in worker.log)
+            self.interactions = sum(map(is_prompt, worker.log))
             raise
         self.last_active = time.monotonic()
         box = bounding_box(mask != self.shown)

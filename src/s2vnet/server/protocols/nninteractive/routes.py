@@ -22,14 +22,14 @@ from s2vnet.server.protocols.nninteractive.forms import (
     PointInteraction,
     read_meta,
 )
-from s2vnet.server.protocols.nninteractive.lease import INITIAL_LABELS, LIVENESS_S, Lease, LeasedClients
+from s2vnet.server.protocols.nninteractive.lease import LIVENESS_S, Lease, LeasedClients
 
 CAPABILITIES = {
     "supported_interactions": dict.fromkeys(("points", "bbox2d", "bbox3d", "scribble", "lasso"), True),
     "channel_mapping": {},
     "num_interaction_channels": 0,
-    "supports_initial_label": INITIAL_LABELS,
-    "supports_zero_shot_label_refinement": INITIAL_LABELS,
+    "supports_initial_label": True,
+    "supports_zero_shot_label_refinement": False,
     "preferred_scribble_thickness": [1, 1, 1],
     "interaction_decay": None,
     "patch_size": None,
@@ -196,7 +196,7 @@ async def add_mask(request: Request, store: StoreDep, lease: ActiveLeaseDep) -> 
 
 @router.post("/add_initial_seg_interaction")
 async def add_initial_seg(request: Request, store: StoreDep, lease: ActiveLeaseDep) -> Response:
-    """Begin with a segmentation of the client; refused until sessions take initial labels, as the capabilities say."""
+    """Begin with a segmentation of the client, which later prompts correct."""
     interaction, body = read_meta(request, InitialSegmentation), await request.body()
 
     def begin(seconds: float) -> Response:

@@ -72,6 +72,7 @@ export class PromptList {
 
 function describePrompt(entry, name) {
   if (entry.kind === "lock") return `${entry.locked ? "lock" : "unlock"} ${name}`;
+  if (entry.kind === "extent") return `${name}, as given`;
   if (entry.kind === "class") return `class ${name}`;
   return `${entry.positive ? "+" : "− not"} ${name}, ${KINDS[entry.kind]}`;
 }
