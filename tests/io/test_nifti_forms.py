@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s2vnet.errors import InputError
+from s2vnet.io import nifti
 from s2vnet.io.files import is_portable_nifti, read_geometry, read_image, read_labels, write_labels
 from s2vnet.io.geometry import LabelMap
+from s2vnet.io.nifti import to_bytes
 from s2vnet.io.nifti_forms import NiftiForms, choose_affine
 
 SHAPE = (5, 6, 7)
@@ -108,8 +111,8 @@ def test_an_axis_of_one_voxel_needs_no_size(axis: int) -> None:
 
 def _write(path: Path, forms: NiftiForms) -> None:
     image = nib.Nifti1Image(np.ones(SHAPE, np.int16), None)
-    forms.write_to(image.header)
     image.header.set_xyzt_units("mm")
+    forms.write_to(image.header)
     image.to_filename(path)
 
 
@@ -126,6 +129,7 @@ _header = st.builds(
     st.tuples(_numbers, _numbers, _numbers),
     st.tuples(_numbers, _numbers, _numbers, _numbers),
     st.tuples(*[st.tuples(_numbers, _numbers, _numbers, _numbers)] * 3),
+    st.integers(1, 3),
 )
 
 
@@ -165,3 +169,39 @@ def test_headers_whose_forms_contradict_each_other_are_not_portable(tmp_path: Pa
     ):
         _write(tmp_path / f"{n}.nii.gz", GOOD._replace(**changes))
         assert is_portable_nifti(tmp_path / f"{n}.nii.gz") is portable
+
+
+@pytest.mark.parametrize(("code", "name", "factor"), [(1, "metres", 1000.0), (3, "microns", 0.001)])
+@pytest.mark.parametrize("changes", [{}, {"rows": UNIT}, {"sform_code": 0}, {"qform_code": 0}])
+def test_lengths_in_other_units_are_converted_as_itk_does_and_written_as_they_came(
+    code: int, name: str, factor: float, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    expected = choose_affine(GOOD._replace(**changes), SHAPE)
+    _write(tmp_path / "image.nii", GOOD._replace(**changes, unit=code))
+    geometry = read_image(tmp_path / "image.nii").geometry
+    np.testing.assert_allclose(geometry.affine[:3], expected.affine[:3] * factor, rtol=1e-6)
+    assert geometry.notes[0].startswith(f"the header states lengths in {name}; converted, voxels are ")
+    assert len(geometry.notes) == 1 + len(expected.notes)
+    for ending in (".nii", ".nrrd"):
+        write_labels(tmp_path / f"labels{ending}", LabelMap(np.ones(SHAPE, np.uint8), geometry))
+        image, labels = (sitk.ReadImage(str(tmp_path / file)) for file in ("image.nii", f"labels{ending}"))
+        np.testing.assert_allclose(labels.GetSpacing(), image.GetSpacing(), rtol=1e-5)
+        np.testing.assert_allclose(labels.GetOrigin(), image.GetOrigin(), rtol=1e-5)
+        assert read_labels(tmp_path / f"labels{ending}").geometry.same_grid(geometry)
+    assert _stored(tmp_path / "labels.nii") == _stored(tmp_path / "image.nii")
+    assert _stored(tmp_path / "labels.nii").unit == code
+    (tmp_path / "image.nii.gz").write_bytes(gzip.compress((tmp_path / "image.nii").read_bytes()))
+    assert not is_portable_nifti(tmp_path / "image.nii.gz")
+    shown = nib.Nifti1Image.from_bytes(gzip.decompress(to_bytes(np.ones((1, *SHAPE), np.uint8), geometry)))
+    assert shown.header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_allclose(shown.affine, geometry.affine, rtol=1e-5, atol=1e-6)
+
+
+def test_an_unknown_unit_is_taken_for_mm_with_a_note(tmp_path: Path) -> None:
+    _write(tmp_path / "image.nii", GOOD)
+    content = bytearray((tmp_path / "image.nii").read_bytes())
+    content[123] = 5
+    (tmp_path / "image.nii").write_bytes(content)
+    for geometry in (read_geometry(tmp_path / "image.nii"), nifti.read_image(nib.load(tmp_path / "image.nii"))[1]):
+        assert geometry.notes == ("the header's unit of length, code 5, is unknown; mm is assumed",)
+        assert _rows(geometry.affine) == TRUE

@@ -282,6 +282,23 @@ def test_errors_of_dicom_export_contain_no_path(
     assert str(tmp_path) not in answer.text
 
 
+def test_the_image_of_an_odd_header_is_sent_with_one_grid(serve: Callable[..., TestClient], tmp_path: Path) -> None:
+    """Lengths in metres, and an sform of other sizes: the viewer would choose otherwise than the server."""
+    (tmp_path / "scans").mkdir()
+    image = nib.Nifti1Image(np.zeros((18, 20, 6), np.int16), None)
+    image.set_sform(np.eye(4), 1)
+    image.header.set_qform(np.diag([0.001, 0.001, 0.003, 1]), 1)
+    image.header.set_xyzt_units("meter")
+    image.to_filename(tmp_path / "scans" / "one.nii.gz")
+    client = serve(data=tmp_path / "scans")
+    answer = client.get(f"/api/sessions/{open_session(client)}/image")
+    (tmp_path / "sent.nii.gz").write_bytes(answer.content)
+    header = nib.load(tmp_path / "sent.nii.gz").header
+    assert header.get_xyzt_units()[0] == "mm"
+    for form in (header.get_sform(), header.get_qform()):
+        np.testing.assert_allclose(form, np.diag([1, 1, 3, 1]), rtol=1e-5)
+
+
 def test_the_schema_lists_all_label_formats(client: TestClient) -> None:
     parameters = client.get("/openapi.json").json()["paths"]["/api/sessions/{name}/labels"]["get"]["parameters"]
     (asked,) = (one["schema"] for one in parameters if one["name"] == "format")

@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -45,7 +46,7 @@ def read(path: Path, dtype: np.dtype[Any] | None) -> LazyImage:
     """Read voxels with slope and intercept applied, as `dtype` where given; frames become channels, 2D is one slice.
 
     Raises:
-        InputError: not NIfTI, truncated (by gzip's checksum too), colour or complex, sizes not in mm, no usable grid.
+        InputError: not NIfTI, truncated (by gzip's checksum too), colour or complex, no usable grid.
     """
     return _read(path, lambda proxy: (np.asarray(proxy, dtype), as_float32))
 
@@ -128,8 +129,8 @@ def replace_geometry(path: Path, geometry: Geometry) -> None:
 
 
 def to_bytes(data: npt.NDArray[Any], geometry: Geometry) -> bytes:
-    """Encode `data` (F, I, J, K) as ``.nii.gz``; as :func:`write` but with the fastest compression."""
-    return gzip.compress(make_image(data, geometry).to_bytes(), compresslevel=1)
+    """Encode `data` (F, I, J, K) as ``.nii.gz`` for a viewer: compressed fast, its grid stated once and in mm."""
+    return gzip.compress(make_image(data, replace(geometry, nifti_forms=None)).to_bytes(), compresslevel=1)
 
 
 class _ChunkedGzipFile(_GzipFile):  # type: ignore[misc]
@@ -233,9 +234,6 @@ def _read_header(stream: IO[bytes]) -> tuple[_Header, Geometry]:
     shape, stored = image.shape, header.get_data_dtype()
     if len(shape) < 2 or stored.kind not in "iufb":
         raise InputError(f"shape {shape} of {stored} voxels; a grey-value volume is needed")
-    units = header.get_xyzt_units()[0]
-    if units in ("meter", "micron"):
-        raise InputError(f"voxel sizes in {units}s; convert them to mm")
     i, j, k = (*shape, 1)[:3]
     with np.errstate(all="ignore"):
         chosen = choose_affine(forms, (i, j, k))
@@ -246,7 +244,7 @@ def read_image(image: Any) -> tuple[npt.NDArray[Any], Geometry]:
     """Voxels (C, I, J, K) of a nibabel image, with slope and intercept applied, and its grid, as of a file.
 
     Raises:
-        InputError: colour or complex, sizes not in mm, no usable grid, or the image's file is damaged.
+        InputError: colour or complex, no usable grid, or the image's file is damaged.
     """
     import nibabel as nib
 
@@ -254,8 +252,6 @@ def read_image(image: Any) -> tuple[npt.NDArray[Any], Geometry]:
         raise InputError("a nibabel image without an affine")
     i, j, k = shape = (*image.shape, 1)[:3]
     if isinstance(image, nib.Nifti1Pair):
-        if image.header.get_xyzt_units()[0] in ("meter", "micron"):
-            raise InputError(f"voxel sizes in {image.header.get_xyzt_units()[0]}s; convert them to mm")
         forms = NiftiForms.from_header(image.header)
         chosen = choose_affine(forms, shape)
         geometry = Geometry(shape, chosen.affine, forms, chosen.notes)

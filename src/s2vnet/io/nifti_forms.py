@@ -24,6 +24,13 @@ _SHEAR_TOLERANCE = 1e-3
 _SINGULAR = 1e-6
 """Smallest determinant of the unit-length voxel axes of a usable matrix."""
 
+MM = 2
+"""NIfTI's code of millimetres."""
+_OTHER_UNITS = {1: ("metres", 1000.0), 3: ("microns", 0.001)}
+"""Name and length in mm of NIfTI's other units of length, by code."""
+_UNIT_BITS = 7
+"""Bits of ``xyzt_units`` that hold the unit of length."""
+
 
 class NiftiForms(NamedTuple):
     """Fields of a header that state its orientation, as stored."""
@@ -33,11 +40,13 @@ class NiftiForms(NamedTuple):
     quaternion: tuple[float, ...]
     """``quatern_b``, ``quatern_c`` and ``quatern_d``."""
     offset: tuple[float, ...]
-    """``qoffset_x``, ``qoffset_y`` and ``qoffset_z``, mm."""
+    """``qoffset_x``, ``qoffset_y`` and ``qoffset_z``."""
     pixdim: tuple[float, ...]
-    """``pixdim[0..3]``: handedness of the qform, and voxel sizes in mm."""
+    """``pixdim[0..3]``: handedness of the qform, and voxel sizes."""
     rows: tuple[tuple[float, ...], ...]
     """``srow_x``, ``srow_y`` and ``srow_z``, four values each."""
+    unit: int = MM
+    """Code of the unit of all lengths (``xyzt_units``); mm where it is not stated."""
 
     @classmethod
     def from_header(cls, header: Any) -> NiftiForms:
@@ -49,6 +58,20 @@ class NiftiForms(NamedTuple):
             tuple(float(header[f"qoffset_{name}"]) for name in "xyz"),
             tuple(header["pixdim"][:4].astype(float).tolist()),
             tuple(tuple(header[f"srow_{name}"].astype(float).tolist()) for name in "xyz"),
+            int(header["xyzt_units"]) & _UNIT_BITS or MM,
+        )
+
+    def in_mm(self) -> NiftiForms:
+        """The same orientation with lengths in mm."""
+        if self.unit not in _OTHER_UNITS:
+            return self._replace(unit=MM)
+        factor = _OTHER_UNITS[self.unit][1]
+        sizes = (value * factor for value in self.pixdim[1:])
+        return self._replace(
+            offset=tuple(value * factor for value in self.offset),
+            pixdim=(self.pixdim[0], *sizes),
+            rows=tuple((*(value * factor for value in row),) for row in self.rows),
+            unit=MM,
         )
 
     def write_to(self, header: Any) -> None:
@@ -59,6 +82,8 @@ class NiftiForms(NamedTuple):
             header[f"quatern_{name}"] = value
         for name, value, row in zip("xyz", self.offset, self.rows, strict=True):
             header[f"qoffset_{name}"], header[f"srow_{name}"] = value, row
+        if self.unit in _OTHER_UNITS:
+            header["xyzt_units"] = int(header["xyzt_units"]) & ~_UNIT_BITS | self.unit
 
 
 class Orientation(NamedTuple):
@@ -71,12 +96,24 @@ class Orientation(NamedTuple):
 
 
 def choose_affine(forms: NiftiForms, shape: tuple[int, int, int]) -> Orientation:
-    """Choose between the forms of a header of an image of `shape` (I, J, K).
+    """Choose between the forms of a header of an image of `shape` (I, J, K), and convert its lengths to mm.
 
     The sform, as nibabel does, unless it is absent or unusable, or its voxel sizes differ from ``pixdim`` by more than
     ``SIZE_TOLERANCE`` while the qform is valid. Where neither is usable, other readers' last resorts follow: a
     quaternion that has to be normalised, then the voxel sizes without an orientation.
     """
+    chosen = _choose_affine(forms.in_mm(), shape)
+    if forms.unit == MM:
+        return chosen
+    known = _OTHER_UNITS.get(forms.unit)
+    text = f"the header's unit of length, code {forms.unit}, is unknown; mm is assumed"
+    if known is not None:
+        text = f"the header states lengths in {known[0]}; converted, voxels are {_mm(_lengths(chosen.affine))}"
+    return chosen._replace(notes=(text, *chosen.notes))
+
+
+def _choose_affine(forms: NiftiForms, shape: tuple[int, int, int]) -> Orientation:
+    """:func:`choose_affine` for lengths in mm."""
     sizes = _voxel_sizes(forms, shape)
     sform = _complete(_sform(forms), sizes, shape) if forms.sform_code > 0 else None
     qform = _qform(forms, sizes, _QUATERNION_TOLERANCE) if forms.qform_code > 0 and sizes is not None else None
@@ -104,9 +141,9 @@ def choose_affine(forms: NiftiForms, shape: tuple[int, int, int]) -> Orientation
 
 
 def agreeing_forms(forms: NiftiForms, shape: tuple[int, int, int]) -> list[FloatArray] | None:
-    """Affines of all forms that the header states; None where one is unusable or contradicts the voxel sizes."""
+    """Affines of all forms that the header states; None where one is unusable, contradicts pixdim, or is not in mm."""
     sizes = _voxel_sizes(forms, shape)
-    if sizes is None or min(forms.pixdim[1:]) <= 0:
+    if forms.unit != MM or sizes is None or min(forms.pixdim[1:]) <= 0:
         return None
     stated = []
     if forms.sform_code > 0:

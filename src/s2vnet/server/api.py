@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from s2vnet._version import __version__
 from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import DICOM_FORMATS, LABEL_MAP_FORMATS
 from s2vnet.io.files import write_image
+from s2vnet.io.geometry import Volume
 from s2vnet.server.messages import private_folders, without_folders
 from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import (
@@ -154,9 +156,14 @@ async def image(worker: WorkerDep) -> Response:
     def respond(_: float) -> Response:
         if (path := worker.plain_file()) is not None:
             return FileResponse(path, media_type=_MEDIA_TYPES["nii.gz"], filename=f"{worker.name[:8]}.nii.gz")
-        return temporary_file_response(worker.name, "nii.gz", lambda path: write_image(path, worker.read_image()))
+        return temporary_file_response(worker.name, "nii.gz", lambda path: _write_plain(path, worker.read_image()))
 
     return await worker.image_queue.run(respond)
+
+
+def _write_plain(path: Path, volume: Volume) -> None:
+    """Write an image with a header that states its grid once and in mm, since viewers choose otherwise."""
+    write_image(path, dataclasses.replace(volume, geometry=dataclasses.replace(volume.geometry, nifti_forms=None)))
 
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)
