@@ -28,6 +28,7 @@ from s2vnet.interactive.session import Session
 from s2vnet.io.files import is_portable_nifti, read_geometry
 from s2vnet.io.geometry import Geometry, Region, Volume
 from s2vnet.server.broadcast import Broadcast, Listener
+from s2vnet.server.client_watch import POLL_S, ClientWatch
 from s2vnet.server.memory_budget import SessionMemoryBudget
 from s2vnet.server.messages import without_folders
 from s2vnet.server.operations import apply_operation, check_log
@@ -249,11 +250,26 @@ class SessionWorker:
     def _notes(self, session: Session) -> tuple[str, ...]:
         return (*session.geometry.notes, *session.notes, *(() if self._rejection is None else (self._rejection,)))
 
-    def wait_ready(self, timeout: float | None = None) -> Session:
-        """Return the session once all requested operations are computed. Raises InputError as :meth:`when_ready`."""
-        return self.when_ready(lambda session: session, timeout)
+    def abandon(self) -> bool:
+        """Give up requested operations that are not computed yet; False where the scan is still being opened.
 
-    def when_ready(self, function: Callable[[Session], Result], timeout: float | None = None) -> Result:
+        Nothing is given up while other clients are connected to the live stream.
+        """
+        with self._lock:
+            if self._session is None:
+                return False
+            if self._requested is not self._session.history and not self.has_listeners:
+                self._requested = self._session.history
+                self._try_write()
+            return True
+
+    def wait_ready(self, timeout: float | None = None, client: ClientWatch | None = None) -> Session:
+        """Return the session once all requested operations are computed. Raises InputError as :meth:`when_ready`."""
+        return self.when_ready(lambda session: session, timeout, client)
+
+    def when_ready(
+        self, function: Callable[[Session], Result], timeout: float | None = None, client: ClientWatch | None = None
+    ) -> Result:
         """Call a function with the session once all requested operations are computed, and return its result.
 
         The function has exclusive access to the session, active memory and the scheduler's lock.
@@ -262,10 +278,11 @@ class SessionWorker:
             InputError: the scan could not be opened, the session was closed, or prompts were rejected, which is
                 reported once.
             CapacityError: the timeout (seconds) is exceeded.
+            ClientGone: the client that waits has left.
         """
         with self._idle:
             self.start()
-            idle = self._idle.wait_for(lambda: not self._busy or self._closed, timeout)
+            idle = self._wait_idle(timeout, client)
             self._require_open()
             if not idle or self._session is None:
                 raise CapacityError("the session is still computing; ask again in a while")
@@ -282,6 +299,19 @@ class SessionWorker:
                 self._idle.notify_all()
                 if self._requested is not session.history:
                     self.start()
+
+    def _wait_idle(self, timeout: float | None, client: ClientWatch | None) -> bool:
+        """Wait until nothing is computed, or the session is closed; False after the timeout."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            if client is not None:
+                client.require()
+                left = POLL_S if left is None else min(left, POLL_S)
+            if self._idle.wait_for(lambda: not self._busy or self._closed, left):
+                return True
+            if client is None or (end is not None and time.monotonic() >= end):
+                return False
 
     def save(self, path: Path, timeout: float | None = None) -> None:
         """Write the up-to-date labels in the format of the path's ending.

@@ -29,6 +29,7 @@ from s2vnet.errors import InputError
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Point, Prompt
 from s2vnet.server.api import StoreDep
+from s2vnet.server.client_watch import ClientWatch
 from s2vnet.server.protocols.drawings import drawing_prompt, drawn_voxels
 from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
 from s2vnet.server.security import FORBIDDEN
@@ -161,11 +162,12 @@ def start_session(clients: ClientsDep, model: str = ANY_CLASS) -> dict[str, str]
 @router.post("/upload_raw/{name}")
 @router.post("/v2/upload_raw/{name}")
 async def upload_raw(
-    store: StoreDep, client: ClientDep, file: UploadFile, metadata: Annotated[str, Form()]
+    request: Request, store: StoreDep, client: ClientDep, file: UploadFile, metadata: Annotated[str, Form()]
 ) -> dict[str, str]:
     """Receive an image; the response is sent when it is encoded and segmented."""
     grid = parse_grid(metadata)
-    await client.queue.run(lambda seconds: _open(store, client, file.file, grid, seconds))
+    watch = ClientWatch(request)
+    await client.queue.run(lambda seconds: _open(store, client, file.file, grid, seconds, watch), watch)
     return {"message": "image received"}
 
 
@@ -228,7 +230,9 @@ def end_session(clients: ClientsDep, name: str) -> dict[str, str]:
     return {"message": "Session ended" if clients.remove(name) else "Invalid session"}
 
 
-def _open(store: SessionStore, client: SnapClient, packed: IO[bytes], grid: Grid, seconds: float) -> None:
+def _open(
+    store: SessionStore, client: SnapClient, packed: IO[bytes], grid: Grid, seconds: float, watch: ClientWatch
+) -> None:
     """Replace a client's image. Raises InputError if it does not fit the model, CapacityError on lack of space."""
     channels = len(store.segmenter.plan.channels)
     if grid.components_per_pixel != channels:
@@ -236,7 +240,7 @@ def _open(store: SessionStore, client: SnapClient, packed: IO[bytes], grid: Grid
     if math.prod(grid.dimensions) <= store.settings.max_voxels:  # read_array() refuses others
         store.memory.require(store.segmenter.opening_nbytes(grid.geometry))
     volume = Volume(read_array(packed, grid, store.settings.max_voxels), grid.geometry)
-    client.open(volume, seconds)
+    client.open(volume, seconds, watch)
 
 
 def parse_grid(metadata: str) -> Grid:

@@ -18,6 +18,7 @@ from s2vnet.errors import InputError
 from s2vnet.interactive.check_entries import new_class
 from s2vnet.io.geometry import Volume
 from s2vnet.prompts import Entry, NewClass, Prompt, Voxel
+from s2vnet.server.client_watch import ClientGone, ClientWatch
 from s2vnet.server.request_queue import RequestQueue
 from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import Add, Step
@@ -64,15 +65,19 @@ class ObjectClient:
             raise InputError(f"no image yet; {self.upload_route} comes first")
         return self._store.get(session)
 
-    def open(self, volume: Volume, seconds: float) -> None:
-        """Replace the image, and wait until it is encoded.
+    def open(self, volume: Volume, seconds: float, client: ClientWatch | None = None) -> None:
+        """Replace the image, and wait until it is encoded; a client that leaves meanwhile loses the image.
 
         Raises:
             InputError: as :meth:`SessionWorker.when_ready`.
             CapacityError: as :meth:`SessionStore.open_volume`.
         """
         self.replace_image(volume)
-        self.worker().wait_ready(seconds)
+        try:
+            self.worker().wait_ready(seconds, client)
+        except ClientGone:
+            self.close()
+            raise
 
     def replace_image(self, volume: Volume, orient: Orient | None = None) -> None:
         """Replace the image, which is encoded in the background.

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from anyio import to_thread
-from fastapi import APIRouter, Form, UploadFile
+from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import FileResponse, Response
 
 from s2vnet.errors import InputError
@@ -22,6 +22,7 @@ from s2vnet.io.files import write_labels
 from s2vnet.io.geometry import LabelMap
 from s2vnet.prompts import Entry, NewClass, Point
 from s2vnet.server.api import temporary_file_response
+from s2vnet.server.client_watch import ClientWatch
 from s2vnet.server.protocols.monailabel.labels import read_sent_labels
 from s2vnet.server.protocols.monailabel.prompts import chosen_class, class_clicks, object_clicks, scribble_prompts
 from s2vnet.server.protocols.monailabel.saved_labels import LABEL_ENDING, ORIGINAL, map_classes
@@ -45,6 +46,7 @@ router = APIRouter()
 
 @router.post("/infer/{model}")
 async def infer(
+    request: Request,
     service: ServiceDep,
     model: str,
     image: str = "",
@@ -60,6 +62,7 @@ async def infer(
     """
     require_model(model)
     options, start = parse_params(params), time.monotonic()
+    client = ClientWatch(request)
     if label is not None and model != SCRIBBLES:
         raise InputError(f"a label was sent, which the model {model} does not use; the model {SCRIBBLES} does")
     job = Job.parse(service, model, options, label)
@@ -69,7 +72,7 @@ async def infer(
     def respond(seconds: float) -> Response:
         path = service.store.scans.find(scan)
         try:
-            labels, names = job.run(service, scan, seconds)
+            labels, names = job.run(service, scan, seconds, client)
             result: dict[str, Any] = {"label_names": {name: value for value, name in names.items()}}
             if options.get("save_label"):
                 info = {"params": dict(result), "model": model}
@@ -84,7 +87,7 @@ async def infer(
                 service.end_session(scan)
                 path.unlink(missing_ok=True)
 
-    return await service.queue(scan).run(respond)
+    return await service.queue(scan).run(respond, client)
 
 
 @dataclass(frozen=True)
@@ -135,12 +138,20 @@ class Job:
         """Whether the request contains prompts."""
         return bool(self.clicks) or self.label is not None
 
-    def run(self, service: MonaiLabel, scan: str, seconds: float) -> tuple[LabelMap, dict[int, str]]:
-        """Segment a scan; return labels and the names of their values. Raises InputError for prompts outside it."""
+    def run(
+        self, service: MonaiLabel, scan: str, seconds: float, client: ClientWatch
+    ) -> tuple[LabelMap, dict[int, str]]:
+        """Segment a scan; return labels and the names of their values.
+
+        Raises:
+            InputError: prompts outside the scan, or as :meth:`SessionWorker.when_ready`.
+        """
         classes = dict(service.store.segmenter.class_names)
         drawing = None if self.label is None else read_sent_labels(service, scan, self.label)
         with service.session(scan) as worker:
-            worker.wait_ready(seconds)  # from then on the scan's size is known, and clicks outside it are refused
+            worker.wait_ready(
+                seconds, client
+            )  # from then on the scan's size is known, and clicks outside it are refused
             entries: tuple[Entry, ...] = self.clicks
             class_id = self.class_id
             if self.added is not None:
@@ -149,7 +160,7 @@ class Job:
             if drawing is not None and class_id is not None:
                 entries = scribble_prompts(drawing, self.options, class_id)
             worker.replace_log(entries)
-            labels = worker.when_ready(lambda session: session.result, seconds)
+            labels = worker.when_ready(lambda session: session.result, seconds, client)
         if self.model not in (OBJECT, SCRIBBLES) or class_id is None:
             return labels, classes
         mask = (labels.data == class_id).astype(np.uint8)

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from fastapi import Depends, Request
 
 from s2vnet.errors import InputError
+from s2vnet.server.client_watch import ClientGone
 from s2vnet.server.protocols.monailabel.background import BackgroundJobs
 from s2vnet.server.protocols.monailabel.image_ids import ImageIds
 from s2vnet.server.protocols.monailabel.saved_labels import FINAL, SavedLabels
@@ -63,6 +64,10 @@ class MonaiLabel:
             self._session_names[scan] = worker.name
         try:
             yield worker
+        except ClientGone:  # unless the next request needs the same, nothing more is computed
+            if not self.queue(scan).num_waiting and not worker.abandon():
+                self.end_session(scan)
+            raise
         except InputError:
             if worker.state().status == "failed":
                 self.end_session(scan)

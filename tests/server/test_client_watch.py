@@ -1,0 +1,143 @@
+"""Nothing is computed for clients that have closed their connection."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.interactive.session import Session
+from s2vnet.server.app import create_app
+from s2vnet.server.client_watch import ClientGone, ClientWatch
+from s2vnet.server.settings import Settings
+
+CLICK = {"params": '{"right": [[5, 9, 4]]}'}
+
+
+class Connection:
+    """Connection that the client closes after the first look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    async def is_disconnected(self) -> bool:
+        self.looks += 1
+        return self.looks > 1
+
+
+@pytest.fixture
+def running(settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[tuple[str, FastAPI]]:
+    """Address of a server that listens, and its application."""
+    app = create_app(settings(), segmenter)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app
+    server.should_exit = True
+    thread.join(20)
+
+
+def wait_for(test: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not test():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_client_is_required_until_it_leaves() -> None:
+    client = ClientWatch(Connection())  # type: ignore[arg-type]
+    client.require()
+    anyio.run(client.follow)
+    with pytest.raises(ClientGone):
+        client.require()
+
+
+def test_opening_ends_when_the_client_has_left(running: tuple[str, FastAPI], monkeypatch: pytest.MonkeyPatch) -> None:
+    address, app = running
+    ended = threading.Event()
+
+    def encode(_: Segmenter, case: Any, model: Any, progress: Callable[[int, int], None], *more: Any) -> None:
+        try:
+            while True:
+                progress(0, 10)
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "encode", encode)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{address}/infer/automatic?image=one.nii.gz&output=json", data={}, timeout=0.5)
+        assert ended.wait(10)
+        wait_for(lambda: app.state.store.count == 0)
+    answer = httpx.post(f"{address}/infer/automatic?image=one.nii.gz&output=json", data={}, timeout=60)
+    assert answer.status_code == 200
+
+
+def test_prompts_are_given_up_when_the_client_has_left(
+    running: tuple[str, FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, app = running
+    url = f"{address}/infer/clicks?image=one.nii.gz&output=json"
+    assert httpx.post(url, data={}, timeout=60).status_code == 200
+    ended = threading.Event()
+
+    def apply(_: Session, history: Any, on_slice: Any, on_step: Callable[[], None]) -> None:
+        try:
+            while True:
+                on_step()
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "apply", apply)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, data=CLICK, timeout=0.5)
+        assert ended.wait(10)
+    (worker,) = app.state.store._workers.values()
+    wait_for(lambda: not worker.busy)
+    assert worker.log == ()
+    assert httpx.post(url, data=CLICK, timeout=60).status_code == 200
+    assert len(worker.log) == 1
+
+
+def test_work_that_the_next_request_needs_goes_on(
+    running: tuple[str, FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, app = running
+    begun, released = [], threading.Event()
+    encode = Segmenter.encode
+
+    def slow(segmenter: Segmenter, case: Any, model: Any, progress: Callable[[int, int], None], *more: Any) -> Any:
+        begun.append(case)
+        while not released.is_set():
+            progress(0, 10)
+            time.sleep(0.01)
+        return encode(segmenter, case, model, progress, *more)
+
+    monkeypatch.setattr(Segmenter, "encode", slow)
+    url = f"{address}/infer/automatic?image=one.nii.gz&output=json"
+    answers = []
+    first = threading.Thread(target=lambda: pytest.raises(httpx.ReadTimeout, httpx.post, url, data={}, timeout=1.5))
+    second = threading.Thread(target=lambda: answers.append(httpx.post(url, data={}, timeout=60)))
+    first.start()
+    wait_for(lambda: len(begun) == 1)
+    second.start()
+    first.join()
+    time.sleep(2.5)  # the server notices within POLL_S
+    released.set()
+    second.join()
+    assert answers[0].status_code == 200
+    assert len(begun) == 1
