@@ -116,7 +116,7 @@ def test_prompts_are_given_up_when_the_client_has_left(
 def test_work_that_the_next_request_needs_goes_on(
     running: tuple[str, FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address, app = running
+    address, _ = running
     begun, released = [], threading.Event()
     encode = Segmenter.encode
 
@@ -130,7 +130,12 @@ def test_work_that_the_next_request_needs_goes_on(
     monkeypatch.setattr(Segmenter, "encode", slow)
     url = f"{address}/infer/automatic?image=one.nii.gz&output=json"
     answers = []
-    first = threading.Thread(target=lambda: pytest.raises(httpx.ReadTimeout, httpx.post, url, data={}, timeout=1.5))
+
+    def leave() -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, data={}, timeout=1.5)
+
+    first = threading.Thread(target=leave)
     second = threading.Thread(target=lambda: answers.append(httpx.post(url, data={}, timeout=60)))
     first.start()
     wait_for(lambda: len(begun) == 1)

@@ -10,6 +10,7 @@ import pytest
 
 from s2vnet.errors import InputError
 from s2vnet.prompts import Entry, NewClass, Point
+from s2vnet.server.client_watch import ClientGone
 from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients, object_class
 from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import Add
@@ -56,6 +57,26 @@ def test_expired_clients_make_room_and_their_sessions_end(store: Any, tmp_path: 
     assert store.ended == ["session"]
     assert not image.exists()
     assert not clients.remove(first.name)
+
+
+def test_an_image_whose_client_leaves_while_it_is_encoded_is_removed(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, image = Client(store, 1), tmp_path / "image.nii"
+
+    def leave(*_: object) -> None:
+        raise ClientGone("left")
+
+    def replace_image(_: Any) -> None:
+        image.write_bytes(b"")
+        client.attach(SimpleNamespace(name="session", path=image), (1, 2, 3))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client, "replace_image", replace_image)
+    monkeypatch.setattr(client, "worker", lambda: SimpleNamespace(wait_ready=leave))
+    volume: Any = None
+    with pytest.raises(ClientGone):
+        client.open(volume, 1.0)
+    assert (store.ended, image.exists()) == (["session"], False)
 
 
 def test_a_client_is_removed_once(store: Any) -> None:
