@@ -50,7 +50,7 @@ class Screen:
     def __init__(self, socket: Any) -> None:
         self.socket, self.state, self.problems = socket, {}, []
         self.labels: Labels | None = None
-        self.finals = self.parts = 0
+        self.parts = 0
 
     def until(self, done: Callable[[Screen], bool]) -> Screen:
         while not done(self):
@@ -67,7 +67,7 @@ class Screen:
                 head, labels = unpack_block(message["bytes"])
                 assert self.labels is not None
                 self.labels[tuple(slice(a, a + n) for a, n in zip(head.start, head.shape, strict=True))] = labels
-                self.finals, self.parts = self.finals + head.final, self.parts + (not head.final)
+                self.parts += not head.final
         return self
 
     def send(self, **operation: Any) -> None:

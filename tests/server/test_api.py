@@ -100,7 +100,7 @@ def test_an_uploaded_scan_is_segmented(client: TestClient, data: Path, local: Se
 def test_labels_are_sent_slice_by_slice(client: TestClient, local: Session) -> None:
     name = open_session(client)
     with live(client, name) as socket:
-        screen = Screen(socket).until(lambda s: ready(s) and s.finals > 0)
+        screen = Screen(socket).until(ready)
         np.testing.assert_array_equal(screen.labels, local.labels)
         parts = screen.parts
         screen.send(op="add", entries=[CLICK.model_dump(mode="json")])
