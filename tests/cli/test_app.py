@@ -111,9 +111,16 @@ def test_other_ends_of_the_entry_point(model: Path, image: Path, main: Main, mon
 
     monkeypatch.setattr(cli, "app", failing(typer.Abort()))
     assert main()[0] == 130
-    monkeypatch.setattr(cli, "app", failing(RuntimeError("a fault of the program")))
-    with pytest.raises(RuntimeError, match="a fault"):
+    monkeypatch.setattr(cli, "app", failing(RuntimeError("Doe^Jane")))
+    code, lines = main()
+    assert (code, any("Doe" in line for line in lines)) == (1, False)
+    assert lines[-1].startswith("error: unexpected RuntimeError in test_app.py, line ")
+    assert lines[-2].endswith(", in fail")
+    monkeypatch.setenv(cli.TRACEBACK, "1")
+    with pytest.raises(RuntimeError, match="Doe"):
         cli.main()
+    monkeypatch.setattr(cli, "app", failing(OSError(28, "No space left on device")))
+    assert main() == (1, ["error: No space left on device"])
 
 
 def test_a_file_that_the_system_refuses_is_one_line(

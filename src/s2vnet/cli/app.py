@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
@@ -14,10 +15,13 @@ import typer.main
 from typer.core import TyperGroup
 
 from s2vnet._version import __version__
-from s2vnet.errors import S2VNetError
+from s2vnet.errors import S2VNetError, unexpected
 from s2vnet.utils.memory import is_out_of_memory, out_of_memory
 
 OPTIONS: dict[str, Any] = {"add_completion": False, "rich_markup_mode": "rich", "pretty_exceptions_enable": False}
+
+TRACEBACK = "S2VNET_TRACEBACK"
+"""Environment variable that lets unexpected errors end in Python's traceback, which shows their text."""
 
 
 class Command(NamedTuple):
@@ -105,7 +109,11 @@ def main() -> None:
 
 
 def _report(error: Exception) -> int:
-    """Print an expected error (user or system) in one line and return the exit code; raise other errors again."""
+    """Print an error and return the exit code: an expected one (user or system) in one line.
+
+    Of any other, the calls that led to it come before that line, but not its message, which may quote a header. With
+    the environment variable :data:`TRACEBACK` it is raised again.
+    """
     error = out_of_memory(error) if is_out_of_memory(error) else error
     if isinstance(error, S2VNetError):
         typer.echo(f"error: {error}", err=True)
@@ -119,7 +127,15 @@ def _report(error: Exception) -> int:
     if hasattr(error, "show"):  # a click.UsageError
         error.show()
         return 2
-    raise error
+    if isinstance(error, OSError) and error.strerror:
+        typer.echo(f"error: {error.strerror}", err=True)
+        return 1
+    if os.environ.get(TRACEBACK):
+        raise error
+    for call in traceback.extract_tb(error.__traceback__):
+        typer.echo(f"  {call.filename}, line {call.lineno}, in {call.name}", err=True)
+    typer.echo(f"error: {unexpected(error)} ({TRACEBACK}=1 shows its text, which may quote a header)", err=True)
+    return 1
 
 
 if __name__ == "__main__":
