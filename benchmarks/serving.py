@@ -2,6 +2,7 @@
 
 python -m benchmarks.serving page SCAN -o docs/results/serving-page.json
 python -m benchmarks.serving clients SCAN -o docs/results/serving-clients.json --clients 8 --minutes 10
+python -m benchmarks.serving protocols SCAN -o docs/results/serving-protocols.json --minutes 5
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ BROWSER_ARGUMENTS = [
 ]
 SEED = 0
 TIMEOUT_S = 300.0
-MEMORY_MB = {"page": 4096, "clients": 3072}
+MEMORY_MB = {"page": 4096, "clients": 3072, "protocols": 4096}
 """Memory limits of the server (``memory_mb``): the default, and one that the scans of many clients exceed."""
 MAX_OFFSET = 12
 """Largest distance in plane, in voxels, of a click from the class's own voxels."""
@@ -94,14 +95,22 @@ async () => {
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["page", "clients"])
+    parser.add_argument("what", choices=["page", "clients", "protocols"])
     parser.add_argument("scan", type=Path)
     parser.add_argument("-m", "--model", default="abdomen-ct")
     parser.add_argument("--clicks", type=int, default=60, help="in the browser")
-    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--clients", type=int, default=8, help="those of the server's own page, or of nnInteractive")
+    parser.add_argument(
+        "--monailabel", type=int, default=4, help="clients of MONAI Label, beside those of nnInteractive"
+    )
+    parser.add_argument("--slices", type=int, default=100, help="of the scans of these clients")
+    parser.add_argument("--images", type=int, default=3, help="different scans of these clients")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
+    if arguments.what == "protocols":
+        write_result(arguments.output, protocols(arguments))
+        return
     with tempfile.TemporaryDirectory() as state, serving(arguments, Path(state)) as (address, process):
         result = page(arguments, address) if arguments.what == "page" else clients(arguments, address, process)
     shape = read_geometry(arguments.scan).shape
@@ -350,6 +359,25 @@ def clients(arguments: argparse.Namespace, address: str, process: subprocess.Pop
         "most_cached_mb": max(cached),
         "median_cached_mb": float(np.median(cached)),
         "most_resident_mb": max(resident),
+    }
+
+
+def protocols(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure clients of nnInteractive's and MONAI Label's protocols (:mod:`benchmarks.protocol_clients`)."""
+    from benchmarks.protocol_clients import measure, prepared_scans
+
+    counts = (arguments.clients, arguments.monailabel)
+    given = (arguments.scan, arguments.model, arguments.slices, arguments.images, arguments.monailabel)
+    with prepared_scans(*given) as (folder, sessions, volumes, names), tempfile.TemporaryDirectory() as state:
+        served = argparse.Namespace(**(vars(arguments) | {"scan": folder}))
+        with serving(served, Path(state)) as (address, process):
+            result = measure(address, process.pid, sessions, volumes, names, counts, arguments.minutes)
+    return {
+        "memory_bound_mb": MEMORY_MB["protocols"],
+        "shapes": [volume.geometry.shape for volume in volumes],
+        "seed": SEED,
+        **result,
+        **provenance(f"{os.cpu_count()} cores, {processor()}, torch {torch.__version__}", arguments.scan),
     }
 
 

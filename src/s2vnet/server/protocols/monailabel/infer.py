@@ -149,9 +149,8 @@ class Job:
         classes = dict(service.store.segmenter.class_names)
         drawing = None if self.label is None else read_sent_labels(service, scan, self.label)
         with service.session(scan) as worker:
-            worker.wait_ready(
-                seconds, client
-            )  # from then on the scan's size is known, and clicks outside it are refused
+            # from then on the scan's size is known, and clicks outside it are refused
+            worker.wait_ready(seconds, client)
             entries: tuple[Entry, ...] = self.clicks
             class_id = self.class_id
             if self.added is not None:
