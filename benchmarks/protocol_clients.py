@@ -8,6 +8,7 @@ client's last result is compared with that of a local session with the same clic
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import tempfile
 import threading
@@ -21,6 +22,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_image, read_labels, write_image
@@ -128,10 +130,9 @@ class NNInteractiveClient(ProtocolClient):
 
     def open(self) -> None:
         """Send the scan, and click until it is encoded."""
-        from nnInteractive.inference.remote.remote_session import nnInteractiveRemoteInferenceSession
-
+        remote: Any = importlib.import_module("nnInteractive.inference.remote.remote_session")
         geometry = self._volume.geometry
-        self._client = nnInteractiveRemoteInferenceSession(
+        self._client = remote.nnInteractiveRemoteInferenceSession(
             f"{self.address}nninteractive/any/{geometry.orientation.codes}"
         )
         self._client.set_image(self._volume.data, {"spacing": geometry.spacing})
@@ -297,7 +298,8 @@ def measure(
         "healthz_ms": _spread(monitor.health_ms),
         "most_cached_mb": max(monitor.cached_mb),
         "most_resident_mb": max(monitor.resident_mb),
-        "results_of_other_clicks": _mixed(clients, sessions),
+        "results_compared": sum(bool(client.entries) for client in clients),
+        "clients_with_results_of_other_clicks": _mixed(clients, sessions),
     }
 
 
@@ -340,6 +342,8 @@ def prepared_scans(
     volumes = scan_variants(read_image(scan), slices, images)
     segmenter = Segmenter.from_pretrained(model, device="cpu")
     sessions = [Session(segmenter, volume) for volume in volumes]
+    if not all(session.labels.any() for session in sessions):
+        raise InputError(f"{scan}: a part of {slices} slices shows no class of the model; take more slices")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "scans"
         folder.mkdir()

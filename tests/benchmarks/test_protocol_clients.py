@@ -1,0 +1,69 @@
+"""Clients of the protocols click at their pace, and results of other clicks are noticed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+
+from benchmarks import protocol_clients
+from s2vnet.inference.segmenter import Segmenter
+from s2vnet.interactive.session import Session
+from s2vnet.io.files import write_image
+from s2vnet.io.geometry import Volume
+from s2vnet.server.app import create_app
+from s2vnet.server.settings import Settings
+
+pytest.importorskip("nnInteractive.inference.remote.remote_session")
+NAMES = ["scan-0.nii.gz", "scan-1.nii.gz"]
+
+
+@pytest.fixture
+def volumes(bordered: Volume) -> list[Volume]:
+    return protocol_clients.scan_variants(bordered, bordered.data.shape[3], 2)
+
+
+@pytest.fixture
+def address(volumes: list[Volume], tmp_path: Path, model_folder: Path, segmenter: Segmenter) -> Iterator[str]:
+    """A server that listens."""
+    (tmp_path / "scans").mkdir()
+    for name, volume in zip(NAMES, volumes, strict=True):
+        write_image(tmp_path / "scans" / name, volume)
+    settings = Settings(model=str(model_folder), data=tmp_path / "scans", state=tmp_path / "state")
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, segmenter), port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(20)
+
+
+def test_scans_differ_and_keep_their_axes(bordered: Volume) -> None:
+    first, second, third = protocol_clients.scan_variants(bordered, 9, 3)
+    assert first.data.shape == second.data.shape == third.data.shape == (*bordered.data.shape[:3], 9)
+    assert first.geometry.orientation.codes == bordered.geometry.orientation.codes
+    assert not any(np.array_equal(a.data, b.data) for a, b in ((first, second), (second, third), (first, third)))
+
+
+def test_every_client_gets_the_results_of_its_own_clicks(
+    address: str, volumes: list[Volume], segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol_clients, "INTERVAL_S", 0.2)
+    monkeypatch.setattr(protocol_clients, "HEALTH_INTERVAL_S", 0.1)
+    sessions = [Session(segmenter, volume) for volume in volumes]
+    result = protocol_clients.measure(address, os.getpid(), sessions, volumes, NAMES, (3, 2), 2 / 60)
+    assert result["errors"] == []
+    assert result["results_compared"] == 5
+    assert result["clients_with_results_of_other_clicks"] == []
+    assert min(result[name]["count"] for name in ("nninteractive_ms", "monailabel_ms", "healthz_ms")) > 0
+    others = protocol_clients.measure(address, os.getpid(), sessions[::-1], volumes, NAMES, (2, 1), 1 / 60)
+    assert others["clients_with_results_of_other_clicks"] != []
