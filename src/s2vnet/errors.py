@@ -25,6 +25,14 @@ def unexpected(error: Exception) -> str:
     return f"unexpected {type(error).__name__}{place}; please report it"
 
 
+def describe_calls(error: BaseException) -> str:
+    """Return a line for each call that led to an error, and its type: a traceback without its message and values."""
+    calls = traceback.extract_tb(error.__traceback__)
+    return "\n".join(
+        [*(f"  {call.filename}, line {call.lineno}, in {call.name}" for call in calls), type(error).__name__]
+    )
+
+
 class InputError(S2VNetError, ValueError):
     """Invalid file, option, prompt or dataset, or a failed file operation."""
 

@@ -115,7 +115,7 @@ def test_other_ends_of_the_entry_point(model: Path, image: Path, main: Main, mon
     code, lines = main()
     assert (code, any("Doe" in line for line in lines)) == (1, False)
     assert lines[-1].startswith("error: unexpected RuntimeError in test_app.py, line ")
-    assert lines[-2].endswith(", in fail")
+    assert lines[-3].endswith(", in fail")
     monkeypatch.setenv(cli.TRACEBACK, "1")
     with pytest.raises(RuntimeError, match="Doe"):
         cli.main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import logging.config
 import socket
 import tempfile
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.server.run import _temporary_files_in, run
+from s2vnet.server.run import _log_config, _temporary_files_in, run
 from s2vnet.server.settings import Settings
 
 
@@ -38,3 +40,19 @@ def test_temporary_files_are_created_in_a_folder_for_a_while(tmp_path: Path) -> 
         assert Path(file.name).parent == tmp_path.resolve()
         raise RuntimeError
     assert tempfile.gettempdir() == before
+
+
+def test_the_log_of_a_failed_request_quotes_no_header(capsys: pytest.CaptureFixture[str]) -> None:
+    before = {name: list(logging.getLogger(name).handlers) for name in ("uvicorn", "uvicorn.access")}
+    logging.config.dictConfig(_log_config())
+    try:
+        raise RuntimeError("Doe^Jane")
+    except RuntimeError:
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+    finally:
+        for name, handlers in before.items():
+            logging.getLogger(name).handlers = handlers
+    said = capsys.readouterr().err
+    assert "Exception in ASGI application" in said
+    assert "RuntimeError" in said
+    assert "Doe" not in said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import traceback
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
@@ -15,7 +14,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from s2vnet._version import __version__
-from s2vnet.errors import S2VNetError, unexpected
+from s2vnet.errors import S2VNetError, describe_calls, unexpected
 from s2vnet.utils.memory import is_out_of_memory, out_of_memory
 
 OPTIONS: dict[str, Any] = {"add_completion": False, "rich_markup_mode": "rich", "pretty_exceptions_enable": False}
@@ -132,8 +131,7 @@ def _report(error: Exception) -> int:
         return 1
     if os.environ.get(TRACEBACK):
         raise error
-    for call in traceback.extract_tb(error.__traceback__):
-        typer.echo(f"  {call.filename}, line {call.lineno}, in {call.name}", err=True)
+    typer.echo(describe_calls(error), err=True)
     typer.echo(f"error: {unexpected(error)} ({TRACEBACK}=1 shows its text, which may quote a header)", err=True)
     return 1
 

@@ -19,7 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from s2vnet._version import __version__
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, describe_calls
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.server import api
 from s2vnet.server.messages import (
@@ -121,8 +121,8 @@ async def _maintain(store: SessionStore, clients: nninteractive.LeasedClients) -
         try:
             await anyio.to_thread.run_sync(clients.expire)
             await anyio.to_thread.run_sync(store.maintain)
-        except Exception:  # for example a full disk, which may have space at the next attempt
-            _log.exception("maintenance failed")
+        except Exception as error:  # for example a full disk, which may have space at the next attempt
+            _log.error("maintenance failed\n%s", describe_calls(error))
 
 
 def _health(request: Request) -> dict[str, Any]:

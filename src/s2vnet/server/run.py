@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
+from uvicorn.logging import DefaultFormatter
 
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, describe_calls
 from s2vnet.server.app import create_app
 from s2vnet.server.header_timeout import HeaderTimeoutProtocol
 from s2vnet.server.security import MAX_OPERATION_BYTES
@@ -20,6 +24,14 @@ from s2vnet.server.settings import Settings
 
 GRACE_S = 3
 """Seconds that running requests have to finish when the server stops."""
+
+
+class PrivateFormatter(DefaultFormatter):
+    """Format of uvicorn's log, with calls and types of errors but not their messages, which may quote a header."""
+
+    def formatException(self, ei: Any) -> str:
+        """Return the calls that led to the error of an ``exc_info``."""
+        return describe_calls(ei[1])
 
 
 def run(
@@ -43,6 +55,7 @@ def run(
     application = create_app(settings)
     config = uvicorn.Config(
         application,
+        log_config=_log_config(),
         log_level="warning",
         access_log=False,  # URLs contain session names, and the first one the token
         server_header=False,
@@ -69,6 +82,12 @@ def run(
         with _temporary_files_in(application.state.store.temporary):
             started(address, application)
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def _log_config() -> dict[str, Any]:
+    config = copy.deepcopy(LOGGING_CONFIG)
+    config["formatters"]["default"]["()"] = PrivateFormatter
+    return config
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.errors import InputError, S2VNetError
+from s2vnet.errors import InputError, S2VNetError, describe_calls
 from s2vnet.inference.label_writers import output_formats, require_dicom_source, write_result
 from s2vnet.inference.model_set import choose_plan
 from s2vnet.inference.segmenter import Segmenter
@@ -376,7 +376,7 @@ class SessionWorker:
             if isinstance(error, S2VNetError) or is_out_of_memory(error):
                 self._fail(self.public_message(error))
                 return
-            _log.exception("session %s failed", self.name[:8])
+            _log.error("session %s failed\n%s", self.name[:8], describe_calls(error))
             self._fail("the server failed at this scan; its log says why")
 
     def _open(self) -> None:
@@ -478,7 +478,7 @@ class SessionWorker:
         if not isinstance(error, S2VNetError) and not is_out_of_memory(error):
             if not isinstance(error, RuntimeError):
                 raise error
-            _log.error("session %s failed at a prompt", self.name[:8], exc_info=error)
+            _log.error("session %s failed at a prompt\n%s", self.name[:8], describe_calls(error))
             reason = "the server failed at these prompts; its log says why"
         with self._lock:
             if self._requested is requested:

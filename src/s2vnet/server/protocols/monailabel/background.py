@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from s2vnet.errors import S2VNetError
+from s2vnet.errors import S2VNetError, describe_calls
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.geometry import LabelMap
@@ -99,7 +99,7 @@ class BackgroundJobs:
                 result, line = None, str(error) if isinstance(error, S2VNetError) else str(error.strerror)
                 line = f"{number} of {len(images)}: {line}"
             except Exception as error:
-                _log.exception("%s of an image failed", self._kind)
+                _log.error("%s of an image failed\n%s", self._kind, describe_calls(error))
                 result, line = None, f"{number} of {len(images)}: {type(error).__name__}"
             with self._lock:
                 job["result"] |= {} if result is None else {image: result}
