@@ -113,6 +113,27 @@ def test_prompts_are_given_up_when_the_client_has_left(
     assert len(worker.log) == 1
 
 
+def test_a_request_for_labels_ends_and_its_session_goes_on(
+    running: tuple[str, FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, app = running
+    released, encode = threading.Event(), Segmenter.encode
+
+    def slow(*arguments: Any) -> Any:
+        assert released.wait(60)
+        return encode(*arguments)
+
+    monkeypatch.setattr(Segmenter, "encode", slow)
+    name = httpx.post(f"{address}/api/sessions", json={"image": "one.nii.gz"}).json()["session"]
+    labels, queue = f"{address}/api/sessions/{name}/labels", app.state.store.get(name).label_queue
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(labels, timeout=0.5)
+    assert queue._limiter.borrowed_tokens == 1
+    wait_for(lambda: queue._limiter.borrowed_tokens == 0)
+    released.set()
+    assert httpx.get(labels, timeout=60).status_code == 200
+
+
 def test_work_that_the_next_request_needs_goes_on(
     running: tuple[str, FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import DICOM_FORMATS, LABEL_MAP_FORMATS
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
+from s2vnet.server.client_watch import ClientWatch
 from s2vnet.server.messages import private_folders, without_folders
 from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import (
@@ -150,7 +151,7 @@ def step(worker: WorkerDep, operation: Step) -> Response:
 
 
 @router.get("/sessions/{name}/image", response_class=FileResponse)
-async def image(worker: WorkerDep) -> Response:
+async def image(request: Request, worker: WorkerDep) -> Response:
     """Return the image as the server reads it, as NIfTI; its original file where that is equivalent."""
 
     def respond(_: float) -> Response:
@@ -158,7 +159,7 @@ async def image(worker: WorkerDep) -> Response:
             return FileResponse(path, media_type=_MEDIA_TYPES["nii.gz"], filename=f"{worker.name[:8]}.nii.gz")
         return temporary_file_response(worker.name, "nii.gz", lambda path: _write_plain(path, worker.read_image()))
 
-    return await worker.image_queue.run(respond)
+    return await worker.image_queue.run(respond, ClientWatch(request))
 
 
 def _write_plain(path: Path, volume: Volume) -> None:
@@ -167,17 +168,19 @@ def _write_plain(path: Path, volume: Volume) -> None:
 
 
 @router.get("/sessions/{name}/labels", response_class=FileResponse)
-async def labels(worker: WorkerDep, format: Format = "nii.gz") -> Response:
+async def labels(request: Request, worker: WorkerDep, format: Format = "nii.gz") -> Response:
     """Return the labels on exactly the image's grid, once all requested operations are computed.
 
     For a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images; an error for
-    other scans, and if the packages to write them are not installed.
+    other scans, and if the packages to write them are not installed. A client that leaves frees its place in the queue;
+    the session goes on, since it may ask again.
     """
+    client = ClientWatch(request)
 
     def respond(seconds: float) -> Response:
-        return temporary_file_response(worker.name, FORMATS[format], lambda path: worker.save(path, seconds))
+        return temporary_file_response(worker.name, FORMATS[format], lambda path: worker.save(path, seconds, client))
 
-    return await worker.label_queue.run(respond)
+    return await worker.label_queue.run(respond, client)
 
 
 @router.get("/sessions/{name}/log", response_class=FileResponse)

@@ -313,7 +313,7 @@ class SessionWorker:
             if client is None or (end is not None and time.monotonic() >= end):
                 return False
 
-    def save(self, path: Path, timeout: float | None = None) -> None:
+    def save(self, path: Path, timeout: float | None = None, client: ClientWatch | None = None) -> None:
         """Write the up-to-date labels in the format of the path's ending.
 
         Raises:
@@ -321,7 +321,7 @@ class SessionWorker:
         """
         require_dicom_source(path, self.path)
         labels, names, corrected = self.when_ready(
-            lambda session: (session.result, session.class_names, bool(session.log)), timeout
+            lambda session: (session.result, session.class_names, bool(session.log)), timeout, client
         )
         try:
             write_result(path, labels, names, self.path, corrected=corrected)
