@@ -143,8 +143,8 @@ class NNInteractiveClient(ProtocolClient):
             try:
                 self.click(self._voxel(0), 0, True)
                 break
-            except httpx.HTTPStatusError as error:
-                if error.response.status_code != 503 or time.monotonic() > end:
+            except remote.ServerAtCapacityError:  # the scan is still being encoded
+                if time.monotonic() > end:
                     raise
                 time.sleep(1)
         self.begin()

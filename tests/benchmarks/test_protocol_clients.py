@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.app import create_app
+from s2vnet.server.protocols.nninteractive import lease
 from s2vnet.server.settings import Settings
 
 pytest.importorskip("nnInteractive.inference.remote.remote_session")
@@ -57,9 +59,18 @@ def test_scans_differ_and_keep_their_axes(bordered: Volume) -> None:
 def test_every_client_gets_the_results_of_its_own_clicks(
     address: str, volumes: list[Volume], segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lease, "RESPONSE_S", 0.05)  # so that clients meet scans that are still being encoded
     monkeypatch.setattr(protocol_clients, "INTERVAL_S", 0.2)
     monkeypatch.setattr(protocol_clients, "HEALTH_INTERVAL_S", 0.1)
     sessions = [Session(segmenter, volume) for volume in volumes]
+    encode = Segmenter.encode
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.5)
+        monkeypatch.setattr(lease, "RESPONSE_S", 50.0)
+        return encode(*arguments)
+
+    monkeypatch.setattr(Segmenter, "encode", slow)
     result = protocol_clients.measure(address, os.getpid(), sessions, volumes, NAMES, (3, 2), 2 / 60)
     assert result["errors"] == []
     assert result["results_compared"] == 5
