@@ -32,8 +32,10 @@ from scipy import ndimage
 from benchmarks.corrector import load_network
 from benchmarks.measures.environment import processor, write_json
 from s2vnet.data.dataset import read_dataset, read_folds
+from s2vnet.evaluation.simulated_clicks import next_click
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.corrections import Corrections, LabelChange, PromptState
+from s2vnet.metrics.overlap_and_distance import dice
 from s2vnet.model.checkpoint import TrainedModel
 from s2vnet.model.corrector import Corrector
 from s2vnet.prompts import Point
@@ -158,6 +160,35 @@ def trial(
     return {**row, "clicks": None}
 
 
+def rounds_of_clicks(
+    corrections: Corrections, labels: Labels, truth: Labels, classes: Sequence[int], rounds: int
+) -> dict[str, Any]:
+    """Mean Dice over the classes of the truth before and after each round of the CVPR 2025 protocol, and ms a click.
+
+    In each round the user clicks once per class, in the largest error of the same labels; the clicks are applied one
+    by one (:mod:`s2vnet.evaluation.protocol`, which also scores surfaces).
+    """
+    rng = np.random.default_rng(42)
+    state, scores, milliseconds = PromptState(), [], []
+    present = [c for c in classes if (truth == c).any()]
+
+    def score() -> list[float]:
+        return [float(dice(labels == c, truth == c)) for c in present]
+
+    scores.append(score())
+    for _ in range(rounds):
+        found = (next_click(labels, truth, c, None, rng) for c in present)
+        for click in dict.fromkeys(click for click in found if click is not None):
+            begin = time.perf_counter()
+            change = corrections.change(labels, state, click)
+            milliseconds.append((time.perf_counter() - begin) * 1000)
+            labels = labels.copy()
+            labels.reshape(-1)[change.voxels] = change.after
+            state = state.add(click)
+        scores.append(score())
+    return {"classes": present, "dice": scores, "ms": float(np.median(milliseconds)) if milliseconds else 0.0}
+
+
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Medians and 90th percentiles of the trials."""
     summary: dict[str, Any] = {"parts": len(rows)}
@@ -180,9 +211,10 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--model", default="abdomen-ct")
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--corrector", type=Path, required=True)
+    parser.add_argument("--corrector", type=Path, help="weights of another corrector than the package's")
     parser.add_argument("--methods", nargs="+", default=["corrector", "sphere"])
     parser.add_argument("--effort", action="store_true")
+    parser.add_argument("--rounds", type=int, default=0, help="also rounds of the CVPR 2025 protocol")
     parser.add_argument("--limit", type=int, help="only so many parts of a case")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path)
@@ -190,11 +222,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     network, plan = load_network(arguments)
     segmenter = Segmenter([TrainedModel(network, plan.model_dump(mode="json"), {}, "")], device="cpu")
-    stored = load_file(arguments.corrector)
-    segmenter.__dict__["corrector"] = Corrector.from_state_dict(stored)
+    if arguments.corrector is not None:
+        segmenter.__dict__["corrector"] = Corrector.from_state_dict(load_file(arguments.corrector))
     dataset = read_dataset(arguments.data)
     names = arguments.cases or read_folds(dataset)[arguments.fold]["val"]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.methods}
+    played: dict[str, Any] = {}
     for name in names:
         volume, truth_map = dataset.read(dataset.case(name))
         assert truth_map is not None
@@ -209,6 +242,10 @@ def main() -> None:
             "corrector": Method("corrector", corrected_by(corrections)),
             "sphere": Method("sphere", sphere(spacing, labels.shape)),
         }
+        if arguments.rounds:
+            played[name] = rounds_of_clicks(corrections, labels, truth, list(plan.class_names)[1:], arguments.rounds)
+            means = [round(float(np.mean(scores)), 4) for scores in played[name]["dice"]]
+            sys.stderr.write(f"{name} rounds: {means}, {played[name]['ms']:.0f} ms a click\n")
         for chosen in arguments.methods:
             rows[chosen] += [
                 {"case": name, **trial(methods[chosen], labels, truth, part, axis, spacing, arguments.effort)}
@@ -216,6 +253,10 @@ def main() -> None:
             ]
             sys.stderr.write(f"{name} {chosen}: {len(parts)} parts\n")
     report: dict[str, Any] = {"date": datetime.date.today().isoformat(), "hardware": processor(), "cases": names}
+    if played:
+        means = np.mean([[np.mean(scores) for scores in each["dice"]] for each in played.values()], 0)
+        report["rounds"] = {"mean": [round(float(m), 4) for m in means], "cases": played}
+        sys.stdout.write(f"mean Dice by round: {report['rounds']['mean']}\n")
     for chosen, trials in rows.items():
         report[chosen] = {
             kind: summarize(some) for kind in ("is", "is not") if (some := [r for r in trials if r["kind"] == kind])

@@ -77,11 +77,16 @@ class SliceGrid:
         return -(-self.size[0] // self.slab_size)
 
     @property
-    def slice_distance(self) -> float:
-        """Distance of two network slices in pixels, the mean of their height and width."""
+    def pixel_size(self) -> float:
+        """Mean height and width of a pixel of the network's slices, in mm."""
         spacing = self.geometry.canonical()[0].spacing
         sizes = [spacing[a] * n / m for a, n, m in zip(self.axes[1:], self.size[1:], self.sampled, strict=True)]
-        return spacing[self.axis] * self.slab_size * len(sizes) / sum(sizes)
+        return sum(sizes) / len(sizes)
+
+    @property
+    def slice_distance(self) -> float:
+        """Distance of two network slices, in pixels."""
+        return self.geometry.canonical()[0].spacing[self.axis] * self.slab_size / self.pixel_size
 
     @property
     def axes(self) -> Shape:

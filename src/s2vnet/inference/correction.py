@@ -32,6 +32,12 @@ EDGE_PIXELS = 8
 """Pixels on the end of a window from which on a change is followed beyond it."""
 OVERLAP = 2
 """Slices that a window has in common with the one that it continues."""
+NEAR_MM, REACH_MM = 15.0, 40.0
+"""A change of a class of the network has to be the surer the farther it is from the prompt: beyond the first distance
+its logit is lowered, by up to :data:`FAR_PENALTY` at the second; beyond that nothing changes."""
+FAR_PENALTY = 2.0
+THRESHOLD = -0.4
+"""Logit from which a pixel changes (docs/decisions/016)."""
 AGREEMENT = 2.0
 """Logit of pixels beside the change that have the wanted label already."""
 NO_CHANGE = -20.0
@@ -85,9 +91,10 @@ def find_change(
     extent = np.ptp(prompt.pixels, axis=0) + 1
     zoom = 2 if (extent[1:] > 0.8 * np.array(WINDOW[1:])).any() else 1
     centre = prompt.pixels.mean(0)
-    found = _run(corrector, volume, labels, prompt, Window.around(centre, zoom))
+    box = (prompt.pixels.min(0), prompt.pixels.max(0)) if prompt.class_id is not None else None
+    found = _run(corrector, volume, labels, prompt, Window.around(centre, zoom), box)
     if zoom == 1 and found.reaches_border():
-        found = _run(corrector, volume, labels, prompt, Window.around(centre, 2))
+        found = _run(corrector, volume, labels, prompt, Window.around(centre, 2), box)
     logits = torch.full((depth, height, width), NO_CHANGE)
     spans = [found.paste(logits, range(depth))]
     if on_window is not None:
@@ -99,7 +106,7 @@ def find_change(
             following = prompt._replace(pixels=pixels)
             middle = pixels.mean(0)
             middle[0] = pixels[0, 0] + direction * (WINDOW[0] / 2 - OVERLAP)
-            current = _run(corrector, volume, labels, following, Window.around(middle, current.window.zoom))
+            current = _run(corrector, volume, labels, following, Window.around(middle, current.window.zoom), box)
             spans.append(current.paste(logits, slices))
             if on_window is not None:
                 on_window(_as_change(logits, spans))
@@ -173,17 +180,38 @@ class _WindowChange:
 
 
 def _run(
-    corrector: CorrectorFunction, volume: SegmentedVolume, labels: Tensor, prompt: WindowPrompt, window: Window
+    corrector: CorrectorFunction,
+    volume: SegmentedVolume,
+    labels: Tensor,
+    prompt: WindowPrompt,
+    window: Window,
+    box: tuple[Pixels, Pixels] | None,
 ) -> _WindowChange:
+    """Change within a window; `box` holds the first and last pixel of the prompt whose reach is bounded, if it is."""
     maps = window_maps(volume, labels, prompt, window)
     logits = corrector(maps.pixels[None], maps.cells[None])[0].float()
     if window.zoom > 1:
         logits = F.interpolate(logits[:, None], scale_factor=window.zoom, mode="bilinear")[:, 0]
-    logits = torch.where(maps.eligible, logits, NO_CHANGE)
+    if box is not None:
+        logits = logits - _distance_penalty(volume, window, box)
+    logits = torch.where(maps.eligible, logits - THRESHOLD, NO_CHANGE)
     change = connected_to((logits > 0).numpy(), prompt.pixels - np.array(window.start))
     bounds = [(max(0, -a), min(k, n - a)) for a, k, n in zip(window.start, window.extent, labels.shape, strict=True)]
     d, y, x = (slice(a, b) for a, b in bounds)
     return _WindowChange(window, logits, change, ~maps.eligible.numpy(), (d, y, x))
+
+
+def _distance_penalty(volume: SegmentedVolume, window: Window, box: tuple[Pixels, Pixels]) -> Tensor:
+    """What is subtracted from the logits (D, H', W') of a window by their distance from a prompt's bounding box."""
+    squared = np.zeros((1, 1, 1))
+    for axis, step in enumerate((volume.slice_distance, 1.0, 1.0)):
+        position = np.arange(window.extent[axis]) + window.start[axis]
+        away = np.maximum(0, np.maximum(box[0][axis] - position, position - box[1][axis])) * step * volume.pixel_size
+        squared = squared + np.expand_dims(away**2, [a for a in range(3) if a != axis])
+    distance = np.sqrt(squared)
+    share = np.clip((distance - NEAR_MM) / (REACH_MM - NEAR_MM), 0, 1)
+    penalty = np.where(distance > REACH_MM, -NO_CHANGE, share * FAR_PENALTY)
+    return torch.from_numpy(penalty.astype(np.float32))
 
 
 def connected_to(change: npt.NDArray[np.bool_], pixels: Pixels) -> npt.NDArray[np.bool_]:

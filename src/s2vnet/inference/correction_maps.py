@@ -41,6 +41,8 @@ class SegmentedVolume:
     """(D, M, h, w) mask features."""
     slice_distance: float
     """Distance of two network slices, in pixels."""
+    pixel_size: float = 1.0
+    """Mean height and width of a pixel in mm."""
 
 
 class Window(NamedTuple):

@@ -104,7 +104,7 @@ class Corrections:
     @classmethod
     def from_state_dict(cls, segmenter: Segmenter, grid: SliceGrid, tensors: Mapping[str, Tensor]) -> Corrections:
         """Rebuild corrections from :meth:`state_dict`."""
-        volume = SegmentedVolume(**tensors, slice_distance=grid.slice_distance)
+        volume = SegmentedVolume(**tensors, slice_distance=grid.slice_distance, pixel_size=grid.pixel_size)
         automatic = Segmentation(grid, volume.probabilities, segmenter.class_names)
         return cls(segmenter.corrector, grid, volume, automatic, len(segmenter.class_names))
 
