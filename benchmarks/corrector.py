@@ -65,7 +65,7 @@ def load_network(arguments: argparse.Namespace) -> tuple[S2VNet, Plan]:
     description = read_description(find_model(arguments.model))
     plan = Plan.model_validate(description["plan"])
     if arguments.weights is None:
-        return Segmenter.from_pretrained(arguments.model, device="cpu").models[0], plan  # type: ignore[return-value]
+        return Segmenter.from_pretrained(arguments.model, device="cpu", runtime="torch").models[0], plan  # type: ignore[return-value]
     model = S2VNet(ModelConfig.model_validate({**description["config"], "auxiliary_masks": True}))
     stored = (
         load_file(arguments.weights)

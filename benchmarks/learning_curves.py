@@ -130,7 +130,9 @@ class Curve:
         auxiliary = {"auxiliary_masks": self.name == "s2vnet-auxiliary"}
         self.model_config = ModelConfig.model_validate({**description["config"], **auxiliary})
         self.dataset = dataset = read_dataset(arguments.data)
-        fold = read_folds(dataset)[arguments.fold]
+        every = {"train": [case.name for case in dataset.training], "val": []}
+        fold = every if arguments.fold == "all" else read_folds(dataset)[int(arguments.fold)]
+        self.initial = arguments.initial
         self.training, self.held_out = self._cases(dataset, fold["train"]), self._cases(dataset, fold["val"])
         self.data = ClipDataset(self.training, self.plan.patch_size, self.plan.context_slices, self.config, 10**9)
 
@@ -147,7 +149,10 @@ class Curve:
             network.encoder.load_imagenet(load_file(IMAGENET))
             return network
         model = S2VNet(self.model_config)
-        load_imagenet_encoder(model)
+        if self.initial is None:
+            load_imagenet_encoder(model)
+        else:
+            model.load_state_dict(load_file(self.initial))
         return model
 
     def initial_state(self) -> State:
@@ -228,14 +233,16 @@ class Curve:
         point: dict[str, Any] = {"milestone": milestone, "steps": state.step, "cpu_seconds": state.cpu_seconds}
         point["loss"] = state.history[-1]["loss"] if state.history else None
         point["held_out"] = self._score(averaged, self.held_out)
-        point["training"] = self._score(averaged, self.training[: len(self.held_out)])
+        point["training"] = self._score(averaged, self.training[:4])
         point["scoring_cpu_seconds"] = time.process_time() - start_time
         write_json(scores, point)
         checkpoint.unlink()
 
     @torch.inference_mode()
-    def _score(self, network: nn.Module, cases: Sequence[Case]) -> dict[str, Any]:
-        """Dice of each case and class on the file's grid; None for a class in neither prediction nor truth."""
+    def _score(self, network: nn.Module, cases: Sequence[Case]) -> dict[str, Any] | None:
+        """Dice of each case and class on the file's grid (None for a class in neither prediction nor truth)."""
+        if not cases:
+            return None
         rows = {}
         for case in cases:
             predicted = self.segment(network, case).labels().data
@@ -270,7 +277,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--data", type=Path, required=True, help="folder of the dataset")
-    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument(
+        "--fold", default="0", help="number of the fold; all trains on every case and scores on training cases only"
+    )
+    parser.add_argument("--initial", type=Path, help="weights to start from (.safetensors); by default ImageNet's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipe", default="src/s2vnet/weights/abdomen-ct", help="model whose plan and sizes are used")
     parser.add_argument("--milestones", type=int, nargs="+", required=True, help="steps at which to decay and score")

@@ -96,6 +96,8 @@ class TrainConfig(BaseModel):
     """Fraction of clips that straddle the first or last slice of a class."""
     anywhere_fraction: float = Field(default=0.1, ge=0, le=1)
     """Fraction of clips drawn uniformly over cases and slices, regardless of the classes in them."""
+    slice_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Fraction of steps on independent slices, which train the encoder and the pixel decoder alone: half the cost."""
     augmentation: Strength = "light"
     """Strength of the augmentation; strong for few cases."""
     shift_fraction: float = Field(default=0.0, ge=0, le=1)

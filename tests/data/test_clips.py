@@ -106,6 +106,17 @@ def test_clips_of_one_slice(numbered: Callable[[int], Case]) -> None:
     assert all(int(clips[i].step) != 0 for i in range(10))
 
 
+def test_all_clips_of_some_steps_are_of_independent_slices(numbered: Callable[[int], Case]) -> None:
+    cases = [numbered(9), numbered(12)]
+    clips = clips_of(cases, count=400, slice_fraction=0.4, batch_size=2)
+    steps = [int(clips[i].step) for i in range(400)]
+    assert 0.25 < np.mean([step == 0 for step in steps]) < 0.55
+    assert all((a == 0) == (b == 0) for a, b in zip(steps[::2], steps[1::2], strict=True))
+    scattered = [slices_in(clips[i]) for i, step in enumerate(steps) if step == 0]
+    assert all(len(slices) == 4 for slices in scattered)
+    assert any(len(set(np.diff(slices))) > 1 for slices in scattered)
+
+
 def test_classes_are_balanced(make_case: MakeCase) -> None:
     common = np.zeros((20, SIDE, SIDE), np.uint8)
     common[:, 4:12, 4:12] = 1
@@ -177,6 +188,6 @@ def test_ignored_pixels_are_no_class(make_case: MakeCase) -> None:
     case = make_case(labels)
     clips = clips_of([case], anywhere_fraction=0.0)
     assert clips.extents == [{1: (2, 2)}]
-    assert all((clip.labels == 1).any() for clip in clips)
+    assert all((clips[i].labels == 1).any() for i in range(20))
     shifts = class_intensity_shifts(case, [5], 0, np.random.default_rng(0))
     assert not shifts.any()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hand_made_correctors import block, everything, like_intensity, nothing, segmented
 
-from s2vnet.inference.correction import NO_CHANGE, Change, connected_to, find_change
+from s2vnet.inference.correction import NO_CHANGE, REACH_MM, Change, connected_to, find_change
 from s2vnet.inference.correction_maps import Pixels, WindowPrompt
 
 NONE = np.empty((0, 3), np.intp)
@@ -52,7 +53,11 @@ def test_a_change_is_followed_along_the_slices_and_told_of_on_the_way(start: int
     shape = (64, 24, 24)
     column = block(shape, (0, 64), (6, 18), (6, 18))
     labels = torch.zeros(shape, dtype=torch.uint8)
-    volume, prompt, told = segmented(labels, torch.from_numpy(column).float() * 2), ask((start, 12, 12)), []
+    volume, prompt, told = (
+        segmented(labels, torch.from_numpy(column).float() * 2),
+        ask((start, 12, 12))._replace(class_id=None),
+        [],
+    )
     change = find_change(like_intensity, volume, labels, prompt, lambda c: told.append(whole(c, shape, prompt, labels)))
     np.testing.assert_array_equal(whole(change, shape, prompt, labels), column)
     assert len(told) > 3
@@ -71,10 +76,23 @@ def test_a_wide_change_is_found_at_half_the_resolution() -> None:
         sizes.append(float(cells[0, 0, 10, 0, 0]))
         return like_intensity(pixels, cells)
 
-    prompt = ask((2, 100, 100))
+    prompt = ask((2, 100, 100))._replace(class_id=None)
     change = find_change(watching, segmented(labels, torch.from_numpy(wide).float() * 2), labels, prompt)
     np.testing.assert_array_equal(whole(change, shape, prompt, labels), wide)
     assert sizes == [0, 1]
+
+
+@pytest.mark.parametrize(("own", "pixel_size"), [(False, 1.0), (False, 2.0), (True, 1.0)])
+def test_a_class_of_the_network_changes_within_reach_only(own: bool, pixel_size: float) -> None:
+    shape = (60, 96, 96)
+    labels = torch.zeros(shape, dtype=torch.uint8)
+    volume = replace(segmented(labels), pixel_size=pixel_size)
+    prompt = ask((30, 48, 48))._replace(class_id=None if own else 1)
+    changed = whole(find_change(everything, volume, labels, prompt), shape, prompt, labels)
+    offsets = (np.argwhere(changed) - (30, 48, 48)) * np.array([volume.slice_distance, 1, 1]) * pixel_size
+    farthest = np.sqrt((offsets**2).sum(1)).max()
+    assert (farthest > REACH_MM) == own
+    assert own or farthest > REACH_MM - 2 * pixel_size * max(1, volume.slice_distance)
 
 
 def test_the_change_contains_the_prompt_wherever_it_lies() -> None:

@@ -38,6 +38,17 @@ def test_the_loss_is_finite_and_has_gradients(clip: Clip, model_config: ModelCon
     assert all(g is not None and g.isfinite().all() for g in gradients)
 
 
+def test_independent_slices_train_encoder_and_pixel_decoder_alone(
+    clip: Clip, model_config: ModelConfig, config: TrainConfig
+) -> None:
+    step = _step(model_config, config)
+    step(clip.slices, clip.labels, torch.zeros_like(clip.step), INDICES).backward()
+    trained = {name for name, p in step.model.named_parameters() if p.grad is not None}
+    assert "pixel_decoder.auxiliary.weight" in trained
+    assert any(name.startswith("encoder.") for name in trained)
+    assert all(name.startswith(("encoder.", "pixel_decoder.")) for name in trained)
+
+
 def test_the_same_seed_gives_the_same_loss(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
     first, second = (_step(model_config, config)(*clip, INDICES) for _ in range(2))
     assert torch.equal(first, second)

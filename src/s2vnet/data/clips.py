@@ -29,7 +29,7 @@ class Clip(NamedTuple):
     labels: Tensor
     """(T, H, W) class per pixel."""
     step: Tensor
-    """() signed slice step: +2 means every second slice in ascending order."""
+    """() signed slice step: +2 means every second slice in ascending order, 0 that the slices are independent."""
 
 
 class ClipDataset(Dataset[Clip]):
@@ -62,7 +62,19 @@ class ClipDataset(Dataset[Clip]):
 
     def __getitem__(self, index: int) -> Clip:
         rng = np.random.default_rng((self.config.seed, index))
-        number, slices, step = self._sample(rng)
+        if self._is_independent(index):
+            drawn = [self._draw(rng, 1) for _ in range(self.config.clip_length)]
+            return Clip(torch.cat([c.slices for c in drawn]), torch.cat([c.labels for c in drawn]), torch.tensor(0))
+        return self._draw(rng, self.config.clip_length)
+
+    def _is_independent(self, index: int) -> bool:
+        """Whether a clip consists of independent slices; equal for all clips of an optimiser step."""
+        step = index // self.config.batch_size
+        return float(np.random.default_rng((self.config.seed, step, 3)).random()) < self.config.slice_fraction
+
+    def _draw(self, rng: np.random.Generator, length: int) -> Clip:
+        """Draw a clip of consecutive slices."""
+        number, slices, step = self._sample(rng, length)
         case = self.cases[number]
         assert case.labels is not None
         image = with_neighbours(case.image, slices, self.context)
@@ -71,7 +83,7 @@ class ClipDataset(Dataset[Clip]):
         patch, labels = self.augment(image, case.labels[slices], rng)
         return Clip(patch, labels, torch.tensor(step))
 
-    def _sample(self, rng: np.random.Generator) -> tuple[int, npt.NDArray[np.intp], int]:
+    def _sample(self, rng: np.random.Generator, length: int) -> tuple[int, npt.NDArray[np.intp], int]:
         """Sample a case, the slices of a clip (the last one repeated where there are too few), and their step."""
         config = self.config
         kind = rng.random()
@@ -86,7 +98,6 @@ class ClipDataset(Dataset[Clip]):
             if kind < config.anywhere_fraction + config.boundary_fraction:
                 centre = first if rng.random() < 0.5 else last
         depth = self.cases[number].image.shape[1]
-        length = config.clip_length
         largest = min(config.max_slice_step, max(1, (depth - 1) // max(1, length - 1)))
         step = int(rng.integers(1, largest + 1))
         start = centre - step * int(rng.integers(length))

@@ -93,7 +93,7 @@ def clip_loss(
         pixel_weights = 1 + config.mending_weight * F.interpolate(
             prompted_errors, size=labels.shape[-2:], mode="nearest-exact"
         )
-    loss = segmentation_loss(_upsample_logits(logits, labels), labels, weights, pixel_weights)
+    loss = segmentation_loss(upsample_logits(logits, labels), labels, weights, pixel_weights)
     levels = [torch.stack(level, 2) for level in zip(*(d.layer_logits for d in decoded), strict=True)]
     for level in levels:
         loss = loss + config.layer_loss_weight / len(levels) * segmentation_loss(
@@ -128,7 +128,7 @@ def downsample_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(labels.float(), size=tuple(size), mode="nearest-exact").long()
 
 
-def _upsample_logits(logits: Tensor, labels: Tensor) -> Tensor:
+def upsample_logits(logits: Tensor, labels: Tensor) -> Tensor:
     """Upsample logits (B, K, T, h, w) to the size of labels (B, T, H, W), bilinearly."""
     if logits.shape[-2:] == labels.shape[-2:]:
         return logits

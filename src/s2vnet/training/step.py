@@ -18,7 +18,7 @@ from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.prompt_encoder import PROMPT_MAPS
 from s2vnet.model.propagation import propagate
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.training.losses import clip_loss, downsample_labels
+from s2vnet.training.losses import clip_loss, downsample_labels, segmentation_loss, upsample_logits
 from s2vnet.training.simulated_prompts import simulate_prompts
 
 
@@ -42,11 +42,14 @@ class ClipStep(nn.Module):
         Args:
             slices: (B, T, C, H, W).
             labels: (B, T, H, W).
-            steps: (B,) signed slice step.
+            steps: (B,) signed slice step; 0 for independent slices, which train the auxiliary logits alone.
             indices: (B,) clip numbers, which seed all random choices for a clip.
         """
         batch, length = slices.shape[:2]
         encoded = self.model.features_from_maps(self._drop_channels(self.model.encoder(slices.flatten(0, 1)), indices))
+        if not steps.any():
+            auxiliary = self.model.auxiliary(encoded).unflatten(0, (batch, length)).transpose(1, 2)
+            return segmentation_loss(upsample_logits(auxiliary, labels), labels, self.weights)
         features = encoded.unflatten(batch)
         rngs = [np.random.default_rng((self.config.seed, int(i), 1)) for i in indices]
         prompted = self._interactive_clips(rngs, indices)
