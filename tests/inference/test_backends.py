@@ -122,7 +122,8 @@ def test_an_image_that_needs_more_memory_than_there_is_is_one_line(
         write_image(images / f"{name}_0000.nii.gz", make_phantom(shape)[0])
     command = [sys.executable, "-c", LIMITED, f"-m{exported}", f"-i{images}"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert ended.stdout.splitlines() == [f"{runtime} 1" for runtime in RUNTIMES], ended.stderr
+    codes = [line for line in ended.stdout.splitlines() if line.split()[0] in RUNTIMES]
+    assert codes == [f"{runtime} 1" for runtime in RUNTIMES], ended.stderr
     lines = [line for line in ended.stderr.splitlines() if not line.startswith("note: ")]
     assert len(lines) == 2 * len(RUNTIMES)
     for line, total in zip(lines[::2], lines[1::2], strict=True):

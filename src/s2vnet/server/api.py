@@ -14,7 +14,7 @@ import anyio
 from fastapi import APIRouter, Depends, Request, UploadFile, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, Response
 from pydantic import TypeAdapter, ValidationError
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from s2vnet._version import __version__
 from s2vnet.errors import InputError
@@ -270,6 +270,21 @@ def _apply(worker: SessionWorker, text: str) -> str | None:
     return None
 
 
+class _TemporaryFileResponse(FileResponse):
+    """File in a temporary folder, which is deleted also where the client leaves while it is sent."""
+
+    def __init__(self, folder: tempfile.TemporaryDirectory[str], path: Path, media_type: str, filename: str) -> None:
+        super().__init__(path, media_type=media_type, filename=filename)
+        self._folder = folder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._folder.cleanup()
+
+
 def temporary_file_response(name: str, ending: str, write: Callable[[Path], None]) -> FileResponse:
     """Write a temporary file and respond with it; it is deleted after it has been sent."""
     folder = tempfile.TemporaryDirectory(prefix="s2vnet-")
@@ -280,4 +295,4 @@ def temporary_file_response(name: str, ending: str, write: Callable[[Path], None
         folder.cleanup()
         raise
     media_type = _MEDIA_TYPES.get(ending, "application/octet-stream")
-    return FileResponse(path, media_type=media_type, filename=path.name, background=BackgroundTask(folder.cleanup))
+    return _TemporaryFileResponse(folder, path, media_type=media_type, filename=path.name)

@@ -68,7 +68,7 @@ def test_whole_numbers_are_kept_and_halves_go_up() -> None:
 def test_a_drawing_lands_where_its_box_says(spans: Any, bits: int) -> None:
     drawing = np.random.default_rng(bits).random([n for _, n in spans]) < 0.4
     form = MaskInteraction(include_interaction=True, interaction_bbox=[(a, a + n) for a, n in spans])
-    padded = np.zeros([30] * 3, bool)
+    padded = np.zeros([31] * 3, bool)
     padded[tuple(slice(10 + a, 10 + a + n) for a, n in spans)] = drawing
     expected = np.argwhere(padded[tuple(slice(10, 10 + n) for n in SHAPE)])
     if len(expected):
