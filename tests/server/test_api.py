@@ -274,6 +274,7 @@ def test_errors_of_dicom_export_contain_no_path(
     write_series(tmp_path / "scans" / "one", np.zeros((18, 20, 6), np.int16))
     client = serve(data=tmp_path / "scans")
     name = open_session(client, "one")
+    assert client.get(f"/api/sessions/{name}/labels").status_code == 200  # it has been opened
     for file in (tmp_path / "scans" / "one").iterdir():
         file.unlink()
     answer = client.get(f"/api/sessions/{name}/labels", params={"format": "rtstruct"})

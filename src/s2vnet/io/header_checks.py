@@ -28,6 +28,9 @@ def require_plausible_size(path: Path, voxels: int, bytes_per_voxel: int = 1, mi
     if voxels > MAX_VOXELS:
         raise InputError(f"{voxels} voxels are over the limit of {MAX_VOXELS}; crop the image or correct its header")
     claimed = voxels * bytes_per_voxel
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
     if claimed > max(MAX_DEFLATE_RATIO * size, min_nbytes):
         raise InputError(f"the header claims {claimed} bytes, which a file of {size} bytes cannot hold; it is damaged")

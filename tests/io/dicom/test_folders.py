@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -87,6 +89,9 @@ def test_an_index_of_a_medium_is_no_image(tmp_path: Path, write_series: Callable
         image.StudyID, image.SeriesNumber = "1", 1
         files.add(image)
     files.write(tmp_path / "medium")
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of pydicom's temporary folder
+        del files
+        gc.collect()
     assert (tmp_path / "medium" / "DICOMDIR").is_file()
     np.testing.assert_array_equal(read_image(tmp_path / "medium").data, read_image(series).data)
     assert not has_dicom_files(tmp_path / "medium")
