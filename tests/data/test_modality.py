@@ -44,11 +44,12 @@ def test_voxels_tell_ct_in_hu_from_others(name: str) -> None:
 
 
 def test_a_header_counts_more_than_voxels() -> None:
-    brain = Volume(IMAGES["MR of positive values"][0][None], Geometry(SHAPE, np.eye(4)))
-    assert modality_conflict("CT", brain, "CT") is None
-    assert modality_conflict("MR", brain, "CT") == "CT by its DICOM header, and the model is for MR"
-    assert modality_conflict("CT", brain, "PT") == "PT by its DICOM header, and the model is for CT"
-    assert "no CT in HU" in (modality_conflict("CT", brain, "OT") or "")
+    voxels, grid = IMAGES["MR of positive values"][0][None], Geometry(SHAPE, np.eye(4))
+    ct, pet, other = (Volume(voxels, grid, stated) for stated in ("CT", "PT", "OT"))
+    assert modality_conflict("CT", ct) is None
+    assert modality_conflict("MR", ct) == "CT by its DICOM header, and the model is for MR"
+    assert modality_conflict("CT", pet) == "PT by its DICOM header, and the model is for CT"
+    assert "no CT in HU" in (modality_conflict("CT", other) or "")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,13 @@ def test_labels_are_integers_of_one_channel() -> None:
     assert whole.data.dtype == np.uint8
     assert as_label_map(whole) is whole
     assert as_label_map(np.ones(SHAPE, bool), AFFINE).data.max() == 1
-    for labels, message in [(np.full(SHAPE, 0.5), "integers"), (np.zeros((2, *SHAPE), int), "2 channels")]:
+    assert as_label_map(np.full(SHAPE, 2.9999), AFFINE).data.min() == 3  # as of a file with slope and intercept
+    for labels, message in [
+        (np.full(SHAPE, 0.5), "not an integer"),
+        (np.full(SHAPE, np.nan), "NaN"),
+        (np.full(SHAPE, 1e30), "must lie in 0..65535"),
+        (np.zeros((2, *SHAPE), int), "2 channels"),
+    ]:
         with pytest.raises(InputError, match=message):
             as_label_map(labels, AFFINE)
 

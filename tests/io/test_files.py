@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,22 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import pydicom
 import pytest
 import SimpleITK as sitk
 from disks import files_limited_to, fill
 
 from s2vnet.errors import InputError
-from s2vnet.io.files import ENDINGS, count_voxels, read_geometry, read_image, read_labels, write_image, write_labels
+from s2vnet.io.files import (
+    ENDINGS,
+    count_voxels,
+    read_geometry,
+    read_image,
+    read_labels,
+    read_lazy_image,
+    write_image,
+    write_labels,
+)
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.utils.atomic_write import atomic_write
 
@@ -249,3 +260,30 @@ def test_a_grid_is_known_from_the_header(
     (tmp_path / "series").mkdir()
     write_series(tmp_path / "series", np.zeros((5, 4, 3), np.int16))
     assert read_geometry(tmp_path / "series").same_grid(read_image(tmp_path / "series").geometry)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT", ""])
+def test_an_image_has_the_modality_of_its_dicom_header(
+    write_series: Callable[..., None], tmp_path: Path, modality: str
+) -> None:
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series, np.zeros((8, 8, 3)))
+    for file in series.iterdir():
+        header = pydicom.dcmread(file)
+        header.Modality = modality
+        header.save_as(file)
+    shutil.make_archive(str(series), "zip", series)
+    for path in (series, tmp_path / "series.zip"):
+        assert read_image(path).modality == read_lazy_image(path, fill_nonfinite=0.0).modality == (modality or None)
+
+
+def test_frames_of_one_file_and_several_channels_have_a_modality_and_other_files_none(
+    write_frames: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "frames").mkdir()
+    write_frames(tmp_path / "frames" / "a.dcm", np.zeros((8, 8, 3), np.int16), [(0, 0, 2 * k) for k in range(3)])
+    assert read_image(tmp_path / "frames").modality == "MR"
+    assert read_lazy_image([tmp_path / "frames"] * 2).modality == "MR"
+    write_image(tmp_path / "a.nii.gz", read_image(tmp_path / "frames"))
+    assert read_image(tmp_path / "a.nii.gz").modality is None

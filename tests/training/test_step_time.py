@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from s2vnet.config import TrainConfig
-from s2vnet.training.step_time import describe_duration, epochs_within
+from s2vnet.training.step_time import epochs_within
 
 
 @pytest.mark.parametrize(("hours", "epochs"), [(5, 120), (0.1, 2), (0.0001, 1)])
@@ -11,11 +11,3 @@ def test_a_budget_is_a_number_of_epochs(hours: float, epochs: int) -> None:
     config = TrainConfig(steps_per_epoch=50)
     assert epochs_within(hours, 3.0, config) == epochs
     assert epochs == 1 or epochs * 50 * 3.0 <= hours * 3600
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(18000, "about 5.0 h"), (50000, "about 14 h"), (700, "about 12 min"), (20, "less than a minute")],
-)
-def test_durations_in_words(seconds: float, text: str) -> None:
-    assert describe_duration(seconds) == text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s2vnet._version import __version__
-from s2vnet.cli.console import Clock, Report, count_cases, is_terminal, note, progress
+from s2vnet.cli.console import Clock, Report, count_cases, duration, is_terminal, note, progress
 from s2vnet.cli.options import (
     DatasetArgument,
     DatasetOption,
@@ -163,8 +163,8 @@ def _schedule(
         config = config.model_copy(update={"epochs": step_time.epochs_within(hours, seconds, config)})
     steps = config.epochs * config.steps_per_epoch
     kind = {"cpu": "CPU", "cuda": "GPU"}.get(checkpoint.choose_device(device).type, "GPU")
-    duration = step_time.describe_duration(steps * seconds)
-    note(f"{duration} on this {kind}: {config.epochs} epochs, {steps} steps of {seconds:.2g} s; --hours sets a budget")
+    schedule = f"{config.epochs} epochs, {steps} steps of {seconds:.2g} s"
+    note(f"about {duration(steps * seconds)} on this {kind}: {schedule}; --hours sets a budget")
     return config
 
 

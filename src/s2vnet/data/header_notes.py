@@ -8,6 +8,7 @@ from pathlib import Path
 from s2vnet.data.case_files import CaseFiles
 from s2vnet.errors import S2VNetError
 from s2vnet.io.files import read_geometry
+from s2vnet.io.nifti import ENDINGS
 from s2vnet.utils.names import some_names
 
 MAX_LINES = 10
@@ -17,7 +18,8 @@ MAX_LINES = 10
 def header_notes(cases: Iterable[CaseFiles]) -> list[str]:
     """Notes on the headers of images and labels (:attr:`s2vnet.io.geometry.Geometry.notes`), one line for each text.
 
-    Only headers are read. Files that cannot be read are left to the work on their case, which reports them.
+    Only headers are read, of NIfTI files, since the other formats state a grid once. Files that cannot be read are left
+    to the work on their case, which reports them.
 
     Returns:
         Lines that start with the names of their cases, the note of most cases first.
@@ -37,6 +39,8 @@ def header_notes(cases: Iterable[CaseFiles]) -> list[str]:
 
 
 def _notes(file: Path) -> tuple[str, ...]:
+    if not file.name.lower().endswith(ENDINGS):
+        return ()
     try:
         return read_geometry(file).notes
     except S2VNetError:

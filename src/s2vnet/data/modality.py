@@ -51,14 +51,14 @@ def model_modality(channels: Sequence[str]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def modality_conflict(expected: str | None, image: Volume | LazyImage, stated: str | None = None) -> str | None:
+def modality_conflict(expected: str | None, image: Volume | LazyImage) -> str | None:
     """Reason why an image is not of the modality that a model is for; None where nothing contradicts it.
 
     Args:
         expected: of :func:`model_modality`.
-        image: the image in its file's units.
-        stated: modality by the DICOM header, where there is one.
+        image: the image in its file's units; its DICOM header decides, where it states a modality.
     """
+    stated = image.modality
     if expected is None or stated == expected:
         return None
     if stated in ("CT", "MR") or stated in _OTHER:

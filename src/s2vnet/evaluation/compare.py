@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,9 +16,10 @@ from s2vnet.errors import InputError
 from s2vnet.evaluation.report import automatic_report
 from s2vnet.evaluation.validate import LabelledCase
 from s2vnet.io.files import read_image, read_labels
-from s2vnet.io.geometry import LabelMap
+from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.metrics.overlap_and_distance import class_metrics, region_metrics
 
+_Image = TypeVar("_Image", Volume, LabelMap)
 _EXTRAS = ("_probabilities", "_uncertainty")
 """Endings of what `predict` writes beside the labels of a case."""
 
@@ -105,17 +107,8 @@ def read_pairs(
         failed: Called with name and message of each case that cannot be read, which is left out; by default, the
             error is raised.
     """
-    for name, images, labels in pairs:
-        try:
-            image = read_image(images, fill_nonfinite=fill_nonfinite, frames_as_channels=frames_as_channels)
-            truth = read_labels(labels)
-            image.geometry.require_same_grid(truth.geometry, f"{name}: image and labels")
-        except InputError as error:
-            if failed is None:
-                raise
-            failed(name, str(error))
-            continue
-        yield name, image, LabelMap(map_ignored(truth.data, ignore), truth.geometry)
+    read = partial(read_image, fill_nonfinite=fill_nonfinite, frames_as_channels=frames_as_channels)
+    return _read_each(pairs, read, "image", ignore, failed)
 
 
 def compare_labels(
@@ -142,18 +135,10 @@ def compare_labels(
         InputError: Labels on different grids, or no case that can be scored.
     """
     scores, region_scores, present = {}, {}, set[int]()
-    for name, (predicted_file, *_), reference_file in pairs:
-        try:
-            predicted_map, reference = read_labels(predicted_file), read_labels(reference_file)
-            reference.geometry.require_same_grid(predicted_map.geometry, f"{name}: labels and prediction")
-        except InputError as error:
-            if failed is None:
-                raise
-            failed(name, str(error))
-            continue
-        truth, predicted = map_ignored(reference.data, ignore), predicted_map.data
-        if ignore is not None:
-            predicted = hide_ignored(predicted, truth)
+    predictions = _read_each(pairs, lambda files: read_labels(files[0]), "prediction", ignore, failed)
+    for name, prediction, reference in predictions:
+        truth = reference.data
+        predicted = prediction.data if ignore is None else hide_ignored(prediction.data, truth)
         background = {0} if ignore is None else {0, IGNORED}
         classes = sorted((set(np.unique(truth).tolist()) | set(np.unique(predicted).tolist())) - background)
         present |= set(classes)
@@ -163,6 +148,26 @@ def compare_labels(
         done(name)
     class_names = {k: names[k - 1] if k <= len(names) else str(k) for k in sorted(present)}
     return automatic_report(scores, class_names, region_scores)
+
+
+def _read_each(
+    pairs: Sequence[FilePair],
+    read: Callable[[tuple[Path, ...]], _Image],
+    what: str,
+    ignore: int | None,
+    failed: Failed | None,
+) -> Iterator[tuple[str, _Image, LabelMap]]:
+    """Name, image or prediction, and reference labels of each pair; a pair that cannot be read goes to `failed`."""
+    for name, images, labels in pairs:
+        try:
+            image, truth = read(images), read_labels(labels)
+            truth.geometry.require_same_grid(image.geometry, f"{name}: labels and {what}")
+        except InputError as error:
+            if failed is None:
+                raise
+            failed(name, str(error))
+            continue
+        yield name, image, LabelMap(map_ignored(truth.data, ignore), truth.geometry)
 
 
 def _is_extra(name: str, references: Collection[str]) -> bool:

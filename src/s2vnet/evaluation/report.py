@@ -53,7 +53,11 @@ def _regions_report(cases: Mapping[str, Mapping[str, ClassMetrics]]) -> Report:
     """Scores of unions of classes: their mean, and those of each region and case."""
     scores = {case: {name: _scores(one) for name, one in metrics.items()} for case, metrics in cases.items()}
     rows = [
-        {"case": case, **{key: mean(one[key] for one in regions.values()) for key in SCORES}, "per_region": regions}
+        {
+            "case": printable(case),
+            **{key: mean(one[key] for one in regions.values()) for key in SCORES},
+            "per_region": regions,
+        }
         for case, regions in scores.items()
     ]
     names = dict.fromkeys(name for regions in scores.values() for name in regions)

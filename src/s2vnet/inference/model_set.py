@@ -11,7 +11,6 @@ from s2vnet.errors import CheckpointError, InputError
 from s2vnet.inference.segmenter import Segmenter, load_plan
 from s2vnet.io.geometry import Volume
 from s2vnet.io.lazy_image import LazyImage
-from s2vnet.io.modality import read_modality
 from s2vnet.utils.names import some_names
 
 HINT = "choose another model (s2vnet models), or give --any-modality"
@@ -48,14 +47,13 @@ def choose_plan(plans: Sequence[Plan], image: Volume | LazyImage, path: Path) ->
     Args:
         plans: plans of the models.
         image: the image.
-        path: its file, DICOM folder or zip archive.
+        path: its file, for messages.
 
     Raises:
         InputError: the image contradicts all of them.
     """
     expected = [model_modality(plan.channels) for plan in plans]
-    stated = None if expected == [None] else read_modality(path)
-    conflicts = [modality_conflict(modality, image, stated) for modality in expected]
+    conflicts = [modality_conflict(modality, image) for modality in expected]
     fitting = next((number for number, conflict in enumerate(conflicts) if conflict is None), None)
     if fitting is None:
         raise InputError(f"{path}: {'; '.join(dict.fromkeys(filter(None, conflicts)))}; {HINT}")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from s2vnet.errors import InputError
 from s2vnet.io import itk, nifti
+from s2vnet.io.files import round_labels
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.io.lazy_image import LazyImage, as_lazy_image
 
@@ -72,10 +73,7 @@ def as_label_map(labels: LabelMap | AnyImage, affine: npt.ArrayLike | None = Non
         raise InputError(f"{len(lazy.channels)} channels; labels have one")
     stored = lazy.channels[0].stored
     if stored.dtype.kind == "f":
-        rounded = np.rint(stored)
-        if not np.array_equal(rounded, stored):
-            raise InputError("labels must be integers; is this an image?")
-        stored = rounded.astype(np.int64)
+        stored = round_labels(stored)
     return LabelMap(stored, lazy.geometry)
 
 

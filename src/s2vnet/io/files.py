@@ -107,7 +107,7 @@ def read_lazy_image(
         parts[0].geometry.require_same_grid(part.geometry, f"{names[0]} and {name}")
     notes = tuple(dict.fromkeys(text for part in parts for text in part.geometry.notes))
     geometry = replace(parts[0].geometry, notes=notes)
-    return LazyImage(tuple(channel for part in parts for channel in part.channels), geometry)
+    return replace(parts[0], channels=tuple(channel for part in parts for channel in part.channels), geometry=geometry)
 
 
 def read_geometry(path: Path | str) -> Geometry:
@@ -159,7 +159,7 @@ def read_labels(path: Path | str) -> LabelMap:
     _require_one_frame(path, image)
     data = image.channels[0].stored
     try:
-        return LabelMap(_round_labels(data) if data.dtype.kind == "f" else data, image.geometry)
+        return LabelMap(round_labels(data) if data.dtype.kind == "f" else data, image.geometry)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
 
@@ -215,7 +215,12 @@ def _require_one_frame(path: Path, image: LazyImage) -> None:
         raise InputError(f"{path}: {count} frames where one 3D image is needed; save one file per channel or frame")
 
 
-def _round_labels(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def round_labels(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Convert floating-point labels to integers.
+
+    Raises:
+        InputError: NaN, infinity, values that are not integers within ``INTEGER_TOLERANCE``, or far outside 0..65535.
+    """
     nonfinite = int(np.count_nonzero(~np.isfinite(data)))
     if nonfinite:
         raise InputError(f"{nonfinite} label voxels are NaN or infinite; save the labels as integers")

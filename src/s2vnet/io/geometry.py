@@ -254,6 +254,8 @@ class Volume:
     data: npt.NDArray[np.float32]
     """(C, I, J, K); converted to float32, without a copy where it is float32 already."""
     geometry: Geometry
+    modality: str | None = None
+    """Modality by a DICOM header, such as ``CT`` or ``MR``; None for other files, or where it states none."""
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or self.data.shape[0] < 1 or self.data.shape[1:] != self.geometry.shape:

@@ -65,6 +65,8 @@ class LazyImage:
 
     channels: tuple[Channel, ...]
     geometry: Geometry
+    modality: str | None = None
+    """As of :class:`~s2vnet.io.geometry.Volume`."""
 
     @classmethod
     def from_arrays(cls, data: npt.NDArray[Any], geometry: Geometry) -> LazyImage:
@@ -82,7 +84,8 @@ class LazyImage:
     def to_volume(self) -> Volume:
         """Convert all channels to float32."""
         channels = [channel.to_float32()[None] for channel in self.channels]
-        return Volume(channels[0] if len(channels) == 1 else np.concatenate(channels), self.geometry)
+        data = channels[0] if len(channels) == 1 else np.concatenate(channels)
+        return Volume(data, self.geometry, self.modality)
 
     def require_finite(self, fill: float | None) -> LazyImage:
         """Apply :meth:`Channel.require_finite` to each channel."""
@@ -93,7 +96,7 @@ def as_lazy_image(image: Volume | LazyImage) -> LazyImage:
     """Return the image as a lazy one; nothing is copied."""
     if isinstance(image, LazyImage):
         return image
-    return LazyImage(tuple(map(Channel, image.data)), image.geometry)
+    return LazyImage(tuple(map(Channel, image.data)), image.geometry, image.modality)
 
 
 def _fill_nonfinite(scale: Scale, fill: float) -> Scale:

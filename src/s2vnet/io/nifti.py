@@ -88,9 +88,11 @@ def is_portable(path: Path) -> bool:
     Raises:
         InputError: as :func:`read_geometry`.
     """
-    if not (path.name.lower().endswith(".gz") and _is_gzipped(path)):
+    if not path.name.lower().endswith(".gz"):
         return False
     with _open_nifti(path) as stream:
+        if not isinstance(stream, gzip.GzipFile):
+            return False
         image, geometry = _read_header(stream)
         header, forms = image.header, geometry.nifti_forms
         affines = None if forms is None else agreeing_forms(forms, geometry.shape)
@@ -183,20 +185,15 @@ def _open_nifti(path: Path) -> Iterator[IO[bytes]]:
 
     damaged = (OSError, EOFError, KeyError, ValueError, OverflowError, *_INFLATE_ERRORS)
     refused = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
-    gzipped = _is_gzipped(path)
-    try:
-        with quiet_libraries(), path.open("rb") as file:
-            yield cast(IO[bytes], _ChunkedGzipFile(fileobj=file)) if gzipped else file
-    except InputError:
-        raise
-    except (*damaged, *refused) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"not a readable NIfTI image, truncated or damaged ({reason})") from error
-
-
-def _is_gzipped(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(2) == _GZIP
+        try:
+            with quiet_libraries():
+                yield cast(IO[bytes], _ChunkedGzipFile(fileobj=file)) if file.peek(2)[:2] == _GZIP else file
+        except InputError:
+            raise
+        except (*damaged, *refused) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"not a readable NIfTI image, truncated or damaged ({reason})") from error
 
 
 class _Header(NamedTuple):

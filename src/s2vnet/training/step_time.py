@@ -55,12 +55,3 @@ def measure_step(
 def epochs_within(hours: float, step_seconds: float, config: TrainConfig) -> int:
     """Return the number of epochs that take at most `hours`; at least one."""
     return max(1, int(hours * 3600 / (step_seconds * config.steps_per_epoch)))
-
-
-def describe_duration(seconds: float) -> str:
-    """Return a duration in words, such as ``about 5 h``, ``about 12 min`` or ``less than a minute``."""
-    if seconds >= 9.5 * 3600:
-        return f"about {seconds / 3600:.0f} h"
-    if seconds >= 3600:
-        return f"about {seconds / 3600:.1f} h"
-    return f"about {seconds / 60:.0f} min" if seconds >= 60 else "less than a minute"

@@ -114,7 +114,7 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
         raise InputError(f"{folder}: the series' pixels cannot be read; copy the files again") from error
     if slices[0].frame is not None:
         array = _rescale_frames(array, slices)
-    return Volume(array.transpose(2, 1, 0)[None], geometry)
+    return Volume(array.transpose(2, 1, 0)[None], geometry, slices[0].modality)
 
 
 def _rescale_frames(array: npt.NDArray[np.float32], slices: Sequence[SeriesSlice]) -> npt.NDArray[np.float32]:

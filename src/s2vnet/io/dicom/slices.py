@@ -22,7 +22,7 @@ SLICE_TOLERANCE = 0.05
 _PLANE_TOLERANCE = 1e-3
 """Largest difference of direction cosines, and relative difference of pixel sizes, between slices of one series."""
 
-_FRAMES = "0028|0008"
+_FRAMES, _MODALITY = "0028|0008", "0008|0060"
 
 
 class SeriesSlice(NamedTuple):
@@ -37,6 +37,8 @@ class SeriesSlice(NamedTuple):
     """Index of the frame, from 0; None for a file of one image."""
     rescale: tuple[float, float] = (1.0, 0.0)
     """Slope and intercept of a frame; ITK applies those of a file of one image."""
+    modality: str | None = None
+    """Modality by the header, such as ``CT``; None where it states none."""
 
     @property
     def position(self) -> FloatArray:
@@ -60,13 +62,14 @@ def read_slices(file: Path) -> list[SeriesSlice]:
             header = _read_itk_header(file)
         components = header.GetNumberOfComponents()
         require_plausible_size(file, math.prod(header.GetSize()), components, MIN_PLAUSIBLE_NBYTES)
+        modality = header.GetMetaData(_MODALITY).strip("\0 ") if header.HasMetaDataKey(_MODALITY) else ""
         if not (header.HasMetaDataKey(_FRAMES) and parse_integer(header.GetMetaData(_FRAMES)) > 1):
-            return [SeriesSlice(file, geometry_from_itk(header), components)]
+            return [SeriesSlice(file, geometry_from_itk(header), components, modality=modality or None)]
     except (RuntimeError, InputError) as error:
         if is_out_of_memory(error):
             raise
         raise InputError(f"{file}: no usable DICOM geometry; take the file out of the folder") from error
-    return _read_frames(file, components)
+    return [one._replace(modality=modality or None) for one in _read_frames(file, components)]
 
 
 def stack_geometry(folder: Path | str, slices: Sequence[SeriesSlice]) -> Geometry:
