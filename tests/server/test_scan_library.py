@@ -89,6 +89,16 @@ def test_other_ids_are_refused(folder: Path, name: str) -> None:
             scans.find(given)
 
 
+@pytest.mark.parametrize("name", ["data/a.nii.gz", "alias/a.nii.gz"])
+def test_a_scan_has_no_other_id_than_its_path_in_the_folder(folder: Path, name: str) -> None:
+    (folder / "alias").symlink_to(folder / "data")
+    for served in ("data", "data/a.nii.gz"):
+        scans = ScanLibrary(folder / served, folder / "sent")
+        for given in (str(folder / name), f"../{name}", f"deep/../../{name}", "deep/../a.nii.gz"):
+            with pytest.raises(InputError, match="no such scan"):
+                scans.find(given)
+
+
 def test_paths_outside_are_not_accessed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, looked = (folder / "data").resolve(), []
     served = ScanLibrary(data, folder / "sent")

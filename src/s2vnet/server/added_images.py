@@ -55,12 +55,13 @@ class AddedImages:
     def names(self) -> list[str]:
         """Return the ids of all images in alphabetical order."""
         found = []
+        images = {path.name.partition(".")[0] for path in self._folder.iterdir() if path.suffix != _RECORD}
         for record in self._folder.glob(f"*{_RECORD}"):
             try:
                 name = str(read_json(record)["id"])
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if self.find(name) is not None:
+            if _key(name) in images:
                 found.append(name)
         return sorted(found)
 

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import IO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -82,10 +82,9 @@ class ScanLibrary:
         if self._data is None:
             return []
         scans = []
-        for path in _walk(self._data) if self._only is None else [self._only]:
-            relative = path.relative_to(self._data)
-            if not _is_label(relative) and _is_scan(path) and self._allowed(path) and not self._hidden(path):
-                scans.append(self.describe(_encode_id(relative.as_posix())))
+        for path in _walk(self._data) if self._only is None else filter(_is_scan, [self._only]):
+            if self._opens(path):
+                scans.append(self.describe(_encode_id(path.relative_to(self._data).as_posix())))
                 if len(scans) == MAX_LISTED:
                     break
         return scans
@@ -97,12 +96,9 @@ class ScanLibrary:
             name = scan.removeprefix(UPLOAD_PREFIX)
             if _NAME.fullmatch(name):
                 path = next(iter(sorted(self._uploads.glob(f"{name}.*"))), None)
-        elif self._data is not None and _is_valid_name(scan):
-            relative = _decode_id(scan)
-            opens = _is_valid_name(relative) and not _is_label(PurePath(relative))
-            if opens and self._inside(self._data / relative) and not self._hidden(self._data / relative):
-                path = self._data / relative
-                path = path if _is_scan(path) and self._allowed(path) else None
+        elif self._data is not None and _is_valid_name(scan) and _is_valid_name(relative := _decode_id(scan)):
+            path = self._data / relative
+            path = path if self._inside(path) and _is_scan(path) and self._opens(path) else None
         if path is None and not scan.startswith(UPLOAD_PREFIX):
             path = self.added.find(scan)
         if path is None or not _is_scan(path):
@@ -195,12 +191,11 @@ class ScanLibrary:
         for path in removed:
             path.unlink(missing_ok=True)
 
-    def _allowed(self, path: Path) -> bool:
-        """Whether a scan, with all files of a series, lies in the data folder."""
-        if not self._inside(path):
+    def _opens(self, path: Path) -> bool:
+        """Whether clients may open a scan: it lies in the data folder with all files of a series, and is not hidden."""
+        assert self._data is not None
+        if _is_label(path.relative_to(self._data)) or not self._inside(path) or self._hidden(path):
             return False
-        if not path.is_dir():
-            return True
         try:  # only links can lead out of the folder
             return all(
                 self._inside(link)
@@ -215,7 +210,7 @@ class ScanLibrary:
         """Whether a path in the data folder, or the target of a link, is hidden; the only scan never is."""
         assert self._data is not None
         parts = [part for form in (path.absolute(), path.resolve()) for part in form.relative_to(self._data).parts]
-        return self._only is None and any(part.startswith(".") and part != ".." for part in parts)
+        return self._only is None and any(part.startswith(".") for part in parts)
 
     def _inside(self, path: Path) -> bool:
         assert self._data is not None
@@ -252,7 +247,7 @@ def read_scan(path: Path, channels: int, max_voxels: int) -> Volume:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and its subfolders, and those of the subfolders that are scans themselves."""
+    """Yield the scans in a folder and its subfolders."""
     try:
         paths = sorted(folder.iterdir())
     except OSError:
@@ -260,12 +255,10 @@ def _walk(folder: Path) -> Iterator[Path]:
     for path in paths:
         if is_litter(PurePath(path.name)):
             continue
-        if path.is_dir() and not path.is_symlink():
-            if _is_scan(path):
-                yield path
-            yield from _walk(path)
-        else:
+        if _is_scan(path):
             yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)
 
 
 def _encode_id(name: str) -> str:
@@ -290,9 +283,10 @@ def _is_label(path: PurePath) -> bool:
 
 
 def _is_valid_name(scan: str) -> bool:
-    """Whether a name is safe to look up; on Windows, looking up a UNC path can contact another machine."""
+    """Whether a name is a relative path without ``..``; on Windows, looking up a UNC path can contact another machine."""
     foreign = _WINDOWS and ("\\" in scan or PureWindowsPath(scan).anchor != "")
-    return scan != "" and "\0" not in scan and not foreign
+    path = PurePosixPath(scan)
+    return scan != "" and "\0" not in scan and not foreign and not path.is_absolute() and ".." not in path.parts
 
 
 def _is_scan(path: Path) -> bool:

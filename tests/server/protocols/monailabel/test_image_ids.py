@@ -28,6 +28,19 @@ def test_a_series_in_any_folder_is_found_by_its_uid(sent_series: tuple[Path, byt
             ids.resolve(unknown)
 
 
+def test_a_series_that_was_found_is_not_searched_again(
+    sent_series: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OHIF names a series by its UID at every click."""
+    shutil.copytree(sent_series[0], tmp_path / "data" / "CT")
+    scans = ScanLibrary(tmp_path / "data", tmp_path / "sent")
+    ids = ImageIds(scans, None)
+    uid = ids.attributes("CT")["SeriesInstanceUID"]
+    assert ids.resolve(uid) == "CT"
+    monkeypatch.delattr(ScanLibrary, "list_scans")
+    assert ids.resolve(uid) == "CT"
+
+
 def test_ohif_segments_by_uid(serve: Callable[..., TestClient], sent_series: tuple[Path, bytes]) -> None:
     series, _ = sent_series
     client = serve(data=series.parent)

@@ -32,6 +32,8 @@ class ImageIds:
         self._lock = threading.Lock()
         self._cache: dict[tuple[str, str], tuple[object, object]] = {}
         """By kind of value and path: version of the file or folder, and the value."""
+        self._series: dict[str, str] = {}
+        """Id of the folder in which a SeriesInstanceUID was found, since a search reads the whole data folder."""
 
     def all(self) -> list[str]:
         """Return the ids of all images in the data folder, and of all that clients added."""
@@ -80,10 +82,20 @@ class ImageIds:
         """Return the id of the DICOM folder in the data folder with a SeriesInstanceUID."""
         if not uid or not all(part.isdecimal() for part in uid.split(".")):
             return None
-        for scan in self._scans.list_scans():
-            if self.attributes(scan.id).get(SERIES_UID) == uid:
-                return scan.id
-        return None
+        known = self._series.get(uid)
+        if known is not None and self._has_uid(known, uid):
+            return known
+        found = next((scan.id for scan in self._scans.list_scans() if self._has_uid(scan.id, uid)), None)
+        if found is not None:
+            self._series[uid] = found
+        return found
+
+    def _has_uid(self, scan: str, uid: str) -> bool:
+        """Whether an image is, as it is now on the disk, the series of a UID."""
+        try:
+            return self.attributes(scan).get(SERIES_UID) == uid
+        except InputError:  # it has gone
+            return False
 
     def _cached(self, kind: str, path: Path, compute: Callable[[], Value]) -> Value:
         version = _version(path)
