@@ -14,7 +14,6 @@ import anyio
 from fastapi import APIRouter, Depends, Request, UploadFile, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, Response
 from pydantic import TypeAdapter, ValidationError
-from starlette.background import BackgroundTask
 from starlette.types import Receive, Scope, Send
 
 from s2vnet._version import __version__
@@ -275,8 +274,7 @@ class _TemporaryFileResponse(FileResponse):
     """File in a temporary folder, which is deleted also where the client leaves while it is sent."""
 
     def __init__(self, folder: tempfile.TemporaryDirectory[str], path: Path, media_type: str, filename: str) -> None:
-        # the background task is also that of responses that are made of this one's content
-        super().__init__(path, media_type=media_type, filename=filename, background=BackgroundTask(folder.cleanup))
+        super().__init__(path, media_type=media_type, filename=filename)
         self._folder = folder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -283,7 +283,7 @@ def _is_label(path: PurePath) -> bool:
 
 
 def _is_valid_name(scan: str) -> bool:
-    """Whether a name is a relative path without ``..``; on Windows, looking up a UNC path can contact another machine."""
+    """Whether a name is a path down from a folder; on Windows, looking up a UNC path can contact another machine."""
     foreign = _WINDOWS and ("\\" in scan or PureWindowsPath(scan).anchor != "")
     path = PurePosixPath(scan)
     return scan != "" and "\0" not in scan and not foreign and not path.is_absolute() and ".." not in path.parts

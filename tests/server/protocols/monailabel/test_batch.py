@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,14 @@ def test_images_without_a_final_label_are_segmented_and_compared(
     assert client.post("/monailabel/scoring/?run_sync=true", json={}).json()["dice"]["result"]["status"] == "DONE"
     assert client.get("/monailabel/scoring/").json()["status"] == "DONE"
     assert client.delete("/monailabel/scoring/").json()["status"] == "DONE"
+
+
+def test_errors_of_images_do_not_name_the_servers_folders(serve: Callable[..., TestClient], tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "a.nii.gz").write_bytes(b"no image")
+    (line,) = serve(data=tmp_path / "private").post(f"{URL}/automatic?run_sync=true").json()["details"]
+    assert line.startswith("1 of 1: a.nii.gz")
+    assert "private" not in line
 
 
 @pytest.mark.parametrize(

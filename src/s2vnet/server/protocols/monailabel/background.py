@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
@@ -15,6 +16,7 @@ from s2vnet.errors import S2VNetError, describe_calls
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.geometry import LabelMap
+from s2vnet.server.messages import without_folders
 from s2vnet.server.scan_library import read_scan
 from s2vnet.server.scheduler import SCORING
 from s2vnet.server.session_store import SessionStore
@@ -33,15 +35,24 @@ class Stopped(Exception):
 class BackgroundJobs:
     """Jobs of one kind. Thread-safe."""
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
+    def __init__(self, kind: str, folders: Sequence[Path] = ()) -> None:
+        """Args: what the jobs do, for messages, and the folders that messages must not name."""
+        self._kind, self._folders = kind, folders
         self._lock = threading.Lock()
         self._jobs: list[dict[str, Any]] = []
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
-    def start(self, request: Mapping[str, Any], images: Sequence[str], work: Callable[[str], Any]) -> dict[str, Any]:
+    def start(
+        self, request: Mapping[str, Any], images: Sequence[str], work: Callable[[str], Any], wait: bool = False
+    ) -> dict[str, Any]:
         """Start a job, which calls `work` for each image; its results are the job's, its errors are lines in it.
+
+        Args:
+            request: what the client asked for, part of the status.
+            images: ids of the images.
+            work: returns the result of an image; None for none.
+            wait: whether to return only at the job's end.
 
         Raises:
             HTTPException: a job is running.
@@ -55,7 +66,10 @@ class BackgroundJobs:
             self._stop.clear()
             self._thread = threading.Thread(target=self._run, args=(job, images, work), name=self._kind, daemon=True)
             self._thread.start()
-        return self._copy(job)
+        if wait:
+            self.wait()
+        with self._lock:
+            return self._copy(job)
 
     def status(self, all: bool, check_if_running: bool) -> Any:
         """Return the last job, or all of them. Raises HTTPException if there is none, as clients expect."""
@@ -97,7 +111,7 @@ class BackgroundJobs:
                 break
             except (S2VNetError, OSError) as error:  # of one image, which must not end the job
                 result, line = None, str(error) if isinstance(error, S2VNetError) else str(error.strerror)
-                line = f"{number} of {len(images)}: {line}"
+                line = f"{number} of {len(images)}: {without_folders(line, self._folders)}"
             except Exception as error:
                 _log.error("%s of an image failed\n%s", self._kind, describe_calls(error))
                 result, line = None, f"{number} of {len(images)}: {type(error).__name__}"

@@ -57,11 +57,7 @@ def start_batch(
         service.labels.save(tag, image, labels, info)
         return tag
 
-    job = service.batch_jobs.start({"model": model, "images": images, **options}, chosen[:limit], work)
-    if run_sync:
-        service.batch_jobs.wait()
-        return dict(service.batch_jobs.status(False, False))
-    return job
+    return service.batch_jobs.start({"model": model, "images": images, **options}, chosen[:limit], work, run_sync)
 
 
 @router.delete("/batch/infer")
@@ -90,11 +86,7 @@ def start_scoring(
             service.labels.update_image_info(image, {method: score})
         return score
 
-    job = service.scoring_jobs.start({"method": method, **(params or {})}, service.images.all(), work)
-    if run_sync:
-        service.scoring_jobs.wait()
-        return dict(service.scoring_jobs.status(False, False))
-    return job
+    return service.scoring_jobs.start({"method": method, **(params or {})}, service.images.all(), work, run_sync)
 
 
 @router.post("/scoring/")

@@ -17,7 +17,7 @@ from s2vnet.server.api import temporary_file_response
 from s2vnet.server.protocols.monailabel.image_ids import CONVERTED_ENDING, write_converted
 from s2vnet.server.protocols.monailabel.saved_labels import FINAL, LABEL_ENDING, TAGS
 from s2vnet.server.protocols.monailabel.service import MonaiLabel, ServiceDep, parse_params
-from s2vnet.server.scan_library import UPLOAD_PREFIX, upload_ending
+from s2vnet.server.scan_library import upload_ending
 from s2vnet.server.security import FORBIDDEN
 
 router = APIRouter()
@@ -29,7 +29,7 @@ def datastore(service: ServiceDep, output: Literal["stats", "all", "train"] = "s
     if output == "stats":
         return datastore_statistics(service)
     if output == "train":
-        return [{"image": image, "label": image} for image in final_images(service)]
+        return [{"image": image, "label": image} for image in service.final_images()]
     images = service.images.all()
     objects = {service.images.public(image): describe_image(service, image) for image in images}
     return {"name": "s2vnet", "description": "images that clients may label", "objects": objects}
@@ -55,7 +55,7 @@ def add_image(
 def remove_image(service: ServiceDep, id: str) -> dict[str, Any]:
     """Delete an image that a client added, with its labels; files of the data folder are never deleted."""
     scan = service.images.resolve(id)
-    if scan.startswith(UPLOAD_PREFIX) or scan not in service.store.scans.added.names():
+    if service.store.scans.added.find(scan) is None:
         raise HTTPException(FORBIDDEN, "only images that clients added can be deleted, not those of the data folder")
     service.end_session(scan)
     service.labels.forget(scan)
@@ -107,7 +107,7 @@ def dataset(service: ServiceDep, limit_cases: Annotated[int | None, Query(gt=0)]
 
     An image and its label have equal names but for the ending; `metadata.json` has them by id.
     """
-    images = final_images(service)[:limit_cases]
+    images = service.final_images()[:limit_cases]
     if not images:
         raise HTTPException(404, "no image has a final label")
 
@@ -141,11 +141,6 @@ def describe_image(service: MonaiLabel, scan: str) -> dict[str, Any]:
     name = {"name": service.images.label_name(scan)}
     tagged = {tag: {"ext": LABEL_ENDING, "info": labels.label_info(tag, scan) | name} for tag in labels.tags(scan)}
     return {"image": {"ext": ending, "info": info}, "labels": tagged}
-
-
-def final_images(service: MonaiLabel) -> list[str]:
-    """Return the ids of the images that have a final label."""
-    return [image for image in service.images.all() if FINAL in service.labels.tags(image)]
 
 
 def datastore_statistics(service: MonaiLabel) -> dict[str, Any]:

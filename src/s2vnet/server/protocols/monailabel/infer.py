@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Form, Request, UploadFile
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 
 from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import write_result
@@ -194,7 +195,7 @@ def _labels_response(
     """Respond with labels in the requested form."""
     if output == "json":
         return Response(json.dumps(result), media_type="application/json")
-    filename = uuid.uuid4().hex
+    filename = uuid.uuid4().hex[:8]
     if output == "dicom_seg":
         names = {value: name for name, value in result["label_names"].items()}
 
@@ -207,11 +208,15 @@ def _labels_response(
         raise InputError(f"no format {ending!r}; choose one of {', '.join(ENDINGS)}")
     if (dtype := options.get("result_dtype")) in DTYPES and labels.data.dtype != dtype:
         labels = LabelMap(labels.data.astype(dtype), labels.geometry)
-    content = temporary_file_response(filename, ending[1:], lambda path: write_labels(path, labels))
-    return content if output == "image" else _multipart(result, Path(content.path), content)
+    if output == "image":
+        return temporary_file_response(filename, ending[1:], lambda path: write_labels(path, labels))
+    with tempfile.TemporaryDirectory(prefix="s2vnet-") as folder:
+        path = Path(folder) / f"{filename}{ending}"
+        write_labels(path, labels)
+        return _multipart(result, path.name, path.read_bytes())
 
 
-def _multipart(params: Mapping[str, Any], path: Path, content: FileResponse) -> Response:
+def _multipart(params: Mapping[str, Any], filename: str, content: bytes) -> Response:
     """Respond with parameters and a file, as MONAI Label's own server does.
 
     MITK finds both parts by their content types: the first is `application/json`, the second
@@ -219,15 +224,13 @@ def _multipart(params: Mapping[str, Any], path: Path, content: FileResponse) -> 
     """
     boundary = uuid.uuid4().hex
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\nContent-Type: application/json\r\n\r\n'
-    file = f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{path.name}"\r\n'
+    file = f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{filename}"\r\n'
     file += "Content-Type: application/octet-stream\r\n\r\n"
     parts = [
         head.encode(),
         json.dumps(params).encode(),
         file.encode(),
-        path.read_bytes(),
+        content,
         f"\r\n--{boundary}--\r\n".encode(),
     ]
-    return Response(
-        b"".join(parts), media_type=f"multipart/form-data; boundary={boundary}", background=content.background
-    )
+    return Response(b"".join(parts), media_type=f"multipart/form-data; boundary={boundary}")

@@ -97,10 +97,10 @@ def read_sent_labels(service: MonaiLabel, scan: str, label: UploadFile) -> Label
     geometry = read_geometry(service.store.scans.find(scan))
     if (label.filename or "").lower().endswith(RAW_ENDING):
         return _read_raw(label, geometry)
-    upload, path = service.store.scans.new_upload(label.filename or "")
+    _, path = service.store.scans.new_upload(label.filename or "")
     try:
         service.store.scans.write(path, label.file)
-        return _read_file(service.store.scans.find(upload.id), geometry)
+        return _read_file(path, geometry)
     finally:
         path.unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from s2vnet.errors import InputError
 from s2vnet.server.client_watch import ClientGone
+from s2vnet.server.messages import private_folders
 from s2vnet.server.protocols.monailabel.background import BackgroundJobs
 from s2vnet.server.protocols.monailabel.image_ids import ImageIds
 from s2vnet.server.protocols.monailabel.saved_labels import FINAL, SavedLabels
@@ -43,7 +44,9 @@ class MonaiLabel:
         self.labels = SavedLabels(settings.state / "labels", store.scans.find)
         self.uncertainty = UncertaintyRanking(store)
         self.trainer = TrainingJobs(settings.state / TRAINING, store.segmenter, settings.model, settings.device)
-        self.batch_jobs, self.scoring_jobs = BackgroundJobs("batch inference"), BackgroundJobs("scoring")
+        folders = private_folders(settings)
+        self.batch_jobs = BackgroundJobs("batch inference", folders)
+        self.scoring_jobs = BackgroundJobs("scoring", folders)
         self.training_queue = RequestQueue()
         """Queue of requests that wait for a training to stop."""
         self._session_names: dict[str, str] = {}
@@ -78,10 +81,14 @@ class MonaiLabel:
         with contextlib.suppress(InputError):
             self.store.end(self._session_names.pop(scan, ""))
 
+    def final_images(self) -> list[str]:
+        """Return the ids of the images that have a final label."""
+        return [image for image in self.images.all() if FINAL in self.labels.tags(image)]
+
     def labelled_scans(self) -> list[LabelledScan]:
-        """List the images that have a final label: of the data folder, and those that clients added."""
-        images = [image for image in self.images.all() if FINAL in self.labels.tags(image)]
-        return [LabelledScan(self.store.scans.find(image), self.labels.path(FINAL, image)) for image in images]
+        """Return the files of the images that have a final label."""
+        find, path = self.store.scans.find, self.labels.path
+        return [LabelledScan(find(image), path(FINAL, image)) for image in self.final_images()]
 
     def close(self) -> None:
         """Stop background work."""
