@@ -35,7 +35,7 @@ def _scores(winner: Labels) -> Tensor:
 
 @pytest.mark.parametrize(("share", "left"), [(0, 3), (0.08, 3), (0.09, 2), (0.25, 2), (0.26, 1), (1, 1)])
 def test_parts_below_the_share_of_the_largest_are_strays(winner: Labels, share: float, left: int) -> None:
-    strays = find_detached_parts(winner, share, {})
+    strays = find_detached_parts(winner, share)
     assert ((strays == 0) | (strays == winner)).all()
     sizes = [48, 12, 4]
     assert np.count_nonzero((winner == 1) & (strays == 0)) == sum(sizes[:left])
@@ -51,7 +51,7 @@ def test_a_part_that_a_user_has_named_is_none(winner: Labels) -> None:
 def test_strays_become_background_and_nothing_else_changes(winner: Labels) -> None:
     scores = _scores(winner)
     tidy = remove_detached_parts(scores, 0.5)
-    strays = find_detached_parts(winner, 0.5, {})
+    strays = find_detached_parts(winner, 0.5)
     assert np.array_equal(most_probable_class(tidy), np.where(strays > 0, 0, winner))
     torch.testing.assert_close(tidy.float().sum(1), torch.ones(winner.shape), atol=2e-3, rtol=0)
     kept = torch.from_numpy((winner == 1) & (strays == 0))
@@ -66,7 +66,7 @@ def test_a_class_beside_a_stray_keeps_its_cells_and_a_sure_stray_leaves_no_hole(
     winner[0, :4, :4], winner[0, 6:, 6:], winner[0, 4:6, 6:] = 1, 1, 2
     scores = torch.nn.functional.one_hot(torch.from_numpy(winner).long(), 3).movedim(-1, 1).half()
     tidy = remove_detached_parts(scores, 0.5)
-    assert np.array_equal(most_probable_class(tidy), np.where(find_detached_parts(winner, 0.5, {}) > 0, 0, winner))
+    assert np.array_equal(most_probable_class(tidy), np.where(find_detached_parts(winner, 0.5) > 0, 0, winner))
     assert torch.equal(tidy.float().sum(1), torch.ones(1, 8, 8))
 
 

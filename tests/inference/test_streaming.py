@@ -18,7 +18,6 @@ from s2vnet.inference.disk_cache import MemoryBudget
 from s2vnet.inference.postprocessing import remove_detached_parts
 from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.inference.sweep import average_sweeps
 from s2vnet.io.files import read_lazy_image, write_image
 from s2vnet.io.geometry import Volume
 
@@ -35,8 +34,7 @@ def cached(segmenter: Segmenter, volume: Volume) -> Segmentation:
     case = segmenter.prepare(volume)
     total = torch.zeros(())
     for model in segmenter.models:
-        engine = segmenter.encode(case, model)
-        total = total + average_sweeps(engine.automatic, 0, engine.depth)
+        total = total + segmenter.encode(case, model).probabilities
     scores = (total / len(segmenter.models)).half()
     return Segmentation(case.grid, remove_detached_parts(scores, segmenter.plan.smallest_part), segmenter.class_names)
 

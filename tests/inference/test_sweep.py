@@ -1,4 +1,4 @@
-"""Prompted sweeps start from the automatic ones, and say what they may have changed."""
+"""Both sweeps are the decoder along the slices, and each slice's result is their mean."""
 
 from __future__ import annotations
 
@@ -6,60 +6,48 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from noise_slices import DEPTH, SIZE, click, masks, slices_of
+from noise_slices import SIZE, slices_of
+from torch import Tensor
 
-from s2vnet.inference.encoded_volume import EncodedVolume
-from s2vnet.model.prompt_encoder import PROMPT_MAPS
+from s2vnet.inference.sweep import STORAGE_DTYPE, sweep_both_ways
+from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.s2vnet import S2VNet
 
 
-@pytest.mark.parametrize("d", [0, 11, DEPTH - 1])
-def test_a_prompted_sweep_starts_from_the_automatic_one(engine: EncodedVolume, d: int) -> None:
-    empty = engine.sweep({d: torch.zeros(3, PROMPT_MAPS, SIZE, SIZE)})
-    for found, automatic in zip(empty, engine.automatic, strict=True):
-        assert torch.equal(masks(found), masks(automatic))
-        assert found.changed == range(d, d + 1)
+def features_of(model: S2VNet, depth: int) -> list[Features]:
+    encoded = model.encode(slices_of(depth))
+    return [encoded.select(slice(d, d + 1)) for d in range(depth)]
 
 
 @torch.inference_mode()
-def test_a_prompted_sweep_is_the_decoder_along_the_slices_until_it_agrees_again(engine: EncodedVolume) -> None:
-    prompts = {11: click(), 12: click(2, (9, 4))}
-    rising, falling = engine.sweep(prompts)
-    for sweep, base, step in zip((rising, falling), engine.automatic, (1, -1), strict=True):
-        first = 11 if step == 1 else 12
-        order = sorted(sweep.slices)[::step]
-        assert order == list(range(first, first + step * len(order), step))
-        state = base[first - step].state
-        carried = engine.model.config.propagation != "none"
-        state = state._replace(masks=base[first - step].masks.float() * carried)
+@pytest.mark.parametrize("propagation", ["aggregated", "previous", "none"])
+def test_a_result_is_the_mean_of_the_decoder_along_the_slices_both_ways(
+    make_model: Callable[..., S2VNet], propagation: str
+) -> None:
+    model, depth = make_model(propagation=propagation), 9
+    features = features_of(model, depth)
+    expected = torch.zeros(depth, 3, SIZE, SIZE)
+    for order, direction in ((range(depth), 1.0), (range(depth)[::-1], -1.0)):
+        state = model.initial_state(features[0], torch.tensor([direction]))
         for d in order:
-            maps = prompts.get(d, torch.zeros(3, PROMPT_MAPS, SIZE, SIZE))[None]
-            decoded = engine.model.decode(engine.features.select(slice(d, d + 1)), state, maps)
-            torch.testing.assert_close(decoded.logits.softmax(1), sweep[d].masks.float(), atol=2e-3, rtol=0)
-            state = decoded.state
-            agrees = torch.equal(sweep[d].masks.argmax(1), base[d].masks.argmax(1))
-            assert agrees == (d == order[-1]) or d in prompts or d in (0, engine.depth - 1)
-        assert len(order) < DEPTH
+            decoded = model.decode(features[d], state, None, carried=False)
+            masks = decoded.logits.softmax(1) if propagation == "none" else decoded.state.masks
+            state = decoded.state._replace(
+                masks=torch.zeros_like(masks) if propagation == "none" else masks.to(STORAGE_DTYPE).float()
+            )
+            expected[d] += masks[0].to(STORAGE_DTYPE).float() / 2
+    found = dict(part for passed in sweep_both_ways(model, features.__getitem__, depth, {}) for part in passed)
+    assert sorted(found) == list(range(depth))
+    assert torch.equal(torch.cat([found[d] for d in range(depth)]), expected)
 
 
-def test_changed_ranges_cover_every_difference(engine: EncodedVolume) -> None:
-    for prompted, automatic in zip(engine.sweep({5: click(), 17: click(2)}), engine.automatic, strict=True):
-        different = (masks(prompted) != masks(automatic)).any(-1).any(-1).any(-1).nonzero()[:, 0].tolist()
-        assert different
-        assert set(different) <= set(prompted.changed)
-
-
-def test_a_prompted_result_does_not_depend_on_earlier_ones(engine: EncodedVolume) -> None:
-    first = engine.sweep({5: click()})
-    engine.sweep({6: click(2)})
-    engine.sweep({5: click(), 6: click(2)})
-    for again in (engine.sweep({5: click()}), engine.sweep({5: click()})):
-        assert all(torch.equal(masks(a), masks(b)) for a, b in zip(first, again, strict=True))
-
-
-def test_prompts_far_apart_add_up(make_model: Callable[..., S2VNet]) -> None:
-    engine = EncodedVolume.encode(make_model(propagation="none"), slices_of(DEPTH))
-    one, other, both = (engine.sweep(p) for p in ({3: click()}, {20: click(2)}, {3: click(), 20: click(2)}))
-    for a, b, c in zip(one, other, both, strict=True):
-        assert torch.equal(masks(c, 0, 12), masks(a, 0, 12))
-        assert torch.equal(masks(c, 12), masks(b, 12))
+@torch.inference_mode()
+@pytest.mark.parametrize("depth", [1, 2, 7, 8])
+def test_slices_are_passed_from_the_middle_to_both_ends(make_model: Callable[..., S2VNet], depth: int) -> None:
+    model, pending = make_model(), dict[int, list[Tensor]]()
+    features = features_of(model, depth)
+    told = [[d for d, _ in passed] for passed in sweep_both_ways(model, features.__getitem__, depth, pending)]
+    assert sorted(pending) == list(range(depth))
+    for step, indices in enumerate(told):  # steps of the first half pass none
+        assert set(indices) == ({step, depth - 1 - step} if 2 * step >= depth - 1 else set())
+    assert sum(map(len, told)) == depth

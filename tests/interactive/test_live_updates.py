@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -47,12 +48,14 @@ def test_locked_classes_are_told_of_as_they_stay(session: Session) -> None:
 
 
 def test_the_automatic_result_is_told_of(segmenter: Segmenter, bordered: Volume) -> None:
-    shown = np.zeros(SHAPE, np.uint8)
+    shown, told = np.zeros(SHAPE, np.uint8), Counter[str]()
 
     def watch(region: Region, block: Labels) -> None:
         shown[region] = block
+        told[str(region)] += 1
 
     session = Session(segmenter, bordered, on_slice=watch)
+    assert set(told.values()) == {2}  # by itself, and after both sweeps
     if segmenter.plan.seen is None and not segmenter.plan.smallest_part:
         np.testing.assert_array_equal(shown, session.labels)
 

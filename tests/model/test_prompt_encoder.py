@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
+from torch import Tensor
 
 from s2vnet.model.prompt_encoder import (
     PROMPT_MAPS,
     REACH_SLICES,
     SIGMA_SLICES,
     GridPrompt,
-    PromptMaps,
-    affected_slices,
-    rasterize_prompts,
+    PromptRasterizer,
 )
 
 K, SIZE, DEPTH = 4, (9, 11), 12
@@ -22,9 +23,17 @@ def _point(class_id: int, d: float, y: int, x: int, positive: bool = True) -> Gr
     return GridPrompt(class_id, positive, torch.tensor([[d, y, x]], dtype=torch.float32))
 
 
+def rasterize_prompts(
+    prompts: Sequence[GridPrompt], slices: Tensor, num_classes: int, size: tuple[int, int], reach: int = REACH_SLICES
+) -> Tensor:
+    rasterizer = PromptRasterizer(slices, num_classes, size, reach, "cpu")
+    for prompt in prompts:
+        rasterizer.add(prompt)
+    return rasterizer.maps()
+
+
 def test_without_prompts_maps_are_zero() -> None:
     assert not rasterize_prompts([], SLICES, K, SIZE).any()
-    assert affected_slices([], DEPTH) == []
 
 
 def test_a_prompted_cell_is_exactly_one_for_its_class_only() -> None:
@@ -130,30 +139,6 @@ def test_a_box_is_filled_between_its_corners() -> None:
     assert not maps.any()
 
 
-@pytest.mark.parametrize(
-    "strokes",
-    [
-        [_point(1, 0, 0, 0)],
-        [_point(1, 11, 8, 10, positive=False)],
-        [_point(2, 3, 4, 4), _point(0, 9, 4, 4)],
-        [GridPrompt(1, True, torch.tensor([[1.0, 2, 2], [7, 3, 3]]), "region")],
-        [GridPrompt(1, True, torch.tensor([[2.0, 1, 1], [8, 4, 4]]), "box")],
-        [GridPrompt(1, True, torch.tensor([[2.4, 1, 1], [8.6, 4, 4]]), "box")],
-        [GridPrompt(1, True, torch.tensor([[-2.0, 1, 1], [20, 4, 4]]), "box")],
-    ],
-)
-@pytest.mark.parametrize("reach", [2, 4])
-def test_affected_slices_are_those_with_nonzero_maps(strokes: list[GridPrompt], reach: int) -> None:
-    marked = rasterize_prompts(strokes, SLICES, K, SIZE, reach).flatten(1).any(1)
-    assert affected_slices(strokes, DEPTH, reach) == marked.nonzero().flatten().tolist()
-
-
-def test_affected_slices_include_all_of_a_point_between_slices() -> None:
-    for place in torch.arange(0, 11, 0.25).tolist():
-        marked = rasterize_prompts([_point(1, place, 4, 4)], SLICES, K, SIZE).flatten(1).any(1)
-        assert set(marked.nonzero().flatten().tolist()) <= set(affected_slices([_point(1, place, 4, 4)], DEPTH))
-
-
 def test_two_classes_are_enough() -> None:
     maps = rasterize_prompts([_point(1, 0, 2, 2)], SLICES, 2, SIZE)
     assert torch.equal(maps[:, 0, NEGATIVE], maps[:, 1, POSITIVE])
@@ -167,28 +152,3 @@ def test_a_region_does_not_extend_beyond_its_outline() -> None:
     assert (maps[:, 2, POSITIVE][inside] == 1).all()
     assert (maps[:, 2, POSITIVE][~inside] < 0.2).all()
     assert not maps[[4, 6]].any()
-    assert affected_slices([GridPrompt(2, True, cells, "region")], DEPTH) == [5]
-
-
-def test_prompt_maps_hold_affected_slices_only() -> None:
-    corners = torch.tensor([[3.0, 1, 1], [4.0, 4, 5]])
-    strokes = [
-        _point(2, 5, 3, 4),
-        _point(0, 6, 3, 4, positive=False),
-        GridPrompt(3, True, corners, "box"),
-        _point(2, 6, 1, 4),
-    ]
-    for some in (strokes[:1], strokes):
-        drawing = PromptMaps(some, DEPTH, 5, SIZE, 3)
-        assert list(drawing) == affected_slices(some, DEPTH, 3)
-        for d, maps in drawing.items():
-            assert torch.equal(maps, rasterize_prompts(some, torch.tensor([float(d)]), 5, SIZE, 3)[0])
-
-
-def test_signatures_differ_for_different_maps() -> None:
-    def signature(*strokes: GridPrompt) -> bytes:
-        return PromptMaps(strokes, DEPTH, K, SIZE).signature(5)
-
-    points = [_point(1, 5, 3, 4), _point(2, 5, 3, 4), _point(1, 5, 4, 4), _point(1, 5, 3, 4, positive=False)]
-    assert len({signature(point) for point in points}) == len(points)
-    assert signature(points[0]) == signature(points[0], _point(1, 5, 3, 4)) == signature(_point(1, 5, 3, 4))

@@ -7,7 +7,7 @@ by cross-validation (docs/decisions/007-abdomen.md).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ def remove_detached_parts(scores: Tensor, share: float, prompted: Mapping[int, C
     if not share:
         return scores
     labels = most_probable_class(scores)
-    return suppress_detached_parts(scores, labels, find_detached_parts(labels, share, prompted or {}))
+    return suppress_detached_parts(scores, labels, find_detached_parts(labels, share, prompted))
 
 
 def most_probable_class(scores: Tensor) -> npt.NDArray[np.uint8]:
@@ -36,7 +36,7 @@ def most_probable_class(scores: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def find_detached_parts(
-    labels: npt.NDArray[np.uint8], share: float, prompted: Mapping[int, Cells], classes: Collection[int] | None = None
+    labels: npt.NDArray[np.uint8], share: float, prompted: Mapping[int, Cells] | None = None
 ) -> npt.NDArray[np.uint8]:
     """Class (D, h, w) of every cell of a detached part, 0 elsewhere.
 
@@ -44,13 +44,12 @@ def find_detached_parts(
         labels: (D, h, w) most probable class.
         share: parts of fewer cells than this share of the class's largest part are detached; 0 for none.
         prompted: cells that prompts assign to a class, by class; a part that contains one is kept.
-        classes: classes to search; all by default.
     """
     detached = np.zeros_like(labels)
     if not share:
         return detached
     for value, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box is None or (classes is not None and value not in classes):
+        if box is None:
             continue
         parts, count = ndimage.label(labels[box] == value, CONNECTIVITY_26)
         if count < 2:
@@ -60,7 +59,7 @@ def find_detached_parts(
             sizes += np.bincount(part.ravel(), minlength=count + 1)
         sizes[0] = 0
         kept = sizes >= share * sizes.max()
-        cells = prompted.get(value, np.empty((0, 3), np.intp)) - [axis.start for axis in box]
+        cells = (prompted or {}).get(value, np.empty((0, 3), np.intp)) - [axis.start for axis in box]
         inside = ((cells >= 0) & (cells < parts.shape)).all(1)
         kept[parts[tuple(cells[inside].T)]] = True
         kept[0] = True

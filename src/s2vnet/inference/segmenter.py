@@ -25,13 +25,12 @@ from s2vnet.inference.disk_cache import MemoryBudget
 from s2vnet.inference.encoded_volume import (
     EncodedVolume,
     PreviewBatch,
-    PreviewCallback,
     ProgressCallback,
+    SlicesCallback,
     first_batch_indices,
 )
 from s2vnet.inference.segmentation import MAX_THREADS, SLICES_PER_CHUNK, Segmentation
 from s2vnet.inference.streaming import estimate_working_nbytes, segment_streaming
-from s2vnet.inference.sweep import SweepCallback
 from s2vnet.io.convert import as_lazy
 from s2vnet.io.files import max_read_nbytes, read_geometry
 from s2vnet.io.geometry import Geometry, Volume
@@ -206,10 +205,10 @@ class Segmenter:
         case: Case,
         model: Network,
         progress: ProgressCallback | None = None,
-        on_sweep: SweepCallback | None = None,
-        on_preview: PreviewCallback | None = None,
+        on_slices: SlicesCallback | None = None,
+        on_preview: SlicesCallback | None = None,
     ) -> EncodedVolume:
-        """Encode a case and run both automatic sweeps; callbacks as of :meth:`EncodedVolume.encode`."""
+        """Encode a case and decode it in both directions; callbacks as of :meth:`EncodedVolume.encode`."""
         depth = case.image.shape[1]
         slices = torch.from_numpy(with_neighbours(case.image, range(depth), self.plan.context_slices))
         first_batch = self._first_batches.pop(case, None) if model is self.models[0] else None
@@ -217,7 +216,7 @@ class Segmenter:
             model,
             slices.to(self.device),
             progress=progress,
-            on_sweep=on_sweep,
+            on_slices=on_slices,
             on_preview=on_preview,
             first_batch=first_batch,
         )
@@ -271,7 +270,7 @@ class Segmenter:
         levels = sum(cells >> 2 * n for n in range(1, 4)) * config.layers_per_level
         features = 4 * (config.mask_dim * cells + 2 * config.dim * levels)
         classes = config.num_classes
-        sweeps = 2 * (2 * classes * cells + 4 * classes * (2 * config.dim + 3) + 4)
+        sweeps = 4 * classes * cells
         detached_parts = 2 * cells if self.plan.smallest_part else 0
         scores = 2 * classes * cells
         return grid.depth * (features + sweeps + scores + detached_parts) + math.prod(geometry.shape)

@@ -21,11 +21,10 @@ from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.inference.disk_cache import DiskCache, MemoryBudget
 from s2vnet.inference.encoded_volume import BATCH_SIZE, PreviewBatch, ProgressCallback, interleaved_batches
 from s2vnet.inference.postprocessing import find_detached_parts, suppress_detached_parts
-from s2vnet.inference.sweep import average_directions, decode_step
+from s2vnet.inference.sweep import sweep_both_ways
 from s2vnet.model.clustering import argmax_class
 from s2vnet.model.interface import Network
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.propagation import propagate
 
 _ENCODING_NBYTES = 1200
 """Peak bytes per pixel of a batch while it is encoded, at a stem stride of 1."""
@@ -50,7 +49,7 @@ class CachedProbabilities:
             share: as of :func:`find_detached_parts`.
         """
         self._cache, self._labels = cache, labels
-        self._detached = find_detached_parts(labels, share, {}) if share else None
+        self._detached = find_detached_parts(labels, share) if share else None
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -104,20 +103,29 @@ def segment_streaming(
             done += len(indices)
             report(done, 2 * depth)
         first_batch = None
-        for d, masks in _sweep(model, features, depth, DiskCache(budget, depth), report):
-            total = masks if number == 0 else sums[d][0] + masks
-            if number < len(models) - 1:
-                sums[d] = [total]
-                continue
-            mean = (total / len(models)).half()
-            scores[d] = [mean]
-            if labels is None:
-                labels = np.empty((depth, *mean.shape[-2:]), np.uint8)
-            labels[d] = argmax_class(mean)[0].to(torch.uint8).cpu().numpy()
+        pending = DiskCache(budget, depth)
+        steps = sweep_both_ways(model, partial(_read_features, features), depth, pending)
+        for step, passed in enumerate(steps, start=1):
+            for d, masks in passed:
+                total = masks if number == 0 else sums[d][0] + masks
+                if number < len(models) - 1:
+                    sums[d] = [total]
+                    continue
+                mean = (total / len(models)).half()
+                scores[d] = [mean]
+                if labels is None:
+                    labels = np.empty((depth, *mean.shape[-2:]), np.uint8)
+                labels[d] = argmax_class(mean)[0].to(torch.uint8).cpu().numpy()
+            report(depth + step, 2 * depth)
+        pending.close()
         features.close()
     sums.close()
     assert labels is not None
     return CachedProbabilities(scores, labels, share)
+
+
+def _read_features(cache: DiskCache, d: int) -> Features:
+    return Features.from_tensors(cache[d])
 
 
 def _encode(
@@ -135,28 +143,6 @@ def _encode(
             if n + 1 < len(batches):
                 upcoming = reader.submit(with_neighbours, image, batches[n + 1], context)
             yield indices, model.encode_slices(torch.from_numpy(slices).to(device))
-
-
-def _sweep(
-    model: Network, features: DiskCache, depth: int, pending: DiskCache, report: ProgressCallback
-) -> Iterator[tuple[int, Tensor]]:
-    """Slice indices and class probabilities (1, K, h, w), the mean of both sweeps, once both have passed a slice."""
-
-    def steps() -> Iterator[tuple[list[Features], list[None]]]:
-        for step in range(depth):
-            yield [Features.from_tensors(features[d]) for d in (step, depth - 1 - step)], [None, None]
-
-    first = Features.from_tensors(features[0])
-    initial = [model.initial_state(first, torch.tensor([sign], device=first.mask.device)) for sign in (1.0, -1.0)]
-    for step, decoded in enumerate(propagate(partial(decode_step, model), steps(), initial)):
-        for d, masks in zip((step, depth - 1 - step), decoded.masks, strict=True):
-            assert masks is not None
-            if d in pending:
-                yield d, average_directions([pending[d][0], masks])
-            else:
-                pending[d] = [masks]
-        report(depth + step + 1, 2 * depth)
-    pending.close()
 
 
 def estimate_working_nbytes(models: Sequence[Network], grid: SliceGrid, concurrent: int, writing: int) -> int:

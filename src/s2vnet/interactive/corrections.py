@@ -30,7 +30,6 @@ from s2vnet.inference.encoded_volume import EncodedVolume
 from s2vnet.inference.postprocessing import find_detached_parts, most_probable_class, suppress_detached_parts
 from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.inference.sweep import average_sweeps
 from s2vnet.interactive.interpolate_outlines import between_outlines
 from s2vnet.interactive.voxelize import is_box, is_prompt, prompt_voxels
 from s2vnet.io.geometry import Region
@@ -87,11 +86,11 @@ class Corrections:
     @classmethod
     def of(cls, segmenter: Segmenter, case: Case, encoded: EncodedVolume) -> Corrections:
         """Prepare to correct the automatic result of an encoded case."""
-        scores = average_sweeps(encoded.automatic, 0, encoded.depth).half()
+        scores = encoded.probabilities.half()
         share = segmenter.plan.smallest_part
         if share:
             cells = most_probable_class(scores)
-            scores = suppress_detached_parts(scores, cells, find_detached_parts(cells, share, {}))
+            scores = suppress_detached_parts(scores, cells, find_detached_parts(cells, share))
         image = torch.from_numpy(case.image.mean(0)).half()
         # copied, since the features are a part of the encoded volume's memory
         tensors = {

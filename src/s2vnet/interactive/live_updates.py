@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from s2vnet.data.slice_grid import SliceGrid
-from s2vnet.inference.sweep import Sweep, average_sweeps
 from s2vnet.inference.upsampling import upsample_labels
 from s2vnet.interactive.corrections import LabelChange
 from s2vnet.interactive.voxelize import is_prompt, prompt_corners
@@ -30,13 +29,8 @@ class LiveUpdates:
         """Prepare sending slices of a grid to `on_slice`."""
         self._grid, self._on_slice = grid, on_slice
 
-    def on_sweep(self, sweeps: tuple[Sweep, Sweep], passed: range) -> None:
-        """Send slices that both sweeps have passed (:data:`s2vnet.inference.sweep.SweepCallback`)."""
-        for d in sorted(passed, key=lambda d: abs(d - self._grid.depth / 2)):
-            self.send(d, average_sweeps(sweeps, d, d + 1))
-
-    def on_preview(self, indices: range, scores: Tensor) -> None:
-        """Send slices decoded independently (:data:`s2vnet.inference.encoded_volume.PreviewCallback`)."""
+    def on_slices(self, indices: Sequence[int], scores: Tensor) -> None:
+        """Send slices (:data:`s2vnet.inference.encoded_volume.SlicesCallback`)."""
         for n, d in sorted(enumerate(indices), key=lambda item: abs(item[1] - self._grid.depth / 2)):
             self.send(d, scores[n : n + 1])
 

@@ -94,8 +94,8 @@ class Session:
         self.training_differences = segmenter.training_differences(volume, case)
         """Ways in which the volume differs from the training data, one line each."""
         updates = None if on_slice is None else LiveUpdates(case.grid, on_slice)
-        callbacks = (updates.on_sweep, updates.on_preview) if updates else (None, None)
-        encoded = segmenter.encode(case, segmenter.models[0], progress, *callbacks)
+        send = None if updates is None else updates.on_slices
+        encoded = segmenter.encode(case, segmenter.models[0], progress, on_slices=send, on_preview=send)
         self._corrections: Corrections | None = Corrections.of(segmenter, case, encoded)
         del encoded
         self._offload_path: Path | None = None

@@ -43,7 +43,7 @@ class SliceInput(NamedTuple):
     features: Features
     state: PropagationState
     prompts: Tensor | None
-    """(1, K, 4, h, w) maps of :func:`s2vnet.model.prompt_encoder.rasterize_prompts`, or None."""
+    """(1, K, 4, h, w) maps of :class:`s2vnet.model.prompt_encoder.PromptRasterizer`, or None."""
 
     @property
     def prompted(self) -> bool:

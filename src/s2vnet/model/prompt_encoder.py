@@ -6,9 +6,7 @@ override earlier ones.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -40,40 +38,21 @@ class GridPrompt:
     """Points and scribbles also cover their surroundings, regions (lasso, mask) do not."""
 
 
-def rasterize_prompts(
-    prompts: Iterable[GridPrompt],
-    slices: Tensor,
-    num_classes: int,
-    size: tuple[int, int],
-    reach: int = REACH_SLICES,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Rasterize prompts on some slices.
-
-    Args:
-        prompts: prompts in the order they were given.
-        slices: (T,) positions of the slices, in slices.
-        num_classes: K, background included.
-        size: (h, w) of the mask grid.
-        reach: slices on either side of points and scribbles on which their wide maps are drawn.
-        device: device of the maps; prompts and slices are on the CPU.
-
-    Returns:
-        (T, K, 4, h, w) positive, negative and box maps in [0, 1], and a wide map in [-1, 1]: proximity of positive
-        prompts minus that of negative ones.
-    """
-    rasterizer = PromptRasterizer(slices, num_classes, size, reach, device)
-    for prompt in prompts:
-        rasterizer.add(prompt)
-    return rasterizer.maps()
-
-
 class PromptRasterizer:
-    """Incremental rasterizer; arguments as of :func:`rasterize_prompts`."""
+    """Incremental rasterizer of prompts on some slices."""
 
     def __init__(
         self, slices: Tensor, num_classes: int, size: tuple[int, int], reach: int, device: torch.device | str
     ) -> None:
+        """Start with no prompts.
+
+        Args:
+            slices: (T,) positions of the slices, in slices, on the CPU.
+            num_classes: K, background included.
+            size: (h, w) of the mask grid.
+            reach: slices on either side of points and scribbles on which their wide maps are drawn.
+            device: device of the maps; prompts are on the CPU.
+        """
         self.slices, self.size, self.reach, self.device = slices, size, reach, device
         self.positive = torch.zeros(len(slices), num_classes, *size, device=device)
         self.negative, self.box, self.wide_positive, self.wide_negative = (
@@ -102,7 +81,11 @@ class PromptRasterizer:
                 torch.minimum(others, limit[:, None], out=others)
 
     def maps(self) -> Tensor:
-        """Return the prompt maps (T, K, 4, h, w), as :func:`rasterize_prompts` does."""
+        """Return the prompt maps (T, K, 4, h, w).
+
+        Positive, negative and box maps in [0, 1], and a wide map in [-1, 1]: proximity of positive prompts minus that
+        of negative ones.
+        """
         negative = torch.maximum(self.negative, _max_of_other_classes(self.positive))
         return torch.stack([self.positive, negative, self.box, self.wide_positive - self.wide_negative], 2)
 
@@ -125,58 +108,6 @@ class PromptRasterizer:
             indices = near.to(self.device)
             out[indices] = torch.maximum(out[indices], along[:, None, None] * plane)
         return out
-
-
-class PromptMaps(Mapping[int, Tensor]):
-    """Prompt maps (K, 4, h, w) by slice of a volume, for the slices that prompts affect.
-
-    Stored for each prompted class, and once for all other classes, whose maps are equal.
-    """
-
-    def __init__(
-        self,
-        prompts: Sequence[GridPrompt],
-        depth: int,
-        num_classes: int,
-        size: tuple[int, int],
-        reach: int = REACH_SLICES,
-    ) -> None:
-        """Rasterize prompts on a volume of `depth` slices; other arguments as of :func:`rasterize_prompts`."""
-        classes = sorted({prompt.class_id for prompt in prompts})
-        renumbered = [replace(prompt, class_id=classes.index(prompt.class_id)) for prompt in prompts]
-        slices = affected_slices(prompts, depth, reach)
-        num_stored = max(2, len(classes) + 1)  # rasterization compares at least two classes
-        maps = rasterize_prompts(renumbered, torch.tensor(slices, dtype=torch.float32), num_stored, size, reach)
-        self._maps = dict(zip(slices, maps, strict=True))
-        self._stored_index = [classes.index(k) if k in classes else len(classes) for k in range(num_classes)]
-
-    def __getitem__(self, d: int) -> Tensor:
-        maps: Tensor = self._maps[d][self._stored_index]
-        return maps
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._maps)
-
-    def __len__(self) -> int:
-        return len(self._maps)
-
-    def signature(self, d: int) -> bytes:
-        """Return bytes that identify the maps of a slice."""
-        content: bytes = self._maps[d].numpy().tobytes()
-        return bytes(self._stored_index) + content
-
-
-def affected_slices(prompts: Iterable[GridPrompt], depth: int, reach: int = REACH_SLICES) -> list[int]:
-    """Return the sorted indices of the slices, of `depth`, on which prompts are drawn with this `reach`."""
-    affected: set[int] = set()
-    for prompt in prompts:
-        positions = prompt.cells[:, 0]
-        if prompt.kind == "box":  # given by two corners
-            positions = torch.arange(math.ceil(positions.min()), math.floor(positions.max()) + 1)
-        extent = reach if prompt.kind == "point" else 0
-        for d in positions.round().int().unique().tolist():
-            affected.update(range(max(0, d - extent), min(depth, d + extent + 1)))
-    return sorted(affected)
 
 
 def _box_map(cells: Tensor, slices: Tensor, size: tuple[int, int]) -> Tensor:

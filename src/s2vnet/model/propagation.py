@@ -1,4 +1,4 @@
-"""Sequential decoding of slices with a carried state; automatic and interactive mode share :func:`propagate`."""
+"""Sequential decoding of slices with a carried state, as in training."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def propagate(
     """Decode slices in order, each with the state that the previous one returned.
 
     Args:
-        decode: maps features, state and prompt maps of one slice of each of B sequences to an output, either as one
-            batch (`S2VNet.decode`) or as lists with one entry per sequence.
+        decode: maps features, state and prompt maps of one slice of each of B sequences to an output
+            (`S2VNet.decode`).
         steps: features and prompt maps of each step.
         state: state that enters the first step.
 

@@ -126,7 +126,7 @@ class S2VNet(nn.Module):
         Args:
             features: features of B slices.
             state: state of the previous slice, or :meth:`initial_state`.
-            prompts: (B, K, 4, h, w) maps of :func:`s2vnet.model.prompt_encoder.rasterize_prompts`. None is equivalent
+            prompts: (B, K, 4, h, w) maps of :class:`s2vnet.model.prompt_encoder.PromptRasterizer`. None is equivalent
                 to zeros, bit for bit, and faster.
             carried: False asserts that the state carries no prompt centres. Without prompts they are then left out,
                 with the same result up to rounding.
