@@ -127,14 +127,17 @@ def test_other_options_are_refused(root: Path, begun: RunData) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_voxels_beside_their_header_count(root: Path, begun: RunData, make_phantom: MakePhantom) -> None:
-    path = root / "imagesTr" / "c0_0000.mhd"
+@pytest.mark.parametrize("name", ["c0", "1.2.840.1"])
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+def test_voxels_beside_their_header_count(root: Path, make_phantom: MakePhantom, name: str, ending: str) -> None:
+    path = root / "imagesTr" / f"{name}_0000{ending}"
     (root / "imagesTr" / "c0_0000.nrrd").unlink()
+    (root / "labelsTr" / "c0.nrrd").rename(root / "labelsTr" / f"{name}.nrrd")
     write_image(path, make_phantom((4, 5, 6))[0])
     save_json(new_run_data(read_dataset(root), "1"), root / "run" / CASES)
-    (voxels,) = [file for file in path.parent.iterdir() if file.name.startswith("c0_") and file != path]
+    (voxels,) = [file for file in path.parent.iterdir() if file.name.startswith(f"{name}_") and file != path]
     voxels.write_bytes(voxels.read_bytes()[::-1])
-    with pytest.raises(InputError, match="c0 changed"):
+    with pytest.raises(InputError, match=f"{name} changed"):
         resumed(root)
 
 

@@ -146,10 +146,9 @@ def group_channels(
     groups = _numbered(files)
     by_prefix = {
         prefix
-        for prefix, numbers in groups.items()
-        if _are_channels(prefix, [(n, stem, files[stem]) for n, stem in numbers.items()], channels, known,
-                         has_all_channels)
-    }  # fmt: skip
+        for prefix, numbered in groups.items()
+        if _are_channels(prefix, numbered, channels, known, lambda stem: has_all_channels(files[stem]))
+    }
     _refuse_more_channels(where, {p: n for p, n in groups.items() if p not in by_prefix}, channels, known)
     cases: dict[str, dict[int, _File]] = {}
     for stem, file in files.items():
@@ -184,20 +183,20 @@ def _numbered(stems: Iterable[str]) -> dict[str, dict[int, str]]:
 
 def _are_channels(
     prefix: str,
-    numbered: Sequence[tuple[int, str, _File]],
+    numbered: Mapping[int, str],
     channels: int,
     known: Collection[str],
-    has_all_channels: Callable[[_File], bool],
+    has_all_channels: Callable[[str], bool],
 ) -> bool:
     """Whether the numbers of a group of files are channels of one case, rather than cases."""
     if channels == 0:
         return False
-    whole = any(stem in known for _, stem, _ in numbered)
+    whole = any(stem in known for stem in numbered.values())
     if (prefix in known) != whole:
         return not whole
     if channels == 1:
-        return [number for number, _, _ in numbered] == [0]
-    return not has_all_channels(numbered[0][2])
+        return list(numbered) == [0]
+    return not has_all_channels(next(iter(numbered.values())))
 
 
 def _refuse_more_channels(

@@ -191,9 +191,7 @@ def read_folds(dataset: Dataset) -> list[dict[str, list[str]]]:
         counts = Counter(fold["train"] + fold["val"])
         twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
-            raise InputError(
-                f"{path}: fold {number} lists {', '.join(twice[:5])} twice; train and val must not overlap"
-            )
+            raise InputError(f"{path}: fold {number} lists {some_names(twice)} twice; train and val must not overlap")
     return splits
 
 

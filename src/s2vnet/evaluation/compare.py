@@ -18,6 +18,7 @@ from s2vnet.evaluation.validate import LabelledCase
 from s2vnet.io.files import read_image, read_labels
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.metrics.overlap_and_distance import class_metrics, region_metrics
+from s2vnet.utils.names import some_names
 
 _Image = TypeVar("_Image", Volume, LabelMap)
 _EXTRAS = ("_probabilities", "_uncertainty")
@@ -61,11 +62,11 @@ def pair_files(
     cases = [case for case in find_case_files(images, channels, references) if not _is_extra(case.name, references)]
     without_labels = [case.name for case in cases if case.name not in references]
     if without_labels:
-        raise InputError(f"{labels}: no labels for {', '.join(without_labels[:5])}")
+        raise InputError(f"{labels}: no labels for {some_names(without_labels)}")
     without_image = sorted(references.keys() - {case.name for case in cases})
     if without_image:
-        names = ", ".join(without_image[:5]) + (", ..." if len(without_image) > 5 else "")
-        note(f"{len(without_image)} of {len(references)} labelled cases are not in {images}: {names}")
+        count = f"{len(without_image)} of {len(references)}"
+        note(f"{count} labelled cases are not in {images}: {some_names(without_image)}")
     return [FilePair(case.name, case.images, references[case.name]) for case in cases]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError
-from s2vnet.io.nifti_forms import NiftiForms
+from s2vnet.io.nifti_forms import NiftiForms, is_invertible, mm
 
 Shape = tuple[int, int, int]
 FloatArray = npt.NDArray[np.float64]
@@ -40,9 +40,6 @@ MAX_COSINE = 2e-3
 """Largest cosine between axes that ITK takes for orthogonal in a NIfTI file."""
 SPACING_TOLERANCE = 1e-3
 """Relative difference of voxel sizes that is named as the difference between two grids."""
-
-_SINGULAR = 1e-6
-"""Smallest determinant of the unit-length voxel axes; below it they are coplanar."""
 
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -239,7 +236,7 @@ class Geometry:
         if codes != other_codes:
             return f"axes point to {codes} against {other_codes}"
         if not np.allclose(self.spacing, other.spacing, rtol=SPACING_TOLERANCE, atol=0):
-            return f"spacing {_mm(self.spacing)} against {_mm(other.spacing)}"
+            return f"spacing {mm(self.spacing)} against {mm(other.spacing)}"
         return f"corner voxels lie up to {self.corner_distance(other):.3g} mm apart"
 
 
@@ -298,11 +295,5 @@ def _check_affine(affine: FloatArray) -> None:
     if np.abs(affine).max() > MAX_MM:
         raise InputError(f"the affine has values beyond {MAX_MM:.0e} mm; correct the image's header")
     norms = np.linalg.norm(affine[:3, :3], axis=0)
-    if norms.min() * MAX_MM < 1 or abs(np.linalg.det(affine[:3, :3] / norms)) < _SINGULAR:
-        raise InputError(
-            f"the affine cannot be inverted (voxel sizes {_mm(norms.tolist())}); correct the image's header"
-        )
-
-
-def _mm(values: tuple[float, ...] | list[float]) -> str:
-    return " x ".join(f"{value:.4g}" for value in values) + " mm"
+    if norms.min() * MAX_MM < 1 or not is_invertible(affine):
+        raise InputError(f"the affine cannot be inverted (voxel sizes {mm(norms)}); correct the image's header")

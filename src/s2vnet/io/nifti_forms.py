@@ -108,7 +108,7 @@ def choose_affine(forms: NiftiForms, shape: tuple[int, int, int]) -> Orientation
     known = _OTHER_UNITS.get(forms.unit)
     text = f"the header's unit of length, code {forms.unit}, is unknown; mm is assumed"
     if known is not None:
-        text = f"the header states lengths in {known[0]}; converted, voxels are {_mm(_lengths(chosen.affine))}"
+        text = f"the header states lengths in {known[0]}; converted, voxels are {mm(_lengths(chosen.affine))}"
     return chosen._replace(notes=(text, *chosen.notes))
 
 
@@ -120,12 +120,12 @@ def _choose_affine(forms: NiftiForms, shape: tuple[int, int, int]) -> Orientatio
     if sform is not None:
         found = _lengths(sform)
         if sizes is None:
-            return Orientation(sform, (f"the header's voxel sizes {_mm(forms.pixdim[1:])} are invalid; {_SFORM}",))
+            return Orientation(sform, (f"the header's voxel sizes {mm(forms.pixdim[1:])} are invalid; {_SFORM}",))
         if not _sizes_agree(sform, sizes, shape):
             if qform is not None:
-                text = f"the header's sform has voxels of {_mm(found)}, its qform and pixdim of {_mm(sizes)}; "
+                text = f"the header's sform has voxels of {mm(found)}, its qform and pixdim of {mm(sizes)}; "
                 return Orientation(qform, (f"{text}the qform is used",))
-            text = f"the header's sform has voxels of {_mm(found)}, its pixdim of {_mm(sizes)}, and there is no valid"
+            text = f"the header's sform has voxels of {mm(found)}, its pixdim of {mm(sizes)}, and there is no valid"
             return Orientation(sform, (f"{text} qform; the sform is used",))
         broken = forms.qform_code > 0 and qform is None
         return Orientation(sform, (f"the header's qform is invalid; {_SFORM}",) if broken else ())
@@ -150,7 +150,7 @@ def agreeing_forms(forms: NiftiForms, shape: tuple[int, int, int]) -> list[Float
         stated.append(_sform(forms))
     if forms.qform_code > 0:
         stated.append(_qform(forms, sizes, _QUATERNION_TOLERANCE))
-    usable = [affine for affine in stated if affine is not None and _is_invertible(affine)]
+    usable = [affine for affine in stated if affine is not None and is_invertible(affine)]
     if len(usable) < len(stated) or not all(_sizes_agree(affine, sizes, shape) for affine in usable):
         return None
     return usable
@@ -177,7 +177,7 @@ def _sform(forms: NiftiForms) -> FloatArray | None:
 
 def _complete(affine: FloatArray | None, sizes: FloatArray | None, shape: tuple[int, int, int]) -> FloatArray | None:
     """The matrix if it is invertible, where necessary with a direction for one axis of a single voxel."""
-    if affine is None or _is_invertible(affine):
+    if affine is None or is_invertible(affine):
         return affine
     zero = np.flatnonzero(~affine[:3, :3].any(axis=0))
     if len(zero) != 1 or shape[zero[0]] > 1:
@@ -188,28 +188,19 @@ def _complete(affine: FloatArray | None, sizes: FloatArray | None, shape: tuple[
         return None
     completed = affine.copy()
     completed[:3, axis] = normal / np.linalg.norm(normal) * (1.0 if sizes is None else sizes[axis])
-    return completed if _is_invertible(completed) else None
+    return completed if is_invertible(completed) else None
 
 
 def _qform(forms: NiftiForms, sizes: FloatArray, tolerance: float) -> FloatArray | None:
     """Affine of the quaternion, as ``nifti_quatern_to_mat44`` of nifti1_io.c; None where it is invalid."""
+    from nibabel.quaternions import quat2mat
+
     vector = np.array(forms.quaternion, np.float64)
     squared = float(vector @ vector)
     if not (np.isfinite(vector).all() and np.isfinite(forms.offset).all()) or squared > 1 + tolerance:
         return None
-    if squared > 1 - 1e-7:
-        b, c, d = vector / np.sqrt(squared)
-        a = 0.0
-    else:
-        b, c, d = vector
-        a = float(np.sqrt(1 - squared))
-    rotation = np.array(
-        [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
-    )
+    a = 0.0 if squared > 1 - 1e-7 else float(np.sqrt(1 - squared))
+    rotation = quat2mat((a, *vector))  # which normalises
     affine = np.eye(4)
     affine[:3, :3] = rotation * sizes * (1, 1, -1 if forms.pixdim[0] < 0 else 1)
     affine[:3, 3] = forms.offset
@@ -224,7 +215,7 @@ def _without_orientation(forms: NiftiForms, sizes: FloatArray | None, shape: tup
         if not np.isfinite(sizes).all():
             return Orientation(np.full((4, 4), np.nan), ())
         sizes[sizes == 0] = 1.0
-        notes.append(f"the header's voxel sizes are {_mm(forms.pixdim[1:])}; {_mm(sizes)} are assumed")
+        notes.append(f"the header's voxel sizes are {mm(forms.pixdim[1:])}; {mm(sizes)} are assumed")
     stated = forms.qform_code > 0 or forms.sform_code > 0
     what = "the header's qform and sform are invalid" if stated else "the header states no orientation"
     notes.append(f"{what}; its axes are assumed to point to left, front and head, check left and right")
@@ -244,7 +235,8 @@ def _sizes_agree(affine: FloatArray, sizes: FloatArray, shape: tuple[int, int, i
     return bool(sheared and abs(abs(np.linalg.det(affine[:3, :3])) / sizes.prod() - 1) <= SIZE_TOLERANCE)
 
 
-def _is_invertible(affine: FloatArray) -> bool:
+def is_invertible(affine: FloatArray) -> bool:
+    """Whether the axes of an affine (4, 4) have lengths, and are not coplanar."""
     lengths = _lengths(affine)
     return bool((lengths > 0).all() and abs(np.linalg.det(affine[:3, :3] / lengths)) >= _SINGULAR)
 
@@ -254,5 +246,6 @@ def _lengths(affine: FloatArray) -> FloatArray:
     return lengths
 
 
-def _mm(values: Any) -> str:
+def mm(values: Any) -> str:
+    """Lengths in words: ``0.7 x 0.7 x 5 mm``."""
     return " x ".join(f"{value:.4g}" for value in values) + " mm"

@@ -178,7 +178,8 @@ def _hash_file(file: Path) -> str:
     parts = sorted(each for each in file.iterdir() if each.is_file()) if file.is_dir() else [file]
     if file.name.lower().endswith(DETACHED_ENDINGS):
         stem = file_stem(file)
-        parts += sorted(other for other in file.parent.iterdir() if other.stem.split(".")[0] == stem and other != file)
+        others = (other for other in file.parent.iterdir() if other != file)
+        parts += sorted(other for other in others if stem in (other.stem, Path(other.stem).stem))  # .raw or .raw.gz
     digest = hashlib.sha256()
     for part in parts:
         with part.open("rb") as stream:

@@ -131,6 +131,20 @@ def test_what_an_anonymiser_takes_out_may_be_missing(series: Path, labels: Label
     assert np.array_equal(_by_hand(path, labels.geometry, series_files(series)), labels.data)
 
 
+def test_images_that_cannot_be_referred_to_are_refused_with_the_cause(
+    series: Path, labels: LabelMap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**options: object) -> None:
+        raise KeyError(SECRET)
+
+    monkeypatch.setattr("highdicom.seg.Segmentation", fail)
+    cause = r"cannot be referred to by a SEG object; write \.nii\.gz instead \(KeyError\)$"
+    with pytest.raises(InputError, match=cause):
+        check_segmentation(series)
+    with pytest.raises(InputError, match=cause):
+        write_segmentation(tmp_path / "labels.dcm", labels, NAMES, series)
+
+
 @pytest.mark.parametrize("odd", ODD_VALUES)
 def test_odd_headers_are_repaired_before_the_work(
     tmp_path: Path, write_series: WriteSeries, odd: str, capfd: pytest.CaptureFixture[str]

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vnet.errors import InputError, OutOfMemory
+from s2vnet.io import itk, nifti
+from s2vnet.io.dicom import zip_archive
 from s2vnet.io.dicom.folders import walk_files
 from s2vnet.io.dicom.slices import SeriesSlice, parse_integer, read_slices, stack_geometry
 from s2vnet.io.dicom.validate import MODALITY, SERIES_NUMBER, SERIES_UID, is_image, read_header
@@ -26,7 +28,7 @@ from s2vnet.io.library_output import quiet_libraries
 from s2vnet.io.native_paths import readable_paths
 from s2vnet.utils.memory import is_out_of_memory
 
-_OTHER_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
+_OTHER_IMAGES = (*nifti.ENDINGS, *itk.ENDINGS, zip_archive.ENDING)
 _NON_IMAGE_MODALITIES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "DOC")
 """Modalities of series that accompany the images of a study."""
 
