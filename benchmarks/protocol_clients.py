@@ -268,14 +268,13 @@ def measure(
     classes = dict(sessions[0].segmenter.class_names)
     clients: list[NNInteractiveClient | MonaiLabelClient] = []
     for number in range(sum(counts)):
-        which = number % len(sessions)
+        own = number - counts[0]  # number among the clients of MONAI Label
+        which = (number if own < 0 else own) % len(sessions)
         common = (number, address, which, sessions[which].labels, start)
-        if number < counts[0]:
+        if own < 0:
             clients.append(NNInteractiveClient(volumes[which], max(classes) + 1, *common))
         else:
-            which = (number - counts[0]) % len(sessions)
-            common = (number, address, which, sessions[which].labels, start)
-            clients.append(MonaiLabelClient(names[number - counts[0]], classes, *common))
+            clients.append(MonaiLabelClient(names[own], classes, *common))
     monitor = Monitor(address, pid)
     monitor.start()
     begun = time.monotonic()

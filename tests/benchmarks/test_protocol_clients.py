@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
+from listening import listening
 
 from benchmarks import protocol_clients
 from s2vnet.inference.segmenter import Segmenter
@@ -38,15 +37,8 @@ def address(volumes: list[Volume], tmp_path: Path, model_folder: Path, segmenter
     for name, volume in zip(NAMES, volumes, strict=True):
         write_image(tmp_path / "scans" / name, volume)
     settings = Settings(model=str(model_folder), data=tmp_path / "scans", state=tmp_path / "state")
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, segmenter), port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(20)
+    with listening(create_app(settings, segmenter)) as address:
+        yield f"{address}/"
 
 
 def test_scans_differ_and_keep_their_axes(bordered: Volume) -> None:

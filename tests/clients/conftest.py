@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
+from listening import listening
 
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
@@ -52,24 +52,13 @@ def scans(tmp_path: Path, bordered: Volume, write_series: Callable[..., None]) -
 @pytest.fixture
 def serve(scans: Path, tmp_path: Path, model_folder: Path, segmenter: Segmenter) -> Iterator[Serve]:
     """``serve(**settings)``: the address of a running server."""
-    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+    with contextlib.ExitStack() as servers:
 
-    def start(**changes: Any) -> str:
-        settings = Settings(**({"model": str(model_folder), "data": scans, "state": tmp_path / "state"} | changes))
-        config = uvicorn.Config(create_app(settings, segmenter), port=0, log_level="error", timeout_graceful_shutdown=1)
-        config.load()
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        while not server.started:
-            thread.join(0.02)
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        def start(**changes: Any) -> str:
+            settings = Settings(**({"model": str(model_folder), "data": scans, "state": tmp_path / "state"} | changes))
+            return servers.enter_context(listening(create_app(settings, segmenter)))
 
-    yield start
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(60)
+        yield start
 
 
 @pytest.fixture

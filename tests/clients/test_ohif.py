@@ -78,7 +78,7 @@ def series(scans: Path) -> str:
     return str(pydicom.dcmread(next((scans / "series").iterdir())).SeriesInstanceUID)
 
 
-def check(done: dict[str, Any], session: Session) -> None:
+def check(done: dict[str, Any]) -> None:
     """Every call but the training succeeded, and training says why it cannot begin."""
     failed = {name: call for name, call in done.items() if name != "header" and call.get("status") != 200}
     assert set(failed) == {"run_train"}
@@ -86,7 +86,6 @@ def check(done: dict[str, Any], session: Session) -> None:
     info = json.loads(info) if isinstance(info, str) else info
     assert set(info["models"]) == {"automatic", "clicks", "object", "scribbles"}
     assert done["is_train_running"]["data"] is False
-    np.testing.assert_array_equal(session.labels.shape, (18, 20, 6))
 
 
 @pytest.mark.skipif(NODE is None, reason="node is not installed")
@@ -100,7 +99,7 @@ def test_every_call_in_node(serve: Serve, modules: Path, series: str, own: Own, 
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=modules)
     assert ran.returncode == 0, ran.stderr
     done = json.loads(ran.stdout)
-    check(done, session)
+    check(done)
     assert done["header"] == {"sizes": [18, 20, 6], "type": "uint8"}
     np.testing.assert_array_equal(done["segmentation"]["data"], session.labels.ravel(order="F"))
 
@@ -127,7 +126,7 @@ def test_every_call_in_a_page_of_another_origin(
         refused = page.evaluate("address => axios.get(address).catch(error => error.message)", f"{closed}/info/")
         browser.close()
     assert refused == "Network Error"
-    check(done, session)
+    check(done)
     (tmp_path / "labels.nrrd").write_bytes(bytes(done["infer automatic"]["data"]))
     np.testing.assert_array_equal(read_labels(tmp_path / "labels.nrrd").data, session.labels)
     assert sitk.ReadImage(str(tmp_path / "labels.nrrd")).GetPixelID() == sitk.sitkUInt8

@@ -53,6 +53,13 @@ def settings(data: Path, tmp_path: Path, model_folder: Path) -> Callable[..., Se
     return make
 
 
+@pytest.fixture(scope="module")
+def unlimited(data: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings for all requests of a module's tests together."""
+    many = {"max_sessions": 10**6, "requests_per_minute": 10**6}
+    return Settings(model=str(model_folder), data=data, state=tmp_path_factory.mktemp("state"), **many)
+
+
 @pytest.fixture
 def serve(settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[Callable[..., TestClient]]:
     """``serve(**changes)``: a client of a running server; several share the state folder, as after a restart."""

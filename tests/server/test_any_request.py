@@ -8,8 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,12 +15,12 @@ import httpx
 import numpy as np
 import pytest
 import schemathesis
-import uvicorn
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from listening import listening
 
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.server.app import create_app
@@ -68,34 +66,13 @@ def arrays(dimensions: int) -> st.SearchStrategy[np.ndarray[Any, Any]]:
 
 
 @pytest.fixture(scope="module")
-def application(
-    data: Any, model_folder: Any, segmenter: Segmenter, tmp_path_factory: pytest.TempPathFactory
-) -> FastAPI:
-    """The server's application."""
-    settings = Settings(
-        model=str(model_folder),
-        data=data,
-        state=tmp_path_factory.mktemp("state"),
-        max_sessions=10**6,
-        requests_per_minute=10**6,
-    )
-    return create_app(settings, segmenter)
-
-
-@pytest.fixture(scope="module")
-def server(application: FastAPI) -> Iterator[httpx.Client]:
+def server(unlimited: Settings, segmenter: Segmenter) -> Iterator[httpx.Client]:
     """A client of a server that listens."""
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    with httpx.Client(base_url=address, timeout=60) as client:
+    with (
+        listening(create_app(unlimited, segmenter)) as address,
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
         yield client
-    server.should_exit = True
-    thread.join(20)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
+from listening import listening
 
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
@@ -37,15 +37,8 @@ class Connection:
 def running(settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[tuple[str, FastAPI]]:
     """Address of a server that listens, and its application."""
     app = create_app(settings(), segmenter)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app
-    server.should_exit = True
-    thread.join(20)
+    with listening(app) as address:
+        yield address, app
 
 
 def wait_for(test: Callable[[], bool], seconds: float = 10) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
+from listening import listening
 
 from s2vnet.server import header_timeout
 from s2vnet.server.header_timeout import HeaderTimeoutProtocol
@@ -35,16 +35,19 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A connection to a server with a short time limit."""
     monkeypatch.setattr(header_timeout, "HEADERS_S", LIMIT_S)
-    config = uvicorn.Config(application, port=0, log_level="error", lifespan="off", http=HeaderTimeoutProtocol)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    with socket.create_connection(server.servers[0].sockets[0].getsockname(), timeout=10) as connection:
-        yield connection
-    server.should_exit = True
-    thread.join(20)
+    with listening(application, lifespan="off", http=HeaderTimeoutProtocol) as address:
+        where = urlsplit(address)
+        with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+            yield connection
+
+
+def receive_until(connection: socket.socket, ending: bytes) -> None:
+    """Receive an answer; an error if the server closes the connection before its end."""
+    answer = b""
+    while not answer.endswith(ending):
+        part = connection.recv(1000)
+        assert part, "closed"
+        answer += part
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -69,9 +72,7 @@ def test_headers_byte_by_byte_are_cut_off(connection: socket.socket) -> None:
 
 def test_the_second_request_of_a_connection_has_the_limit_too(connection: socket.socket) -> None:
     connection.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n0"):
-        answer += connection.recv(1000)
+    receive_until(connection, b"\r\n\r\n0")
     connection.sendall(b"GET / HT")
     assert is_closed(connection)
 
@@ -81,6 +82,4 @@ def test_a_slow_body_is_received(connection: socket.socket) -> None:
     for byte in b"slowly":
         time.sleep(LIMIT_S / 2)
         connection.sendall(bytes([byte]))
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n6"):
-        answer += connection.recv(1000)
+    receive_until(connection, b"\r\n\r\n6")

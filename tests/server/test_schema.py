@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 import schemathesis
-import uvicorn
 from fastapi import FastAPI
 from hypothesis import HealthCheck
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from listening import listening
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from s2vnet.inference.segmenter import Segmenter
@@ -28,26 +26,10 @@ MOST = int(os.environ.get("S2VNET_EXAMPLES", "20"))
 
 
 @pytest.fixture(scope="module")
-def address(
-    data: Any, model_folder: Any, segmenter: Segmenter, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def address(unlimited: Settings, segmenter: Segmenter) -> Iterator[str]:
     """A server that listens."""
-    settings = Settings(
-        model=str(model_folder),
-        data=data,
-        state=tmp_path_factory.mktemp("state"),
-        max_sessions=10**6,
-        requests_per_minute=10**6,
-    )
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, segmenter), port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(20)
+    with listening(create_app(unlimited, segmenter)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ import matplotlib.image
 import numpy as np
 import numpy.typing as npt
 import pytest
-import uvicorn
+from listening import listening
 from pydantic import TypeAdapter
 from random_models import ORIENTATIONS, reoriented
 
@@ -64,16 +62,8 @@ Serve = Callable[..., Any]
 @contextmanager
 def running(settings: Settings, segmenter: Segmenter, port: int = 0) -> Iterator[int]:
     """A server on a port of this machine, free if none is named."""
-    with socket.create_server(("127.0.0.1", port)) as listening:
-        application = create_app(settings, segmenter)
-        server = uvicorn.Server(uvicorn.Config(application, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        try:
-            yield int(listening.getsockname()[1])
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE_S)
+    with listening(create_app(settings, segmenter), port=port, ws="auto") as address:
+        yield int(address.rpartition(":")[2])
 
 
 class Viewer:

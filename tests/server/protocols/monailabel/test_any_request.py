@@ -64,11 +64,9 @@ MODELS = st.sampled_from(["automatic", "clicks", "object", "scribbles", "first",
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, data: Any, model_folder: Any, segmenter: Segmenter) -> Any:
+def shared(unlimited: Settings, segmenter: Segmenter) -> Any:
     """A client that raises what the server would log."""
-    state = tmp_path_factory.mktemp("state")
-    limits = {"requests_per_minute": 10**6, "data": data, "state": state}
-    app = create_app(Settings(model=str(model_folder), **limits), segmenter)
+    app = create_app(unlimited, segmenter)
     with TestClient(app, base_url="http://127.0.0.1:1537", client=("127.0.0.1", 50000)) as client:
         yield client
 

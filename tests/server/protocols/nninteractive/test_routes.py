@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
+from listening import listening
 
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
@@ -34,18 +34,8 @@ Client = Any
 @pytest.fixture
 def address(settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[str]:
     """A server that listens."""
-    import time
-
-    config = uvicorn.Config(create_app(settings(), segmenter), port=0, log_level="error", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/nninteractive"
-    server.should_exit = True
-    thread.join(20)
+    with listening(create_app(settings(), segmenter)) as address:
+        yield f"{address}/nninteractive"
 
 
 @pytest.fixture
