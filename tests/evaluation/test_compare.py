@@ -89,7 +89,9 @@ def test_names_regions_and_ignored_voxels_are_those_of_dataset_json(tmp_path: Pa
         (tmp_path / folder).mkdir()
         labels = np.broadcast_to(np.array(values, np.uint8)[:, None, None], GRID.shape).copy()
         write_labels(tmp_path / folder / "a.nii.gz", LabelMap(labels, GRID))
-    assert find_definitions(tmp_path / "labelsTr") is None
+    notes: list[str] = []
+    assert find_definitions(tmp_path / "labelsTr", note=notes.append) is None
+    assert notes == []
     content = {"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}}
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     found = find_definitions(tmp_path / "labelsTr")
@@ -106,6 +108,7 @@ def test_names_regions_and_ignored_voxels_are_those_of_dataset_json(tmp_path: Pa
     ((_, _, truth),) = read_pairs(pairs, ignore=3)
     assert set(np.unique(truth.data)) == {0, 1, 2, IGNORED}
     (tmp_path / "dataset.json").write_text("[")
-    assert find_definitions(tmp_path / "labelsTr") is None
+    assert find_definitions(tmp_path / "labelsTr", note=notes.append) is None
+    assert notes == [f"{tmp_path / 'dataset.json'}: not valid JSON (line 1, column 2); it is not used"]
     with pytest.raises(InputError, match="not valid JSON"):
         find_definitions(tmp_path / "labelsTr", tmp_path / "dataset.json")

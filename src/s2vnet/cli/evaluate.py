@@ -63,7 +63,7 @@ def evaluate(
         else None
     )
     channels = 0 if segmenter is None else len(segmenter.plan.channels)
-    definitions = comparison.find_definitions(labels, dataset)
+    definitions = comparison.find_definitions(labels, dataset, note)
     ignore = None if definitions is None else definitions.ignore
     if ignore is not None:
         note(f"voxels of the ignore label {ignore} are not scored")

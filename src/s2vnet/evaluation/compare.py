@@ -70,12 +70,15 @@ def pair_files(
     return [FilePair(case.name, case.images, references[case.name]) for case in cases]
 
 
-def find_definitions(labels: Path, dataset: Path | None = None) -> LabelDefinitions | None:
+def find_definitions(
+    labels: Path, dataset: Path | None = None, note: Callable[[str], None] = lambda text: None
+) -> LabelDefinitions | None:
     """Label definitions of reference labels: class names, regions and ignore label.
 
     Args:
         labels: File or folder of reference labels.
         dataset: ``dataset.json`` or its folder; by default that beside the labels' folder, None where there is none.
+        note: Called with a line about a ``dataset.json`` beside the labels' folder that cannot be used.
 
     Raises:
         InputError: No or damaged `dataset`.
@@ -84,9 +87,11 @@ def find_definitions(labels: Path, dataset: Path | None = None) -> LabelDefiniti
     root = folder if dataset is None else dataset.parent if dataset.is_file() else dataset
     try:
         return parse_labels(root / "dataset.json", read_dataset_json(root))
-    except InputError:
+    except InputError as error:
         if dataset is not None:
             raise
+        if (root / "dataset.json").exists():  # its ignore label, if any, is scored
+            note(f"{error}; it is not used")
         return None
 
 
