@@ -57,10 +57,10 @@ def test_every_client_gets_the_results_of_its_own_clicks(
     sessions = [Session(segmenter, volume) for volume in volumes]
     encode = Segmenter.encode
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **more: Any) -> Any:
         time.sleep(0.5)
         monkeypatch.setattr(lease, "RESPONSE_S", 50.0)
-        return encode(*arguments)
+        return encode(*arguments, **more)
 
     monkeypatch.setattr(Segmenter, "encode", slow)
     result = protocol_clients.measure(address, os.getpid(), sessions, volumes, NAMES, (3, 2), 2 / 60)

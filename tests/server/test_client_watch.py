@@ -60,7 +60,7 @@ def test_opening_ends_when_the_client_has_left(running: tuple[str, FastAPI], mon
     address, app = running
     ended = threading.Event()
 
-    def encode(_: Segmenter, case: Any, model: Any, progress: Callable[[int, int], None], *more: Any) -> None:
+    def encode(_: Segmenter, case: Any, model: Any, progress: Callable[[int, int], None], **more: Any) -> None:
         try:
             while True:
                 progress(0, 10)
@@ -112,9 +112,9 @@ def test_a_request_for_labels_ends_and_its_session_goes_on(
     address, app = running
     released, encode = threading.Event(), Segmenter.encode
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **more: Any) -> Any:
         assert released.wait(60)
-        return encode(*arguments)
+        return encode(*arguments, **more)
 
     monkeypatch.setattr(Segmenter, "encode", slow)
     name = httpx.post(f"{address}/api/sessions", json={"image": "one.nii.gz"}).json()["session"]
@@ -134,12 +134,12 @@ def test_work_that_the_next_request_needs_goes_on(
     begun, released = [], threading.Event()
     encode = Segmenter.encode
 
-    def slow(segmenter: Segmenter, case: Any, model: Any, progress: Callable[[int, int], None], *more: Any) -> Any:
+    def slow(segmenter: Segmenter, case: Any, model: Any, progress: Callable[[int, int], None], **more: Any) -> Any:
         begun.append(case)
         while not released.is_set():
             progress(0, 10)
             time.sleep(0.01)
-        return encode(segmenter, case, model, progress, *more)
+        return encode(segmenter, case, model, progress, **more)
 
     monkeypatch.setattr(Segmenter, "encode", slow)
     url = f"{address}/infer/automatic?image=one.nii.gz&output=json"
