@@ -17,6 +17,7 @@ from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_image, read_labels, write_labels
 from s2vnet.io.geometry import LabelMap
 from s2vnet.prompts import Point, Scribble
+from s2vnet.server.client_watch import ClientGone, ClientWatch
 
 CLICKS = {"right": [[5, 9, 4], [6, 7, 8]], "background": [[11, 9, 9]], "left part": []}
 
@@ -197,3 +198,15 @@ def test_invalid_requests_are_refused(client: TestClient, path: str, params: Any
     answer = client.post(f"/monailabel/infer/{path}", **slicer_form({"params": json.dumps(params)}, {}))
     assert answer.status_code in (404, 422)
     assert any(text in str(answer.json()["detail"]) for text in message.split("|"))
+
+
+def test_a_scan_of_a_client_that_left_before_its_turn_is_deleted(
+    client: TestClient, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: ClientWatch) -> None:
+        raise ClientGone("the client has closed the connection")
+
+    monkeypatch.setattr(ClientWatch, "require", gone)
+    form = slicer_form({"params": "{}"}, {"file": ("a.nii.gz", (data / "one.nii.gz").read_bytes())})
+    assert client.post("/monailabel/infer/automatic", **form).status_code == 422
+    assert list((tmp_path / "state" / "sent").iterdir()) == []

@@ -70,25 +70,29 @@ async def infer(
     upload = None if session_id else file
     scan = await to_thread.run_sync(_find_scan, service, image, session_id, upload)
 
-    def respond(seconds: float) -> Response:
-        path = service.store.scans.find(scan)
-        try:
-            labels, names = job.run(service, scan, seconds, client)
-            result: dict[str, Any] = {"label_names": {name: value for value, name in names.items()}}
-            if options.get("save_label"):
-                info = {"params": dict(result), "model": model}
-                named = [{"name": name, "idx": value} for value, name in names.items() if value]
-                saved = map_classes(labels, named, service.store.segmenter.class_names)
-                service.labels.save(str(options.get("label_tag") or ORIGINAL), scan, saved, info)
-            result["latency"] = time.monotonic() - start
-            with _without_path(path, service.store.scans.describe(scan).name):
-                return _labels_response(path, labels, output, options, result, job.corrects)
-        finally:
-            if upload is not None:
-                service.end_session(scan)
-                path.unlink(missing_ok=True)
+    path = await to_thread.run_sync(service.store.scans.find, scan)
 
-    return await service.queue(scan).run(respond, client)
+    def respond(seconds: float) -> Response:
+        labels, names = job.run(service, scan, seconds, client)
+        result: dict[str, Any] = {"label_names": {name: value for value, name in names.items()}}
+        if options.get("save_label"):
+            info = {"params": dict(result), "model": model}
+            named = [{"name": name, "idx": value} for value, name in names.items() if value]
+            saved = map_classes(labels, named, service.store.segmenter.class_names)
+            service.labels.save(str(options.get("label_tag") or ORIGINAL), scan, saved, info)
+        result["latency"] = time.monotonic() - start
+        with _without_path(path, service.store.scans.describe(scan).name):
+            return _labels_response(path, labels, output, options, result, job.corrects)
+
+    def forget_upload() -> None:
+        service.end_session(scan)
+        path.unlink(missing_ok=True)
+
+    try:
+        return await service.queue(scan).run(respond, client)
+    finally:  # also where the client has left before its turn
+        if upload is not None:
+            await to_thread.run_sync(forget_upload)
 
 
 @dataclass(frozen=True)
