@@ -1,179 +1,28 @@
 """The viewer in a browser, with a server of its own: what is clicked is asked for, and what is shown is what is saved.
 
 Whatever a prompt has to give is worked out again by a session without server and browser.
-
-More than 400 lines, because its tests share one browser and one server.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import matplotlib.image
 import numpy as np
-import numpy.typing as npt
 import pytest
-from listening import listening
-from pydantic import TypeAdapter
 from random_models import ORIENTATIONS, reoriented
+from viewer_page import PATIENCE_S, Viewer, running
 
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_labels, write_image
 from s2vnet.io.geometry import Volume
-from s2vnet.prompts import Entry, NewClass, Point, Voxel
-from s2vnet.server.app import VIEWER, create_app
+from s2vnet.prompts import NewClass, Point, Voxel
 from s2vnet.server.settings import Settings
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
-    pytest.mark.skipif(not (VIEWER / "vendor" / "niivue.js").is_file(), reason="no NiiVue: run `pip install -e .`"),
-    pytest.mark.timeout(300),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:websockets.*", "ignore::DeprecationWarning:uvicorn.*"),
-]
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]
-SIZE = {"width": 640, "height": 420}
-PATIENCE_S = 60
-_entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
-Labels = npt.NDArray[np.uint8]
-Serve = Callable[..., Any]
-
-
-@contextmanager
-def running(settings: Settings, segmenter: Segmenter, port: int = 0) -> Iterator[int]:
-    """A server on a port of this machine, free if none is named."""
-    with listening(create_app(settings, segmenter), port=port, ws="auto") as address:
-        yield int(address.rpartition(":")[2])
-
-
-class Viewer:
-    """The page, as a user and as a test see it."""
-
-    def __init__(self, page: Any, port: int) -> None:
-        self.page, self.port = page, port
-        self.errors: list[str] = []
-        self.hosts: set[str] = set()
-        page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
-
-    def open(self, scan: str = "one.nii.gz") -> Viewer:
-        """Choose a scan from the list and look at its axial slices."""
-        self.page.goto(f"http://127.0.0.1:{self.port}/")
-        self.page.get_by_role("button", name=scan, exact=True).click()
-        self.until("s2vnet.ready")
-        self.page.get_by_label("View").select_option("axial")
-        return self
-
-    def until(self, condition: str) -> None:
-        """Wait for a condition in JavaScript, in a way that the page's content security policy allows."""
-        look = "() => (%s) ? done() : Date.now() > end ? fail(Error('waited in vain')) : setTimeout(look, 10)"
-        start = f"() => new Promise((done, fail) => {{ const end = Date.now() + {PATIENCE_S * 1000}; const look = "
-        self.page.evaluate(start + look % condition + "; look(); })")
-
-    def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.page.evaluate("() => s2vnet.state")
-        return found
-
-    def entries(self) -> list[Entry]:
-        return _entries.validate_python(self.state()["entries"])
-
-    def labels(self) -> Labels:
-        flat = self.page.evaluate("() => Array.from(s2vnet.labels)")
-        return np.array(flat, np.uint8).reshape(self.state()["shape"])
-
-    def go(self, voxel: Voxel) -> None:
-        self.page.evaluate("voxel => s2vnet.scene.goTo(voxel)", list(voxel))
-
-    def at(self, voxel: Voxel) -> tuple[float, float]:
-        """Where a voxel of the slice that is shown lies on the page."""
-        where = self.page.evaluate("voxel => s2vnet.scene.canvasOf(...voxel)", list(voxel))
-        assert where is not None, f"{voxel} is not on the screen"
-        box = self.page.locator("#slices").bounding_box()
-        return box["x"] + where["x"], box["y"] + where["y"]
-
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Do something that is one operation, and wait for what it gives."""
-        before = self.state()["revision"]
-        yield
-        self.until(f"s2vnet.state.revision === {before + 1} && s2vnet.ready")
-
-    def click(self, voxel: Voxel, **options: Any) -> None:
-        self.go(voxel)
-        with self.asking():
-            self.page.mouse.click(*self.at(voxel), **options)
-
-    def draw(self, *voxels: Voxel) -> None:
-        """Press, move and let go."""
-        self.go(voxels[0])
-        with self.asking():
-            self.page.mouse.move(*self.at(voxels[0]))
-            self.page.mouse.down()
-            for voxel in voxels[1:]:
-                self.page.mouse.move(*self.at(voxel))
-            self.page.mouse.up()
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def picture(self) -> npt.NDArray[np.float32]:
-        """The slices as they are on the screen, grey."""
-        self.page.evaluate("() => new Promise(done => { s2vnet.scene.flush(); requestAnimationFrame(done); })")
-        png = self.page.locator("#slices").screenshot()
-        return np.asarray(matplotlib.image.imread(io.BytesIO(png))[..., :3].min(-1), np.float32)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(viewport=SIZE)
-    context.set_default_timeout(PATIENCE_S * 1000)
-    yield context.new_page()
-    context.close()
-
-
-@pytest.fixture
-def viewer(page: Any, settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[Viewer]:
-    with running(settings(), segmenter) as port:
-        viewer = Viewer(page, port)
-        yield viewer
-        assert viewer.errors == []
-        assert viewer.hosts == {f"127.0.0.1:{port}"}
-
-
-@pytest.fixture
-def own(segmenter: Segmenter, bordered: Volume) -> Session:
-    """The same, without a server."""
-    return Session(segmenter, bordered)
 
 
 def far_reaching(own: Session) -> Point:
