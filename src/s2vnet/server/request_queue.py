@@ -31,6 +31,11 @@ class RequestQueue:
         """Number of requests that wait for their turn."""
         return 0 if self._limiter is None else self._limiter.statistics().tasks_waiting
 
+    @property
+    def num_open(self) -> int:
+        """Number of requests that run or wait."""
+        return 0 if self._limiter is None else self._limiter.borrowed_tokens + self.num_waiting
+
     async def run(self, function: Callable[[float], Result], client: ClientWatch | None = None) -> Result:
         """Return the result of a function, called in its turn with the seconds left until the timeout.
 

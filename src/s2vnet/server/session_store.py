@@ -155,6 +155,13 @@ class SessionStore:
                 raise InputError("no such session; open the scan again")
         shutil.rmtree(folder, ignore_errors=True)
 
+    def suspend(self, name: str) -> None:
+        """Stop opening the scan of a session until its next request."""
+        with self._lock:
+            worker = self._workers.get(name)
+        if worker is not None:
+            worker.suspend()
+
     def maintain(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Close expired sessions, enforce the memory limit and delete old files; to be called periodically."""
         with self._lock:

@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Superseded(Exception):
-    """A newer operation was requested, or the session was closed."""
+    """A newer operation was requested, or the session was closed or suspended."""
 
 
 class SessionWorker:
@@ -98,6 +98,8 @@ class SessionWorker:
         self._expected_nbytes = 0
         """Bytes in memory once the image is encoded."""
         self._busy = self._closed = False
+        self._suspended = False
+        """Whether the scan is not opened before the next request."""
 
     @classmethod
     def from_record(
@@ -167,9 +169,15 @@ class SessionWorker:
     def start(self) -> None:
         """Start the background thread, unless it runs already."""
         with self._lock:
+            self._suspended = False
             if not self._busy and not self._closed and self._error is None:
                 self._busy = True
                 threading.Thread(target=self._run, name=f"session {self.name[:8]}", daemon=True).start()
+
+    def suspend(self) -> None:
+        """Stop opening the scan until the next request, unless other clients are connected to the live stream."""
+        with self._lock:
+            self._suspended = self._session is None and not self.has_listeners
 
     def apply(self, operation: Operation) -> State:
         """Request an operation, which is computed in the background. Undo and redo without a target have no effect.
@@ -372,6 +380,8 @@ class SessionWorker:
             with self._idle:
                 self._busy = False
                 self._idle.notify_all()
+                if not self._closed and not self._suspended:  # requested again meanwhile
+                    self.start()
         except Exception as error:
             if isinstance(error, S2VNetError) or is_out_of_memory(error):
                 self._fail(self.public_message(error))
@@ -390,8 +400,7 @@ class SessionWorker:
         self._memory.require(needed)
         # also read inside, so that sessions that wait hold no volume in memory
         with self._memory.reserve_for_opening(self), self._scheduler.acquire(ENCODING):
-            if self._closed:
-                raise _Superseded
+            self._require_wanted()
             if self.orient is not None:
                 self.warnings, self.orient = (self.orient(self.path, self._pause_opening),), None
                 _log.warning("session %s: %s", self.name[:8], *self.warnings)
@@ -427,9 +436,12 @@ class SessionWorker:
 
     def _pause_opening(self) -> None:
         """Let clicks run first; scans are encoded one after the other, since each takes its memory."""
-        if self._closed:
-            raise _Superseded
+        self._require_wanted()
         self._scheduler.yield_to(CLICK)
+
+    def _require_wanted(self) -> None:
+        if self._closed or self._suspended:
+            raise _Superseded
 
     def _read_same_image(self) -> Volume:
         """Read the image. Raises InputError when it has changed since the session was opened."""

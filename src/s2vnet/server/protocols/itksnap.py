@@ -73,11 +73,16 @@ class SnapClient(ObjectClient):
 
     upload_route = "upload_raw"
 
-    def interact(self, prompt: Prompt, seconds: float) -> dict[str, Any]:
-        """Add a prompt and return the response with the object's mask; `seconds` is the time limit."""
-        worker = self.worker()
-        self.add_prompt(worker, prompt)
-        mask = worker.wait_ready(seconds).labels == self.class_id
+    def interact(self, prompt: Prompt, seconds: float, client: ClientWatch) -> dict[str, Any]:
+        """Add a prompt and return the response with the object's mask.
+
+        Args:
+            prompt: of the object's class.
+            seconds: time limit.
+            client: that waits; without it any longer, nothing is added.
+        """
+        self.add_prompt(self.worker(), prompt)
+        mask = self.object_mask(seconds, client)
         packed = gzip.compress(mask.astype(np.int8).tobytes(order="F"), _COMPRESSION_LEVEL, mtime=0)
         return {**_SUCCESS, "result": base64.b64encode(packed).decode()}
 
@@ -173,6 +178,7 @@ async def upload_raw(
 
 @router.get("/v2/process_point_interaction/{name}")
 async def point(
+    request: Request,
     client: ClientDep,
     point: Annotated[list[int], Query(min_length=3, max_length=3)],
     foreground: bool = False,
@@ -180,13 +186,16 @@ async def point(
     """Add a point inside or outside the object."""
     i, j, k = point
     prompt = Point(class_id=client.class_id, positive=foreground, voxel=(i, j, k))
-    return await client.queue.run(lambda seconds: client.interact(prompt, seconds))
+    watch = ClientWatch(request)
+    return await client.queue.run(lambda seconds: client.interact(prompt, seconds, watch), watch)
 
 
 @router.get("/process_point_interaction/{name}")
-async def point_by_axes(client: ClientDep, x: int, y: int, z: int, foreground: bool = False) -> dict[str, Any]:
+async def point_by_axes(
+    request: Request, client: ClientDep, x: int, y: int, z: int, foreground: bool = False
+) -> dict[str, Any]:
     """Add a point in the protocol's older form."""
-    return await point(client, [x, y, z], foreground)
+    return await point(request, client, [x, y, z], foreground)
 
 
 @router.post("/process_scribble_interaction/{name}")
@@ -202,7 +211,7 @@ async def drawing(
     foreground: bool = False,
 ) -> dict[str, Any]:
     """Add voxels above 0 of an array of the image's shape, inside or outside the object."""
-    grid, scribble = parse_grid(metadata), "scribble" in request.url.path
+    grid, scribble, watch = parse_grid(metadata), "scribble" in request.url.path, ClientWatch(request)
     if grid.components_per_pixel != 1:
         raise InputError("a drawing has one component")
 
@@ -210,9 +219,10 @@ async def drawing(
         if client.session and grid.dimensions != client.shape:
             raise InputError(f"a drawing of {grid.dimensions} voxels on an image of {client.shape}")
         voxels = drawn_voxels(read_array(file.file, grid, store.settings.max_voxels)[0] > 0)
-        return client.interact(drawing_prompt(voxels, client.shape, client.class_id, foreground, scribble), seconds)
+        prompt = drawing_prompt(voxels, client.shape, client.class_id, foreground, scribble)
+        return client.interact(prompt, seconds, watch)
 
-    return await client.queue.run(interact)
+    return await client.queue.run(interact, watch)
 
 
 @router.get("/reset_interactions/{name}")

@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from s2vnet.errors import InputError
 from s2vnet.interactive.check_entries import new_class
 from s2vnet.io.geometry import Volume
@@ -114,6 +117,30 @@ class ObjectClient:
         if self.session:
             self.worker().apply(Step(op="reset"))
         self.reset()
+
+    def suspend(self) -> None:
+        """Stop opening the client's image until its next request."""
+        session = self.session
+        if session:
+            self._store.suspend(session)
+
+    def object_mask(self, seconds: float, client: ClientWatch | None = None) -> npt.NDArray[np.bool_]:
+        """Return the object (I, J, K) once all prompts are computed.
+
+        Prompts that are not computed when the client leaves, or when the time is over, are given up: the client has
+        no result of them, and may send them again.
+
+        Raises:
+            InputError: as :meth:`SessionWorker.when_ready`.
+        """
+        worker = self.worker()
+        try:
+            labels = worker.wait_ready(seconds, client).labels
+        except (ClientGone, CapacityError):
+            worker.abandon()
+            raise
+        mask: npt.NDArray[np.bool_] = labels == self.class_id
+        return mask
 
     def add_prompt(self, worker: SessionWorker, prompt: Prompt) -> None:
         """Add a prompt, together with the object's class if the log does not have it yet.

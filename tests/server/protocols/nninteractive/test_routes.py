@@ -328,6 +328,6 @@ def test_the_lease_of_a_dead_client_expires(serve: Callable[..., TestClient]) ->
     client = serve(max_sessions=1)
     token = client.post("/nninteractive/claim").json()["lease_token"]
     leases = client.app.state.nninteractive  # type: ignore[attr-defined]
-    leases.get(token).last_seen -= 61
+    leases.get(token).last_seen -= lease_module.EXPIRY_S + 1
     assert client.post("/nninteractive/claim").status_code == 200
     assert client.post("/nninteractive/heartbeat", headers={"x-lease-token": token}).status_code == 410

@@ -16,6 +16,7 @@ from s2vnet.errors import InputError
 from s2vnet.interactive.voxelize import is_prompt
 from s2vnet.io.geometry import Region, Volume
 from s2vnet.prompts import Extent, Prompt
+from s2vnet.server.client_watch import ClientWatch
 from s2vnet.server.protocols.array_codec import pack, read_shape, unpack
 from s2vnet.server.protocols.nninteractive.array_geometry import (
     ImageProperties,
@@ -28,8 +29,11 @@ from s2vnet.server.schemas import Replace, Step
 from s2vnet.server.session_store import SessionStore
 from s2vnet.utils.components import bounding_box
 
-LIVENESS_S = 60.0
-"""Seconds without a heartbeat after which a client expires."""
+LIVENESS_S = 15.0
+"""Seconds without a request or heartbeat after which nothing is computed for a client. Clients are told this time, and
+send two heartbeats in it."""
+EXPIRY_S = 60.0
+"""Seconds without a request or heartbeat after which a client is removed, with its image."""
 RESPONSE_S = 50.0
 """Seconds after which a request is answered by 503 while the image is still being encoded; clients give up after 60."""
 
@@ -75,24 +79,27 @@ class Lease(ObjectClient):
         super().reset()
         self.interactions, self.shown = 0, np.zeros(self.shape, bool)
 
-    def interact(self, prompt: Prompt, predict: bool, seconds: float) -> Response:
+    def interact(self, prompt: Prompt, predict: bool, seconds: float, client: ClientWatch | None = None) -> Response:
         """Add a prompt. Nothing is added while the image is being encoded.
 
         Args:
             prompt: of the object's class.
             predict: whether to respond with the change of the object.
             seconds: time limit.
+            client: that waits; without it any longer, nothing is added.
 
         Raises:
             InputError: the prompt is invalid, or as :meth:`SessionWorker.when_ready`.
         """
-        worker, seconds = self.worker(), min(seconds, RESPONSE_S)
-        worker.wait_ready(seconds)
+        worker, end = self.worker(), time.monotonic() + min(seconds, RESPONSE_S)
+        worker.wait_ready(end - time.monotonic(), client)
         self.add_prompt(worker, prompt)
         self.interactions += 1
-        return self.change(seconds) if predict else prediction(None, False)
+        return self.change(end - time.monotonic(), client) if predict else prediction(None, False)
 
-    def initialize(self, labels: npt.NDArray[np.bool_], predict: bool, seconds: float) -> Response:
+    def initialize(
+        self, labels: npt.NDArray[np.bool_], predict: bool, seconds: float, client: ClientWatch | None = None
+    ) -> Response:
         """Begin with a segmentation (I, J, K) of the client, which it shows already.
 
         All earlier prompts are removed, and the segmentation cannot be undone, as in nnInteractive.
@@ -100,38 +107,44 @@ class Lease(ObjectClient):
         Raises:
             InputError: another shape than the image's, or as :meth:`SessionWorker.when_ready`.
         """
-        worker, seconds = self.worker(), min(seconds, RESPONSE_S)
+        worker, end = self.worker(), time.monotonic() + min(seconds, RESPONSE_S)
         if labels.shape != self.shape:
             raise InputError(f"a segmentation of {labels.shape} voxels on an image of {self.shape}")
         self.shown = labels  # the client has overwritten its array; the next response corrects it
-        worker.wait_ready(seconds)
+        worker.wait_ready(end - time.monotonic(), client)
         added = () if self.added is None else (self.added,)
         start = (*added, Extent.from_array(labels, self.class_id)) if labels.any() else ()
         worker.apply(Replace(entries=start))
         self.interactions = 0
-        return self.change(seconds) if predict else prediction(None, False)
+        return self.change(end - time.monotonic(), client) if predict else prediction(None, False)
 
-    def undo(self, seconds: float) -> Response:
+    def undo(self, seconds: float, client: ClientWatch | None = None) -> Response:
         """Undo the last interaction."""
         if not self.session or not self.interactions:
             return prediction(None, False)
         self.worker().apply(Step(op="undo"))
         self.interactions -= 1
-        return self.change(seconds)
+        return self.change(seconds, client)
 
-    def change(self, seconds: float) -> Response:
+    def change(self, seconds: float, client: ClientWatch | None = None) -> Response:
         """Respond with the change of the object since it was last sent."""
         worker = self.worker()
         try:
-            labels = worker.wait_ready(min(seconds, RESPONSE_S)).labels
-            mask = labels == self.class_id if worker.log else np.zeros_like(self.shown)
-        except InputError:  # rejected prompts cannot be undone
+            mask = self.object_mask(min(seconds, RESPONSE_S), client)
+            if not worker.log:
+                mask = np.zeros_like(self.shown)
+        except InputError:  # prompts that were rejected or given up cannot be undone
             self.interactions = sum(map(is_prompt, worker.log))
             raise
         self.last_active = time.monotonic()
         box = bounding_box(mask != self.shown)
         self.shown = mask
         return prediction(box, True, None if box is None else mask[box], worker.warnings)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the client has left without saying so: it neither sends heartbeats nor waits for a response."""
+        return time.monotonic() - self.last_seen > LIVENESS_S and not self.queue.num_open
 
     def remaining_s(self) -> float:
         """Return the seconds until the lease ends without further activity."""
@@ -150,8 +163,11 @@ class LeasedClients(ObjectClients[Lease]):
         """Remove clients that have left, and end their work; to be called periodically."""
         with self._lock:
             expired = self._expired(time.monotonic())
+            silent = [lease for lease in self._clients.values() if lease.is_silent and lease not in expired]
         for lease in expired:
             self.remove(lease.name)
+        for lease in silent:
+            lease.suspend()
 
     def get(self, token: str) -> Lease:
         """Return the lease of a token. Raises HTTPException 410 when it is unknown or has expired."""
@@ -164,7 +180,7 @@ class LeasedClients(ObjectClients[Lease]):
     def _expired(self, now: float) -> list[Lease]:
         lease_s = self.store.settings.lease_s
         clients = self._clients.values()
-        return [c for c in clients if now - c.last_seen > LIVENESS_S or now - c.last_active > lease_s]
+        return [c for c in clients if now - c.last_seen > EXPIRY_S or now - c.last_active > lease_s]
 
     def _class_of(self, label: str) -> int:
         names = self.store.segmenter.class_names

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from s2vnet.prompts import Box, Point
 from s2vnet.server.api import StoreDep
+from s2vnet.server.client_watch import ClientWatch
 from s2vnet.server.protocols.array_codec import unpack
 from s2vnet.server.protocols.drawings import drawing_prompt
 from s2vnet.server.protocols.nninteractive.array_geometry import parse_properties
@@ -58,6 +59,7 @@ def _active_lease(request: Request) -> Lease:
     return lease
 
 
+WatchDep = Annotated[ClientWatch, Depends(ClientWatch)]
 LeaseDep = Annotated[Lease, Depends(_lease)]
 ActiveLeaseDep = Annotated[Lease, Depends(_active_lease)]
 router = APIRouter(include_in_schema=False)
@@ -141,41 +143,41 @@ async def reset_interactions(lease: ActiveLeaseDep) -> dict[str, Any]:
 
 
 @router.post("/undo")
-async def undo(lease: ActiveLeaseDep) -> Response:
+async def undo(lease: ActiveLeaseDep, client: WatchDep) -> Response:
     """Undo the last interaction."""
-    return await lease.queue.run(lease.undo)
+    return await lease.queue.run(lambda seconds: lease.undo(seconds, client), client)
 
 
 @router.post("/predict")
-async def predict(lease: ActiveLeaseDep) -> Response:
+async def predict(lease: ActiveLeaseDep, client: WatchDep) -> Response:
     """Return the change of the object after all interactions so far."""
-    return await lease.queue.run(lease.change)
+    return await lease.queue.run(lambda seconds: lease.change(seconds, client), client)
 
 
 @router.post("/add_point_interaction")
-async def add_point(lease: ActiveLeaseDep, interaction: PointInteraction) -> Response:
+async def add_point(lease: ActiveLeaseDep, client: WatchDep, interaction: PointInteraction) -> Response:
     """Add a point inside or outside the object."""
 
     def add(seconds: float) -> Response:
         lease.worker()
         voxel = interaction.voxel(lease.shape)
         point = Point(class_id=lease.class_id, positive=interaction.include_interaction, voxel=voxel)
-        return lease.interact(point, interaction.run_prediction, seconds)
+        return lease.interact(point, interaction.run_prediction, seconds, client)
 
-    return await lease.queue.run(add)
+    return await lease.queue.run(add, client)
 
 
 @router.post("/add_bbox_interaction")
-async def add_box(lease: ActiveLeaseDep, interaction: BoxInteraction) -> Response:
+async def add_box(lease: ActiveLeaseDep, client: WatchDep, interaction: BoxInteraction) -> Response:
     """Add a box that contains all of the object on its slices, or none of it."""
 
     def add(seconds: float) -> Response:
         lease.worker()
         start, stop = interaction.corners(lease.shape)
         box = Box(class_id=lease.class_id, positive=interaction.include_interaction, start=start, stop=stop)
-        return lease.interact(box, interaction.run_prediction, seconds)
+        return lease.interact(box, interaction.run_prediction, seconds, client)
 
-    return await lease.queue.run(add)
+    return await lease.queue.run(add, client)
 
 
 @router.post("/add_scribble_interaction")
@@ -183,24 +185,25 @@ async def add_box(lease: ActiveLeaseDep, interaction: BoxInteraction) -> Respons
 async def add_mask(request: Request, store: StoreDep, lease: ActiveLeaseDep) -> Response:
     """Add voxels that are not 0, inside or outside the object."""
     interaction, scribble = read_meta(request, MaskInteraction), request.url.path.endswith("scribble_interaction")
-    body = await request.body()
+    body, client = await request.body(), ClientWatch(request)
 
     def add(seconds: float) -> Response:
         lease.worker()
         voxels = interaction.voxels(unpack(body, 3, store.settings.max_voxels) != 0, lease.shape)
         drawing = drawing_prompt(voxels, lease.shape, lease.class_id, interaction.include_interaction, scribble)
-        return lease.interact(drawing, interaction.run_prediction, seconds)
+        return lease.interact(drawing, interaction.run_prediction, seconds, client)
 
-    return await lease.queue.run(add)
+    return await lease.queue.run(add, client)
 
 
 @router.post("/add_initial_seg_interaction")
 async def add_initial_seg(request: Request, store: StoreDep, lease: ActiveLeaseDep) -> Response:
     """Begin with a segmentation of the client, which later prompts correct."""
     interaction, body = read_meta(request, InitialSegmentation), await request.body()
+    client = ClientWatch(request)
 
     def begin(seconds: float) -> Response:
         labels = unpack(body, 3, store.settings.max_voxels) != 0
-        return lease.initialize(labels, interaction.run_prediction, seconds)
+        return lease.initialize(labels, interaction.run_prediction, seconds, client)
 
-    return await lease.queue.run(begin)
+    return await lease.queue.run(begin, client)
