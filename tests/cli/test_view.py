@@ -20,8 +20,10 @@ def test_view_opens_the_page_of_its_one_scan(
     from s2vnet.server.settings import Settings
 
     opened: list[str] = []
+    ports: list[int | None] = []
 
-    def serve(settings: Settings, started: Any) -> None:
+    def serve(settings: Settings, started: Any, preferred_port: int | None) -> None:
+        ports.append(preferred_port)
         application = create_app(settings)
         started("http://127.0.0.1:1/", application)
         name = opened[-1].partition("#")[2]
@@ -33,6 +35,9 @@ def test_view_opens_the_page_of_its_one_scan(
     monkeypatch.setattr("webbrowser.open", opened.append)
     assert main("view", image, "-m", model, "--state", tmp_path / "state")[0] == 0
     assert opened[0].startswith("http://127.0.0.1:1/?token=")
+    assert main("view", image, "-m", model, "--state", tmp_path / "state")[0] == 0
+    assert opened[1] == opened[0]
+    assert ports == [None, 1]
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def test_a_scan_is_given_to_the_model_of_its_modality(
     """A brain MR is not segmented by the abdominal CT model unless that is wanted."""
     served: list[str] = []
     monkeypatch.setattr("s2vnet.server.app.viewer_hint", lambda: None)
-    monkeypatch.setattr("s2vnet.server.run.run", lambda settings, started: served.append(settings.model))
+    monkeypatch.setattr("s2vnet.server.run.run", lambda settings, started, **_: served.append(settings.model))
     state = ["--state", tmp_path / "state", "--no-browser"]
     code, (line,) = main("view", brain, *state)
     assert code == 1

@@ -35,7 +35,7 @@ def test_a_listener_receives_the_state_all_labels_and_then_changes() -> None:
     header, changed = unpack_block(change)  # type: ignore[arg-type]
     assert (header.start, header.shape, header.revision, header.final) == ((1, 2, 4), (2, 1, 1), 4, False)
     assert (changed == 7).all()
-    assert json.loads(problem) == {"type": "problem", "detail": "no such class"}
+    assert json.loads(problem) == {"type": "problem", "detail": "no such class", "key": None}
     assert not broadcast.has_listeners
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s2vnet.errors import InputError
-from s2vnet.server.run import _log_config, _temporary_files_in, run
+from s2vnet.server.run import _bind, _log_config, _temporary_files_in, run
 from s2vnet.server.settings import Settings
 
 
@@ -27,6 +27,18 @@ def test_an_address_in_use_is_reported(settings: Callable[..., Settings]) -> Non
         port = other.getsockname()[1]
         with pytest.raises(InputError, match=rf"^cannot listen on 127\.0\.0\.1:{port} \(.*\); --port"):
             run(settings(port=port, device="cpu"), unexpected)
+
+
+def test_the_preferred_port_is_tried_first(settings: Callable[..., Settings]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with socket.socket() as first, socket.socket() as second:
+        _bind(first, settings(port=0), port)
+        assert first.getsockname()[1] == port
+        first.listen()
+        _bind(second, settings(port=0), port)
+        assert second.getsockname()[1] not in (0, port)
 
 
 def test_a_missing_certificate_is_reported(settings: Callable[..., Settings], tmp_path: Path) -> None:

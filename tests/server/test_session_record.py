@@ -13,11 +13,13 @@ from s2vnet.interactive.history import History
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Lock, Point
 from s2vnet.server.schemas import Scan
-from s2vnet.server.session_record import RECORD, SessionRecord, image_digest
+from s2vnet.server.session_record import RECORD, SessionRecord, image_digest, read_summary
 
 POINT, LOCK = Point(class_id=1, voxel=(1, 2, 3)), Lock(class_id=2)
 HISTORY = History().add(POINT).add(LOCK).remove(0).undo()
-SESSION = SessionRecord(Scan(id="a.nii.gz", name="a.nii.gz"), "0" * 64, "digest", 4, HISTORY)
+SESSION = SessionRecord(
+    Scan(id="a.nii.gz", name="a.nii.gz"), "0" * 64, "digest", 4, HISTORY, (), "/data/a.nii.gz", 1.5, ("tab-1",)
+)
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -29,7 +31,8 @@ def test_an_entry_of_several_logs_is_stored_once(tmp_path: Path) -> None:
     SESSION.write(tmp_path)
     record = json.loads((tmp_path / RECORD).read_text())
     assert list(record) == [
-        "format", "scan", "model_sha256", "image", "revision", "warnings", "entries", "log", "past", "undone",
+        "format", "scan", "model_sha256", "image", "revision", "warnings", "source",
+        "changed", "taken", "entries", "log", "past", "undone",
     ]  # fmt: skip
     assert (len(record["entries"]), record["log"], record["past"], record["undone"]) == (2, [0, 1], [[], [0]], [[1]])
 
@@ -60,3 +63,13 @@ def test_digests_differ_by_voxels_and_grid() -> None:
     ]
     assert len({image_digest(image) for image in images}) == 3
     assert image_digest(images[0]) == image_digest(Volume(data.copy(), images[0].geometry))
+
+
+def test_a_summary_is_that_of_the_record(tmp_path: Path) -> None:
+    SESSION.write(tmp_path)
+    summary, source, model = read_summary(tmp_path)
+    assert (summary.image, summary.prompts, summary.changed) == (SESSION.scan, len(HISTORY.log), 1.5)
+    assert (source, model) == (SESSION.source, SESSION.model_sha256)
+    (tmp_path / RECORD).write_text("[]")
+    with pytest.raises(InputError, match="no such session"):
+        read_summary(tmp_path)

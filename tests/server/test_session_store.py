@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -319,3 +320,46 @@ def test_the_state_is_its_owners_alone(make: MakeStore, settings: Callable[..., 
     (state / "sent").mkdir(parents=True, mode=0o755)  # by an earlier version
     make()
     assert all(folder.stat().st_mode & 0o077 == 0 for folder in state.iterdir() if folder.is_dir())
+
+
+def test_sessions_of_a_scan_are_listed_by_its_path(
+    make: Callable[..., SessionStore], tmp_path: Path, data: Path
+) -> None:
+    store = make(list_sessions=True)
+    worker = store.open("one.nii.gz")
+    worker.wait_ready(60)
+    worker.apply(Add(entries=(Point(class_id=1, voxel=(1, 1, 1)),)))
+    worker.wait_ready(60)
+    (summary,) = store.summaries(())
+    assert (summary.session, summary.image.id, summary.prompts) == (worker.name, "one.nii.gz", 1)
+    store.close()
+    inside = make(list_sessions=True, data=data / "one.nii.gz")
+    assert [session.prompts for session in inside.summaries(())] == [1]
+    inside.close()
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(data / "one.nii.gz", tmp_path / "elsewhere")
+    elsewhere = make(list_sessions=True, data=tmp_path / "elsewhere")
+    assert elsewhere.summaries(()) == []
+    with pytest.raises(InputError, match="no such scan here"):
+        elsewhere.get(worker.name)
+    elsewhere.close()
+
+
+def test_a_server_of_many_users_describes_only_sessions_that_are_named(make: Callable[..., SessionStore]) -> None:
+    store = make()
+    name = store.open("one.nii.gz").name
+    assert store.summaries(()) == []
+    assert [session.session for session in store.summaries((name, "0" * 32, "../x"))] == [name]
+    store.close()
+
+
+def test_an_operation_sent_again_has_no_effect(make: Callable[..., SessionStore]) -> None:
+    store = make()
+    worker = store.open("one.nii.gz")
+    add = Add(entries=(Point(class_id=1, voxel=(1, 1, 1)),), key="tab-0")
+    assert [len(worker.apply(add).entries) for _ in range(2)] == [1, 1]
+    store.close()
+    store = make()
+    state = store.get(worker.name).apply(add)
+    assert (len(state.entries), state.taken) == (1, ("tab-0",))
+    store.close()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote, urlsplit
 
 import typer
 
@@ -26,8 +26,12 @@ from s2vnet.data.case_files import is_image_folder
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.series import select_series
 from s2vnet.io.files import find_ending, read_lazy_image
+from s2vnet.server.saved_address import SavedAddress
 from s2vnet.server.settings import Settings
 from s2vnet.utils.folders import state_folder
+
+KEEP_DAYS = 365
+"""Days after their last use for which sessions and uploaded scans are kept."""
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -58,11 +62,14 @@ def view(
         raise InputError(hint)
     if series is not None and scan is None:
         raise InputError("--series needs a scan; name a DICOM folder or .zip")
-    token = secrets.token_urlsafe(24)
-    values = {"port": port, "token": token, "device": device, "runtime": runtime}
+    state = state or state_folder()
+    saved = SavedAddress(state, scan)
+    values = {"port": port, "token": saved.token, "device": device, "runtime": runtime}
+    values |= {"list_sessions": True, "keep_days": KEEP_DAYS}
 
     def show_page(address: str, application: FastAPI) -> None:
-        page = f"{address}?token={token}{_only_session(application.state.store)}"
+        saved.save(urlsplit(address).port or 0)
+        page = f"{address}?token={saved.token}{_page_of(application.state.store)}"
         typer.echo(page)
         typer.echo("Press Ctrl+C to stop; sessions are saved", err=True)
         if browser:
@@ -73,14 +80,21 @@ def view(
             "model": _choose_model(model or [DEFAULT_MODEL], scan and data, any_modality),
             "any_modality": any_modality,
         }
-        values |= {"state": state or state_folder(), "data": scan and data}
-        run(validate_settings(Settings, values), show_page)
+        values |= {"state": state, "data": scan and data}
+        run(validate_settings(Settings, values), show_page, preferred_port=None if port else saved.port)
 
 
-def _only_session(store: SessionStore) -> str:
-    """Fragment of the page's address: the session of the only scan, opened before the browser connects; else empty."""
+def _page_of(store: SessionStore) -> str:
+    """Fragment of the page's address for the only scan, whose newest session is opened before the browser connects.
+
+    That is the session, or the choice between sessions where there are any with prompts; empty for several scans.
+    """
     scans = store.scans.list_scans()
-    return f"#{store.open(scans[0].id).name}" if len(scans) == 1 else ""
+    if len(scans) != 1:
+        return ""
+    sessions = [session for session in store.summaries(()) if session.image.id == scans[0].id]
+    name = store.get(sessions[0].session).name if sessions else store.open(scans[0].id).name
+    return f"#scan={quote(scans[0].id)}" if any(session.prompts for session in sessions) else f"#{name}"
 
 
 def _choose_model(names: Sequence[str], scan: Path | None, any_modality: bool) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import anyio
-from fastapi import APIRouter, Depends, Request, UploadFile, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Depends, Query, Request, UploadFile, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, Response
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
@@ -34,6 +35,7 @@ from s2vnet.server.schemas import (
     Remove,
     Replace,
     Scan,
+    SessionSummary,
     State,
     Step,
     Suggestion,
@@ -46,6 +48,8 @@ from s2vnet.visualization.palettes import hex_palette
 
 MAX_QUEUED_MESSAGES = 10_000
 """Largest number of messages waiting for one client; a client that reads more slowly is disconnected."""
+MAX_NAMES = 200
+"""Largest number of sessions that a client can ask for at once."""
 Format = Literal["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
 """File formats of labels."""
 FORMATS = {**{name: name for name in LABEL_MAP_FORMATS}, **{name: ending[1:] for name, ending in DICOM_FORMATS.items()}}
@@ -101,6 +105,12 @@ def scans(store: StoreDep) -> list[Scan]:
 def send_scan(store: StoreDep, file: UploadFile) -> Scan:
     """Upload a scan: NIfTI, NRRD, MetaImage, or DICOM files in a .zip."""
     return store.scans.receive(file.filename or "", file.file)
+
+
+@router.get("/sessions")
+def sessions(store: StoreDep, name: Annotated[list[str], Query(max_length=MAX_NAMES)] = []) -> list[SessionSummary]:  # noqa: B006
+    """Describe the sessions of these names, or all sessions on a server of one user; the newest first."""
+    return store.summaries(name)
 
 
 @router.post("/sessions", status_code=201)
@@ -259,14 +269,25 @@ async def live(socket: WebSocket, name: str) -> None:
 
 def _apply(worker: SessionWorker, text: str) -> str | None:
     """Apply an operation given as JSON; return a problem message if it is refused, else None."""
+    key = None
     try:
         if len(text) > MAX_OPERATION_BYTES:
             raise InputError("more than an operation can be")
-        worker.apply(_operations.validate_json(text))
+        operation = _operations.validate_json(text)
+        key = operation.key
+        worker.apply(operation)
     except ValidationError as error:
-        return Problem(detail=f"no operation: {first_error(error)}").model_dump_json()
+        return Problem(detail=f"no operation: {first_error(error)}", key=_key(text)).model_dump_json()
     except InputError as error:
-        return Problem(detail=worker.public_message(error)).model_dump_json()
+        return Problem(detail=worker.public_message(error), key=key).model_dump_json()
+    return None
+
+
+def _key(text: str) -> str | None:
+    """Return the key of an operation that is otherwise invalid."""
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
+        key = json.loads(text).get("key")
+        return key if isinstance(key, str) else None
     return None
 
 

@@ -38,6 +38,7 @@ from s2vnet.utils.validation_errors import first_error
 
 _log = logging.getLogger(__name__)
 VIEWER = Path(__file__).parent / "viewer"
+_SECONDS_PER_DAY = 86400
 MAINTENANCE_S = 5.0
 """Seconds between two checks of leases, memory and old files."""
 
@@ -134,8 +135,9 @@ def _page(request: Request, token: str | None = None) -> Response:
     if token is None:
         return FileResponse(VIEWER / "index.html")
     response = RedirectResponse("/", 303)  # removes the token from address bar and history
+    max_age = int(_SECONDS_PER_DAY * request.app.state.store.settings.keep_days)  # also after the browser was closed
     name, secure = cookie_name(request.url.port), request.url.scheme == "https"
-    response.set_cookie(name, token, httponly=True, samesite="strict", secure=secure)
+    response.set_cookie(name, token, httponly=True, samesite="strict", secure=secure, max_age=max_age)
     return response
 
 

@@ -33,6 +33,11 @@ class Broadcast:
         return bool(self._listeners)
 
     @property
+    def num_listeners(self) -> int:
+        """Number of listeners."""
+        return len(self._listeners)
+
+    @property
     def nbytes(self) -> int:
         """Bytes in memory of the labels as last sent."""
         return 0 if self._labels is None else self._labels.nbytes
@@ -51,11 +56,11 @@ class Broadcast:
             final: returns whether the current labels are final.
         """
         with self._lock:
+            self._listeners.append(listener)
             first = state()
             listener(first.model_dump_json())
             if self._labels is not None:
                 listener(_block(self._labels, (0, 0, 0), first.revision, final()))
-            self._listeners.append(listener)
         try:
             yield
         finally:

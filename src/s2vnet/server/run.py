@@ -39,6 +39,7 @@ def run(
     started: Callable[[str, FastAPI], None],
     certificate: Path | None = None,
     key: Path | None = None,
+    preferred_port: int | None = None,
 ) -> None:
     """Run a server until it is interrupted.
 
@@ -46,6 +47,7 @@ def run(
         settings: of the server.
         started: callback with address and application, called when clients can connect.
         certificate, key: PEM files for TLS.
+        preferred_port: tried before the port of the settings.
 
     Raises:
         CheckpointError: no such model.
@@ -72,16 +74,26 @@ def run(
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.host, settings.port))
-        except OSError as error:
-            raise InputError(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); --port") from error
+        _bind(listener, settings, preferred_port)
         listener.listen()
         name = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
         address = f"http{'s' if certificate else ''}://{name}:{listener.getsockname()[1]}/"
         with _temporary_files_in(application.state.store.temporary):
             started(address, application)
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def _bind(listener: socket.socket, settings: Settings, preferred_port: int | None) -> None:
+    """Bind to the preferred port, else to that of the settings. Raises InputError if that fails."""
+    if preferred_port is not None:
+        try:
+            return listener.bind((settings.host, preferred_port))
+        except (OSError, OverflowError):  # in use, or no port
+            pass
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise InputError(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); --port") from error
 
 
 def _log_config() -> dict[str, Any]:

@@ -105,6 +105,13 @@ class ScanLibrary:
             raise InputError("no such scan; ask for the list of scans, or send one")
         return path
 
+    def locate(self, path: Path) -> str | None:
+        """Return the id of a scan in the data folder by its path; None if clients may not open it."""
+        if self._data is None or not path.is_absolute() or not path.is_relative_to(self._data):
+            return None
+        scan = _encode_id(path.relative_to(self._data).as_posix())
+        return scan if self._exists(scan) else None
+
     def describe(self, scan: str) -> Scan:
         """Return a scan's id and display name; uploads have no name, since file names may identify patients."""
         return Scan(id=scan, name="sent scan" if scan.startswith(UPLOAD_PREFIX) else printable(_decode_id(scan)))

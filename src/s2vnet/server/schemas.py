@@ -67,27 +67,43 @@ class Open(_Message):
     """A scan's ``id``."""
 
 
-class Add(_Message):
+class SessionSummary(_Message):
+    """A session that can be continued."""
+
+    session: str
+    image: Scan
+    prompts: int
+    """Number of entries of its log."""
+    changed: float
+    """Unix time of its last operation, seconds."""
+
+
+class _Operation(_Message):
+    key: str | None = Field(default=None, max_length=64)
+    """Chosen by the client: an operation sent again with the same key, as after a lost connection, has no effect."""
+
+
+class Add(_Operation):
     """Add prompts and locks as one operation; they are undone together."""
 
     op: Literal["add"] = "add"
     entries: tuple[Entry, ...] = Field(min_length=1, max_length=MAX_ENTRIES)
 
 
-class Remove(_Message):
+class Remove(_Operation):
     """Remove one entry of the log by its index."""
 
     op: Literal["remove"] = "remove"
     index: int
 
 
-class Step(_Message):
+class Step(_Operation):
     """Undo or redo an operation, or remove all prompts."""
 
     op: Literal["undo", "redo", "reset"]
 
 
-class Replace(_Message):
+class Replace(_Operation):
     """Replace the log, such as by a saved one, as one operation."""
 
     op: Literal["replace"] = "replace"
@@ -128,6 +144,10 @@ class State(_Message):
     """Properties of the image outside the ranges of the training data."""
     formats: tuple[str, ...]
     """Formats available for the labels; ``dcm`` (SEG) and ``rtstruct`` for a DICOM series only."""
+    taken: tuple[str, ...] = ()
+    """Keys of the last operations that were requested, oldest first."""
+    viewers: int = 0
+    """Number of clients connected to the live stream."""
 
 
 class Block(_Message):
@@ -154,6 +174,8 @@ class Problem(_Message):
 
     type: Literal["problem"] = "problem"
     detail: str
+    key: str | None = None
+    """Key of the operation that is refused."""
 
 
 def pack_block(header: Block, labels: LABELS) -> bytes:

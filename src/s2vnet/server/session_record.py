@@ -13,7 +13,7 @@ from s2vnet.errors import InputError
 from s2vnet.interactive.history import History
 from s2vnet.io.geometry import Volume
 from s2vnet.prompts import Entry
-from s2vnet.server.schemas import Scan
+from s2vnet.server.schemas import Scan, SessionSummary
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.json_io import read_json
 
@@ -34,6 +34,12 @@ class SessionRecord:
     history: History
     warnings: tuple[str, ...] = ()
     """What the user has to know of the scan."""
+    source: str | None = None
+    """Path of the scan's file or folder; None in older records."""
+    changed: float | None = None
+    """Unix time of the last operation, seconds; None in older records."""
+    taken: tuple[str, ...] = ()
+    """Keys of the last operations."""
 
     @classmethod
     def read(cls, folder: Path) -> SessionRecord:
@@ -46,8 +52,10 @@ class SessionRecord:
             logs = {key: tuple(tuple(entries[n] for n in log) for log in record[key]) for key in ("past", "undone")}
             history = History(tuple(entries[n] for n in record["log"]), logs["past"], logs["undone"])
             scan = Scan.model_validate(record["scan"])
-            warnings = tuple(map(str, record.get("warnings", ())))
-            return cls(scan, record["model_sha256"], record.get("image"), int(record["revision"]), history, warnings)
+            warnings, taken = (tuple(map(str, record.get(key, ()))) for key in ("warnings", "taken"))
+            place = record.get("source"), record.get("changed")
+            image, revision = record.get("image"), int(record["revision"])
+            return cls(scan, record["model_sha256"], image, revision, history, warnings, *place, taken)
         except (OSError, OverflowError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
             raise InputError("no such session; open the scan again") from error
 
@@ -78,10 +86,29 @@ class SessionRecord:
             "image": self.image,
             "revision": self.revision,
             "warnings": self.warnings,
+            "source": self.source,
+            "changed": self.changed,
+            "taken": self.taken,
             "entries": _entries.dump_python(tuple(entries), mode="json"),
             **indices,
             "log": indices["log"][0],
         }
+
+
+def read_summary(folder: Path) -> tuple[SessionSummary, str | None, str]:
+    """Return summary, path of the scan and model of the record in a session's folder, without checking its entries.
+
+    Raises InputError when it is missing or damaged.
+    """
+    path = folder / RECORD
+    try:
+        record = read_json(path)
+        scan, log = Scan.model_validate(record["scan"]), record["log"]
+        changed = float(record.get("changed") or path.stat().st_mtime)
+        summary = SessionSummary(session=folder.name, image=scan, prompts=len(log), changed=changed)
+        return summary, record.get("source"), str(record["model_sha256"])
+    except (OSError, OverflowError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise InputError("no such session; open the scan again") from error
 
 
 def image_digest(volume: Volume) -> str:

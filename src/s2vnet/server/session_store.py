@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from s2vnet.errors import InputError
@@ -24,7 +24,8 @@ from s2vnet.server.folder_lock import FolderLock
 from s2vnet.server.memory_budget import SessionMemoryBudget
 from s2vnet.server.scan_library import ADDED, UPLOAD_PREFIX, CapacityError, ScanLibrary
 from s2vnet.server.scheduler import Scheduler
-from s2vnet.server.session_record import RECORD
+from s2vnet.server.schemas import Scan, SessionSummary
+from s2vnet.server.session_record import RECORD, SessionRecord, read_summary
 from s2vnet.server.session_worker import CACHE_FILE, Orient, SessionWorker
 from s2vnet.server.settings import Settings
 from s2vnet.utils.atomic_write import remove_unfinished
@@ -134,7 +135,7 @@ class SessionStore:
                 if not _NAME.fullmatch(name) or not (self._folder / name / RECORD).is_file():
                     raise InputError("no such session; open the scan again")
                 self._free_place()
-                worker = SessionWorker.from_record(self._folder / name, self.scans.find, *self._shared)
+                worker = SessionWorker.from_record(self._folder / name, self._find_scan, *self._shared)
                 worker.reopened = reopen
                 self._workers[name] = worker
             if not worker.failed:  # failed sessions expire despite requests
@@ -143,6 +144,40 @@ class SessionStore:
         self._touch(worker.path)
         worker.start()
         return worker
+
+    def _find_scan(self, record: SessionRecord) -> tuple[Scan, Path]:
+        """Return the scan of a record: that of its path, or where there is none any more, that of its id.
+
+        The id alone could be that of another file, where another folder is served. Raises InputError for no such scan.
+        """
+        scan = self._current_id(record.scan.id, record.source)
+        if scan is None:
+            raise InputError("no such scan here; the session's scan is in a folder that this server does not read")
+        return self.scans.describe(scan), self.scans.find(scan)
+
+    def _current_id(self, scan: str, source: str | None) -> str | None:
+        if source is None or scan.startswith(UPLOAD_PREFIX) or self.scans.added.find(scan) is not None:
+            return scan
+        return self.scans.locate(Path(source)) or (None if Path(source).exists() else scan)
+
+    def summaries(self, names: Iterable[str]) -> list[SessionSummary]:
+        """Return what is known of sessions that can be continued, the newest first.
+
+        Args:
+            names: of sessions that the client knows; all sessions where the settings list them.
+        """
+        known = [path.name for path in self._folder.iterdir()] if self.settings.list_sessions else names
+        found = []
+        for name in {name for name in known if _NAME.fullmatch(name)}:
+            with contextlib.suppress(InputError):
+                summary, source, model = read_summary(self._folder / name)
+                scan = self._current_id(summary.image.id, source)
+                worker = self._workers.get(name)
+                if scan is None or model != self.segmenter.sha256 or (worker is not None and worker.failed):
+                    continue
+                self.scans.find(scan)
+                found.append(summary.model_copy(update={"image": self.scans.describe(scan)}))
+        return sorted(found, key=lambda summary: summary.changed, reverse=True)
 
     def end(self, name: str) -> None:
         """Close a session and delete it. Raises InputError if there is no such session."""

@@ -8,11 +8,12 @@ More than 400 lines, because one lock guards the whole class.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -43,6 +44,8 @@ Result = TypeVar("Result")
 Orient = Callable[[Path, Callable[[], None]], str]
 """Corrects the grid in a scan's file; called with the file and a function to call meanwhile; returns a warning."""
 CACHE_FILE = "cached.safetensors"
+MAX_KEYS = 64
+"""Number of operations whose keys are kept, so that they have no effect where they are sent again."""
 STATE_INTERVAL_S = 0.25
 """Shortest interval between two states that report progress."""
 _log = logging.getLogger(__name__)
@@ -72,6 +75,8 @@ class SessionWorker:
         self.label_queue, self.image_queue = RequestQueue(), RequestQueue()
         """Queues of requests for labels, and for the image, which is available earlier."""
         self.revision = self.shown_revision = 0
+        self.changed = time.time()
+        """Unix time of the last operation, seconds."""
         self.orient: Orient | None = None
         """Correction of the scan's grid that is still to be made, before the scan is read for the first time."""
         self.warnings: tuple[str, ...] = ()
@@ -94,6 +99,8 @@ class SessionWorker:
         """Why the last prompts were rejected; kept until the next operation."""
         self._unreported_rejection: str | None = None
         """The same; kept until a request for the labels has reported it."""
+        self._taken: tuple[str, ...] = ()
+        """Keys of the last operations, at most `MAX_KEYS`."""
         self._progress = 0.0
         self._expected_nbytes = 0
         """Bytes in memory once the image is encoded."""
@@ -105,24 +112,25 @@ class SessionWorker:
     def from_record(
         cls,
         folder: Path,
-        find: Callable[[str], Path],
+        find: Callable[[SessionRecord], tuple[Scan, Path]],
         segmenter: Segmenter,
         scheduler: Scheduler,
         memory: SessionMemoryBudget,
         max_voxels: int,
     ) -> SessionWorker:
-        """Restore a session from its folder, without opening its scan.
+        """Restore a session from its folder, without opening its scan, which `find` finds by the record.
 
         Raises:
             InputError: the record or the scan is missing, or the session belongs to another model.
         """
         record = SessionRecord.read(folder)
-        path = find(record.scan.id)
-        worker = cls(folder.name, record.scan, path, folder, segmenter, scheduler, memory, max_voxels)
+        scan, path = find(record)
+        worker = cls(folder.name, scan, path, folder, segmenter, scheduler, memory, max_voxels)
         if record.model_sha256 != segmenter.sha256:
             raise InputError(f"the session is of another model ({record.model_sha256:.12}); open the scan again")
         worker._requested, worker.revision, worker._image_digest = record.history, record.revision, record.image
-        worker.warnings = record.warnings
+        worker.warnings, worker.changed = record.warnings, record.changed or worker.changed
+        worker._taken = record.taken
         return worker
 
     @property
@@ -180,29 +188,37 @@ class SessionWorker:
             self._suspended = self._session is None and not self.has_listeners
 
     def apply(self, operation: Operation) -> State:
-        """Request an operation, which is computed in the background. Undo and redo without a target have no effect.
+        """Request an operation, which is computed in the background.
+
+        Undo and redo without a target have no effect, nor does an operation with the key of one of the last
+        `MAX_KEYS`.
 
         Raises:
             InputError: a prompt outside the volume, an unknown class, no such index in the log; or the session failed
                 or was closed.
         """
-        return self._request(lambda: apply_operation(self._requested, operation))
+        return self._request(lambda: apply_operation(self._requested, operation), operation.key)
 
     def replace_log(self, entries: Log) -> State:
         """Request another log with an empty history. Raises InputError as :meth:`apply`."""
         return self._request(lambda: self._requested if entries == self._requested.log else History(entries))
 
-    def _request(self, change: Callable[[], History]) -> State:
+    def _request(self, change: Callable[[], History], key: str | None = None) -> State:
         with self._lock:
             self.last_used = time.monotonic()
             self._require_open()
-            requested = change()
+            repeated = key in self._taken
+            taken = self._taken if key is None or repeated else (*self._taken, key)[-MAX_KEYS:]
+            requested = self._requested if repeated else change()
             if requested is not self._requested:
                 self._check(requested.log)
-                self._write(requested, self.revision + 1)
-                self._requested, self._rejection = requested, None
+                record = self._record(requested, self.revision + 1)
+                changed = time.time()
+                dataclasses.replace(record, changed=changed, taken=taken).write(self.folder)
+                self._requested, self._rejection, self.changed = requested, None, changed
                 self.revision += 1
                 self.start()
+            self._taken = taken
             return self._send_state()
 
     def _check(self, log: Log) -> None:
@@ -246,6 +262,8 @@ class SessionWorker:
                 notes=self._notes(session) if ready and session is not None else (),
                 unlike=() if session is None else (*self.warnings, *session.training_differences),
                 formats=output_formats(self.path),
+                taken=self._taken,
+                viewers=self._broadcast.num_listeners,
             )
 
     def _status(self, ready: bool) -> Literal["opening", "working", "ready", "failed"]:
@@ -336,9 +354,19 @@ class SessionWorker:
         except InputError as error:
             raise InputError(self.public_message(error)) from error
 
-    def listen(self, listener: Listener) -> AbstractContextManager[None]:
+    @contextmanager
+    def listen(self, listener: Listener) -> Iterator[None]:
         """Send a listener the state, all labels, and then every change until the context ends."""
-        return self._broadcast.listen(listener, self.state, lambda: not self._busy)
+        with self._broadcast.listen(listener, self.state, lambda: not self._busy):
+            self._tell_others()
+            yield
+        self._tell_others()
+
+    def _tell_others(self) -> None:
+        """Send the number of listeners to those there are."""
+        with self._lock:
+            if self._broadcast.num_listeners > 0:
+                self._send_state()
 
     def offload(self) -> None:
         """Move cached features to the disk; only while the session is not active in the memory budget.
@@ -363,11 +391,20 @@ class SessionWorker:
 
     def write_record(self) -> None:
         """Write the record of a new session. Raises InputError when the system refuses to."""
-        self._write(self._requested, 0)
+        self._record(self._requested, 0).write(self.folder)
 
-    def _write(self, history: History, revision: int) -> None:
-        record = SessionRecord(self.scan, self._segmenter.sha256, self._image_digest, revision, history, self.warnings)
-        record.write(self.folder)
+    def _record(self, history: History, revision: int) -> SessionRecord:
+        return SessionRecord(
+            self.scan,
+            self._segmenter.sha256,
+            self._image_digest,
+            revision,
+            history,
+            self.warnings,
+            str(self.path.resolve()),
+            self.changed,
+            self._taken,
+        )
 
     def _run(self) -> None:
         """Body of the background thread: compute until all requested operations are done."""
@@ -526,7 +563,7 @@ class SessionWorker:
         """Write the record, unless the session is closed. A failure is only logged, since no request waits for it."""
         try:
             if not self._closed:
-                self._write(self._requested, self.revision)
+                self._record(self._requested, self.revision).write(self.folder)
         except InputError as error:
             _log.warning("session %s keeps its older record: %s", self.name[:8], self.public_message(error))
 

@@ -34,6 +34,8 @@ class Settings(BaseModel):
     """auto, cpu, cuda or mps."""
     runtime: str = "auto"
     """Inference backend: torch, onnxruntime or openvino; auto: the fastest that is installed."""
+    list_sessions: bool = False
+    """Whether clients may list the sessions of all clients; meant for a server of one user."""
     any_modality: bool = False
     """Whether scans of the data folder are segmented even if their modality contradicts the model."""
     max_upload_mb: int = Field(default=2048, gt=0)

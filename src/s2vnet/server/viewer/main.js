@@ -7,6 +7,7 @@ import { dragWindow, setPreset, setWindow, sliderWindow } from "./drawing/window
 import * as api from "./network/api.js";
 import { ClassList } from "./panels/class_list.js";
 import { $, createElement } from "./panels/dom.js";
+import { keepOpen } from "./panels/connection_notice.js";
 import { loadLog } from "./panels/label_files.js";
 import { PromptList } from "./panels/prompt_list.js";
 import { listScans } from "./panels/scan_list.js";
@@ -15,6 +16,7 @@ import { updateLists } from "./panels/refresh_lists.js";
 import { app } from "./state/app.js";
 import { followAddress, openScan, upload } from "./state/open_scan.js";
 import {
+  giveUp,
   goToPrompt,
   highlightPrompt,
   removePrompt,
@@ -97,12 +99,13 @@ function initialize() {
     show: toggleClass,
     lock: toggleLock,
   });
-  app.promptList = new PromptList({ go: goToPrompt, remove: removePrompt, light: highlightPrompt });
+  app.promptList = new PromptList({ go: goToPrompt, remove: removePrompt, light: highlightPrompt, giveUp });
   scene.onDraw = drawOverlay;
   scene.setLayout(($("layout").value = scene.slow ? "planes" : "planes3d"));
   scene.setLabelStyle({ opacity: Number($("opacity").value), outline: $("outline").checked });
   $("model").textContent = `${info.model}, ${info.classes.length - 1} classes`;
   createButtons();
+  keepOpen(() => app.session?.waiting.length ?? 0);
   connectControls();
   connectFileInputs();
   onToolChanged();
@@ -148,7 +151,7 @@ function returnFocusToSlices() {
 }
 
 function connectFileInputs() {
-  $("search").oninput = () => listScans(app.scans, $("search").value, openScan);
+  $("search").oninput = () => listScans(app.scans, app.sessions, $("search").value, openScan);
   $("file").onchange = () => upload([...$("file").files]);
   $("log-file").onchange = () => loadLog($("log-file").files[0]);
   window.addEventListener("dragover", (event) => event.preventDefault());

@@ -10,6 +10,7 @@ export function drawOverlay() {
   const entries = app.session?.state?.entries ?? [];
   app.overlay.draw({
     entries: app.scene.shape ? entries : [],
+    waiting: app.session?.waiting.flatMap(({ entries: added }) => added ?? []) ?? [],
     draft: app.tools.draft,
     cursor: app.tools.cursor,
     highlighted: app.highlighted,

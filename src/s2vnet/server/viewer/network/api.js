@@ -8,6 +8,7 @@ export class Unreachable extends Error {}
 
 export const info = () => json("api/info");
 export const scans = () => json("api/scans");
+export const sessions = (names) => json(`api/sessions?${new URLSearchParams(names.map((name) => ["name", name]))}`);
 export const open = (image) => json("api/sessions", { method: "POST", ...body({ image }) });
 export const suggestion = (name) => json(`api/sessions/${name}/suggestion`);
 export const log = (name) => bytes(`api/sessions/${name}/log`);

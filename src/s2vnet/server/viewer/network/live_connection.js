@@ -11,30 +11,26 @@ export function splitMessage(message) {
 }
 
 /**
- * A WebSocket to a session that reconnects automatically. Operations sent while it is not connected are queued and sent in order.
+ * A WebSocket to a session that reconnects automatically. Operations that the server has not taken are sent again, in order.
  * Handlers: message(text or ArrayBuffer), connection(connected, close code).
  */
 export class LiveConnection {
   #socket = null;
   #handlers;
-  #queue = [];
   #attempts = 0;
   #timer = 0;
   #closed = false;
   #accepted = false; // set by the server's first message: it may refuse a connection after opening it
   #url;
+  #pending;
 
-  constructor(name, handlers) {
+  constructor(name, pending, handlers) {
+    this.#pending = pending;
     this.#url = new URL(`api/sessions/${name}/live`, location.href);
     this.#url.protocol = this.#url.protocol === "https:" ? "wss:" : "ws:";
     this.#url.hash = "";
     this.#handlers = handlers;
     this.connect();
-  }
-
-  /** Number of operations that wait for the connection. */
-  get queued() {
-    return this.#queue.length;
   }
 
   connect() {
@@ -49,9 +45,8 @@ export class LiveConnection {
   }
 
   send(operation) {
-    const text = JSON.stringify(operation);
-    if (this.#accepted && this.#socket.readyState === WebSocket.OPEN) this.#socket.send(text);
-    else this.#queue.push(text);
+    const keyed = this.#pending.add(operation);
+    if (this.#accepted && this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(keyed));
   }
 
   close() {
@@ -60,11 +55,11 @@ export class LiveConnection {
     this.#socket?.close();
   }
 
-  /** Send the queue. To be called when the server has sent a message, and so accepted the connection. */
+  /** Send what the server has not taken. To be called when the server has sent a message, and so accepted the connection. */
   accept() {
     if (this.#accepted) return;
     this.#accepted = true;
-    for (const text of this.#queue.splice(0)) this.#socket.send(text);
+    for (const operation of this.#pending.operations) this.#socket.send(JSON.stringify(operation));
   }
 
   #onOpen() {

@@ -6,7 +6,7 @@ import { $, createButton, createElement } from "./dom.js";
 
 const KINDS = { point: "point", scribble: "scribble", box: "box", lasso: "lasso", mask: "brush", lock: "lock" };
 
-/** The log, newest first. Handlers: go(index), remove(index), light(index or null). */
+/** The log, newest first. Handlers: go(index), remove(index), light(index or null), giveUp(key). */
 export class PromptList {
   #list = $("prompts");
   #shown = "";
@@ -17,15 +17,20 @@ export class PromptList {
     this.#list.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  update(entries, classes) {
-    $("prompts-none").hidden = entries.length > 0;
+  /** `waiting`: operations that have not been sent. */
+  update(entries, classes, waiting = []) {
+    $("prompts-none").hidden = entries.length + waiting.length > 0;
     $("prompts-count").textContent = entries.length || "";
-    const key = JSON.stringify(entries.map((entry) => [entry.kind, entry.class_id, entry.positive, promptCenter(entry)]));
+    const key = JSON.stringify([
+      entries.map((entry) => [entry.kind, entry.class_id, entry.positive, promptCenter(entry)]),
+      waiting.map((operation) => operation.key),
+    ]);
     if (key === this.#shown) return;
     this.#shown = key;
     const focused = this.#indexOf(document.activeElement);
     const classOf = (entry) => findClass(entry.class_id, classes, entries);
     const rows = entries.map((entry, index) => this.#row(entry, index, classOf(entry)));
+    rows.push(...waiting.map((operation) => this.#waitingRow(operation, classOf)));
     this.#list.replaceChildren(...rows.reverse());
     if (focused === null) return;
     const index = Math.min(focused, entries.length - 1);
@@ -55,6 +60,14 @@ export class PromptList {
     row.addEventListener("focusout", () => light(null));
     row.dataset.index = index;
     return row;
+  }
+
+  #waitingRow({ op, entries = [], key }, classOf) {
+    const what = entries.length ? describePrompt(entries[0], classOf(entries[0]).name) : op;
+    const text = `${what}, not sent yet`;
+    const cross = createButton("cross", "×", () => this.#handlers.giveUp(key));
+    cross.setAttribute("aria-label", `do not send: ${what}`);
+    return createElement("li", { className: "waiting" }, createElement("span", { className: "name", textContent: text }), cross);
   }
 
   #indexOf(target) {

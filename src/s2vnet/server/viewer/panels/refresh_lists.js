@@ -9,7 +9,7 @@ export function updateLists() {
   const counts = session?.labels ? session.counts : null;
   const locked = lockedClasses(entries);
   app.classList.update({ current: tools.classId, hidden, locked, counts, volume: voxelVolumeMl(session?.state?.affine) });
-  app.promptList.update(entries, info.classes);
+  app.promptList.update(entries, info.classes, session && !session.connected ? session.waiting : []);
   for (const [name, possible] of [
     ["undo", session?.state?.can_undo],
     ["redo", session?.state?.can_redo],

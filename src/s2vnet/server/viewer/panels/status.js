@@ -23,8 +23,8 @@ export function showMessage(text) {
   updateStatus();
 }
 
-function waitingText({ queued }) {
-  return queued ? `no connection; ${queued} waiting to be sent` : "connecting";
+function waitingText({ waiting }) {
+  return waiting.length ? `no connection; ${waiting.length} waiting to be sent` : "connecting";
 }
 
 function openingText(state) {

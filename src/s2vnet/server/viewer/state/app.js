@@ -10,6 +10,7 @@ export const app = {
   promptList: null,
   hidden: new Set(), // classes that are not shown
   scans: [],
+  sessions: [], // that can be continued, newest first
   highlighted: null, // index of the prompt pointed at in the list
   displayed: null, // session whose image is on the screen
   failed: null, // session whose image cannot be shown

@@ -4,19 +4,25 @@ import { CT } from "../drawing/readout.js";
 import { presetRange, setPreset } from "../drawing/window_level.js";
 import * as api from "../network/api.js";
 import { $, createElement } from "../panels/dom.js";
+import { showConnection } from "../panels/connection_notice.js";
+import { chooseSession } from "../panels/continue_dialog.js";
 import { setFormats } from "../panels/label_files.js";
 import { showNotes, showProblem } from "../panels/messages.js";
 import { listScans } from "../panels/scan_list.js";
 import { updateStatus } from "../panels/status.js";
 import { classColors, updateLists } from "../panels/refresh_lists.js";
 import { app } from "./app.js";
+import { displayName, ownSessions, rememberFile, rememberSession } from "./own_sessions.js";
 import { Session } from "./session.js";
+
+const SCAN = "scan="; // start of an address that names a scan, whose session is then chosen
 
 export function followAddress() {
   const name = location.hash.slice(1);
   closeSession();
-  if (name) openSession(name);
-  else showStartPage();
+  if (name && !name.startsWith(SCAN)) return openSession(name);
+  showStartPage();
+  if (name) openScan({ id: decodeURIComponent(name.slice(SCAN.length)) });
 }
 
 function closeSession() {
@@ -36,16 +42,21 @@ async function showStartPage() {
   $("app").inert = true;
   $("search").focus();
   try {
-    app.scans = await api.scans();
+    [app.scans, app.sessions] = await Promise.all([api.scans(), api.sessions(ownSessions())]);
   } catch (error) {
     showProblem(error.message);
   }
-  listScans(app.scans, $("search").value, openScan);
+  listScans(app.scans, app.sessions, $("search").value, openScan);
 }
 
+/** Open a session on a scan: one that the user chooses, where there are any with prompts. */
 export async function openScan(scan) {
   try {
-    location.hash = (await api.open(scan.id)).session;
+    const sessions = (await api.sessions(ownSessions())).filter(({ image }) => image.id === scan.id);
+    const [begun, unused] = [sessions.filter(({ prompts }) => prompts), sessions.find(({ prompts }) => !prompts)];
+    const choice = begun.length ? await chooseSession(displayName(begun[0].image), begun) : "new";
+    if (!choice) return history.replaceState(null, "", " "); // the start page stays
+    location.hash = choice !== "new" ? choice : (unused?.session ?? (await api.open(scan.id)).session);
   } catch (error) {
     showProblem(error.message);
   }
@@ -60,7 +71,9 @@ export async function upload(chosen) {
   }
   $("sending").textContent = `uploading ${file.name} …`;
   try {
-    await openScan(await api.send(file));
+    const scan = await api.send(file);
+    rememberFile(scan.id, file.name);
+    await openScan(scan);
   } catch (error) {
     showProblem(error.message);
   }
@@ -75,6 +88,7 @@ function openSession(name) {
   $("slices").focus({ preventScroll: true });
   const session = new Session(name);
   app.session = session;
+  rememberSession(name);
   const listen = (type, handle) => {
     session.addEventListener(type, ({ detail }) => session === app.session && handle(detail));
   };
@@ -92,8 +106,9 @@ export function onClosed(detail) {
   location.hash = "";
 }
 
-function onConnection(connected) {
-  $("link").hidden = connected;
+function onConnection() {
+  showConnection(app.session);
+  updateLists();
   updateStatus();
 }
 
@@ -143,8 +158,9 @@ function prepareChannels() {
 }
 
 function onState(state) {
-  document.title = `${state.image.name} · s2vnet`;
-  Object.assign($("scan"), { textContent: state.image.name, title: state.image.name });
+  const name = displayName(state.image);
+  document.title = `${name} · s2vnet`;
+  Object.assign($("scan"), { textContent: name, title: name });
   showNotes([...state.unlike, ...state.notes]);
   setFormats(state.formats);
   if (state.status === "failed") showProblem(state.error);

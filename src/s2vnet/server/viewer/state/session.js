@@ -2,6 +2,7 @@
 
 import { LiveConnection, splitMessage } from "../network/live_connection.js";
 import { inflate } from "../network/mask_codec.js";
+import { PendingOperations } from "../network/pending_operations.js";
 
 const TRY_AGAIN_LATER = 1013; // WebSocket close code: the server is out of capacity for now
 const STATUSES = ["opening", "working", "ready", "failed"]; // in their order within one revision
@@ -17,6 +18,7 @@ export class Session extends EventTarget {
   counts = new Float64Array(256);
   connected = false;
   #live;
+  #pending;
   #processing = Promise.resolve();
   #complete = false; // all labels have been received on this connection
   #newest = null; // newest state received on this connection
@@ -30,7 +32,8 @@ export class Session extends EventTarget {
   constructor(name) {
     super();
     this.name = name;
-    this.#live = new LiveConnection(name, {
+    this.#pending = new PendingOperations(name);
+    this.#live = new LiveConnection(name, this.#pending, {
       message: (data) => this.#enqueue(data),
       connection: (connected, code) => this.#onConnection(connected, code),
     });
@@ -50,14 +53,20 @@ export class Session extends EventTarget {
     this.#live.close();
   }
 
-  get queued() {
-    return this.#live.queued;
+  /** Operations that the server has not taken yet. */
+  get waiting() {
+    return this.#pending.operations;
+  }
+
+  /** Give up an operation that waits. */
+  giveUp(key) {
+    this.#pending.remove([key]);
   }
 
   /** Whether the labels include every operation that was sent. */
   get settled() {
     const { state } = this;
-    return Boolean(this.connected && this.#complete && state?.status === "ready" && state.shown === state.revision);
+    return Boolean(this.connected && this.#pending.length === 0 && this.#complete && state?.status === "ready" && state.shown === state.revision);
   }
 
   /** Number of slices, across the network's axis, that have changed since the labels last settled. */
@@ -100,10 +109,12 @@ export class Session extends EventTarget {
 
   /** Handle messages in order: blocks are decompressed asynchronously, and a state holds only with the blocks before it. */
   #enqueue(data) {
-    if (typeof data === "string" && this.#firstMessage && JSON.parse(data).type === "problem") {
-      this.#problem = JSON.parse(data).detail;
+    const message = typeof data === "string" ? JSON.parse(data) : null;
+    if (message?.type === "problem" && this.#firstMessage) {
+      this.#problem = message.detail;
       return;
     }
+    if (message) this.#pending.remove(message.taken ?? [message.key]);
     this.#live.accept();
     this.#processing = this.#processing.then(() => this.#handle(data)).catch((error) => this.#emit("problem", String(error)));
     [this.#firstMessage, this.#refusal] = [false, null];

@@ -3,16 +3,30 @@
 import { promptCenter } from "../drawing/voxels.js";
 import * as api from "../network/api.js";
 import { lockedClasses } from "../panels/class_list.js";
+import { showConnection } from "../panels/connection_notice.js";
 import { $ } from "../panels/dom.js";
 import { saveLabels, saveLog } from "../panels/label_files.js";
 import { confirmAction, showProblem } from "../panels/messages.js";
-import { showMessage } from "../panels/status.js";
+import { showMessage, updateStatus } from "../panels/status.js";
 import { classColors, updateLists } from "../panels/refresh_lists.js";
 import { app } from "../state/app.js";
 
 export function sendOperation(operation) {
   app.session.send(operation);
+  if (!app.session.connected) onWaiting();
   app.scene.redrawOverlay();
+}
+
+/** Give up an operation that has not been sent. */
+export function giveUp(key) {
+  app.session.giveUp(key);
+  onWaiting();
+}
+
+function onWaiting() {
+  showConnection(app.session);
+  updateLists();
+  updateStatus();
 }
 
 export async function runCommand(name) {
