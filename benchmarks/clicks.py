@@ -32,10 +32,13 @@ from scipy import ndimage
 from benchmarks.corrector import load_network
 from benchmarks.measures.environment import processor, write_json
 from s2vnet.data.dataset import read_dataset, read_folds
-from s2vnet.evaluation.simulated_clicks import next_click
+from s2vnet.data.slice_grid import SliceGrid
+from s2vnet.evaluation.protocol import run_click_rounds
+from s2vnet.inference.correction import ChangeLimits
 from s2vnet.inference.segmenter import Segmenter
-from s2vnet.interactive.corrections import Corrections, LabelChange, PromptState
-from s2vnet.metrics.overlap_and_distance import dice
+from s2vnet.interactive.corrections import Corrections
+from s2vnet.interactive.label_changes import LabelChange
+from s2vnet.interactive.prompt_state import PromptState
 from s2vnet.model.checkpoint import TrainedModel
 from s2vnet.model.corrector import Corrector
 from s2vnet.prompts import Point
@@ -93,6 +96,21 @@ class Method(NamedTuple):
     answer: Callable[[Labels, PromptState, Point, Part], LabelChange]
 
 
+class CorrectedLabels:
+    """Labels that clicks correct one by one (:class:`s2vnet.evaluation.protocol.InteractiveSession`)."""
+
+    def __init__(self, corrections: Corrections, labels: Labels) -> None:
+        self.corrections, self.labels, self.state = corrections, labels, PromptState()
+
+    def add_round(self, points: Sequence[Point]) -> None:
+        """Apply clicks."""
+        self.labels = self.labels.copy()
+        for click in points:
+            change = self.corrections.change(self.labels, self.state, click)
+            self.labels.reshape(-1)[change.voxels] = change.after
+            self.state = self.state.add(click, self.corrections.grid)
+
+
 def corrected_by(corrections: Corrections) -> Callable[..., LabelChange]:
     """Answers of the corrector."""
 
@@ -118,10 +136,9 @@ def sphere(spacing: Sequence[float], shape: tuple[int, ...]) -> Callable[..., La
     return answer
 
 
-def trial(
-    method: Method, labels: Labels, truth: Labels, part: Part, axis: int, spacing: Sequence[float], effort: bool
-) -> dict[str, Any]:
+def trial(method: Method, labels: Labels, truth: Labels, part: Part, grid: SliceGrid, effort: bool) -> dict[str, Any]:
     """Scores of the first click on a part, and clicks until a tenth of it is left."""
+    axis, spacing = grid.orientation.axes[grid.axis], grid.geometry.spacing
     start = labels.reshape(-1)
     flat_truth = truth.reshape(-1)
     indices = np.ravel_multi_index(tuple(part.voxels.T), labels.shape)
@@ -134,7 +151,7 @@ def trial(
         seconds = time.perf_counter() - begin
         current = current.copy()
         current.reshape(-1)[change.voxels] = change.after
-        state = state.add(click)
+        state = state.add(click, grid)
         now = current.reshape(-1)[indices]
         corrected = now == part.class_id if part.missed else now != part.class_id
         if number == 1:
@@ -163,30 +180,25 @@ def trial(
 def rounds_of_clicks(
     corrections: Corrections, labels: Labels, truth: Labels, classes: Sequence[int], rounds: int
 ) -> dict[str, Any]:
-    """Mean Dice over the classes of the truth before and after each round of the CVPR 2025 protocol, and ms a click.
+    """Mean Dice of a case before and after each round of the CVPR 2025 protocol, and median milliseconds a click."""
+    spacing = corrections.grid.geometry.spacing
+    scores = run_click_rounds(CorrectedLabels(corrections, labels), truth, classes, spacing, rounds)
+    clicks = [len(each) for each in scores.clicks if each]
+    pace = [1000 * s / n for s, n in zip(scores.seconds_per_round, clicks, strict=True)]
+    return {
+        "dice": [float(np.mean(list(each.values()))) for each in scores.dice],
+        "ms": float(np.median(pace)) if pace else 0.0,
+    }
 
-    In each round the user clicks once per class, in the largest error of the same labels; the clicks are applied one
-    by one (:mod:`s2vnet.evaluation.protocol`, which also scores surfaces).
-    """
-    rng = np.random.default_rng(42)
-    state, scores, milliseconds = PromptState(), [], []
-    present = [c for c in classes if (truth == c).any()]
 
-    def score() -> list[float]:
-        return [float(dice(labels == c, truth == c)) for c in present]
-
-    scores.append(score())
-    for _ in range(rounds):
-        found = (next_click(labels, truth, c, None, rng) for c in present)
-        for click in dict.fromkeys(click for click in found if click is not None):
-            begin = time.perf_counter()
-            change = corrections.change(labels, state, click)
-            milliseconds.append((time.perf_counter() - begin) * 1000)
-            labels = labels.copy()
-            labels.reshape(-1)[change.voxels] = change.after
-            state = state.add(click)
-        scores.append(score())
-    return {"classes": present, "dice": scores, "ms": float(np.median(milliseconds)) if milliseconds else 0.0}
+def summarize_rounds(played: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean Dice over cases by round, largest loss of a case in a round, and milliseconds a click."""
+    dice = np.array([each["dice"] for each in played])
+    return {
+        "mean": np.round(dice.mean(0), 4).tolist(),
+        "worst": round(float(np.diff(dice, axis=1).min()), 4),
+        "ms": round(float(np.median([each["ms"] for each in played]))),
+    }
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -212,6 +224,8 @@ def main() -> None:
     parser.add_argument("--model", default="abdomen-ct")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--corrector", type=Path, help="weights of another corrector than the package's")
+    parser.add_argument("--threshold", type=float, default=ChangeLimits.threshold, help="logit that a change exceeds")
+    parser.add_argument("--reach", type=float, default=ChangeLimits.reach_mm, help="largest distance of a change, mm")
     parser.add_argument("--methods", nargs="+", default=["corrector", "sphere"])
     parser.add_argument("--effort", action="store_true")
     parser.add_argument("--rounds", type=int, default=0, help="also rounds of the CVPR 2025 protocol")
@@ -226,37 +240,38 @@ def main() -> None:
         segmenter.__dict__["corrector"] = Corrector.from_state_dict(load_file(arguments.corrector))
     dataset = read_dataset(arguments.data)
     names = arguments.cases or read_folds(dataset)[arguments.fold]["val"]
+    limits = ChangeLimits(threshold=arguments.threshold, reach_mm=arguments.reach)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.methods}
-    played: dict[str, Any] = {}
+    played: list[dict[str, Any]] = []
     for name in names:
         volume, truth_map = dataset.read(dataset.case(name))
         assert truth_map is not None
         case = segmenter.prepare(volume)
         corrections = Corrections.of(segmenter, case, segmenter.encode(case, segmenter.models[0]))
+        corrections.limits = limits
         labels = np.asarray(corrections.automatic.labels().data, np.uint8)
         truth = np.asarray(truth_map.data, np.uint8)
-        axis = case.grid.orientation.axes[case.grid.axis]
-        spacing = volume.geometry.spacing
-        parts = find_parts(labels, truth, axis)[: arguments.limit]
+        parts = find_parts(labels, truth, corrections.plane)[: arguments.limit]
         methods = {
             "corrector": Method("corrector", corrected_by(corrections)),
-            "sphere": Method("sphere", sphere(spacing, labels.shape)),
+            "sphere": Method("sphere", sphere(volume.geometry.spacing, labels.shape)),
         }
         if arguments.rounds:
-            played[name] = rounds_of_clicks(corrections, labels, truth, list(plan.class_names)[1:], arguments.rounds)
-            means = [round(float(np.mean(scores)), 4) for scores in played[name]["dice"]]
-            sys.stderr.write(f"{name} rounds: {means}, {played[name]['ms']:.0f} ms a click\n")
+            played.append(rounds_of_clicks(corrections, labels, truth, list(plan.class_names)[1:], arguments.rounds))
+            sys.stderr.write(f"{name} rounds: {json.dumps(summarize_rounds(played[-1:]))}\n")
         for chosen in arguments.methods:
-            rows[chosen] += [
-                {"case": name, **trial(methods[chosen], labels, truth, part, axis, spacing, arguments.effort)}
-                for part in parts
-            ]
+            rows[chosen] += [trial(methods[chosen], labels, truth, part, case.grid, arguments.effort) for part in parts]
             sys.stderr.write(f"{name} {chosen}: {len(parts)} parts\n")
-    report: dict[str, Any] = {"date": datetime.date.today().isoformat(), "hardware": processor(), "cases": names}
+    report: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "hardware": processor(),
+        "cases": names,
+        "threshold": limits.threshold,
+        "reach_mm": limits.reach_mm,
+    }
     if played:
-        means = np.mean([[np.mean(scores) for scores in each["dice"]] for each in played.values()], 0)
-        report["rounds"] = {"mean": [round(float(m), 4) for m in means], "cases": played}
-        sys.stdout.write(f"mean Dice by round: {report['rounds']['mean']}\n")
+        report["rounds"] = summarize_rounds(played)
+        sys.stdout.write(f"rounds: {json.dumps(report['rounds'])}\n")
     for chosen, trials in rows.items():
         report[chosen] = {
             kind: summarize(some) for kind in ("is", "is not") if (some := [r for r in trials if r["kind"] == kind])
@@ -265,7 +280,7 @@ def main() -> None:
             short = {k: v if not isinstance(v, dict) else f"{v['median']:.3f}/{v['p90']:.3f}" for k, v in s.items()}
             sys.stdout.write(f"{chosen} {kind}: {json.dumps(short)}\n")
     if arguments.output:
-        write_json(arguments.output, {**report, "trials": rows})
+        write_json(arguments.output, report)
 
 
 if __name__ == "__main__":

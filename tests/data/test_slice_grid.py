@@ -97,3 +97,39 @@ def test_labels_of_pixels_are_those_of_the_voxels_there(any_affine: npt.NDArray[
     d, y, x = np.rint(there[exact]).astype(int).T
     np.testing.assert_array_equal(pixels[d, y, x], labels[tuple(voxels[exact].T)])
     assert grid.slice_distance > 0
+
+
+def test_upsampling_of_a_part_is_the_part_of_the_whole(any_affine: npt.NDArray[np.float64], plan: Plan) -> None:
+    grid = SliceGrid.from_plan(Geometry((19, 22, 17), any_affine), plan)
+    rng = torch.Generator().manual_seed(0)
+    height, width = grid.size[1:]
+    for size in (grid.padded, (grid.padded[0] // 2, grid.padded[1] // 2)):
+        maps = torch.rand((2, 3, *size), generator=rng)
+        whole = grid.upsample(maps)
+        for rows, columns in ((slice(0, height), slice(3, 4)), (slice(2, height - 1), slice(5, width))):
+            torch.testing.assert_close(grid.upsample(maps, rows, columns), whole[..., rows, columns])
+
+
+def test_voxels_near_pixels_are_those_that_depend_on_them(any_affine: npt.NDArray[np.float64], plan: Plan) -> None:
+    grid = SliceGrid.from_plan(Geometry((19, 22, 17), any_affine), plan)
+    maps = torch.zeros((1, 1, *grid.padded))
+    maps[..., 3:5, 2:6] = 1
+    changed = grid.upsample(maps)[0, 0].nonzero()
+    low, high = changed.amin(0).tolist(), (changed.amax(0) + 1).tolist()
+    expected = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    assert grid.voxels_near_pixels(slice(3, 5), slice(2, 6)) == expected
+
+
+def test_parts_of_slices_fill_their_place_in_the_file(any_affine: npt.NDArray[np.float64], plan: Plan) -> None:
+    grid = SliceGrid.from_plan(Geometry((19, 22, 17), any_affine), plan)
+    stack = np.random.default_rng(0).random(grid.size)
+    whole = grid.crop_to_file(stack)
+    rows, columns = slice(2, 7), slice(4, 5)
+    region, block = grid.slices_to_file(stack[3:6, rows, columns], 3, rows, columns)
+    np.testing.assert_array_equal(whole[region], block)
+
+
+def test_labels_of_some_slices_are_those_of_the_whole(any_affine: npt.NDArray[np.float64], plan: Plan) -> None:
+    grid = SliceGrid.from_plan(Geometry((19, 22, 17), any_affine), plan)
+    labels = np.random.default_rng(0).integers(0, 5, (19, 22, 17), dtype=np.uint8)
+    np.testing.assert_array_equal(grid.labels_to_pixels(labels, 2, 4), grid.labels_to_pixels(labels)[2:4])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hand_made_correctors import block, everything, like_intensity, nothing, segmented
 
-from s2vnet.inference.correction import NO_CHANGE, REACH_MM, Change, connected_to, find_change
+from s2vnet.inference.correction import NO_CHANGE, Change, ChangeLimits, Part, connected_to, find_change
 from s2vnet.inference.correction_maps import Pixels, WindowPrompt
 
 NONE = np.empty((0, 3), np.intp)
@@ -58,12 +58,43 @@ def test_a_change_is_followed_along_the_slices_and_told_of_on_the_way(start: int
         ask((start, 12, 12))._replace(class_id=None),
         [],
     )
-    change = find_change(like_intensity, volume, labels, prompt, lambda c: told.append(whole(c, shape, prompt, labels)))
+    windows = []
+
+    def counting(pixels: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        windows.append(len(told))
+        return like_intensity(pixels, cells)
+
+    change = find_change(counting, volume, labels, prompt, lambda c: told.append(whole(c(), shape, prompt, labels)))
     np.testing.assert_array_equal(whole(change, shape, prompt, labels), column)
+    assert windows == list(range(len(told) + 1))  # before each further window
     assert len(told) > 3
-    for earlier, later in itertools.pairwise(told):
+    for earlier, later in itertools.pairwise([*told, column]):
         assert (later | ~earlier).all()
-    np.testing.assert_array_equal(told[-1], column)
+
+
+def test_a_computation_stops_where_it_is_told_of() -> None:
+    labels = torch.zeros((64, 24, 24), dtype=torch.uint8)
+
+    def stop(change: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_change(everything, segmented(labels), labels, ask((32, 12, 12)), stop)
+
+
+def test_a_higher_threshold_and_a_shorter_reach_change_less() -> None:
+    shape = (20, 64, 64)
+    labels = torch.zeros(shape, dtype=torch.uint8)
+    volume, prompt = segmented(labels), ask((10, 32, 32))
+
+    def changed(limits: ChangeLimits) -> np.ndarray:  # type: ignore[type-arg]
+        return whole(find_change(everything, volume, labels, prompt, limits=limits), shape, prompt, labels)
+
+    wide, near, strict = changed(ChangeLimits()), changed(ChangeLimits(reach_mm=16)), changed(ChangeLimits(threshold=6))
+    assert near.any()
+    assert not (near & ~wide).any()
+    assert near.sum() < wide.sum()
+    assert not strict.any()
 
 
 def test_a_wide_change_is_found_at_half_the_resolution() -> None:
@@ -91,8 +122,9 @@ def test_a_class_of_the_network_changes_within_reach_only(own: bool, pixel_size:
     changed = whole(find_change(everything, volume, labels, prompt), shape, prompt, labels)
     offsets = (np.argwhere(changed) - (30, 48, 48)) * np.array([volume.slice_distance, 1, 1]) * pixel_size
     farthest = np.sqrt((offsets**2).sum(1)).max()
-    assert (farthest > REACH_MM) == own
-    assert own or farthest > REACH_MM - 2 * pixel_size * max(1, volume.slice_distance)
+    reach = ChangeLimits.reach_mm
+    assert (farthest > reach) == own
+    assert own or farthest > reach - 2 * pixel_size * max(1, volume.slice_distance)
 
 
 def test_the_change_contains_the_prompt_wherever_it_lies() -> None:
@@ -104,9 +136,15 @@ def test_the_change_contains_the_prompt_wherever_it_lies() -> None:
 
 
 def test_slices_beyond_a_change_do_not_change() -> None:
-    change = Change(3, torch.ones(2, 4, 4))
-    assert change.stop == 5
-    assert change[slice(2, 6)][:, 0, 0, 0].tolist() == [NO_CHANGE, 1, 1, NO_CHANGE]
+    first = Part((slice(3, 5), slice(0, 4), slice(2, 4)), torch.ones(2, 4, 2))
+    second = Part((slice(4, 5), slice(1, 3), slice(1, 3)), torch.full((1, 2, 2), 0.5))
+    change = Change([first, second], (8, 6))
+    assert change.block() == (slice(3, 5), slice(0, 4), slice(1, 4))
+    planes = change[slice(2, 6)]
+    assert planes.shape == (4, 1, 8, 6)
+    assert planes[:, 0, 1, 2].tolist() == [NO_CHANGE, 1, 1, NO_CHANGE]
+    assert planes[2, 0, 1].tolist() == [NO_CHANGE, 0.5, 1, 1, NO_CHANGE, NO_CHANGE]
+    assert Change([Part(first.block, -first.logits)], (8, 6)).block() is None
 
 
 def test_parts_that_touch_a_prompt_or_lie_beside_it() -> None:

@@ -38,6 +38,40 @@ def test_a_window_is_the_volume_inside_and_padding_beyond(start: tuple[int, int,
     torch.testing.assert_close(crop, padded[d, y, x])
 
 
+def test_the_overlap_is_what_a_window_and_a_volume_share() -> None:
+    volume = torch.arange(8 * 40 * 48).reshape(SHAPE)
+    for start in ((0, 0, 0), (-3, -8, 20), (6, 36, 44), (-20, 4, 4)):
+        window = Window(start, 2, (4, 16, 12))
+        inside, outside = window.overlap(SHAPE)
+        assert torch.equal(window.crop(volume)[inside], volume[outside])
+        assert int((window.crop(volume, fill=-1) >= 0).sum()) == volume[outside].numel()
+
+
+def test_enlarging_keeps_means_and_undoes_zooming_of_constants() -> None:
+    maps = torch.rand(4, 8, 8)
+    assert Window((0, 0, 0), 1, (4, 8, 8)).enlarge(maps) is maps
+    window = Window((0, 0, 0), 2, (4, 8, 8))
+    assert window.enlarge(maps).shape == window.extent
+    torch.testing.assert_close(window.pool(window.enlarge(torch.ones(4, 8, 8))), torch.ones(4, 8, 8))
+
+
+def test_only_slices_of_the_window_and_the_prompt_are_read() -> None:
+    labels, read = labels_of(), set()
+
+    class Watched:
+        shape = SHAPE
+
+        def __getitem__(self, index: slice, /) -> torch.Tensor:
+            read.update(range(*index.indices(SHAPE[0])))
+            return labels[index]
+
+    window, prompt = Window((4, 0, 0), 1, (3, 40, 48)), prompt_at(2, 12, 12)
+    found = window_maps(segmented(labels), Watched(), prompt, window)
+    assert read == {2, 4, 5, 6}
+    for one, two in zip(found, window_maps(segmented(labels), labels, prompt, window), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_a_window_of_the_mask_grid_covers_the_same_pixels() -> None:
     cells = torch.rand(8, 3, 20, 24)
     pixels = cells.repeat_interleave(2, 2).repeat_interleave(2, 3)

@@ -113,7 +113,7 @@ def test_work_on_locks_can_be_ended_and_tells_nothing(session: Session, labels_o
     def pause() -> None:
         nonlocal steps
         steps += 1
-        if steps == 2:
+        if steps == 1:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):

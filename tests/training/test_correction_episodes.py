@@ -8,13 +8,12 @@ import torch
 from hand_made_correctors import nothing
 from labelled_volumes import labelled
 
-from s2vnet.inference.correction_maps import Window, WindowMaps
+from s2vnet.inference.correction_maps import WindowMaps
 from s2vnet.training.correction_episodes import (
     Correction,
     EpisodeConfig,
     EpisodeSampler,
     Predictor,
-    connected_change,
     find_parts,
     opened,
 )
@@ -76,18 +75,6 @@ def test_opening_leaves_wide_parts_and_removes_thin_ones() -> None:
     assert result[:, 5:9, 5:9].all()
     assert not result[0, 15].any()
     np.testing.assert_array_equal(opened(mask, 0), mask)
-
-
-def test_of_an_answer_only_what_touches_the_prompt_is_kept() -> None:
-    logits = torch.full((4, 16, 16), -1.0)
-    logits[1:3, 2:6, 2:6] = 1
-    logits[1:3, 10:14, 10:14] = 1
-    eligible = torch.ones((4, 16, 16), dtype=torch.bool)
-    eligible[2] = False
-    kept = connected_change(logits, eligible, Window((0, 0, 0), 1, (4, 16, 16)), np.array([[1, 3, 3]]))
-    expected = torch.zeros((4, 16, 16), dtype=torch.bool)
-    expected[1, 2:6, 2:6] = True
-    assert torch.equal(kept, expected)
 
 
 def test_a_predictor_answers_one_window() -> None:

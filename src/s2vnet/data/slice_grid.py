@@ -130,13 +130,16 @@ class SliceGrid:
         cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
         return cells
 
-    def labels_to_pixels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Labels (D, H'', W'') of the padded network slices, by nearest neighbour, of file labels (I, J, K)."""
+    def labels_to_pixels(
+        self, labels: npt.NDArray[np.uint8], start: int = 0, stop: int | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Labels (n, H'', W'') of padded network slices start..stop, by nearest neighbour, of file labels (I, J, K)."""
         stack = np.moveaxis(self.orientation.apply(labels), self.axis, 0)[self.crop]
-        slices = stack[self.slab_centres()]
-        for axis, (n, m) in enumerate(zip(self.size[1:], self.sampled, strict=True), start=1):
-            nearest = np.minimum(((np.arange(m) + 0.5) * n / m).astype(np.intp), n - 1)
-            slices = np.take(slices, nearest, axis)
+        rows, columns = (
+            np.minimum(((np.arange(m) + 0.5) * n / m).astype(np.intp), n - 1)
+            for n, m in zip(self.size[1:], self.sampled, strict=True)
+        )
+        slices = stack[np.ix_(self.slab_centres()[start:stop], rows, columns)]
         return np.pad(slices, ((0, 0), *((0, n - m) for n, m in zip(self.padded, self.sampled, strict=True))))
 
     def slab(self, d: int) -> tuple[int, int]:
@@ -165,14 +168,28 @@ class SliceGrid:
         weight = (position - before)[:, None, None, None].to(near)
         return torch.lerp(near[before - first], near[after - first], weight)
 
-    def upsample(self, probabilities: Tensor) -> Tensor:
-        """Probabilities (n, K, H, W) on the crop's voxels, of those (n, K, h, w) on any grid over the padded slice."""
-        rows, columns = self.upsampling_matrices(*probabilities.shape[-2:])
-        if rows is not None:
-            probabilities = rows.to(probabilities) @ probabilities
-        if columns is not None:  # matrix by matrix, so that rounding in a slice does not depend on its batch
-            probabilities = probabilities @ columns.t().to(probabilities).expand(*probabilities.shape[:2], -1, -1)
+    def upsample(self, probabilities: Tensor, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """Probabilities (n, K, H, W) on the crop's voxels, of those (n, K, h, w) on any grid over the padded slice.
+
+        With ranges of rows and columns only these voxels are computed; they differ from the whole by rounding.
+        """
+        across, along = self.upsampling_matrices(*probabilities.shape[-2:])
+        across, used_rows = _used(across, rows)
+        along, used_columns = _used(along, columns)
+        probabilities = probabilities[..., used_rows, used_columns]
+        if across is not None:
+            probabilities = across.to(probabilities) @ probabilities
+        if along is not None:  # matrix by matrix, so that rounding in a slice does not depend on its batch
+            probabilities = probabilities @ along.t().to(probabilities).expand(*probabilities.shape[:2], -1, -1)
         return probabilities
+
+    def voxels_near_pixels(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """Rows and columns of the crop that are interpolated from any of these pixels."""
+        found = []
+        for matrix, part in zip(self.upsampling_matrices(*self.padded), (rows, columns), strict=True):
+            near = part if matrix is None else _range((matrix[:, part] != 0).any(1))
+            found.append(near)
+        return found[0], found[1]
 
     def upsampling_matrices(self, height: int, width: int) -> tuple[Tensor | None, Tensor | None]:
         """Matrices (H, height) and (W, width) from a grid over the padded slice to the crop; None for the identity."""
@@ -180,20 +197,35 @@ class SliceGrid:
         rows, columns = (None if len(set(lengths)) == 1 else _upsampling_matrix(*lengths) for lengths in steps)
         return rows, columns
 
-    def file_region(self, start: int, stop: int) -> Region:
-        """Block of file voxels that slices start..stop of the crop fill."""
-        corners = np.array([[start, 0, 0], [stop - 1, self.size[1] - 1, self.size[2] - 1]]) + np.array(self.start)
+    def file_region(self, start: int, stop: int, rows: slice = slice(None), columns: slice = slice(None)) -> Region:
+        """Block of file voxels that slices start..stop of the crop fill, or some of their rows and columns."""
+        (top, bottom, _), (left, right, _) = rows.indices(self.size[1]), columns.indices(self.size[2])
+        corners = np.array([[start, top, left], [stop - 1, bottom - 1, right - 1]]) + np.array(self.start)
         canonical = np.empty((2, 3))
         canonical[:, list(self.axes)] = corners
         ends = self.orientation.invert_points(canonical)
         i, j, k = (slice(int(a), int(b) + 1) for a, b in zip(ends.min(0), ends.max(0), strict=True))
         return i, j, k
 
-    def slices_to_file(self, slices: npt.NDArray[_Scalar], start: int) -> tuple[Region, npt.NDArray[_Scalar]]:
-        """File block that slices (..., n, H, W) of the crop from `start` on fill, and its values (..., i, j, k)."""
+    def slices_to_file(
+        self,
+        slices: npt.NDArray[_Scalar],
+        start: int,
+        rows: slice = slice(None),
+        columns: slice = slice(None),
+    ) -> tuple[Region, npt.NDArray[_Scalar]]:
+        """File block that slices (..., n, H, W) of the crop fill, and its values (..., i, j, k).
+
+        Args:
+            slices: values of slices from `start` on, or of some of their rows and columns.
+            start: slice of the crop.
+            rows: rows that the values are for.
+            columns: columns that the values are for.
+        """
         lead = slices.ndim - 3
         values = self.orientation.invert(np.moveaxis(slices, lead, lead + self.axis))
-        return self.file_region(start, start + slices.shape[lead]), np.ascontiguousarray(values)
+        region = self.file_region(start, start + slices.shape[lead], rows, columns)
+        return region, np.ascontiguousarray(values)
 
     def crop_to_file(self, slices: npt.NDArray[np.generic], fill: float = 0) -> npt.NDArray[np.generic]:
         """Array (..., I, J, K) in file axes of one (..., D, H, W) on the crop; `fill` outside the crop."""
@@ -217,6 +249,22 @@ def resize_slices(slices: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(slices.shape[-2:]) == size:
         return slices
     return F.interpolate(slices, size=size, mode="bilinear", antialias=True)
+
+
+def _used(matrix: Tensor | None, part: slice) -> tuple[Tensor | None, slice]:
+    """Part of an interpolation matrix that gives some voxels, and the cells that they depend on; None: the identity."""
+    if part == slice(None):
+        return matrix, part
+    if matrix is None:
+        return None, part
+    cells = _range((matrix[part] != 0).any(0))
+    return matrix[part, cells], cells
+
+
+def _range(chosen: Tensor) -> slice:
+    """Smallest range that holds all True elements (n,)."""
+    indices = chosen.nonzero()
+    return slice(int(indices[0]), int(indices[-1]) + 1)
 
 
 @functools.lru_cache(maxsize=64)

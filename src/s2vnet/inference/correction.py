@@ -7,24 +7,27 @@ change on a slice that both have in common.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
 from s2vnet.inference.correction_maps import (
     WINDOW,
+    Block,
+    PixelLabels,
     Pixels,
     SegmentedVolume,
     Window,
     WindowPrompt,
     window_maps,
 )
+from s2vnet.utils.components import bounding_box, components_at
 
 MAX_WINDOWS = 8
 """Windows that a change is followed into, in each direction."""
@@ -32,12 +35,6 @@ EDGE_PIXELS = 8
 """Pixels on the end of a window from which on a change is followed beyond it."""
 OVERLAP = 2
 """Slices that a window has in common with the one that it continues."""
-NEAR_MM, REACH_MM = 15.0, 40.0
-"""A change of a class of the network has to be the surer the farther it is from the prompt: beyond the first distance
-its logit is lowered, by up to :data:`FAR_PENALTY` at the second; beyond that nothing changes."""
-FAR_PENALTY = 2.0
-THRESHOLD = -0.4
-"""Logit from which a pixel changes (docs/decisions/016)."""
 AGREEMENT = 2.0
 """Logit of pixels beside the change that have the wanted label already."""
 NO_CHANGE = -20.0
@@ -47,36 +44,79 @@ CorrectorFunction = Callable[[Tensor, Tensor], Tensor]
 """Logits (1, D, H, W) of maps (1, D, P, H, W) and (1, D, C, h, w): a network or its exported graph."""
 
 
-@dataclass(frozen=True, eq=False)
-class Change:
-    """Logits of a change on network slices start..stop."""
+@dataclass(frozen=True)
+class ChangeLimits:
+    """What the corrector's logits have to exceed for a pixel to change (docs/decisions/016)."""
 
-    start: int
+    threshold: float = -0.4
+    near_mm: float = 15.0
+    """Distance from a prompt on a class of the network beyond which a logit has to be larger, up to
+    :attr:`far_penalty` at :attr:`reach_mm`."""
+    reach_mm: float = 40.0
+    """Distance from a prompt on a class of the network beyond which nothing changes."""
+    far_penalty: float = 2.0
+
+
+class Part(NamedTuple):
+    """Logits of a change on a block of the volume's pixels."""
+
+    block: Block
     logits: Tensor
-    """(D', H, W) on the network's pixels; positive where the label changes."""
+    """(D', H', W') on the block."""
+
+
+class Change:
+    """Logits of a change on the network's pixels, put together from overlapping parts; the largest logit counts."""
+
+    def __init__(self, parts: Sequence[Part], size: tuple[int, int]) -> None:
+        """Put parts together.
+
+        Args:
+            parts: at least one.
+            size: rows and columns (H, W) of the volume.
+        """
+        ends = [
+            (min(s.start for s in axis), max(s.stop for s in axis))
+            for axis in zip(*(p.block for p in parts), strict=True)
+        ]
+        self.size = size
+        self.start = tuple(low for low, _ in ends)
+        """First slice, row and column of the block that all parts lie in."""
+        self.logits = torch.full([high - low for low, high in ends], NO_CHANGE)
+        """(D', H', W') on that block; positive where the label changes."""
+        for part in parts:
+            d, y, x = (slice(s.start - a, s.stop - a) for s, a in zip(part.block, self.start, strict=True))
+            self.logits[d, y, x] = torch.maximum(self.logits[d, y, x], part.logits)
 
     def __getitem__(self, index: slice, /) -> Tensor:
         """Logits (n, 1, H, W) of network slices, as :meth:`SliceGrid.interpolate_slices` takes them."""
-        stop = self.start + len(self.logits)
-        slices = [
-            self.logits[d - self.start] if self.start <= d < stop else torch.full_like(self.logits[0], NO_CHANGE)
-            for d in range(index.start, index.stop)
-        ]
-        return torch.stack(slices)[:, None]
+        planes = torch.full((index.stop - index.start, 1, *self.size), NO_CHANGE)
+        depth, height, width = self.logits.shape
+        d, y, x = self.start
+        low, high = max(d, index.start), min(d + depth, index.stop)
+        if low < high:
+            planes[low - index.start : high - index.start, 0, y : y + height, x : x + width] = self.logits[
+                low - d : high - d
+            ]
+        return planes
 
-    @property
-    def stop(self) -> int:
-        """End of the slices."""
-        return self.start + len(self.logits)
+    def block(self) -> Block | None:
+        """Slices, rows and columns of the pixels that change; None without any."""
+        found = bounding_box((self.logits > 0).numpy())
+        if found is None:
+            return None
+        d, y, x = (slice(s.start + a, s.stop + a) for s, a in zip(found, self.start, strict=True))
+        return d, y, x
 
 
 @torch.inference_mode()
 def find_change(
     corrector: CorrectorFunction,
     volume: SegmentedVolume,
-    labels: Tensor,
+    labels: PixelLabels,
     prompt: WindowPrompt,
-    on_window: Callable[[Change], None] | None = None,
+    on_window: Callable[[Callable[[], Change]], None] | None = None,
+    limits: ChangeLimits = ChangeLimits(),
 ) -> Change:
     """Find the change that a prompt asks for.
 
@@ -85,33 +125,40 @@ def find_change(
         volume: image, probabilities and features.
         labels: (D, H, W) present labels.
         prompt: the prompt.
-        on_window: called with the change after each window.
+        on_window: called before each further window, with a function that returns the change so far; may raise to
+            stop.
+        limits: threshold and reach.
     """
-    depth, height, width = labels.shape
+    depth, height, width = volume.image.shape
     extent = np.ptp(prompt.pixels, axis=0) + 1
-    zoom = 2 if (extent[1:] > 0.8 * np.array(WINDOW[1:])).any() else 1
     centre = prompt.pixels.mean(0)
-    box = (prompt.pixels.min(0), prompt.pixels.max(0)) if prompt.class_id is not None else None
-    found = _run(corrector, volume, labels, prompt, Window.around(centre, zoom), box)
+    # of the first prompt, also in windows that continue its change
+    barrier = _Barrier(prompt.pixels.min(0), prompt.pixels.max(0), volume, limits, bounded=prompt.class_id is not None)
+
+    def run(prompt: WindowPrompt, window: Window) -> _WindowChange:
+        return _run(corrector, volume, labels, prompt, window, barrier)
+
+    zoom = 2 if (extent[1:] > 0.8 * np.array(WINDOW[1:])).any() else 1
+    found = run(prompt, Window.around(centre, zoom))
     if zoom == 1 and found.reaches_border():
-        found = _run(corrector, volume, labels, prompt, Window.around(centre, 2), box)
-    logits = torch.full((depth, height, width), NO_CHANGE)
-    spans = [found.paste(logits, range(depth))]
-    if on_window is not None:
-        on_window(_as_change(logits, spans))
+        found = run(prompt, Window.around(centre, 2))
+    parts = [found.part(range(depth))]
+
+    def change() -> Change:
+        return Change([part for part in parts if part is not None], (height, width))
+
     for direction in (1, -1):
         current, number = found, 0
         while number < MAX_WINDOWS and (step := current.next_prompt(direction, depth)) is not None:
+            if on_window is not None:
+                on_window(change)
             pixels, slices = step
-            following = prompt._replace(pixels=pixels)
             middle = pixels.mean(0)
             middle[0] = pixels[0, 0] + direction * (WINDOW[0] / 2 - OVERLAP)
-            current = _run(corrector, volume, labels, following, Window.around(middle, current.window.zoom), box)
-            spans.append(current.paste(logits, slices))
-            if on_window is not None:
-                on_window(_as_change(logits, spans))
+            current = run(prompt._replace(pixels=pixels), Window.around(middle, current.window.zoom))
+            parts.append(current.part(slices))
             number += 1
-    return _as_change(logits, spans)
+    return change()
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +172,10 @@ class _WindowChange:
     """(D, H', W') pixels that change."""
     agreeing: npt.NDArray[np.bool_]
     """(D, H', W') pixels that have the wanted label already."""
-    inside: tuple[slice, slice, slice]
-    """Part of the window that lies in the volume."""
+    inside: Block
+    """Part of the window that lies in the volume, counted in the window."""
+    outside: Block
+    """The same part, counted in the volume."""
 
     def reaches_border(self) -> bool:
         """Whether the change reaches rows or columns at which the window ends but the volume does not."""
@@ -140,27 +189,18 @@ class _WindowChange:
         ]
         return any(within and edge.sum() >= EDGE_PIXELS for within, edge in edges)
 
-    def paste(self, logits: Tensor, slices: range) -> range:
-        """Write the change into logits (D, H, W) of the volume, on `slices` only; return the slices written."""
-        d, y, x = (range(s.start, s.stop) for s in self.inside)
-        start = self.window.start
-        first = max(d.start + start[0], slices.start)
-        last = min(d.stop + start[0], slices.stop)
+    def part(self, slices: range) -> Part | None:
+        """Logits within the volume on those of its slices that are in `slices`; None where there are none."""
+        d, y, x = self.outside
+        first, last = max(d.start, slices.start), min(d.stop, slices.stop)
         if first >= last:
-            return range(0)
-        source = slice(first - start[0], last - start[0]), slice(y.start, y.stop), slice(x.start, x.stop)
-        region = (
-            slice(first, last),
-            slice(y.start + start[1], y.stop + start[1]),
-            slice(x.start + start[2], x.stop + start[2]),
-        )
-        change = self.change[source]
+            return None
+        source = slice(first - self.window.start[0], last - self.window.start[0]), *self.inside[1:]
+        change, logits = self.change[source], self.logits[source]
         # pixels beside the change that are as it wants them already, so that enlarging leaves no gap between both
         beside = ndimage.binary_dilation(change, np.ones((1, 3, 3), bool)) & self.agreeing[source]
-        values = torch.where(torch.from_numpy(change), self.logits[source], self.logits[source].clamp(max=-0.01))
-        values = torch.where(torch.from_numpy(beside), AGREEMENT, values)
-        logits[region] = torch.maximum(logits[region], values)
-        return range(first, last)
+        values = torch.where(torch.from_numpy(change), logits, logits.clamp(max=-0.01))
+        return Part((slice(first, last), y, x), torch.where(torch.from_numpy(beside), AGREEMENT, values))
 
     def next_prompt(self, direction: int, depth: int) -> tuple[Pixels, range] | None:
         """Pixels of the change from which the next window continues, and the slices that it fills."""
@@ -179,52 +219,54 @@ class _WindowChange:
         return pixels.astype(np.intp), slices
 
 
+@dataclass(frozen=True, eq=False)
+class _Barrier:
+    """What the logits of a change have to exceed, by the distance from a prompt's bounding box."""
+
+    low: Pixels
+    """First slice, row and column of the prompt."""
+    high: Pixels
+    """Its last ones."""
+    volume: SegmentedVolume
+    limits: ChangeLimits
+    bounded: bool
+    """Whether the distance matters."""
+
+    def at(self, window: Window) -> Tensor | float:
+        """Barrier (D, H', W') on the volume's pixels in a window."""
+        limits = self.limits
+        if not self.bounded:
+            return limits.threshold
+        squared = np.zeros((1, 1, 1), np.float32)
+        for axis, step in enumerate((self.volume.slice_distance, 1.0, 1.0)):
+            position = np.arange(window.extent[axis]) + window.start[axis]
+            away = np.maximum(0, np.maximum(self.low[axis] - position, position - self.high[axis]))
+            away = (away * step * self.volume.pixel_size) ** 2
+            squared = squared + np.expand_dims(away.astype(np.float32), [a for a in range(3) if a != axis])
+        distance = np.sqrt(squared)
+        share = np.clip((distance - limits.near_mm) / (limits.reach_mm - limits.near_mm), 0, 1)
+        barrier = np.where(distance > limits.reach_mm, np.inf, limits.threshold + share * limits.far_penalty)
+        return torch.from_numpy(barrier.astype(np.float32))
+
+
 def _run(
     corrector: CorrectorFunction,
     volume: SegmentedVolume,
-    labels: Tensor,
+    labels: PixelLabels,
     prompt: WindowPrompt,
     window: Window,
-    box: tuple[Pixels, Pixels] | None,
+    barrier: _Barrier,
 ) -> _WindowChange:
-    """Change within a window; `box` holds the first and last pixel of the prompt whose reach is bounded, if it is."""
+    """Change within a window."""
     maps = window_maps(volume, labels, prompt, window)
-    logits = corrector(maps.pixels[None], maps.cells[None])[0].float()
-    if window.zoom > 1:
-        logits = F.interpolate(logits[:, None], scale_factor=window.zoom, mode="bilinear")[:, 0]
-    if box is not None:
-        logits = logits - _distance_penalty(volume, window, box)
-    logits = torch.where(maps.eligible, logits - THRESHOLD, NO_CHANGE)
+    logits = window.enlarge(corrector(maps.pixels[None], maps.cells[None])[0].float())
+    logits = torch.where(maps.eligible, logits - barrier.at(window), NO_CHANGE).clamp_min(NO_CHANGE)
     change = connected_to((logits > 0).numpy(), prompt.pixels - np.array(window.start))
-    bounds = [(max(0, -a), min(k, n - a)) for a, k, n in zip(window.start, window.extent, labels.shape, strict=True)]
-    d, y, x = (slice(a, b) for a, b in bounds)
-    return _WindowChange(window, logits, change, ~maps.eligible.numpy(), (d, y, x))
-
-
-def _distance_penalty(volume: SegmentedVolume, window: Window, box: tuple[Pixels, Pixels]) -> Tensor:
-    """What is subtracted from the logits (D, H', W') of a window by their distance from a prompt's bounding box."""
-    squared = np.zeros((1, 1, 1))
-    for axis, step in enumerate((volume.slice_distance, 1.0, 1.0)):
-        position = np.arange(window.extent[axis]) + window.start[axis]
-        away = np.maximum(0, np.maximum(box[0][axis] - position, position - box[1][axis])) * step * volume.pixel_size
-        squared = squared + np.expand_dims(away**2, [a for a in range(3) if a != axis])
-    distance = np.sqrt(squared)
-    share = np.clip((distance - NEAR_MM) / (REACH_MM - NEAR_MM), 0, 1)
-    penalty = np.where(distance > REACH_MM, -NO_CHANGE, share * FAR_PENALTY)
-    return torch.from_numpy(penalty.astype(np.float32))
+    return _WindowChange(window, logits, change, ~maps.eligible.numpy(), *window.overlap(labels.shape))
 
 
 def connected_to(change: npt.NDArray[np.bool_], pixels: Pixels) -> npt.NDArray[np.bool_]:
     """6-connected parts of a change (D, H, W) that hold one of the pixels (N, 3) or an in-plane neighbour of it."""
-    components, _ = ndimage.label(change)
     around = (pixels[:, None] + np.mgrid[0:1, -1:2, -1:2].reshape(3, -1).T).reshape(-1, 3)
     around = around[((around >= 0) & (around < np.array(change.shape))).all(1)]
-    values = np.unique(components[tuple(around.T)])
-    connected: npt.NDArray[np.bool_] = np.isin(components, values[values > 0])
-    return connected
-
-
-def _as_change(logits: Tensor, spans: list[range]) -> Change:
-    filled = [s for s in spans if len(s)]
-    start, stop = min(s.start for s in filled), max(s.stop for s in filled)
-    return Change(start, logits[start:stop])
+    return components_at(change, around)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,18 @@ _MAX_CONTRAST = 4.0
 
 Pixels = npt.NDArray[np.intp]
 """Network slice, row and column (N, 3)."""
+Block = tuple[slice, slice, slice]
+"""Ranges of slices, rows and columns."""
+
+
+class PixelLabels(Protocol):
+    """Labels (D, H, W) of a volume's pixels, read by ranges of slices; a tensor is one."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Slices, rows and columns."""
+
+    def __getitem__(self, index: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,20 +79,36 @@ class Window(NamedTuple):
         """Slices, rows and columns in the volume."""
         return self.size[0], self.size[1] * self.zoom, self.size[2] * self.zoom
 
-    def crop(self, tensor: Tensor, stride: int = 1, fill: float = 0) -> Tensor:
-        """Part of a tensor (D, ..., H / stride, W / stride), padded with `fill`, before zooming."""
-        start = (self.start[0], self.start[1] // stride, self.start[2] // stride)
-        depth, rows, columns = self.extent
-        size = depth, rows // stride, columns // stride
-        limits = tensor.shape[0], tensor.shape[-2], tensor.shape[-1]
-        low = [min(max(0, a), n) for a, n in zip(start, limits, strict=True)]
-        high = [max(b, min(n, a + k)) for a, k, n, b in zip(start, size, limits, low, strict=True)]
-        part = tensor[low[0] : high[0], ..., low[1] : high[1], low[2] : high[2]]
+    def overlap(self, shape: Sequence[int], stride: int = 1) -> tuple[Block, Block]:
+        """Part of the window that lies in a volume.
+
+        Args:
+            shape: of the volume (D, ..., H / stride, W / stride).
+            stride: pixels per row and column of the volume.
+
+        Returns:
+            The part's slices, rows and columns, counted in the window (before zooming) and in the volume.
+        """
+        strides = 1, stride, stride
+        starts = [a // n for a, n in zip(self.start, strides, strict=True)]
+        sizes = [k // n for k, n in zip(self.extent, strides, strict=True)]
+        limits = shape[0], shape[-2], shape[-1]
+        low = [min(max(0, a), n) for a, n in zip(starts, limits, strict=True)]
+        high = [max(b, min(n, a + k)) for a, k, n, b in zip(starts, sizes, limits, low, strict=True)]
+        d, y, x = (slice(a, b) for a, b in zip(low, high, strict=True))
+        inside = (slice(s.start - a, s.stop - a) for s, a in zip((d, y, x), starts, strict=True))
+        return (next(inside), next(inside), next(inside)), (d, y, x)
+
+    def crop(self, maps: Tensor | PixelLabels, stride: int = 1, fill: float = 0) -> Tensor:
+        """Part of maps (D, ..., H / stride, W / stride), padded with `fill`, before zooming."""
+        inside, (d, rows, columns) = self.overlap(maps.shape, stride)
+        part = maps[d][..., rows, columns]
+        depth, height, width = self.extent
+        size = depth, height // stride, width // stride
         if tuple(part.shape[i] for i in (0, -2, -1)) == size:
             return part
-        whole = torch.full((size[0], *tensor.shape[1:-2], *size[1:]), fill, dtype=part.dtype)
-        target = [slice(b - a, c - a) for a, b, c in zip(start, low, high, strict=True)]
-        whole[target[0], ..., target[1], target[2]] = part
+        whole = torch.full((size[0], *part.shape[1:-2], *size[1:]), fill, dtype=part.dtype)
+        whole[inside[0], ..., inside[1], inside[2]] = part
         return whole
 
     def pool(self, maps: Tensor) -> Tensor:
@@ -91,12 +119,18 @@ class Window(NamedTuple):
         pooled: Tensor = F.avg_pool2d(maps.float().flatten(0, -3)[:, None], self.zoom)[:, 0].unflatten(0, lead)
         return pooled
 
+    def enlarge(self, maps: Tensor) -> Tensor:
+        """Interpolate maps (D, H, W) of the window to the pixels of the volume."""
+        if self.zoom == 1:
+            return maps
+        return F.interpolate(maps[:, None], scale_factor=self.zoom, mode="bilinear")[:, 0]
+
     def to_window(self, pixels: Pixels) -> Pixels:
         """Slice, row and column in the window (N', 3), of those pixels of the volume (N, 3) that lie inside."""
         inside = pixels - np.array(self.start)
         inside = inside[((inside >= 0) & (inside < np.array(self.extent))).all(1)]
-        pixels = inside // np.array([1, self.zoom, self.zoom])
-        return pixels
+        in_window: Pixels = inside // np.array([1, self.zoom, self.zoom])
+        return in_window
 
 
 class WindowPrompt(NamedTuple):
@@ -126,12 +160,12 @@ class WindowMaps(NamedTuple):
     """(D, H', W') pixels of the volume that may change, bool, before zooming."""
 
 
-def window_maps(volume: SegmentedVolume, labels: Tensor, prompt: WindowPrompt, window: Window) -> WindowMaps:
+def window_maps(volume: SegmentedVolume, labels: PixelLabels, prompt: WindowPrompt, window: Window) -> WindowMaps:
     """Compute the corrector's input maps.
 
     Args:
         volume: image, probabilities and features of the volume.
-        labels: (D, H, W) present label of each pixel.
+        labels: (D, H, W) present label of each pixel; slices of the window and of the prompt are read.
         prompt: the prompt; its class probabilities, features and intensity are read at its pixels, also outside of
             the window.
         window: part of the volume.
@@ -142,8 +176,7 @@ def window_maps(volume: SegmentedVolume, labels: Tensor, prompt: WindowPrompt, w
     present = window.crop(labels)
     own = (present == prompt.label) & valid
     eligible = (own if not prompt.positive else ~own) & valid
-    place = tuple(torch.from_numpy(prompt.pixels.T))
-    clicked = int(labels[place].mode().values)
+    clicked = _most_frequent_label(labels, prompt.pixels)
     same_label = (present == clicked) & eligible
     other = (present != 0) & (present != clicked) & ~own & valid
     intensity = _mean_intensity(volume.image, prompt.pixels)
@@ -151,6 +184,14 @@ def window_maps(volume: SegmentedVolume, labels: Tensor, prompt: WindowPrompt, w
     pixels = torch.stack([window.pool(m) for m in (image, contrast, own, eligible, same_label, other)], 1)
     cells = _cell_maps(volume, prompt, window, valid)
     return WindowMaps(pixels, cells, eligible)
+
+
+def _most_frequent_label(labels: PixelLabels, pixels: Pixels) -> int:
+    """Label that most of some pixels have; the smallest of equally frequent ones."""
+    d, y, x = pixels.T
+    first = int(d.min())
+    found = labels[first : int(d.max()) + 1].numpy()[d - first, y, x]
+    return int(np.bincount(found).argmax())
 
 
 def _cell_maps(volume: SegmentedVolume, prompt: WindowPrompt, window: Window, valid: Tensor) -> Tensor:

@@ -12,64 +12,47 @@ A prompt changes the labels of its own voxels and of the connected region around
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from s2vnet.data.preprocess import Case
 from s2vnet.data.slice_grid import SliceGrid
-from s2vnet.inference.correction import Change, CorrectorFunction, find_change
+from s2vnet.inference.correction import Change, ChangeLimits, CorrectorFunction, find_change
 from s2vnet.inference.correction_maps import SegmentedVolume, WindowPrompt
 from s2vnet.inference.encoded_volume import EncodedVolume
 from s2vnet.inference.postprocessing import find_detached_parts, most_probable_class, suppress_detached_parts
 from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.interpolate_outlines import between_outlines
+from s2vnet.interactive.label_changes import LabelChange, Labels, Voxels
+from s2vnet.interactive.prompt_state import PromptState, flat_indices, voxels_to_pixels
 from s2vnet.interactive.voxelize import is_box, is_prompt, prompt_voxels
 from s2vnet.io.geometry import Region
-from s2vnet.prompts import Box, Entry, Extent, Lasso, Lock, Mask, Point, Prompt, Scribble
+from s2vnet.prompts import Box, Entry, Extent, Lasso, Mask, Point, Prompt, Scribble
+from s2vnet.utils.components import components_at
 
-Labels = npt.NDArray[np.uint8]
-Voxels = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
+OnChange = Callable[[Callable[[], LabelChange]], None]
+"""Called with a function that computes the label change found so far; may raise to stop."""
 FILE_SLICES_PER_CHUNK = 8
 _DENIED_PENALTY, _EXCLUDED_PENALTY = 2, 4
 """Subtracted from a voxel's probabilities of classes that prompts deny there, and of classes excluded for it."""
 
 
-class LabelChange(NamedTuple):
-    """Voxels whose label an entry changes."""
+class _LabelsOnPixels:
+    """Labels of the network's pixels, read from those of the file's voxels when they are needed."""
 
-    voxels: Voxels
-    """(N,) flat indices in C order, rising."""
-    before: Labels
-    """(N,)."""
-    after: Labels
-    """(N,)."""
+    def __init__(self, grid: SliceGrid, labels: Labels) -> None:
+        self._grid, self._labels = grid, labels
+        self.shape = (grid.depth, *grid.padded)
 
-
-@dataclass(frozen=True)
-class PromptState:
-    """What earlier entries of a log say, beside the labels that they led to."""
-
-    prompts: tuple[Prompt, ...] = ()
-    locked: frozenset[int] = frozenset()
-
-    def add(self, entry: Entry) -> PromptState:
-        """State after an entry."""
-        if is_prompt(entry):
-            return replace(self, prompts=(*self.prompts, entry))
-        if isinstance(entry, Extent):  # replaces what earlier prompts say of the class
-            return replace(self, prompts=tuple(p for p in self.prompts if p.class_id != entry.class_id))
-        if not isinstance(entry, Lock):
-            return self
-        return replace(self, locked=self.locked | {entry.class_id} if entry.locked else self.locked - {entry.class_id})
+    def __getitem__(self, index: slice, /) -> Tensor:
+        return torch.from_numpy(self._grid.labels_to_pixels(self._labels, index.start, index.stop))
 
 
 @dataclass(eq=False)
@@ -82,6 +65,7 @@ class Corrections:
     automatic: Segmentation
     num_classes: int
     """Classes of the network; larger labels are classes of the user's own."""
+    limits: ChangeLimits = field(default_factory=ChangeLimits)
 
     @classmethod
     def of(cls, segmenter: Segmenter, case: Case, encoded: EncodedVolume) -> Corrections:
@@ -123,7 +107,7 @@ class Corrections:
         return self.grid.orientation.axes[self.grid.axis]
 
     def change(
-        self, labels: Labels, state: PromptState, entry: Entry, on_change: Callable[[LabelChange], None] | None = None
+        self, labels: Labels, state: PromptState, entry: Entry, on_change: OnChange | None = None
     ) -> LabelChange:
         """Find the voxels that an entry changes.
 
@@ -131,60 +115,52 @@ class Corrections:
             labels: (I, J, K) labels after all earlier entries.
             state: earlier entries.
             entry: the next entry of the log.
-            on_change: called with the changes found so far after each window.
+            on_change: called before each further window, with a function that computes the change so far.
         """
         if isinstance(entry, Extent):
             return self._set_extent(labels, state, entry)
         if not is_prompt(entry) or (entry.positive and entry.class_id in state.locked):
-            return _no_change()
+            return LabelChange.none()
         if is_box(entry):
             return self._apply_box(labels, state, entry, on_change)
         voxels = prompt_voxels(entry)
-        flat = np.ravel_multi_index(tuple(voxels.T), labels.shape)
-        current = labels.reshape(-1)[flat]
+        current = labels[tuple(voxels.T)]
         wrong = (current != entry.class_id) == entry.positive
-        movable = wrong & ~np.isin(current, list(state.locked))
-        if not movable.any():
-            return _no_change()
-        voxels, flat = voxels[movable], np.unique(flat[movable])
-        changed = np.zeros(labels.shape, bool)
-        changed.reshape(-1)[flat] = True
-        allowed = _Allowed(self, labels, state, entry)
+        voxels = voxels[wrong & ~np.isin(current, list(state.locked))]
+        if not len(voxels):
+            return LabelChange.none()
+        prompted = flat_indices(voxels, labels.shape)
+        pixels = voxels_to_pixels(self.grid, voxels)
+        if not len(pixels):  # outside of what the network sees
+            return self._label_change(labels, state, entry, prompted)
+        allowed = _Allowed(labels, state, entry)
+        between = self._between(labels, state, entry)
+        between = between[allowed.flat(between)]
 
         def finish(change: Change) -> LabelChange:
-            region = self._to_file(change)
-            if region is not None:
-                block, mask = region
-                changed[block] |= self._connected(mask & allowed.block(block), block, voxels, entry)
-            for filled in self._between(labels, state, entry):
-                changed.reshape(-1)[filled[allowed.flat(filled)]] = True
-            return self._label_change(labels, state, entry, np.flatnonzero(changed))
+            connected = self._connected(change, allowed, voxels, entry)
+            return self._label_change(labels, state, entry, _union(prompted, between, connected))
 
-        def report(change: Change) -> None:
+        def report(change: Callable[[], Change]) -> None:
             if on_change is not None:
-                on_change(finish(change))
+                on_change(lambda: finish(change()))
 
-        prompt = self._window_prompt(labels, state, entry, voxels)
-        if prompt is None:  # outside of what the network sees
-            return self._label_change(labels, state, entry, flat)
-        return finish(find_change(self.corrector, self.volume, self._pixel_labels(labels), prompt, report))
+        prompt = self._window_prompt(state, entry, pixels)
+        on_pixels = _LabelsOnPixels(self.grid, labels)
+        return finish(find_change(self.corrector, self.volume, on_pixels, prompt, report, self.limits))
 
-    def _apply_box(
-        self, labels: Labels, state: PromptState, box: Box, on_change: Callable[[LabelChange], None] | None
-    ) -> LabelChange:
+    def _apply_box(self, labels: Labels, state: PromptState, box: Box, on_change: OnChange | None) -> LabelChange:
         """All of the class on the slices of a box lies inside: nothing outside, and something inside."""
-        inside = np.zeros(labels.shape, bool)
-        inside[tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))] = True
-        axis = self.plane
-        slab: list[slice] = [slice(None)] * 3
-        slab[axis] = slice(box.start[axis], box.stop[axis])
-        spanned = np.zeros(labels.shape, bool)
-        spanned[tuple(slab)] = True
-        own = labels == box.class_id
+        spanned = [slice(0, n) for n in labels.shape]
+        spanned[self.plane] = slice(box.start[self.plane], box.stop[self.plane])
+        slab: Region = (spanned[0], spanned[1], spanned[2])
+        inside: Region = tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))  # type: ignore[assignment]
         denial = Point(class_id=box.class_id, positive=False, voxel=box.start)
-        outside = np.flatnonzero(own & spanned & ~inside & _Allowed(self, labels, state, denial).volume())
-        removal = self._label_change(labels, state, denial, outside)
-        if (own & inside).any():
+        outside = labels[slab] == box.class_id
+        outside[tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip(inside, slab, strict=True))] = False
+        removed = _flat_of_mask(outside, slab, labels.shape)
+        removal = self._label_change(labels, state, denial, removed[_Allowed(labels, state, denial).flat(removed)])
+        if (labels[inside] == box.class_id).any():
             return removal
         after = labels.copy()
         after.reshape(-1)[removal.voxels] = removal.after
@@ -192,92 +168,73 @@ class Corrections:
         middle = [sorted({(a + b - 1) // 2, (a + b) // 2}) for a, b in zip(box.start, box.stop, strict=True)]
         click = Scribble(class_id=box.class_id, voxels=tuple(itertools.product(*middle)))
         grown = self.change(after, state, click, on_change)
-        kept = inside.reshape(-1)[grown.voxels] | ~spanned.reshape(-1)[grown.voxels]
-        grown = LabelChange(grown.voxels[kept], grown.before[kept], grown.after[kept])
-        return merge(removal, grown)
+        voxels = np.stack(np.unravel_index(grown.voxels, labels.shape), 1)
+        within = ((voxels >= box.start) & (voxels < box.stop)).all(1)
+        beyond = (voxels[:, self.plane] < box.start[self.plane]) | (voxels[:, self.plane] >= box.stop[self.plane])
+        return removal.then(grown.select(within | beyond))
 
     def _set_extent(self, labels: Labels, state: PromptState, extent: Extent) -> LabelChange:
         """Give a class its voxels, except those of locked classes, and take all others from it."""
         if extent.class_id in state.locked:
-            return _no_change()
+            return LabelChange.none()
         mask = extent.mask
         voxels = np.ravel_multi_index(tuple(mask.voxels().T), labels.shape)
         gained = voxels[~np.isin(labels.reshape(-1)[voxels], list(state.locked))]
         lost = np.setdiff1d(np.flatnonzero(labels == extent.class_id), voxels)
         denial = Point(class_id=extent.class_id, positive=False, voxel=extent.start)
         gain, loss = self._label_change(labels, state, mask, gained), self._label_change(labels, state, denial, lost)
-        return merge(gain, loss)
+        return gain.then(loss)
 
-    def _window_prompt(self, labels: Labels, state: PromptState, prompt: Prompt, voxels: Voxels) -> WindowPrompt | None:
-        pixels = self._pixels_of(voxels)
-        if not len(pixels):
-            return None
-        same = [p for p in state.prompts if p.class_id == prompt.class_id and p.positive == prompt.positive]
-        other = [
-            p
-            for p in state.prompts
-            if (p.class_id == prompt.class_id and p.positive != prompt.positive)
-            or (p.class_id != prompt.class_id and p.positive and prompt.positive)
-        ]
-        class_id = prompt.class_id if prompt.class_id < self.num_classes else None
+    def _window_prompt(self, state: PromptState, prompt: Prompt, pixels: Voxels) -> WindowPrompt:
         return WindowPrompt(
-            pixels, prompt.positive, class_id, prompt.class_id, self._all_pixels(same), self._all_pixels(other)
+            pixels,
+            prompt.positive,
+            prompt.class_id if prompt.class_id < self.num_classes else None,
+            prompt.class_id,
+            state.agreeing_pixels(prompt.class_id, prompt.positive),
+            state.contradicting_pixels(prompt.class_id, prompt.positive),
         )
 
-    def _all_pixels(self, prompts: Sequence[Prompt]) -> Voxels:
-        parts = [self._pixels_of(prompt_voxels(p)) for p in prompts if not is_box(p)]
-        return np.concatenate(parts) if parts else np.empty((0, 3), np.intp)
-
-    def _pixels_of(self, voxels: Voxels) -> Voxels:
-        """Pixels (N', 3) of the network's slices that hold file voxels (N, 3); those outside the crop are left out."""
-        pixels = np.rint(self.grid.voxels_to_pixels(voxels)).astype(np.intp)
-        crop = self.grid.voxels_to_crop(voxels)
-        inside = ((crop >= 0) & (crop < np.array(self.grid.size))).all(1)
-        pixels = np.clip(pixels[inside], 0, np.array(self.volume.image.shape) - 1)
-        return np.unique(pixels, axis=0) if len(pixels) > 1 else pixels
-
-    def _pixel_labels(self, labels: Labels) -> Tensor:
-        """Labels (D, H, W) of the network's pixels."""
-        return torch.from_numpy(self.grid.labels_to_pixels(labels))
-
     def _to_file(self, change: Change) -> tuple[Region, Bools] | None:
-        """Block of file voxels, and its voxels that change."""
-        start, stop = self.grid.affected_slices(change.start, change.stop)
+        """Smallest block of file voxels that pixels of the change reach, and its voxels that change."""
+        block = change.block()
+        if block is None:
+            return None
+        start, stop = self.grid.affected_slices(block[0].start, block[0].stop)
+        rows, columns = self.grid.voxels_near_pixels(block[1], block[2])
         parts = []
         for n in range(start, stop, FILE_SLICES_PER_CHUNK):
             logits = self.grid.interpolate_slices(change, n, min(n + FILE_SLICES_PER_CHUNK, stop))
-            parts.append((self.grid.upsample(logits)[:, 0] > 0).numpy())
-        return self.grid.slices_to_file(np.concatenate(parts), start) if parts else None
+            parts.append((self.grid.upsample(logits, rows, columns)[:, 0] > 0).numpy())
+        return self.grid.slices_to_file(np.concatenate(parts), start, rows, columns)
 
-    def _connected(self, mask: Bools, block: Region, voxels: Voxels, prompt: Prompt) -> Bools:
-        """Parts of a mask within a block that are connected to the prompt's voxels."""
-        mask = mask.copy()
-        inside = voxels - [s.start for s in block]
-        inside = inside[((inside >= 0) & (inside < np.array(mask.shape))).all(1)]
-        mask[tuple(inside.T)] = True
+    def _connected(self, change: Change, allowed: _Allowed, voxels: Voxels, prompt: Prompt) -> Voxels:
+        """Flat indices of the voxels that change and are connected to the prompt's voxels (N, 3)."""
+        low, high = voxels.min(0), voxels.max(0) + 1
+        found = self._to_file(change)
+        if found is not None:
+            low = np.minimum(low, [s.start for s in found[0]])
+            high = np.maximum(high, [s.stop for s in found[0]])
+        i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        mask = np.zeros(high - low, bool)
+        if found is not None:
+            part, changed = found
+            mask[tuple(slice(s.start - a, s.stop - a) for s, a in zip(part, low, strict=True))] = changed
+            mask &= allowed.block((i, j, k))
+        own = tuple((voxels - low).T)
         if isinstance(prompt, Lasso | Mask | Box):  # an outline says all of what changes on its slices
-            axis = self.plane
-            drawn = np.unique(inside[:, axis])
-            on_slices: list[slice | Voxels] = [slice(None)] * 3
-            on_slices[axis] = drawn
-            outline = np.zeros_like(mask)
-            outline[tuple(inside.T)] = True
-            mask[tuple(on_slices)] = outline[tuple(on_slices)]
-        components, _ = ndimage.label(mask)
-        values = np.unique(components[tuple(inside.T)])
-        connected: Bools = np.isin(components, values[values > 0])
-        return connected
+            drawn: list[slice | Voxels] = [slice(None)] * 3
+            drawn[self.plane] = np.unique(own[self.plane])
+            mask[tuple(drawn)] = False
+        mask[own] = True
+        return _flat_of_mask(components_at(mask, voxels - low), (i, j, k), allowed.labels.shape)
 
-    def _between(self, labels: Labels, state: PromptState, prompt: Prompt) -> list[Voxels]:
-        """Flat indices between this outline and the last one of the same class and sign, if there is one."""
-        if not isinstance(prompt, Lasso | Mask):
-            return []
-        for earlier in reversed(state.prompts):
-            if isinstance(earlier, Lasso | Mask) and earlier.class_id == prompt.class_id:
-                if earlier.positive != prompt.positive:
-                    return []
-                return [between_outlines(prompt_voxels(earlier), prompt_voxels(prompt), labels.shape)]
-        return []
+    def _between(self, labels: Labels, state: PromptState, prompt: Prompt) -> Voxels:
+        """Flat indices between this outline and the last one of its class, if that has the same sign."""
+        earlier = state.outlines.get(prompt.class_id)
+        if not isinstance(prompt, Lasso | Mask) or earlier is None or earlier.positive != prompt.positive:
+            return np.empty(0, np.intp)
+        return between_outlines(prompt_voxels(earlier), prompt_voxels(prompt), labels.shape)
 
     def _label_change(self, labels: Labels, state: PromptState, prompt: Prompt, flat: Voxels) -> LabelChange:
         """Change of voxels to the prompt's class, or away from it."""
@@ -287,8 +244,7 @@ class Corrections:
         else:
             after = self._runners_up(flat, labels.shape, [prompt.class_id, *state.locked], state)
             after = np.where(np.isin(after, list(state.locked)), before, after)  # where all other classes are locked
-        different = before != after
-        return LabelChange(flat[different], before[different], after[different])
+        return LabelChange(flat, before, after).select(before != after)
 
     def _runners_up(self, flat: Voxels, shape: tuple[int, ...], excluded: Iterable[int], state: PromptState) -> Labels:
         """Most probable class of voxels that is not excluded, and not denied if there is another one.
@@ -297,72 +253,57 @@ class Corrections:
         """
         voxels = np.stack(np.unravel_index(flat, shape), 1)
         cropped = np.clip(self.grid.voxels_to_crop(voxels), 0, np.array(self.grid.size) - 1)
-        after = np.zeros(len(flat), np.uint8)
-        denials = [
-            (p.class_id, np.ravel_multi_index(tuple(prompt_voxels(p).T), shape))
-            for p in state.prompts
-            if not p.positive and p.class_id < self.num_classes
-        ]
-        penalised = [c for c in excluded if c < self.num_classes]
+        scores = np.empty((self.num_classes, len(flat)), np.float32)
         for d in np.unique(cropped[:, 0]).tolist():
             here = cropped[:, 0] == d
-            rows, columns = cropped[here, 1], cropped[here, 2]
-            scores = next(self.automatic.source_probabilities(d, d + 1))[0].cpu().numpy()[:, rows, columns]
-            for class_id, denied in denials:
-                scores[class_id, np.isin(flat[here], denied)] -= _DENIED_PENALTY
-            scores[penalised] -= _EXCLUDED_PENALTY
-            after[here] = scores.argmax(0)
-        return after
+            _, y, x = cropped[here].T
+            rows, columns = (slice(int(v.min()), int(v.max()) + 1) for v in (y, x))
+            near = self.grid.interpolate_slices(self.volume.probabilities, d, d + 1)
+            near = self.grid.upsample(near, rows, columns)[0]
+            scores[:, here] = near.numpy()[:, y - rows.start, x - columns.start]
+        for class_id, denied in state.denied():
+            if class_id < self.num_classes:
+                scores[class_id, np.isin(flat, denied)] -= _DENIED_PENALTY
+        scores[[c for c in excluded if c < self.num_classes]] -= _EXCLUDED_PENALTY
+        best: Labels = scores.argmax(0).astype(np.uint8)
+        return best
 
 
 class _Allowed:
     """Voxels that a prompt may change away from its own ones."""
 
-    def __init__(self, corrections: Corrections, labels: Labels, state: PromptState, prompt: Prompt) -> None:
+    def __init__(self, labels: Labels, state: PromptState, prompt: Prompt) -> None:
         self.labels, self.prompt = labels, prompt
         self.locked = list(state.locked)
-        kept = [
-            np.ravel_multi_index(tuple(prompt_voxels(p).T), labels.shape)
-            for p in state.prompts
-            if not is_box(p) and (p.positive or (p.class_id == prompt.class_id and prompt.positive))
-        ]
-        self.kept = np.unique(np.concatenate(kept)) if kept else np.empty(0, np.intp)
+        self.kept = _union(*state.kept(prompt.class_id, prompt.positive))
 
     def block(self, block: Region) -> Bools:
         """Mask of a block of voxels."""
-        values = self.labels[block]
-        mask: Bools = (values != self.prompt.class_id) if self.prompt.positive else (values == self.prompt.class_id)
-        if self.locked:
-            mask &= ~np.isin(values, self.locked)
+        mask = self._of(self.labels[block])
         if len(self.kept):
             voxels = np.stack(np.unravel_index(self.kept, self.labels.shape), 1) - [s.start for s in block]
             voxels = voxels[((voxels >= 0) & (voxels < np.array(mask.shape))).all(1)]
             mask[tuple(voxels.T)] = False
         return mask
 
-    def volume(self) -> Bools:
-        """Mask of all voxels."""
-        i, j, k = (slice(0, n) for n in self.labels.shape)
-        return self.block((i, j, k))
-
     def flat(self, flat: Voxels) -> Bools:
         """Mask of voxels by flat index."""
-        values = self.labels.reshape(-1)[flat]
-        mask: Bools = (values != self.prompt.class_id) if self.prompt.positive else (values == self.prompt.class_id)
-        return mask & ~np.isin(values, self.locked) & ~np.isin(flat, self.kept)
+        return self._of(self.labels.reshape(-1)[flat]) & ~np.isin(flat, self.kept)
+
+    def _of(self, values: Labels) -> Bools:
+        """Whether voxels with these labels would change."""
+        mask: Bools = (values != self.prompt.class_id) == self.prompt.positive
+        return mask & ~np.isin(values, self.locked) if self.locked else mask
 
 
-def merge(first: LabelChange, second: LabelChange) -> LabelChange:
-    """One change that equals two after each other."""
-    voxels = np.union1d(first.voxels, second.voxels)
-    before, after = np.zeros(len(voxels), np.uint8), np.zeros(len(voxels), np.uint8)
-    for change in (first, second):
-        after[np.searchsorted(voxels, change.voxels)] = change.after
-    for change in (second, first):
-        before[np.searchsorted(voxels, change.voxels)] = change.before
-    different = before != after
-    return LabelChange(voxels[different], before[different], after[different])
+def _union(*flat: Voxels) -> Voxels:
+    """Flat indices, rising and unique, of those that are in any of some arrays."""
+    joined: Voxels = np.unique(np.concatenate([np.empty(0, np.intp), *flat]))
+    return joined
 
 
-def _no_change() -> LabelChange:
-    return LabelChange(np.empty(0, np.intp), np.empty(0, np.uint8), np.empty(0, np.uint8))
+def _flat_of_mask(mask: Bools, block: Region, shape: tuple[int, ...]) -> Voxels:
+    """Flat indices in a volume of the True voxels of a mask of one of its blocks."""
+    voxels = (found + s.start for found, s in zip(mask.nonzero(), block, strict=True))
+    flat: Voxels = np.ravel_multi_index(tuple(voxels), shape)
+    return flat

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.inference.upsampling import upsample_labels
-from s2vnet.interactive.corrections import LabelChange
+from s2vnet.interactive.label_changes import LabelChange
 from s2vnet.interactive.voxelize import is_prompt, prompt_corners
 from s2vnet.io.geometry import Region
 from s2vnet.prompts import Entry
@@ -66,12 +66,14 @@ def change_updates(
         sent = change.voxels
         indices = np.stack(np.unravel_index(new, labels.shape), 1)
         prompted = int(np.median(prompt_corners(entry)[:, axis]))
-        current = labels.copy()
-        current.reshape(-1)[change.voxels] = change.after
+        changed = np.stack(np.unravel_index(change.voxels, labels.shape), 1)
         for chosen in (indices[:, axis] == prompted, indices[:, axis] != prompted):
             if chosen.any():
                 low, high = indices[chosen].min(0).tolist(), (indices[chosen].max(0) + 1).tolist()
                 i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
-                on_slice((i, j, k), current[i, j, k])
+                block = labels[i, j, k].copy()
+                within = ((changed >= low) & (changed < high)).all(1)
+                block[tuple((changed[within] - low).T)] = change.after[within]
+                on_slice((i, j, k), block)
 
     return send

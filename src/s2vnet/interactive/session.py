@@ -33,7 +33,6 @@ from s2vnet.io.convert import as_label_map, as_volume
 from s2vnet.io.geometry import LabelMap, Region, Volume
 from s2vnet.prompts import Box, Entry, Lasso, Lock, Mask, Point, Scribble, Voxel
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
-from s2vnet.utils.components import bounding_box
 from s2vnet.utils.extras import require_extra
 
 if TYPE_CHECKING:
@@ -251,8 +250,14 @@ class Session:
 
     def _set(self, history: History, applied: AppliedLog) -> None:
         """Make a history with its labels the current one."""
-        self.changed_region = bounding_box(applied.labels != self.labels)
-        self.last_changes = self._volume_changes(applied.labels)
+        before, after = self.labels.reshape(-1), applied.labels.reshape(-1)
+        changed = np.flatnonzero(before != after)
+        self.changed_region = _region_of(changed, self.geometry.shape)
+        gained, lost = (np.bincount(each[changed], minlength=256) for each in (after, before))
+        voxel = self.geometry.voxel_volume_ml
+        self.last_changes = {
+            int(k): (float(gained[k] * voxel), float(lost[k] * voxel)) for k in np.flatnonzero(gained + lost)
+        }
         self._notes = None
         self._history, self._applied = history, applied
         for listener in self.listeners:
@@ -417,12 +422,13 @@ class Session:
         checked.flags.writeable = False
         return checked
 
-    def _volume_changes(self, labels: npt.NDArray[np.uint8]) -> dict[int, tuple[float, float]]:
-        """Volume in ml that each class gains and loses where the labels become others."""
-        changed = labels != self.labels
-        gained, lost = (np.bincount(each[changed], minlength=256) for each in (labels, self.labels))
-        voxel = self.geometry.voxel_volume_ml
-        return {int(k): (float(gained[k] * voxel), float(lost[k] * voxel)) for k in np.flatnonzero(gained + lost)}
+
+def _region_of(flat: npt.NDArray[np.intp], shape: tuple[int, int, int]) -> Region | None:
+    """Smallest block that holds voxels (N,) given by flat index; None without any."""
+    if not len(flat):
+        return None
+    i, j, k = (slice(int(v.min()), int(v.max()) + 1) for v in np.unravel_index(flat, shape))
+    return i, j, k
 
 
 def _equal(first: npt.NDArray[np.uint8] | None, second: npt.NDArray[np.uint8] | None) -> bool:

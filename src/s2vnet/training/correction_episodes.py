@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from s2vnet.inference.correction import connected_to
 from s2vnet.inference.correction_maps import (
     WINDOW,
     Pixels,
@@ -281,10 +282,10 @@ class _Episode:
 
     def answered(self, prompt: WindowPrompt, window: Window, maps: WindowMaps, logits: Tensor) -> _Episode:
         """State after the answer to a prompt, of which only what is connected to the prompt is kept."""
-        change = connected_change(logits, maps.eligible, window, prompt.pixels)
+        change = ((window.enlarge(logits) > 0) & maps.eligible).numpy()
         labels = self.labels.clone()
-        inside, region = _overlap(window, labels)
-        changed = change[inside]
+        inside, region = window.overlap(labels.shape)
+        changed = torch.from_numpy(connected_to(change, prompt.pixels - np.array(window.start)))[inside]
         if prompt.positive:
             labels[region][changed] = prompt.label
         else:
@@ -294,29 +295,6 @@ class _Episode:
         return replace(self, labels=labels, statements=(*self.statements, statement))
 
 
-def connected_change(logits: Tensor, eligible: Tensor, window: Window, pixels: Pixels) -> Tensor:
-    """Pixels (D, H', W') of the volume in a window that change: those connected to a prompt.
-
-    Args:
-        logits: (D, H, W) on the window.
-        eligible: (D, H', W') pixels that may change.
-        window: the window.
-        pixels: (N, 3) of the prompt, in the volume.
-    """
-    if window.zoom > 1:
-        logits = F.interpolate(logits[:, None], scale_factor=window.zoom, mode="bilinear")[:, 0]
-    change = (logits > 0) & eligible
-    inside = pixels - np.array(window.start)
-    inside = inside[((inside >= 0) & (inside < np.array(change.shape))).all(1)]
-    components, _ = ndimage.label(change.numpy())
-    near = {
-        int(components[d, y, x])
-        for d, y, x in (inside[:, None] + np.mgrid[0:1, -1:2, -1:2].reshape(3, -1).T).reshape(-1, 3).tolist()
-        if 0 <= y < change.shape[1] and 0 <= x < change.shape[2]
-    } - {0}
-    return torch.from_numpy(np.isin(components, list(near)))
-
-
 def runner_up(volume: SegmentedVolume, class_id: int | None) -> Tensor:
     """Most probable class (D, H, W) of each pixel but one."""
     scores = volume.probabilities.float().clone()
@@ -324,13 +302,6 @@ def runner_up(volume: SegmentedVolume, class_id: int | None) -> Tensor:
         scores[:, class_id] = -1
     best = scores.argmax(1, keepdim=True).float()
     return F.interpolate(best, size=volume.image.shape[-2:], mode="nearest")[:, 0].byte()
-
-
-def _overlap(window: Window, labels: Tensor) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Index of the window's part that lies in the volume, in window and volume."""
-    pairs = [(max(0, a), min(n, a + k)) for a, k, n in zip(window.start, window.extent, labels.shape, strict=True)]
-    inside = tuple(slice(low - a, high - a) for a, (low, high) in zip(window.start, pairs, strict=True))
-    return inside, tuple(slice(low, high) for low, high in pairs)
 
 
 def _concatenate(pixels: Sequence[Pixels]) -> Pixels:

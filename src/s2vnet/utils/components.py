@@ -34,3 +34,13 @@ def largest_component(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_
     assert inner is not None
     i, j, k = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, inner, strict=True))
     return component[inner], (i, j, k)
+
+
+def components_at(mask: npt.NDArray[np.bool_], voxels: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """6-connected components of a mask (I, J, K) that hold one of some voxels (N, 3)."""
+    components, count = ndimage.label(mask)
+    kept = np.zeros(count + 1, bool)
+    kept[components[tuple(voxels.T)]] = True
+    kept[0] = False
+    chosen: npt.NDArray[np.bool_] = kept[components]
+    return chosen
