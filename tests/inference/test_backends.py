@@ -20,6 +20,7 @@ from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.model.checkpoint import TrainedModel, load_model, save_model
+from s2vnet.model.corrector import CELL, CELL_MAPS, PIXEL_MAPS, WINDOW, Corrector
 from s2vnet.model.onnx_export import FORMAT, GRAPHS, MANIFEST
 from s2vnet.model.s2vnet import S2VNet
 
@@ -60,6 +61,20 @@ def test_scans_are_segmented_and_corrected_alike(
         for session in sessions:
             session.add_point(1, (8, 8, 4))
     assert sessions[1].labels[8, 8, 4] == 1
+
+
+@pytest.mark.parametrize("runtime", OTHERS)
+def test_the_corrector_runs_where_the_model_does_and_answers_alike(exported: Path, runtime: str) -> None:
+    corrector = Segmenter.from_pretrained(exported, device="cpu", runtime=runtime).corrector
+    assert not isinstance(corrector, torch.nn.Module)
+    generator = torch.Generator().manual_seed(0)
+    depth, height, width = WINDOW
+    pixels = torch.randn((1, depth, len(PIXEL_MAPS), height, width), generator=generator)
+    cells = torch.randn((1, depth, len(CELL_MAPS), height // CELL, width // CELL), generator=generator)
+    with torch.inference_mode():
+        expected = Corrector.bundled()(pixels, cells)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(corrector(pixels, cells), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_what_cannot_run_is_refused(exported: Path) -> None:

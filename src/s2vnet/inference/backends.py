@@ -47,6 +47,8 @@ MAX_COMPILED_SHAPES = 4
 LOCK = ".lock"
 ENCODE_CONCURRENCY, DECODE_CONCURRENCY = 8, 2
 """Slices that are encoded and decoded concurrently, at most; they share the threads."""
+CONCURRENCY = {"encode": ENCODE_CONCURRENCY, "correct": 1}
+"""Concurrent runs of graphs that are no decoders."""
 
 _Array = npt.NDArray[np.float32]
 _Graph = Callable[[Sequence[_Array]], Sequence[_Array]]
@@ -113,8 +115,7 @@ def to_runtime(trained: TrainedModel, runtime: str, device: torch.device, folder
     if runtime == "openvino":  # ONNX Runtime is not faster with int8
         files[0] = find_int8_graph(exported) or files[0]
     graphs = [
-        load(module, file, ENCODE_CONCURRENCY if name == "encode" else DECODE_CONCURRENCY)
-        for name, file in zip(GRAPHS, files, strict=True)
+        load(module, file, CONCURRENCY.get(name, DECODE_CONCURRENCY)) for name, file in zip(GRAPHS, files, strict=True)
     ]
     return ExportedNetwork(trained.model.config, graphs)
 
@@ -125,7 +126,7 @@ class ExportedNetwork:
     def __init__(self, config: ModelConfig, graphs: Sequence[_Graph]) -> None:
         """Wrap the graphs of a network, in the order of :data:`s2vnet.model.onnx_export.GRAPHS`."""
         self._config = config
-        self._encode, self._decode, self._decode_carried, self._decode_prompted = graphs
+        self._encode, self._decode, self._decode_carried, self._decode_prompted, self._correct = graphs
         threads = min(torch.get_num_threads(), ENCODE_CONCURRENCY)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
@@ -153,6 +154,11 @@ class ExportedNetwork:
     def decode_slices(self, inputs: Sequence[SliceInput]) -> list[DecoderOutput]:
         """Decode slices concurrently, each by the smallest graph that has the inputs it needs."""
         return [_decoded(outputs) for outputs in self._run([self._job(slice_input) for slice_input in inputs])]
+
+    def correct(self, pixels: Tensor, cells: Tensor) -> Tensor:
+        """Logits of a window (:meth:`s2vnet.model.corrector.Corrector.forward`), by the package's corrector."""
+        (logits,) = self._correct([_array(pixels), _array(cells)])
+        return torch.from_numpy(logits)
 
     def _job(self, slice_input: SliceInput) -> _Job:
         features = [tensor.permute(0, 2, 3, 1) for tensor in slice_input.features.tensors]

@@ -18,7 +18,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2vnet.inference.correction_maps import (
-    WINDOW,
     Block,
     PixelLabels,
     Pixels,
@@ -27,6 +26,7 @@ from s2vnet.inference.correction_maps import (
     WindowPrompt,
     window_maps,
 )
+from s2vnet.model.corrector import WINDOW
 from s2vnet.utils.components import bounding_box, components_at
 
 MAX_WINDOWS = 8

@@ -16,10 +16,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from s2vnet.model.corrector import CELL
+from s2vnet.model.corrector import CELL, WINDOW
 
-WINDOW = (16, 96, 96)
-"""Slices, rows and columns of a window; at zoom 2 a pixel of the window covers 2 x 2 pixels."""
 NEAR, WIDE = 1.5, 8.0
 """Standard deviations in cells of the Gaussians around prompts."""
 _LOG_ODDS_SCALE, _MIN_PROBABILITY = 4.0, 1e-4

@@ -19,7 +19,7 @@ from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case, PreparedSlices, with_neighbours
 from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.errors import CheckpointError, InputError
-from s2vnet.inference.backends import AUTO, RUNTIMES, to_fastest_runtime, to_runtime
+from s2vnet.inference.backends import AUTO, RUNTIMES, ExportedNetwork, to_fastest_runtime, to_runtime
 from s2vnet.inference.correction import CorrectorFunction
 from s2vnet.inference.disk_cache import MemoryBudget
 from s2vnet.inference.encoded_volume import (
@@ -159,8 +159,9 @@ class Segmenter:
 
     @cached_property
     def corrector(self) -> CorrectorFunction:
-        """The package's corrector, which answers prompts in sessions."""
-        return Corrector.bundled()
+        """The package's corrector, which answers prompts in sessions; it runs where the first model does."""
+        model = self.models[0]
+        return model.correct if isinstance(model, ExportedNetwork) else Corrector.bundled()
 
     @property
     def class_names(self) -> dict[int, str]:

@@ -8,6 +8,7 @@ a share of their channels with their neighbours before each convolution (tempora
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -40,6 +41,8 @@ CELL_MAPS = (
 probabilities with those of the prompt; cosine similarity of features to those of the prompt; Gaussians around the
 prompt and around earlier prompts; constants that describe the window."""
 WEIGHTS = WEIGHTS_FOLDER / "corrector" / "corrector.safetensors"
+WINDOW = (16, 96, 96)
+"""Slices, rows and columns of a window; at zoom 2 a pixel of the window covers 2 x 2 pixels."""
 CELL = 2
 """Pixels per cell along rows and columns."""
 SHIFTED_SHARE = 4
@@ -62,6 +65,11 @@ class Corrector(nn.Module):
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
         nn.init.constant_(self.head.bias, -2.0)  # most voxels of a window do not change
+
+    @staticmethod
+    def bundled_sha256() -> str:
+        """SHA-256 of the package's weights file."""
+        return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
 
     @classmethod
     def bundled(cls) -> Corrector:

@@ -1,8 +1,9 @@
-"""Export of a network as ONNX graphs: one encoder, and three decoders.
+"""Export of a network and of the corrector as ONNX graphs: one encoder, three decoders, and ``correct``.
 
 The decoders are for slices without prompts (``decode``), with prompt centres carried from other slices (``carried``),
 and with prompts of their own (``prompted``); the first two are cheaper. Batch, height and width are dynamic. Features
-are channels last (N, h, w, c); all maps are float32. https://onnx.ai/onnx/intro/concepts.html
+are channels last (N, h, w, c); all maps are float32. The corrector's graph has the fixed size of one window
+(docs/corrections.md). https://onnx.ai/onnx/intro/concepts.html
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from s2vnet.config import ModelConfig
 from s2vnet.errors import CheckpointError
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.checkpoint import DESCRIPTION, TrainedModel
+from s2vnet.model.corrector import CELL, CELL_MAPS, PIXEL_MAPS, WINDOW, Corrector
 from s2vnet.model.interface import initial_state
 from s2vnet.model.pixel_decoder import Features
 from s2vnet.model.prompt_encoder import PROMPT_MAPS
@@ -31,9 +33,9 @@ from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.json_io import read_json
 
-FORMAT = 2
+FORMAT = 3
 """Version of the graphs' inputs and outputs."""
-GRAPHS = ("encode", "decode", "carried", "prompted")
+GRAPHS = ("encode", "decode", "carried", "prompted", "correct")
 MANIFEST = "graphs.json"
 _TRACED_CELLS = 4
 """Cells per side of the coarsest map, in the slices that the graphs are traced with."""
@@ -87,7 +89,12 @@ def export_onnx(
         progress(done, len(graphs))
         hashes[name] = _export_graph(graph, folder / f"{name}.onnx")
     with atomic_write(folder / MANIFEST) as temporary:
-        content = {"format": FORMAT, "weights_sha256": trained.sha256, "graphs": hashes}
+        content = {
+            "format": FORMAT,
+            "weights_sha256": trained.sha256,
+            "corrector_sha256": Corrector.bundled_sha256(),
+            "graphs": hashes,
+        }
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -126,7 +133,15 @@ def _graphs(model: S2VNet) -> dict[str, _Graph]:
             [*inputs, "prompts"],
             outputs,
         ),
+        "correct": _Graph(Corrector.bundled(), _example_window(), {}, ["pixels", "cells"], ["logits"]),
     }
+
+
+def _example_window() -> tuple[Tensor, Tensor]:
+    """Maps of one window, as inputs of the corrector."""
+    depth, height, width = WINDOW
+    pixels = torch.zeros(1, depth, len(PIXEL_MAPS), height, width)
+    return pixels, torch.zeros(1, depth, len(CELL_MAPS), height // CELL, width // CELL)
 
 
 def _dynamic_axes(config: ModelConfig) -> tuple[dict[str, dict[int, str]], dict[str, dict[int, str]]]:
@@ -175,7 +190,7 @@ def has_graphs(folder: Path) -> bool:
 
 
 def check_graphs(folder: Path, trained: TrainedModel) -> Sequence[Path]:
-    """Return the files of the graphs after verifying that they were exported from these weights.
+    """Return the files of the graphs after verifying that they were exported from these weights and this corrector.
 
     Raises:
         CheckpointError: graphs are missing, damaged, of another version or of other weights.
@@ -187,6 +202,8 @@ def check_graphs(folder: Path, trained: TrainedModel) -> Sequence[Path]:
             raise CheckpointError(f"{folder / MANIFEST}: graphs of another version of s2vnet{hint}")
         if content["weights_sha256"] != trained.sha256:
             raise CheckpointError(f"{folder / MANIFEST}: graphs of other weights than those in {DESCRIPTION}{hint}")
+        if content["corrector_sha256"] != Corrector.bundled_sha256():
+            raise CheckpointError(f"{folder / MANIFEST}: graph of another corrector than the package's{hint}")
         files = [folder / f"{name}.onnx" for name in GRAPHS]
         for file in files:
             if hashlib.sha256(file.read_bytes()).hexdigest() != content["graphs"][file.stem]:

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from s2vnet.inference.correction import connected_to
 from s2vnet.inference.correction_maps import (
-    WINDOW,
     Pixels,
     SegmentedVolume,
     Window,
@@ -29,6 +28,7 @@ from s2vnet.inference.correction_maps import (
     WindowPrompt,
     window_maps,
 )
+from s2vnet.model.corrector import WINDOW
 
 Bools = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.uint8]
