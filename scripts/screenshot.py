@@ -59,6 +59,7 @@ def take(address: str) -> None:
         )
         page.get_by_text(Path(sys.argv[1]).name).first.click()
         page.evaluate(f"() => {ready}")
+        page.keyboard.press("p")
         page.evaluate("place => s2vnet.scene.goTo(place)", PLACE)
         for key, voxel in CLICKS:
             page.keyboard.press(key)

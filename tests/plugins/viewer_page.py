@@ -55,11 +55,12 @@ class Viewer:
         page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
 
     def open(self, scan: str = "one.nii.gz") -> Viewer:
-        """Choose a scan from the list and look at its axial slices."""
+        """Choose a scan from the list, look at its axial slices, and take the tool for points."""
         self.page.goto(f"http://127.0.0.1:{self.port}/")
         self.page.get_by_role("button", name=scan, exact=True).click()
         self.until("s2vnet.ready")
         self.page.get_by_label("View").select_option("axial")
+        self.press("p")
         return self
 
     def until(self, condition: str) -> None:

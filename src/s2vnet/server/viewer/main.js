@@ -22,6 +22,7 @@ import {
   removePrompt,
   runCommand,
   sendOperation,
+  takeClass,
   toggleClass,
   toggleLock,
 } from "./tools/commands.js";
@@ -88,6 +89,7 @@ function initialize() {
     changed: onToolChanged,
     hover: updateReadout,
     level: dragWindow,
+    take: takeClass,
     say: showMessage,
     command: runCommand,
   });

@@ -23,13 +23,15 @@ export class PromptOverlay {
   /**
    * Redraw everything.
    * `entries`: the log; `waiting`: entries that have not been sent; `draft`: `{entry, voxels}` of a prompt being drawn; `highlighted`: index of an entry to emphasise;
-   * `colorOf`: returns the colour of a class ID; `cursor`: `{x, y, radius, entry}` of a brush (viewport pixels, radius in mm).
+   * `colorOf`: returns the colour of a class ID; `cursor`: `{x, y, radius, entry}` of a brush (viewport pixels, radius in mm);
+   * `flash`: of changed voxels.
    */
-  draw({ entries, waiting, draft, highlighted, colorOf, cursor }) {
+  draw({ entries, waiting, draft, highlighted, colorOf, cursor, flash }) {
     this.#clear();
     const tiles = this.#scene.tiles();
     for (const tile of tiles) {
       this.#clipTo(tile, () => {
+        flash?.draw(this.#context, tile);
         if (tiles.length > 1) this.#crosshair(tile);
         entries.forEach((entry, n) => this.#entry(tile, entry, colorOf(entry.class_id), n === highlighted));
         for (const entry of waiting) this.#entry(tile, entry, colorOf(entry.class_id), false);

@@ -13,6 +13,7 @@ export function drawOverlay() {
     waiting: app.session?.waiting.flatMap(({ entries: added }) => added ?? []) ?? [],
     draft: app.tools.draft,
     cursor: app.tools.cursor,
+    flash: app.flash,
     highlighted: app.highlighted,
     colorOf: (id) => (id === 0 ? "#ffffff" : findClass(id, app.info.classes, entries).color),
   });

@@ -55,3 +55,10 @@ export function promptCenter(entry) {
   if (entry.kind === "lock" || entry.kind === "class") return null;
   return entry.start.map((start, n) => (start + entry.stop[n]) >> 1);
 }
+
+/** Volume of a voxel in millilitres. */
+export function voxelVolumeMl(affine) {
+  if (!affine) return 0;
+  const [[a, b, c], [d, e, f], [g, h, i]] = affine;
+  return Math.abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)) / 1000;
+}

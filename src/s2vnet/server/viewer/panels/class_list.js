@@ -19,6 +19,8 @@ export class ClassList {
 
   constructor(classes, handlers) {
     this.#list.replaceChildren(...classes.map((one) => this.#row(one, handlers)));
+    $("class-search").oninput = () => this.#filter();
+    $("class-search").onkeydown = (event) => this.#searchKey(event, handlers.choose);
   }
 
   #row({ id, name, color }, { choose, show, lock }) {
@@ -37,8 +39,25 @@ export class ClassList {
     bolt.title = `protect ${name} from later prompts`;
     bolt.setAttribute("aria-label", `lock ${name}`);
     eye.setAttribute("aria-label", `show ${name}`);
-    this.#rows.set(id, { eye, pick, bolt, amount: pick.lastChild });
-    return createElement("li", {}, eye, pick, bolt);
+    const row = createElement("li", {}, eye, pick, bolt);
+    this.#rows.set(id, { row, name, eye, pick, bolt, amount: pick.lastChild });
+    return row;
+  }
+
+  #filter() {
+    const typed = $("class-search").value.trim().toLowerCase();
+    for (const { row, name } of this.#rows.values()) row.hidden = !name.toLowerCase().includes(typed);
+  }
+
+  /** Enter takes the first class that is listed, Escape ends the search. */
+  #searchKey(event, choose) {
+    if (!["Enter", "Escape"].includes(event.key)) return;
+    const first = [...this.#rows].find(([, { row }]) => !row.hidden);
+    if (event.key === "Enter" && first) choose(first[0]);
+    $("class-search").value = "";
+    this.#filter();
+    $("slices").focus();
+    event.preventDefault();
   }
 
   /** Update the rows. `counts`: voxels of each class; `volume`: ml of a voxel. */

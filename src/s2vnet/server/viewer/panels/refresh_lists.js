@@ -8,7 +8,7 @@ export function updateLists() {
   const entries = session?.state?.entries ?? [];
   const counts = session?.labels ? session.counts : null;
   const locked = lockedClasses(entries);
-  app.classList.update({ current: tools.classId, hidden, locked, counts, volume: voxelVolumeMl(session?.state?.affine) });
+  app.classList.update({ current: tools.classId, hidden, locked, counts, volume: app.voxelMl() });
   app.promptList.update(entries, info.classes, session && !session.connected ? session.waiting : []);
   for (const [name, possible] of [
     ["undo", session?.state?.can_undo],
@@ -17,13 +17,6 @@ export function updateLists() {
   ]) {
     document.querySelector(`[data-command="${name}"]`).disabled = !possible;
   }
-}
-
-/** Volume of a voxel in millilitres. */
-function voxelVolumeMl(affine) {
-  if (!affine) return 0;
-  const [[a, b, c], [d, e, f], [g, h, i]] = affine;
-  return Math.abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)) / 1000;
 }
 
 export function classColors() {

@@ -1,5 +1,7 @@
 // State shared by the modules of the page.
 
+import { voxelVolumeMl } from "../drawing/voxels.js";
+
 export const app = {
   info: null, // of the server
   scene: null,
@@ -8,6 +10,8 @@ export const app = {
   session: null,
   classList: null,
   promptList: null,
+  flash: null, // of changed voxels
+  voxelMl: () => voxelVolumeMl(app.session?.state?.affine),
   hidden: new Set(), // classes that are not shown
   scans: [],
   sessions: [], // that can be continued, newest first

@@ -4,6 +4,7 @@ import { CT } from "../drawing/readout.js";
 import { presetRange, setPreset } from "../drawing/window_level.js";
 import * as api from "../network/api.js";
 import { $, createElement } from "../panels/dom.js";
+import { reportChanges } from "../panels/change_report.js";
 import { showConnection } from "../panels/connection_notice.js";
 import { chooseSession } from "../panels/continue_dialog.js";
 import { setFormats } from "../panels/label_files.js";
@@ -33,6 +34,7 @@ function closeSession() {
   app.scene.shape = null;
   showNotes([]);
   $("link").hidden = true;
+  reportChanges(null);
 }
 
 /** Show the page on which a scan is chosen. */
@@ -176,8 +178,10 @@ function onLabels(start, shape) {
   updateStatus();
 }
 
-function onSettled({ changed: slices, first }) {
-  if (first) app.statusText = "ready; click where it is wrong";
-  else app.statusText = slices === 0 ? "nothing changed" : `${slices} ${slices === 1 ? "slice" : "slices"} changed`;
+function onSettled({ changes, first }) {
+  const count = changes ? changes.slices[app.session.state.plane].filter(Boolean).length : 0;
+  if (first) app.statusText = "ready; choose a tool to correct the labels (? lists the keys)";
+  else app.statusText = count === 0 ? "nothing changed" : `${count} ${count === 1 ? "slice" : "slices"} changed:`;
+  reportChanges(changes);
   updateStatus();
 }

@@ -3,12 +3,13 @@
 import { LiveConnection, splitMessage } from "../network/live_connection.js";
 import { inflate } from "../network/mask_codec.js";
 import { PendingOperations } from "../network/pending_operations.js";
+import { findChanges } from "./changes.js";
 
 const TRY_AGAIN_LATER = 1013; // WebSocket close code: the server is out of capacity for now
 const STATUSES = ["opening", "working", "ready", "failed"]; // in their order within one revision
 
 /**
- * A session. Events: `state`; `block` (detail: start, shape) when labels changed; `settled` (detail: changed slices, first)
+ * A session. Events: `state`; `block` (detail: start, shape) when labels changed; `settled` (detail: changed slices, changes, first)
  * when the labels include every operation that was sent; `problem` and `closed` (detail: text); `connection` (detail: boolean).
  */
 export class Session extends EventTarget {
@@ -26,6 +27,8 @@ export class Session extends EventTarget {
   #problem = null;
   #refusal = null; // last reason for a temporary refusal
   #changed = [new Set(), new Set(), new Set()];
+  #settledLabels = null; // as they were when the labels last settled
+  #box = null; // of all blocks since then
   #settledRevision = null;
   #settledOnce = false;
 
@@ -163,6 +166,12 @@ export class Session extends EventTarget {
   #writeBlock(block, start, shape) {
     const [, nj, nk] = this.state.shape;
     const { labels, counts } = this;
+    const stop = start.map((from, n) => from + shape[n]);
+    this.#box ??= { start, stop };
+    this.#box = {
+      start: this.#box.start.map((from, n) => Math.min(from, start[n])),
+      stop: this.#box.stop.map((end, n) => Math.max(end, stop[n])),
+    };
     let at = 0;
     for (let i = start[0]; i < start[0] + shape[0]; i++) {
       for (let j = start[1]; j < start[1] + shape[1]; j++) {
@@ -186,7 +195,19 @@ export class Session extends EventTarget {
     const changed = this.changedSlices;
     [this.#settledRevision, this.#settledOnce] = [this.state.revision, true];
     this.#changed.forEach((slices) => slices.clear());
-    this.#emit("settled", { changed, first });
+    this.#emit("settled", { changed, changes: this.#settle(), first });
+  }
+
+  /** Changes since the labels last settled; null if there are none. */
+  #settle() {
+    const { labels, state } = this;
+    const [before, box] = [this.#settledLabels, this.#box];
+    this.#box = null;
+    if (before?.length !== labels.length) this.#settledLabels = labels.slice();
+    if (before?.length !== labels.length || !box) return null;
+    const changes = findChanges(before, labels, state.shape, box);
+    if (changes) before.set(labels);
+    return changes;
   }
 
   #emit(type, detail) {

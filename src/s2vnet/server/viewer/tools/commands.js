@@ -2,6 +2,7 @@
 
 import { promptCenter } from "../drawing/voxels.js";
 import * as api from "../network/api.js";
+import { goToChanges } from "../panels/change_report.js";
 import { lockedClasses } from "../panels/class_list.js";
 import { showConnection } from "../panels/connection_notice.js";
 import { $ } from "../panels/dom.js";
@@ -10,6 +11,7 @@ import { confirmAction, showProblem } from "../panels/messages.js";
 import { showMessage, updateStatus } from "../panels/status.js";
 import { classColors, updateLists } from "../panels/refresh_lists.js";
 import { app } from "../state/app.js";
+import { findClass } from "../state/classes.js";
 
 export function sendOperation(operation) {
   app.session.send(operation);
@@ -29,15 +31,28 @@ function onWaiting() {
   updateStatus();
 }
 
+/** Make the class of a voxel the current one; background only while a tool is chosen that can erase. */
+export function takeClass(voxel) {
+  const { session, tools } = app;
+  if (!session?.labels) return;
+  const id = session.labelAt(...voxel);
+  if (id === 0 && tools.tool === "look") return;
+  tools.chooseClass(id);
+  const { name } = findClass(id, app.info.classes, session.state.entries);
+  showMessage(tools.tool === "look" ? `${name}; choose a tool to correct it` : name);
+}
+
 export async function runCommand(name) {
   const { session, scene } = app;
   if (name === "help") return $("help").showModal();
   if (name === "hide") return setLabelsHidden(!app.labelsHidden);
   if (name === "outline") return $("outline").click();
+  if (name === "search") return $("class-search").focus();
   if (!session?.state) return;
   if (name === "undo" && session.state.can_undo) sendOperation({ op: "undo" });
   if (name === "redo" && session.state.can_redo) sendOperation({ op: "redo" });
   if (name === "reset") await removeAllPrompts(session);
+  if (name === "changes" && !goToChanges(showVoxel)) showMessage("no changes off the screen");
   if (name === "next") await goToUncertainSlice(session);
   if (name === "save") await saveLabels(session);
   if (name === "save-log") await saveLog(session);

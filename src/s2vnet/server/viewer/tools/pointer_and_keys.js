@@ -4,12 +4,12 @@ import { boundingBox, promptCenter, uniqueVoxels, voxelDisc, voxelLine } from ".
 import { encodeMask } from "../network/mask_codec.js";
 
 export const TOOLS = [
+  { id: "look", key: "v", name: "Look" },
   { id: "point", key: "p", name: "Point" },
   { id: "scribble", key: "s", name: "Scribble" },
   { id: "box", key: "b", name: "Box" },
   { id: "lasso", key: "l", name: "Lasso" },
   { id: "mask", key: "m", name: "Brush" },
-  { id: "look", key: "v", name: "Look" },
 ];
 const LARGE_STEP = 10; // slices or voxels of a large step
 const WHEEL_STEP = 40; // CSS pixels of fine scrolling (touchpads) per slice
@@ -21,10 +21,10 @@ const ARROWS_OF_ITS_OWN = "input, select, textarea";
 /**
  * Prompt tools and navigation. Listener: `act(operation)`; `changed()`, when tool, class, sign or brush size change;
  * `hover(pick)`; `level(dx, dy)`, for dragging with the right button; `say(text)`, for the status line; and
- * `command(name)`: undo, redo, reset, next, help, hide, outline, save.
+ * `take(voxel)`, to take the class of a voxel; `command(name)`: undo, redo, reset, next, help, hide, outline, save.
  */
 export class Tools {
-  tool = "point";
+  tool = "look"; // so that no click changes anything before a tool is chosen
   classId = 1;
   positive = true;
   radius = 6;
@@ -159,7 +159,18 @@ export class Tools {
     if (tile) this.#normal = tile.normal;
     this.#drag = { kind: this.#kindOf(event, hit), tile, x: event.clientX, y: event.clientY };
     if (this.#drag.kind === "prompt" && voxel) this.#begin(tile, voxel, event.shiftKey || event.altKey);
-    if (this.#drag.kind === "look" && voxel) this.#scene.goTo(voxel);
+    if (this.#drag.kind === "look" && voxel) this.#look(voxel);
+  }
+
+  #look(voxel) {
+    this.#scene.goTo(voxel);
+    if (this.tool === "look") this.#listener.take(voxel);
+  }
+
+  /** Take the class under the pointer, or at the crosshair. */
+  #take() {
+    const hit = this.#pointer && this.#scene.pick(this.#pointer.clientX, this.#pointer.clientY);
+    this.#listener.take(hit?.voxel ?? this.#scene.at);
   }
 
   #kindOf(event, { render }) {
@@ -285,6 +296,9 @@ export class Tools {
       h: () => command("hide"),
       o: () => command("outline"),
       f: () => this.#scene.fit(),
+      c: () => this.#take(),
+      g: () => command("changes"),
+      "/": () => command("search"),
       "?": () => command("help"),
       escape: () => this.cancel(),
       arrowup: () => this.#slices(1),
