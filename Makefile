@@ -13,7 +13,7 @@ TORCH ?= cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test clients check docs lock wheel sbom audit lint-ci fuzz clean
+.PHONY: demo test clients check docs docs-site lock wheel sbom audit lint-ci fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/s2vnet demo -o demo
@@ -31,7 +31,7 @@ clients: $(VENV)/.installed-dev
 	S2VNET_CLIENTS=$(CLIENTS) $(BIN)/pytest tests/clients
 
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check && $(BIN)/python scripts/results.py --check && $(BIN)/python scripts/lock.py --check
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check && $(BIN)/python scripts/results.py --check && $(BIN)/python scripts/lock.py --check && $(MAKE) docs-site
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt hatch_build.py scripts/vi
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python scripts/reference.py && $(BIN)/python scripts/results.py
+
+# the documentation site, without network; warnings are errors. `make docs-site EXECUTE_NOTEBOOKS=true` runs the notebooks, too
+docs-site: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -d site
 
 lock: $(VENV)/.installed-dev
 	$(BIN)/python scripts/lock.py

@@ -46,7 +46,8 @@ def run(
     Args:
         settings: of the server.
         started: callback with address and application, called when clients can connect.
-        certificate, key: PEM files for TLS.
+        certificate: PEM file of the TLS certificate.
+        key: PEM file of its private key.
         preferred_port: tried before the port of the settings.
 
     Raises:
