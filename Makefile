@@ -13,7 +13,7 @@ TORCH ?= cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test clients check docs docs-site lock wheel sbom audit lint-ci fuzz clean
+.PHONY: demo test clients check docs docs-site lock wheel sbom audit lint-ci fuzz fuzz-server clean
 
 demo: $(VENV)/.installed
 	$(BIN)/s2vnet demo -o demo
@@ -24,11 +24,18 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n $(JOBS) --dist worksteal --ignore tests/training --cov --cov-report= --cov-fail-under=0
 	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/training --cov --cov-append --cov-report=term
 
-# the clients' own code, downloaded from the package indexes, against a server; needs Node.js and a browser
-clients: $(VENV)/.installed-dev
-	$(BIN)/pip install --quiet -c constraints.txt requests
-	$(BIN)/python scripts/clients.py $(CLIENTS)
-	S2VNET_CLIENTS=$(CLIENTS) $(BIN)/pytest tests/clients
+# the clients' own code, downloaded from the package indexes, against a server; needs Node.js and a browser. napari and Qt are
+# installed in an environment of its own, and open no window
+clients: export QT_QPA_PLATFORM ?= offscreen
+clients: $(VENV)-clients/.installed
+	$(VENV)-clients/bin/python scripts/clients.py $(CLIENTS)
+	S2VNET_CLIENTS=$(CLIENTS) $(VENV)-clients/bin/pytest -p no:napari -p no:napari-plugin-engine -p no:npe2 tests/clients tests/integrations
+
+$(VENV)-clients/.installed: pyproject.toml constraints.txt hatch_build.py scripts/viewer.py
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/pip install --quiet -c constraints.txt --extra-index-url $(TORCH_INDEX)/$(TORCH) torch || $(VENV)-clients/bin/pip install --quiet -c constraints.txt torch
+	$(VENV)-clients/bin/pip install --quiet -c constraints.txt -e ".[clients]"
+	touch $@
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check && $(BIN)/python scripts/results.py --check && $(BIN)/python scripts/lock.py --check && $(MAKE) docs-site
@@ -82,5 +89,9 @@ fuzz: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[fuzz]"
 	$(BIN)/python scripts/fuzz.py all --seconds 1800
 
+# requests of any content to every route; none may end in the status 500
+fuzz-server: $(VENV)/.installed-dev
+	$(BIN)/python scripts/fuzz_server.py --seconds 3600
+
 clean:
-	rm -rf $(VENV) $(VENV)-audit $(CLIENTS) demo dist
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-clients $(CLIENTS) demo dist

@@ -44,7 +44,8 @@ class LayerSession:
         self._palette: dict[int | None, str] = dict(enumerate(hex_palette(max(names) + 1)))
         colours = {**self._palette, None: "transparent", 0: "transparent"}
         colormap, affine = DirectLabelColormap(color_dict=colours), self.session.geometry.affine
-        self.labels = viewer.add_labels(self.session.labels.copy(), name="labels", colormap=colormap, affine=affine)
+        options = {"affine": affine, "metadata": {GEOMETRY: self.session.geometry}}
+        self.labels = viewer.add_labels(self.session.labels.copy(), name="labels", colormap=colormap, **options)
         self.points = viewer.add_points(ndim=3, name="clicks", size=POINT_SIZE, affine=affine)
         self.points.mode = "add"
         self._updating = False

@@ -110,3 +110,11 @@ def test_a_guess_is_written_into_the_file(
     geometry = read_geometry(path)
     assert (geometry.orientation.codes, geometry.spacing) == ("LAS", spacing)
     np.testing.assert_array_equal(read_image(path).data, bordered.data)
+
+
+def test_the_signs_of_voxel_sizes_are_ignored() -> None:
+    """napari-nifti displays axes the other way round by a negative scale, which nnInteractive's panel sends."""
+    assert parse_properties({"spacing": [-2.5, -1.1, 0.8]}).spacing == (2.5, 1.1, 0.8)
+    for wrong in ([0.0, 1.1, 0.8], [-2.5, float("nan"), 1.0], [1.0, -1e9, 1.0], [-1.0, 1.0], [None, 1.0, 1.0]):
+        with pytest.raises(InputError, match="image_properties"):
+            parse_properties({"spacing": wrong})

@@ -50,13 +50,20 @@ class ImageProperties(BaseModel):
     """Properties of an image that clients send; others are ignored."""
 
     spacing: tuple[Size, Size, Size] | None = None
-    """Voxel size in mm along the array's axes."""
+    """Voxel size in mm along the array's axes. Signs are ignored: napari's panel sends the scale of its layer, which is
+    negative along axes that are displayed the other way round."""
     axes: str | None = None
     """Codes of the directions to which the array's axes point."""
     direction: Annotated[list[Finite], Field(min_length=9, max_length=9)] | None = None
     """SimpleITK's direction of the image from which the array was taken."""
     sitk_stuff: _ItkProperties | None = None
     nibabel_stuff: _NibabelProperties | None = None
+
+    @field_validator("spacing", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        numbers = isinstance(value, list) and all(isinstance(n, int | float) for n in value)
+        return [abs(n) for n in value] if numbers else value
 
     @field_validator("direction", mode="before")
     @classmethod
