@@ -7,9 +7,11 @@ client's last result is compared with that of a local session with the same clic
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import json
+import os
 import tempfile
 import threading
 import time
@@ -21,7 +23,9 @@ from typing import Any
 import httpx
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from benchmarks.measures.environment import processor, provenance
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
@@ -244,6 +248,27 @@ class Monitor(threading.Thread):
                     self.errors.append(f"healthz: {type(error).__name__}: {error}")
 
 
+def protocols(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure with the arguments of :mod:`benchmarks.serving`."""
+    from benchmarks.serving import serving
+
+    counts = (arguments.clients, arguments.monailabel)
+    given = (arguments.scan, arguments.model, arguments.slices, arguments.images, arguments.monailabel)
+    with prepared_scans(*given) as (folder, sessions, volumes, names), tempfile.TemporaryDirectory() as state:
+        served = argparse.Namespace(**(vars(arguments) | {"scan": folder}))
+        with serving(served, Path(state)) as (address, process):
+            result = measure(address, process.pid, sessions, volumes, names, counts, arguments.minutes)
+    cores = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return {
+        "memory_bound_mb": arguments.memory_mb,
+        "shapes": [volume.geometry.shape for volume in volumes],
+        "seed": SEED,
+        **result,
+        "load_average": os.getloadavg()[0],
+        **provenance(f"{cores}, {processor()}, torch {torch.__version__}", arguments.scan),
+    }
+
+
 def measure(
     address: str,
     pid: int,
@@ -283,15 +308,19 @@ def measure(
         client.start()
     start.wait(TIMEOUT_S)
     opened = time.monotonic() - begun
+    opening_cpu = cpu_seconds(pid)
     monitor.measuring.set()
     for client in clients:
         client.join()
+    spent, seconds = cpu_seconds(pid) - opening_cpu, time.monotonic() - begun - opened
     monitor.stopped.set()
     monitor.join()
     return {
         "clients": {"nninteractive": counts[0], "monailabel": counts[1]},
         "minutes": minutes,
         "seconds_until_all_scans_were_open": opened,
+        "cpu_seconds_of_the_server": {"opening": opening_cpu, "clicking": spent},
+        "cores_that_the_server_got_while_clicking": spent / seconds,
         "errors": [error for each in (*clients, monitor) for error in each.errors],
         **_click_times(clients, counts),
         "healthz_ms": _spread(monitor.health_ms),
@@ -300,6 +329,12 @@ def measure(
         "results_compared": sum(bool(client.entries) for client in clients),
         "clients_with_results_of_other_clicks": _mixed(clients, sessions),
     }
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _click_times(

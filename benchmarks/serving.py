@@ -108,7 +108,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
+    arguments.memory_mb = MEMORY_MB[arguments.what]
     if arguments.what == "protocols":
+        from benchmarks.protocol_clients import protocols
+
         write_result(arguments.output, protocols(arguments))
         return
     with tempfile.TemporaryDirectory() as state, serving(arguments, Path(state)) as (address, process):
@@ -126,7 +129,7 @@ def main() -> None:
 def serving(arguments: argparse.Namespace, state: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Start a server in a subprocess; yield its address and the process."""
     command = [sys.executable, "-m", "s2vnet", "serve", "-m", arguments.model, "--data", str(arguments.scan)]
-    command += ["--port", "0", "--state", str(state), "-n", f"memory_mb={MEMORY_MB[arguments.what]}"]
+    command += ["--port", "0", "--state", str(state), "-n", f"memory_mb={arguments.memory_mb}"]
     command += ["-n", "requests_per_minute=100000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
@@ -359,25 +362,6 @@ def clients(arguments: argparse.Namespace, address: str, process: subprocess.Pop
         "most_cached_mb": max(cached),
         "median_cached_mb": float(np.median(cached)),
         "most_resident_mb": max(resident),
-    }
-
-
-def protocols(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure clients of nnInteractive's and MONAI Label's protocols (:mod:`benchmarks.protocol_clients`)."""
-    from benchmarks.protocol_clients import measure, prepared_scans
-
-    counts = (arguments.clients, arguments.monailabel)
-    given = (arguments.scan, arguments.model, arguments.slices, arguments.images, arguments.monailabel)
-    with prepared_scans(*given) as (folder, sessions, volumes, names), tempfile.TemporaryDirectory() as state:
-        served = argparse.Namespace(**(vars(arguments) | {"scan": folder}))
-        with serving(served, Path(state)) as (address, process):
-            result = measure(address, process.pid, sessions, volumes, names, counts, arguments.minutes)
-    return {
-        "memory_bound_mb": MEMORY_MB["protocols"],
-        "shapes": [volume.geometry.shape for volume in volumes],
-        "seed": SEED,
-        **result,
-        **provenance(f"{os.cpu_count()} cores, {processor()}, torch {torch.__version__}", arguments.scan),
     }
 
 

@@ -110,3 +110,12 @@ def test_work_that_needs_more_than_everything_is_refused_before_it_starts() -> N
     budget.require(2**20)
     with pytest.raises(InputError, match=r"memory_mb=2$"):
         budget.require(2**20 + 1)
+
+
+def test_what_the_process_takes_without_sessions_counts() -> None:
+    budget = SessionMemoryBudget(3 * 2**20, list, resident=2**20)
+    budget.require(2 * 2**20)
+    with pytest.raises(InputError, match=r"memory_mb=4$"):
+        budget.require(2 * 2**20 + 1)
+    with pytest.raises(InputError, match=r"takes 3 MB without a scan, more than the 2 MB .* memory_mb=4 or more"):
+        SessionMemoryBudget(2**20, list, resident=2 * 2**20)

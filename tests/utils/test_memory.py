@@ -5,7 +5,10 @@ import resource
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from s2vnet.utils.memory import resident_nbytes
 
 CODE = """
 import resource, sys
@@ -51,3 +54,10 @@ def test_memory_that_was_freed_is_given_back() -> None:
     full, freed, back = (int(pages) * resource.getpagesize() for pages in told.split())
     assert freed > full - 1e8  # else there is nothing to do
     assert back < full - 1.5e8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports it in /proc")
+def test_resident_memory_counts_what_is_written() -> None:
+    before = resident_nbytes()
+    block = np.ones(2**22)  # 32 MiB
+    assert resident_nbytes() - before > block.nbytes // 2

@@ -46,9 +46,26 @@ class SessionMemoryBudget:
     limit waits until active ones have finished; a session that is the only active one may exceed it.
     """
 
-    def __init__(self, limit: int, sessions: Callable[[], Iterable[Offloadable]]) -> None:
-        """Args: the limit in bytes, and a function that returns all open sessions."""
-        self.limit, self._sessions = limit, sessions
+    def __init__(self, limit: int, sessions: Callable[[], Iterable[Offloadable]], resident: int = 0) -> None:
+        """Create the budget.
+
+        Args:
+            limit: of the process, bytes.
+            sessions: returns all open sessions.
+            resident: bytes that the process takes without any session.
+
+        Raises:
+            InputError: nothing is left for sessions.
+        """
+        if limit < resident:
+            least = -(-2 * resident // 2**20)
+            raise InputError(
+                f"the server takes {format_size(resident)} without a scan, more than the {format_size(limit)} it may; "
+                f"start it with -n memory_mb={least} or more"
+            )
+        self.limit, self._sessions, self._resident = limit - resident, sessions, resident
+        self.unpacking = threading.Lock()
+        """Held while an image that was sent as an array is unpacked, one at a time."""
         self._released = threading.Condition()
         self._active: list[Offloadable] = []
         self._opening: list[Offloadable] = []
@@ -56,9 +73,10 @@ class SessionMemoryBudget:
     def require(self, needed: int) -> None:
         """Check before the work that it can hold the limit. Raises InputError if it needs more than all of it."""
         if needed > self.limit:
+            memory_mb = -(-(needed + self._resident) // 2**20)
             raise InputError(
                 f"opening this scan needs {format_size(needed)} of memory, and the server has "
-                f"{format_size(self.limit)}; crop the scan, or start the server with -n memory_mb={-(-needed // 2**20)}"
+                f"{format_size(self.limit)} for all; crop the scan, or start the server with -n memory_mb={memory_mb}"
             )
 
     @contextmanager

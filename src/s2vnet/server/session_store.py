@@ -30,7 +30,7 @@ from s2vnet.server.session_worker import CACHE_FILE, Orient, SessionWorker
 from s2vnet.server.settings import Settings
 from s2vnet.utils.atomic_write import remove_unfinished
 from s2vnet.utils.folders import folder_errors, make_private
-from s2vnet.utils.memory import release_freed_memory
+from s2vnet.utils.memory import release_freed_memory, resident_nbytes
 
 TRAINING = "training"
 """Folder of training jobs, which may outlive a server and remove their own temporary files."""
@@ -44,10 +44,10 @@ class SessionStore:
     """The sessions of a server. Thread-safe."""
 
     def __init__(self, settings: Settings, segmenter: Segmenter) -> None:
-        """Raises InputError when the data folder does not exist or the state folder is not writable."""
+        """Raises InputError for a missing data folder, a read-only state folder, or too little memory for the model."""
         self.settings, self.segmenter = settings, segmenter
         self.scheduler = Scheduler()
-        self.memory = SessionMemoryBudget(settings.memory_mb * 2**20, self._open_sessions)
+        self.memory = SessionMemoryBudget(settings.memory_mb * 2**20, self._open_sessions, resident_nbytes())
         self._lock = threading.RLock()
         self._clock_offset = time.time() - time.monotonic()
         self._workers: dict[str, SessionWorker] = {}

@@ -47,7 +47,7 @@ class Settings(BaseModel):
     max_sessions: int = Field(default=64, gt=0)
     """Sessions open at once; the least recently used is closed for a new one if its lease has ended."""
     memory_mb: int = Field(default=4096, gt=0)
-    """Memory of all sessions, MB; beyond it the least recently used are offloaded to the disk, then closed."""
+    """Memory of the server, model included, MB; beyond it the least recently used sessions are offloaded or closed."""
     lease_s: float = Field(default=600, gt=0)
     """Seconds without a request after which a session is closed; its record stays on the disk."""
     keep_days: float = Field(default=30, gt=0)

@@ -54,6 +54,14 @@ def release_large_blocks() -> None:
         mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
+def resident_nbytes() -> int:
+    """Return the bytes of this process in memory, or 0 on a system that does not report them in ``/proc``."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 def reset_peak_memory() -> None:
     """Reset the peak that :func:`peak_memory_mb` returns to the present use, on Linux."""
     with suppress(OSError):

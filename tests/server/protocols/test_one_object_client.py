@@ -67,15 +67,11 @@ def test_an_image_whose_client_leaves_while_it_is_encoded_is_removed(
     def leave(*_: object) -> None:
         raise ClientGone("left")
 
-    def replace_image(_: Any) -> None:
-        image.write_bytes(b"")
-        client.attach(SimpleNamespace(name="session", path=image), (1, 2, 3))  # type: ignore[arg-type]
-
-    monkeypatch.setattr(client, "replace_image", replace_image)
+    image.write_bytes(b"")
+    client.attach(SimpleNamespace(name="session", path=image), (1, 2, 3))  # type: ignore[arg-type]
     monkeypatch.setattr(client, "worker", lambda: SimpleNamespace(wait_ready=leave))
-    volume: Any = None
     with pytest.raises(ClientGone):
-        client.open(volume, 1.0)
+        client.wait_open(1.0)
     assert (store.ended, image.exists()) == (["session"], False)
 
 

@@ -249,8 +249,9 @@ def _open(
         raise InputError(f"an image of {grid.components_per_pixel} components, where the model takes {channels}")
     if math.prod(grid.dimensions) <= store.settings.max_voxels:  # read_array() refuses others
         store.memory.require(store.segmenter.opening_nbytes(grid.geometry))
-    volume = Volume(read_array(packed, grid, store.settings.max_voxels), grid.geometry)
-    client.open(volume, seconds, watch)
+    with store.memory.unpacking:
+        client.replace_image(Volume(read_array(packed, grid, store.settings.max_voxels), grid.geometry))
+    client.wait_open(seconds, watch)
 
 
 def parse_grid(metadata: str) -> Grid:

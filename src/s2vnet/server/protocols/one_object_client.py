@@ -68,14 +68,12 @@ class ObjectClient:
             raise InputError(f"no image yet; {self.upload_route} comes first")
         return self._store.get(session)
 
-    def open(self, volume: Volume, seconds: float, client: ClientWatch | None = None) -> None:
-        """Replace the image, and wait until it is encoded; a client that leaves meanwhile loses the image.
+    def wait_open(self, seconds: float, client: ClientWatch | None = None) -> None:
+        """Wait until the image is encoded; a client that leaves meanwhile loses the image.
 
         Raises:
             InputError: as :meth:`SessionWorker.when_ready`.
-            CapacityError: as :meth:`SessionStore.open_volume`.
         """
-        self.replace_image(volume)
         try:
             self.worker().wait_ready(seconds, client)
         except ClientGone:

@@ -68,11 +68,12 @@ class Lease(ObjectClient):
             raise InputError(f"an image of {channels} channels, where the model takes {', '.join(names)}")
         geometry, stated = array_geometry((i, j, k), properties, self.codes)
         self._store.memory.require(segmenter.opening_nbytes(geometry))
-        image = unpack(message, 4, limit)
         orient = None if stated else partial(orient_by_content, segmenter)
-        self.replace_image(Volume(image.astype(np.float32, copy=False), geometry), orient)
+        with self._store.memory.unpacking:
+            image = unpack(message, 4, limit).astype(np.float32, copy=False)
+            self.replace_image(Volume(image, geometry), orient)
         self.last_active = time.monotonic()
-        return {"original_image_shape": list(image.shape)}
+        return {"original_image_shape": [channels, i, j, k]}
 
     def reset(self) -> None:
         """Begin a new object on the same image."""
