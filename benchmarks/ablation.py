@@ -43,10 +43,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "aggregated-soft": ({"assignment": "soft"}, {}),
     "aggregated-cut-off": ({"through_time": False}, {}),
     "aggregated-centres-alone": ({"mask_prior": False}, {}),
-    "aggregated-both-modes": ({}, {"interactive_fraction": 0.6}),
     "previous-cut-off": ({"propagation": "previous", "through_time": False}, {}),
     "aggregated-cut-off-soft": ({"assignment": "soft", "through_time": False}, {}),
-    "aggregated-cut-off-both-modes": ({"through_time": False}, {"interactive_fraction": 0.6}),
 }
 """Changes to the default configurations of network and training."""
 RUNS = {"phantom": "phantom_runs", "hippocampus": "runs", "btcv": "btcv_runs"}
@@ -84,12 +82,12 @@ def score(segmenter: Segmenter, cases: list[Case]) -> float:
 
 
 def fit(variant: str, seed: int, cases: list[Case], plan: Plan, steps: int, batch_size: int) -> tuple[Segmenter, float]:
-    """Train a variant, by default without prompts; also the wall-clock seconds of training."""
+    """Train a variant; also the wall-clock seconds of training."""
     network, training = VARIANTS[variant]
     model = ModelConfig(
         in_channels=plan.in_channels, num_classes=plan.num_classes, encoder=plan.encoder, stem_stride=plan.stem_stride
     ).model_copy(update=network)
-    settings = {"interactive_fraction": 0.0, "rarity_exponent": 0.0, "batch_size": batch_size, **training}
+    settings = {"rarity_exponent": 0.0, "batch_size": batch_size, **training}
     config = TrainConfig(seed=seed, epochs=max(1, steps // 50), **settings)
     with tempfile.TemporaryDirectory() as folder, Stopwatch() as watch:
         trained = train(cases, [], plan, model, config, Path(folder), device="cpu")

@@ -20,12 +20,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from safetensors.torch import save_file as save_tensors
 
-from s2vnet.config import ModelConfig
 from s2vnet.data.dataset import read_dataset, read_folds
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
 from s2vnet.inference.segmenter import Segmenter, find_model
-from s2vnet.model.checkpoint import read_description
+from s2vnet.model.checkpoint import model_config, read_description, without_prompts
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.correction_episodes import EpisodeConfig
 from s2vnet.training.correction_trainer import (
@@ -66,13 +65,13 @@ def load_network(arguments: argparse.Namespace) -> tuple[S2VNet, Plan]:
     plan = Plan.model_validate(description["plan"])
     if arguments.weights is None:
         return Segmenter.from_pretrained(arguments.model, device="cpu", runtime="torch").models[0], plan  # type: ignore[return-value]
-    model = S2VNet(ModelConfig.model_validate({**description["config"], "auxiliary_masks": True}))
+    model = S2VNet(model_config({**description["config"], "auxiliary_masks": True}))
     stored = (
         load_file(arguments.weights)
         if arguments.weights.suffix == ".safetensors"
         else torch.load(arguments.weights, weights_only=True)["network"]
     )
-    model.load_state_dict(stored)
+    model.load_state_dict(without_prompts(stored, model.config))
     return model.eval(), plan
 
 

@@ -44,7 +44,7 @@ from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_labels
 from s2vnet.metrics.overlap_and_distance import dice
-from s2vnet.model.checkpoint import TrainedModel, read_description
+from s2vnet.model.checkpoint import TrainedModel, read_description, without_prompts
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.initialization import IMAGENET, load_imagenet_encoder
 from s2vnet.training.interrupts import deferred_interrupts
@@ -65,10 +65,9 @@ TRAINING = {
     "anywhere_fraction": 0.3,
     "augmentation": "strong",
     "shift_fraction": 0.2,
-    "interactive_fraction": 0.0,
     "checkpoint_minutes": 3.0,
 }
-"""Training settings of the bundled abdominal model, automatic mode only."""
+"""Training settings of the bundled abdominal model."""
 
 
 class UNetStep(ClipStep):
@@ -152,7 +151,7 @@ class Curve:
         if self.initial is None:
             load_imagenet_encoder(model)
         else:
-            model.load_state_dict(load_file(self.initial))
+            model.load_state_dict(without_prompts(load_file(self.initial), model.config))
         return model
 
     def initial_state(self) -> State:

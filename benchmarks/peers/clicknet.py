@@ -29,6 +29,8 @@ from s2vnet.prompts import Point
 
 SIGMA = 2.0
 """Standard deviation of a click's Gaussian, in voxels of the network's grid."""
+CLICKED_FRACTION, MAX_ROUNDS = 0.6, 4
+"""Fraction of training batches with simulated clicks, and their largest number of rounds."""
 RADIUS = 6
 """Voxels to which a click's Gaussian is truncated."""
 
@@ -67,8 +69,8 @@ class ClickObjective:
         rng = np.random.default_rng((self.config.seed, step, 1))
         maps = torch.zeros(len(image), self.classes, *image.shape[2:])
         previous = torch.zeros_like(maps)
-        rounds = int(rng.integers(1, self.config.max_correction_rounds + 1))
-        if rng.random() >= self.config.interactive_fraction:
+        rounds = int(rng.integers(1, MAX_ROUNDS + 1))
+        if rng.random() >= CLICKED_FRACTION:
             rounds = 0
         for _ in range(rounds):
             with torch.no_grad():

@@ -81,7 +81,7 @@ class Recipe(BaseModel):
 
     def quick(self) -> Recipe:
         """Shorten the recipe to a minute, to test the code; the scores are meaningless."""
-        training = {"epochs": 1, "steps_per_epoch": 8, "warmup_steps": 2, "max_correction_rounds": 1}
+        training = {"epochs": 1, "steps_per_epoch": 8, "warmup_steps": 2}
         update = {"training": {**self.training, **training}, "seeds": self.seeds[:1], "folds": self.folds[:1]}
         return self.model_copy(update={**update, "rounds": 2, "most_cases": (4, 2)})
 

@@ -37,10 +37,6 @@ class ModelConfig(BaseModel):
     """What a slice receives from the previous slice: nothing, its centres, or recurrently aggregated centres."""
     mask_prior: bool = True
     """Whether the previous slice's soft mask of a class is passed on with its centre."""
-    carry_prompts: bool = True
-    """Whether the centre of a prompt is propagated to later slices beside the class's own (docs/decisions/007)."""
-    prompt_reach: int = Field(default=8, ge=2)
-    """Slices on either side of a prompted slice that receive its prompt maps (docs/decisions/007)."""
     auxiliary_masks: bool = False
     """Whether the pixel decoder's own class logits are added to those of the centres' masks."""
     through_time: bool = True
@@ -76,18 +72,6 @@ class TrainConfig(BaseModel):
     """Decay of the exponential moving average of the weights; the averaged weights are saved."""
     gradient_clip: float = Field(default=1.0, gt=0)
     """Norm to which gradients are clipped."""
-    interactive_fraction: float = Field(default=0.6, ge=0, le=1)
-    """Fraction of clips with simulated prompts; 0 trains automatic mode only."""
-    interactive_start: float = Field(default=0.0, ge=0, lt=1)
-    """Fraction of the training, from its start, without simulated prompts; automatic mode is cheaper to train."""
-    max_correction_rounds: int = Field(default=4, ge=1)
-    """Largest number of correction rounds of a simulated user on a clip."""
-    correction_fraction: float = Field(default=0.85, gt=0, le=1)
-    """Probability that a simulated user corrects a class in a round; fewer prompts must each correct more voxels."""
-    mending_weight: float = Field(default=0.0, ge=0)
-    """Additional loss weight of pixels in prompted errors, for the final masks only."""
-    first_slice_fraction: float = Field(default=0.5, ge=0, le=1)
-    """Fraction of simulated users who prompt the first slice of their clip only."""
     state_drop: float = Field(default=0.1, ge=0, le=1)
     """Probability, per class and slice, that the propagated centre is dropped."""
     feature_dropout: float = Field(default=0.15, ge=0, lt=1)
@@ -115,4 +99,4 @@ class TrainConfig(BaseModel):
     checkpoint_minutes: float = Field(default=2.0, gt=0)
     """Minutes between checkpoints."""
     seed: int = 0
-    """Seed of weights, clips and simulated users."""
+    """Seed of weights and clips."""

@@ -42,7 +42,7 @@ def _main(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupted_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.loads((RECIPES / "phantom.json").read_text()) | {
         "phantom": {"training": 5, "test": 1, "depth": 4},
-        "training": {"epochs": 5, "steps_per_epoch": 4, "max_correction_rounds": 1},
+        "training": {"epochs": 5, "steps_per_epoch": 4},
         **{"methods": ["s2vnet"], "seeds": [0], "rounds": 1, "most_cases": [4, 1]},
     }
     (tmp_path / "mine.json").write_text(json.dumps(content))

@@ -30,7 +30,7 @@ def test_a_result_is_the_mean_of_the_decoder_along_the_slices_both_ways(
     for order, direction in ((range(depth), 1.0), (range(depth)[::-1], -1.0)):
         state = model.initial_state(features[0], torch.tensor([direction]))
         for d in order:
-            decoded = model.decode(features[d], state, None, carried=False)
+            decoded = model.decode(features[d], state)
             masks = decoded.logits.softmax(1) if propagation == "none" else decoded.state.masks
             state = decoded.state._replace(
                 masks=torch.zeros_like(masks) if propagation == "none" else masks.to(STORAGE_DTYPE).float()

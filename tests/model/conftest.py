@@ -40,12 +40,3 @@ def model() -> S2VNet:
 def slices() -> torch.Tensor:
     """Two slices (2, 1, 16, 24)."""
     return torch.randn(2, 1, 16, 24, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def prompts() -> torch.Tensor:
-    """Prompt maps (2, 3, 4, 16, 24): class 1 is prompted on the first slice, nothing else."""
-    maps = torch.zeros(2, 3, 4, 16, 24)
-    maps[0, 1, 0, 5:8, 6:9] = 1
-    maps[0, 0, 1, 5:8, 6:9] = 1
-    return maps

@@ -18,8 +18,6 @@ def _state(known: float) -> PropagationState:
         known=torch.full((B, K), known),
         missed=torch.zeros(B, K),
         masks=torch.rand(B, K, 4, 4),
-        prompt_centres=torch.randn(B, K, D),
-        prompted=torch.zeros(B, K),
         direction=torch.tensor([1.0, -1.0]),
     )
 
@@ -33,16 +31,14 @@ class AggregatorInput(NamedTuple):
     """Inputs of the aggregator from one slice."""
 
     centres: Tensor
-    prompted_here: Tensor
     presence: Tensor
     logits: Tensor
 
 
-def _slice(present: bool, prompted_here: Tensor | None = None) -> AggregatorInput:
+def _slice(present: bool) -> AggregatorInput:
     """A slice that shows all classes, or background alone."""
     presence = torch.full((B, K), 3.0 if present else -3.0)
-    prompted_here = torch.zeros(B, K) if prompted_here is None else prompted_here
-    return AggregatorInput(torch.randn(B, 2 * K, D), prompted_here, presence, torch.randn(B, K, 4, 4) * 0.1)
+    return AggregatorInput(torch.randn(B, K, D), presence, torch.randn(B, K, 4, 4) * 0.1)
 
 
 def test_without_propagation_the_state_is_unchanged() -> None:
@@ -54,7 +50,7 @@ def test_without_propagation_the_state_is_unchanged() -> None:
 def test_the_first_centre_of_a_class_is_carried_unchanged(propagation: Propagation) -> None:
     left = _slice(True)
     state = _aggregator(propagation)(_state(0), *left)
-    torch.testing.assert_close(state.centres, left.centres[:, :K])
+    torch.testing.assert_close(state.centres, left.centres)
     assert torch.equal(state.known, torch.ones(B, K))
     torch.testing.assert_close(state.masks, left.logits.softmax(1))
     assert torch.equal(state.direction, torch.tensor([1.0, -1.0]))
@@ -62,7 +58,7 @@ def test_the_first_centre_of_a_class_is_carried_unchanged(propagation: Propagati
 
 def test_previous_replaces_the_centre_and_aggregated_interpolates() -> None:
     before, left = _state(1), _slice(True)
-    centres = left.centres[:, :K]
+    centres = left.centres
     assert torch.equal(_aggregator("previous")(before, *left).centres, centres)
     mixed = _aggregator("aggregated")(before, *left).centres
     share = (mixed - before.centres) / (centres - before.centres)
@@ -106,10 +102,9 @@ def test_a_class_without_area_is_absent_whatever_its_presence() -> None:
 
 
 def test_reset_affects_the_given_classes_only() -> None:
-    state = _state(1)._replace(prompted=torch.ones(B, K))
+    state = _state(1)
     left = state.reset(torch.tensor([[0.0, 1, 0], [0, 0, 0]]))
-    for carried in (left.known, left.prompted):
-        assert torch.equal(carried, torch.tensor([[1.0, 0, 1], [1, 1, 1]]))
+    assert torch.equal(left.known, torch.tensor([[1.0, 0, 1], [1, 1, 1]]))
     assert left.masks[0, 1].abs().sum() == 0
     assert torch.equal(left.masks[1], state.masks[1])
     assert torch.equal(left.masks[0, [0, 2]], state.masks[0, [0, 2]])
@@ -124,38 +119,10 @@ def test_without_through_time_only_the_gate_gets_gradients_from_later_slices() -
     assert all(part.grad is None for part in (before.centres, *left))
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in aggregator.parameters())
     assert not state.masks.requires_grad
-    assert not state.prompt_centres.requires_grad
 
 
 def test_through_time_gradients_flow_into_earlier_slices() -> None:
     left = [part.requires_grad_() for part in _slice(True)]
     state = _aggregator("aggregated")(_state(1), *left)
-    sum(part.square().sum() for part in (state.centres, state.prompt_centres, state.masks)).backward()
-    centres, _, presence, logits = left
-    assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in (centres, presence, logits))
-    assert (centres.grad[:, K:].abs().sum(-1) > 0).all()
-
-
-@pytest.mark.parametrize("propagation", ["previous", "aggregated"])
-def test_a_prompt_centre_is_carried_until_its_class_is_absent_twice(propagation: Propagation) -> None:
-    aggregator, prompted = _aggregator(propagation), torch.tensor([[0.0, 1, 0], [0, 0, 1]])
-    first = _slice(True, prompted)
-    state = aggregator(_state(1), *first)
-    assert torch.equal(state.prompt_centres, first.centres[:, K:])
-    for present, left in ((True, prompted), (False, prompted), (False, torch.zeros(B, K))):
-        assert torch.equal(state.prompted, prompted)
-        state = aggregator(state, *_slice(present))
-        assert torch.equal(state.prompted, left)
-
-
-def test_a_prompt_is_carried_even_if_its_class_is_absent_here_and_before() -> None:
-    aggregator, prompted = _aggregator("aggregated"), torch.tensor([[0.0, 1, 0], [0, 0, 1]])
-    missed = aggregator(_state(1), *_slice(False))
-    state = aggregator(missed, *_slice(False, prompted))
-    assert torch.equal(state.prompted, prompted)
-    assert not aggregator(state, *_slice(False)).prompted.any()
-
-
-def test_without_carry_prompts_no_prompt_centre_is_carried() -> None:
-    state = _aggregator("aggregated", carry_prompts=False)(_state(1), *_slice(True, torch.ones(B, K)))
-    assert not state.prompted.any()
+    sum(part.square().sum() for part in (state.centres, state.masks)).backward()
+    assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in left)

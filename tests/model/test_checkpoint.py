@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from disks import files_limited_to
+from safetensors.torch import save
 
 from s2vnet.errors import CheckpointError, InputError
+from s2vnet.model.bundled import WEIGHTS_FOLDER
 from s2vnet.model.checkpoint import DESCRIPTION, WEIGHTS, choose_device, load_model, save_model
 from s2vnet.model.s2vnet import S2VNet
 
@@ -44,6 +46,27 @@ def test_save_and_load_round_trip(saved: Path, model: S2VNet) -> None:
     state = trained.model.state_dict()
     assert list(state) == list(model.state_dict())
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+
+
+def test_what_only_prompts_read_in_older_networks_is_ignored(saved: Path, model: S2VNet) -> None:
+    config, state = model.config, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    old = dict(state, prompt_identity=torch.ones(config.dim))
+    old |= {"prompt_centre.0.weight": torch.ones(config.dim, 9), "prompt_centre.1.bias": torch.ones(config.dim)}
+    for name in ("map_embedding.weight", "map_embedding.bias"):  # further rows embedded maps of prompts
+        old[name] = torch.cat([state[name], torch.ones(4 * config.mask_dim, *state[name].shape[1:])])
+    _reweigh(saved, save(old))
+    _describe(saved, lambda c: c["config"].update(carry_prompts=True, prompt_reach=8))
+    trained = load_model(saved)
+    assert trained.model.config == config
+    assert all(torch.equal(trained.model.state_dict()[name], value) for name, value in state.items())
+    _reweigh(saved, save(dict(old, another=torch.ones(1))))
+    with pytest.raises(CheckpointError, match="sizes differ, for example of another"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("name", ["abdomen-ct", "hippocampus-mr"])
+def test_the_package_s_networks_load(name: str) -> None:
+    assert not load_model(WEIGHTS_FOLDER / name).model.training
 
 
 def test_saving_is_deterministic(saved: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from s2vnet.model.clustering import ClusteringLayer, argmax_class, assign, class_logits, sine_position_encoding
+from s2vnet.model.clustering import ClusteringLayer, argmax_class, assign, sine_position_encoding
 
 K, D = 3, 16
 
@@ -19,20 +19,13 @@ def layer(request: pytest.FixtureRequest) -> ClusteringLayer:
 
 @pytest.fixture
 def inputs() -> dict[str, Any]:
-    """Two slices of 4 x 5 cells; class 1 is prompted on the first."""
+    """Two slices of 4 x 5 cells."""
     torch.manual_seed(1)
-    valid = torch.ones(2, 2 * K)
-    valid[:, K:] = 0
-    valid[0, K + 1] = 1
-    positive = torch.zeros(2, K, 4, 5)
-    positive[0, 1, 2, 3] = 1
     return {
-        "centres": torch.randn(2, 2 * K, D),
-        "identity": torch.randn(2 * K, D),
-        "valid": valid,
+        "centres": torch.randn(2, K, D),
+        "identity": torch.randn(K, D),
         "features": (F.normalize(torch.randn(2, D, 4, 5), dim=1), torch.randn(2, D, 4, 5)),
         "prior": torch.zeros(2, K, 4, 5),
-        "positive": positive,
     }
 
 
@@ -57,33 +50,11 @@ def test_soft_assignment_sums_to_one_and_has_a_gradient() -> None:
     assert affinity.grad.abs().sum() > 0
 
 
-def test_class_logits_are_the_log_sum_exp_of_both_centres() -> None:
-    rows = torch.randn(2, 2 * K, 4, 5)
-    found = class_logits(rows, K)
-    torch.testing.assert_close(found.exp(), rows[:, :K].exp() + rows[:, K:].exp())
-
-
 def test_positions_are_relative_to_the_middle_of_the_map() -> None:
     small = sine_position_encoding(4, 6, D, torch.device("cpu")).reshape(4, 6, D)
     large = sine_position_encoding(10, 8, D, torch.device("cpu")).reshape(10, 8, D)
     torch.testing.assert_close(large[3:7, 1:7], small)
     assert len(small.flatten(0, 1).unique(dim=0)) == 24
-
-
-def test_an_invalid_centre_changes_nothing(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
-    centres, affinity = layer(**inputs)
-    other = dict(inputs, centres=inputs["centres"].clone())
-    off = inputs["valid"] == 0
-    other["centres"][off] = 100 * torch.randn(int(off.sum()), D)
-    centres_after, affinity_after = layer(**other)
-    assert torch.equal(centres_after[~off], centres[~off])
-    assert torch.equal(affinity_after[~off], affinity[~off])
-    assert torch.equal(class_logits(affinity_after, K), class_logits(affinity, K))
-
-
-def test_a_prompted_pixel_is_assigned_to_the_prompt_centre(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
-    _, affinity = layer(**inputs)
-    assert affinity[0, :, 2, 3].argmax() == K + 1
 
 
 def test_a_prior_raises_the_affinity_to_its_class(layer: ClusteringLayer, inputs: dict[str, Any]) -> None:
@@ -110,8 +81,9 @@ def test_the_mean_does_not_depend_on_how_often_pixels_repeat(inputs: dict[str, A
     torch.nn.init.zeros_(layer.place.weight)  # place aside, a map tiled n times holds n times the same pixels
     pixels, found = torch.randn(2, 8, 4, 5), []
     for n in (20, 40):
-        maps = {name: inputs[name].repeat(1, 1, n, n) for name in ("prior", "positive")}
-        found.append(layer(**(inputs | maps | {"features": layer.keys_and_values(pixels.repeat(1, 1, n, n))}))[0])
+        prior = inputs["prior"].repeat(1, 1, n, n)
+        features = layer.keys_and_values(pixels.repeat(1, 1, n, n))
+        found.append(layer(**(inputs | {"prior": prior, "features": features}))[0])
     torch.testing.assert_close(*found, atol=1e-2, rtol=0)
 
 

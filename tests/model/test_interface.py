@@ -7,7 +7,7 @@ from s2vnet.model.interface import DecoderOutput
 
 
 def test_split_inverts_concatenate() -> None:
-    shapes = [(3, 8), (3,), (3,), (3, 4, 5), (3, 8), (3,), ()]
+    shapes = [(3, 8), (3,), (3,), (3, 4, 5), ()]
     state = PropagationState(*(torch.randn(2, *shape) for shape in shapes))
     whole = DecoderOutput(torch.randn(2, 3, 4, 5), torch.randn(2, 3), (), state)
     again = DecoderOutput.concatenate(whole.split())

@@ -18,7 +18,6 @@ from s2vnet.model.checkpoint import TrainedModel, load_model
 from s2vnet.model.interface import DecoderOutput, Network, SliceInput
 from s2vnet.model.onnx_export import GRAPHS, MANIFEST, export_onnx
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.prompt_encoder import PROMPT_MAPS
 
 OTHERS = RUNTIMES[1:]
 CPU = torch.device("cpu")
@@ -30,13 +29,12 @@ def encode(net: Network, slices: Tensor) -> Features:
     return Features.assemble(((range(n, n + 1), row) for n, row in enumerate(rows)), len(rows))
 
 
-def decode(net: Network, features: Features, state: PropagationState, prompts: Tensor | None) -> DecoderOutput:
+def decode(net: Network, features: Features, state: PropagationState) -> DecoderOutput:
     """Slices of a batch, each by itself."""
     rows = [
         SliceInput(
             features.select(one),
             PropagationState(*(part[one] for part in state)),
-            None if prompts is None else prompts[one],
         )
         for one in (slice(n, n + 1) for n in range(len(features.mask)))
     ]
@@ -44,16 +42,13 @@ def decode(net: Network, features: Features, state: PropagationState, prompts: T
 
 
 def _run(net: Network, slices: Tensor) -> list[Tensor]:
-    """All that a network gives of two slices: before a prompt for one of them, with it, and after it."""
+    """All that a network gives of two slices, without and with what an earlier slice left."""
     with torch.inference_mode():
         features = encode(net, slices)
         state = net.initial_state(features, torch.tensor([1.0, -1.0]))
-        first = decode(net, features, state, None)
-        prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
-        prompts[0, 1, 0, 3:5, 3:5] = 1
-        second = decode(net, features, first.state, prompts)
-        third = decode(net, features, second.state, None)
-    return [*features.tensors, *(x for d in (first, second, third) for x in (d.logits, d.presence, *d.state))]
+        first = decode(net, features, state)
+        second = decode(net, features, first.state)
+    return [*features.tensors, *(x for d in (first, second) for x in (d.logits, d.presence, *d.state))]
 
 
 @pytest.mark.parametrize("runtime", OTHERS)
@@ -65,18 +60,6 @@ def test_graphs_give_what_the_network_gives(exported: Path, runtime: str, cells:
     wanted = _run(trained.model, slices)
     for found, expected in zip(_run(to_runtime(trained, runtime, CPU, exported), slices), wanted, strict=True):
         torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("runtime", OTHERS)
-def test_a_row_without_prompts_does_not_depend_on_those_that_have_some(exported: Path, runtime: str) -> None:
-    net = to_runtime(load_model(exported), runtime, CPU, exported)
-    features = encode(net, torch.randn(2, net.config.in_channels, 40, 48))
-    state = net.initial_state(features)
-    prompts = torch.zeros(2, net.config.num_classes, PROMPT_MAPS, *features.mask.shape[-2:])
-    prompts[0, 1, 0, 3:5, 3:5] = 1
-    alone, beside = decode(net, features, state, None), decode(net, features, state, prompts)
-    assert torch.equal(alone.logits[1], beside.logits[1])
-    assert not torch.equal(alone.logits[0], beside.logits[0])
 
 
 def test_graphs_of_other_weights_or_damaged_ones_are_refused(exported: Path, tmp_path: Path) -> None:
@@ -98,7 +81,7 @@ def test_graphs_of_other_weights_or_damaged_ones_are_refused(exported: Path, tmp
 @pytest.mark.parametrize("runtime", OTHERS)
 @pytest.mark.parametrize(
     "settings",
-    [{"auxiliary_masks": True}, {"propagation": "previous"}, {"propagation": "none"}, {"carry_prompts": True}],
+    [{"auxiliary_masks": True}, {"propagation": "previous"}, {"propagation": "none"}],
     ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),
 )
 def test_graphs_of_every_kind_of_network(

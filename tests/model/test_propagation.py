@@ -8,15 +8,13 @@ from s2vnet.model.s2vnet import S2VNet
 
 def test_each_step_starts_from_the_state_of_the_previous_one(model: S2VNet) -> None:
     torch.manual_seed(0)
-    prompts = torch.zeros(3, 1, 3, 4, 8, 8)
-    prompts[1, 0, 2, 0, 3, 3] = 1
     with torch.no_grad():
         features = model.encode(torch.randn(3, 1, 8, 8))
-        sequence = [(features.select(slice(t, t + 1)), prompts[t]) for t in range(3)]
-        state = model.initial_state(sequence[0][0])
+        sequence = [features.select(slice(t, t + 1)) for t in range(3)]
+        state = model.initial_state(sequence[0])
         found = list(propagate(model.decode, sequence, state))
-        for (slices, maps), decoded in zip(sequence, found, strict=True):
-            wanted = model.decode(slices, state, maps)
+        for slices, decoded in zip(sequence, found, strict=True):
+            wanted = model.decode(slices, state)
             state = wanted.state
             assert torch.equal(decoded.logits, wanted.logits)
             assert all(map(torch.equal, decoded.state, state))
@@ -24,7 +22,7 @@ def test_each_step_starts_from_the_state_of_the_previous_one(model: S2VNet) -> N
 
 def test_slices_are_decoded_lazily(model: S2VNet) -> None:
     features = model.encode(torch.randn(2, 1, 8, 8))
-    sequence = ((features.select(slice(t, t + 1)), torch.zeros(1, 3, 4, 8, 8)) for t in range(2))
+    sequence = (features.select(slice(t, t + 1)) for t in range(2))
     steps = propagate(model.decode, sequence, model.initial_state(features.select(slice(1))))
     next(steps)
     assert len(list(sequence)) == 1

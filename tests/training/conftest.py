@@ -55,9 +55,7 @@ def model_config(plan: Plan) -> ModelConfig:
 @pytest.fixture(scope="session")
 def config() -> TrainConfig:
     """Two epochs of two steps of two clips of three slices."""
-    return TrainConfig(
-        epochs=2, steps_per_epoch=2, batch_size=2, clip_length=3, warmup_steps=2, max_correction_rounds=2
-    )
+    return TrainConfig(epochs=2, steps_per_epoch=2, batch_size=2, clip_length=3, warmup_steps=2)
 
 
 @pytest.fixture

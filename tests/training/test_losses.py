@@ -122,20 +122,6 @@ def test_a_weight_multiplies_the_cross_entropy_of_its_pixels(labels: Tensor) -> 
     torch.testing.assert_close(heavier - plain, 3 * (entropy * (labels == 2)).mean())
 
 
-def test_prompted_errors_weigh_more_in_the_final_masks_only(labels: Tensor) -> None:
-    config = CONFIG.model_copy(update={"mending_weight": 3.0})
-    decoded, auxiliary = _decoded(labels)
-    wrong = [d._replace(logits=-d.logits) for d in decoded]
-    asked = torch.zeros(labels.shape)
-    plain = clip_loss(wrong, auxiliary, labels, config)
-    torch.testing.assert_close(clip_loss(wrong, auxiliary, labels, config, None, asked), plain)
-    asked[:, 1, 0, 0] = 1
-    pixel = F.cross_entropy(wrong[1].logits[:, :, 0, 0], labels[:, 1, 0, 0])
-    more = clip_loss(wrong, auxiliary, labels, config, None, asked)
-    torch.testing.assert_close(more - plain, 3 * pixel / labels[0].numel(), atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(clip_loss(wrong, auxiliary, labels, CONFIG, None, asked), plain)
-
-
 def test_ignored_pixels_have_no_loss_and_no_gradient(labels: Tensor) -> None:
     partly = labels.clone()
     partly[:, :, 2:6] = IGNORED

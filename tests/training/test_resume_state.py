@@ -92,6 +92,18 @@ def test_settings_missing_from_old_checkpoints_have_defaults(tmp_path: Path, run
     assert equal_weights(run(tmp_path / "parts", resume=True), whole)
 
 
+def test_a_run_with_simulated_prompts_is_refused_in_one_line(tmp_path: Path, run: Train) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, report=interrupt_at(1))
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    signature = json.loads(state["signature"])
+    signature["model"]["carry_prompts"] = True
+    torch.save(state | {"signature": json.dumps(signature)}, tmp_path / CHECKPOINT)
+    with pytest.raises(CheckpointError, match=r"training with simulated prompts, .* or start a new run") as caught:
+        run(tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "another"])
 def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path, run: Train, damage: str) -> None:
     path = tmp_path / CHECKPOINT

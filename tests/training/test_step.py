@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.clips import Clip, ClipDataset, collate
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.training.losses import downsample_labels
 from s2vnet.training.step import ClipStep
 
 INDICES = torch.tensor([0, 1])
@@ -29,7 +26,7 @@ def clip(cases: list[Case], plan: Plan, config: TrainConfig) -> Clip:
 
 
 def test_the_loss_is_finite_and_has_gradients(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
-    step = _step(model_config, config, interactive_fraction=1.0)
+    step = _step(model_config, config)
     loss = step(*clip, INDICES)
     loss.backward()
     assert loss.isfinite()
@@ -52,7 +49,7 @@ def test_independent_slices_train_encoder_and_pixel_decoder_alone(
 def test_the_same_seed_gives_the_same_loss(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
     first, second = (_step(model_config, config)(*clip, INDICES) for _ in range(2))
     assert torch.equal(first, second)
-    other = _step(model_config, config, seed=1, interactive_fraction=1.0, state_drop=0.5)(*clip, INDICES)
+    other = _step(model_config, config, seed=1, state_drop=0.5)(*clip, INDICES)
     assert not torch.equal(first, other)
 
 
@@ -60,54 +57,15 @@ def test_the_same_seed_gives_the_same_loss(clip: Clip, model_config: ModelConfig
 def test_the_loss_of_a_batch_is_the_mean_over_its_clips(
     clip: Clip, model_config: ModelConfig, config: TrainConfig, training: bool
 ) -> None:
-    step = _step(model_config, config, interactive_fraction=0.0).train(training)
+    step = _step(model_config, config).train(training)
     with torch.no_grad():
         parts = [step(*(x[n : n + 1] for x in clip), INDICES[n : n + 1]) for n in range(2)]
         torch.testing.assert_close(step(*clip, INDICES), sum(parts) / 2, atol=1e-4, rtol=1e-4)
 
 
-def _prompts(step: ClipStep, clip: Clip) -> Tensor:
-    with torch.no_grad():
-        features = step.model.encode(clip.slices.flatten(0, 1)).unflatten(len(clip.labels))
-        rngs = [np.random.default_rng((step.config.seed, int(i), 1)) for i in INDICES]
-        prompted = step._interactive_clips(rngs, INDICES)
-        return step._simulate_prompts(features, clip.labels, clip.step, rngs, prompted)[0]
-
-
-def test_only_interactive_clips_have_prompts(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
-    assert not _prompts(_step(model_config, config, interactive_fraction=0.0), clip).any()
-    maps = _prompts(_step(model_config, config, interactive_fraction=1.0, correction_fraction=1.0), clip)
-    assert maps.flatten(1).any(1).all()
-    truth = downsample_labels(clip.labels, maps.shape[-2:])
-    for k in range(model_config.num_classes):
-        assert (truth[maps[:, :, k, 0] == 1] == k).all()
-
-
-def test_no_prompts_before_interactive_start(model_config: ModelConfig, config: TrainConfig) -> None:
-    step = _step(model_config, config, interactive_fraction=1.0, interactive_start=0.5)
-    clips = config.epochs * config.steps_per_epoch * config.batch_size
-    rngs = [np.random.default_rng(i) for i in range(clips)]
-    assert step._interactive_clips(rngs, torch.arange(clips)) == list(range(clips // 2, clips))
-
-
-def test_prompts_of_a_clip_do_not_depend_on_other_clips(
-    clip: Clip, model_config: ModelConfig, config: TrainConfig
-) -> None:
-    """Between all and none, each clip decides for itself."""
-    drawn = [np.random.default_rng((0, n, 1)).random() for n in range(2)]
-    between = sum(drawn) / 2
-    some = _prompts(_step(model_config, config, interactive_fraction=between), clip)
-    assert some.flatten(1).any(1).tolist() == [value < between for value in drawn]
-
-
-def test_without_prompts_and_resets_a_step_is_plain_propagation(
-    clip: Clip, model_config: ModelConfig, config: TrainConfig
-) -> None:
+def test_without_resets_a_step_is_plain_propagation(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
     losses = [
-        _step(model_config, config, interactive_fraction=0.0, state_drop=0.0, feature_dropout=0.0, seed=seed)(
-            *clip, INDICES
-        )
-        for seed in range(2)
+        _step(model_config, config, state_drop=0.0, feature_dropout=0.0, seed=seed)(*clip, INDICES) for seed in range(2)
     ]
     assert torch.equal(*losses)
 
@@ -128,6 +86,6 @@ def test_channel_dropout_depends_on_the_clip_and_keeps_the_mean(model_config: Mo
 
 
 def test_resetting_everything_equals_no_propagation(clip: Clip, model_config: ModelConfig, config: TrainConfig) -> None:
-    forgetful = _step(model_config, config, interactive_fraction=0.0, state_drop=1.0)
-    separate = _step(model_config.model_copy(update={"propagation": "none"}), config, interactive_fraction=0.0)
+    forgetful = _step(model_config, config, state_drop=1.0)
+    separate = _step(model_config.model_copy(update={"propagation": "none"}), config)
     torch.testing.assert_close(forgetful(*clip, INDICES), separate(*clip, INDICES))

@@ -73,8 +73,7 @@ def test_a_network_that_does_not_fit_the_plan_is_refused(
 
 
 def test_worker_processes_do_not_change_the_result(tmp_path: Path, run: Train) -> None:
-    changes = {"interactive_fraction": 1.0}
-    assert equal_weights(run(tmp_path / "with", changes, workers=1), run(tmp_path / "without", changes, workers=0))
+    assert equal_weights(run(tmp_path / "with", workers=1), run(tmp_path / "without", workers=0))
 
 
 def test_half_precision_trains(tmp_path: Path, run: Train) -> None:
@@ -129,7 +128,7 @@ def _two_processes(tmp_path: Path, dataset: Path, *options: str, machines: int =
     command = [sys.executable, "-m", "s2vnet", "train", str(dataset), "-f", "all", "-o", str(output)]
     command += ["--plan", str(tmp_path / "plan.json"), "--device", "cpu"]
     command += ["--devices", str(2 // machines), "--nodes", str(machines)]
-    common = ("epochs=1", "steps_per_epoch=2", "batch_size=2", "warmup_steps=2", "max_correction_rounds=2")
+    common = ("epochs=1", "steps_per_epoch=2", "batch_size=2", "warmup_steps=2")
     command += [*(x for option in common for x in ("-c", option)), "-n", "dim=32", "-n", "mask_dim=16", *options]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -158,9 +157,9 @@ def test_ddp_accepts_an_aggregation_without_gradient(tmp_path: Path, dataset: Pa
 def test_two_processes_equal_one(
     tmp_path: Path, dataset: Path, plan: Plan, model_config: ModelConfig, config: TrainConfig
 ) -> None:
-    found = _two_processes(tmp_path, dataset, "-c", "interactive_fraction=0")
+    found = _two_processes(tmp_path, dataset)
     cases = load_cases(read_dataset(dataset), ["p0", "p1"], plan, report=lambda *_: None)
-    alone = config.model_copy(update={"epochs": 1, "interactive_fraction": 0.0})
+    alone = config.model_copy(update={"epochs": 1})
     wanted = train(cases, [], plan, model_config, alone, tmp_path, device="cpu").model.state_dict()
     # what is added to every class alike has no gradient, and Adam makes steps of its rounding errors
     for weights in (found, wanted):

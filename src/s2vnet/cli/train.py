@@ -67,7 +67,7 @@ def train(
     plan_file: Annotated[Path | None, typer.Option("--plan", help="Edited plan.json; default: a new plan.")] = None,
     config: Annotated[list[str] | None, typer.Option("-c", "--config", help="Training setting KEY=VALUE.")] = None,
     network: Annotated[list[str] | None, typer.Option("-n", "--network", help="Network setting KEY=VALUE.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, clips and simulated users.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights and clips.")] = 0,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes; more than one train data-parallel.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines that run this command together (torchrun, SLURM).")] = 1,
@@ -77,7 +77,7 @@ def train(
     validation: Annotated[bool, typer.Option(help="Score the fold's held-out cases at the end, in both modes.")] = True,
     fill_nan: Fill = None,
 ) -> None:
-    """Train one network for automatic and interactive use.
+    """Train one network.
 
     Example: s2vnet train Dataset004_Hippocampus -f 0 -o runs/hippocampus-f0
     """

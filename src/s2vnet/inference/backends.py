@@ -126,7 +126,7 @@ class ExportedNetwork:
     def __init__(self, config: ModelConfig, graphs: Sequence[_Graph]) -> None:
         """Wrap the graphs of a network, in the order of :data:`s2vnet.model.onnx_export.GRAPHS`."""
         self._config = config
-        self._encode, self._decode, self._decode_carried, self._decode_prompted, self._correct = graphs
+        self._encode, self._decode, self._correct = graphs
         threads = min(torch.get_num_threads(), ENCODE_CONCURRENCY)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
@@ -152,7 +152,7 @@ class ExportedNetwork:
         return initial_state(self._config, features, direction)
 
     def decode_slices(self, inputs: Sequence[SliceInput]) -> list[DecoderOutput]:
-        """Decode slices concurrently, each by the smallest graph that has the inputs it needs."""
+        """Decode slices concurrently."""
         return [_decoded(outputs) for outputs in self._run([self._job(slice_input) for slice_input in inputs])]
 
     def correct(self, pixels: Tensor, cells: Tensor) -> Tensor:
@@ -163,9 +163,7 @@ class ExportedNetwork:
     def _job(self, slice_input: SliceInput) -> _Job:
         features = [tensor.permute(0, 2, 3, 1) for tensor in slice_input.features.tensors]
         arrays = [_array(part) for part in (*features, *slice_input.state)]
-        if slice_input.prompts is not None and slice_input.prompted:
-            return self._decode_prompted, [*arrays, _array(slice_input.prompts)]
-        return self._decode_carried if slice_input.carried else self._decode, arrays
+        return self._decode, arrays
 
     def _run(self, jobs: Sequence[_Job]) -> list[Sequence[_Array]]:
         if self._pool is None or len(jobs) == 1:

@@ -35,7 +35,7 @@ class PreviewBatch(NamedTuple):
         """Encode and decode slices (n, C, H, W) that have these indices in their volume."""
         features = model.encode_slices(slices)
         initial = model.initial_state(features[0])
-        inputs = [SliceInput(slice_features, initial, None) for slice_features in features]
+        inputs = [SliceInput(slice_features, initial) for slice_features in features]
         return cls(indices, features, DecoderOutput.concatenate(model.decode_slices(inputs)))
 
 

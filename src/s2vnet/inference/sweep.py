@@ -49,7 +49,7 @@ def sweep_both_ways(
     propagated = model.config.propagation != "none"
     for step in range(depth):
         indices = step, depth - 1 - step
-        inputs = [SliceInput(features(d), state, None) for d, state in zip(indices, states, strict=True)]
+        inputs = [SliceInput(features(d), state) for d, state in zip(indices, states, strict=True)]
         passed = []
         for n, (d, decoded) in enumerate(zip(indices, model.decode_slices(inputs), strict=True)):
             masks = (decoded.state.masks if propagated else decoded.logits.softmax(1)).to(STORAGE_DTYPE)

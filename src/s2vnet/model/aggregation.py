@@ -2,7 +2,7 @@
 
 S2VNet fuses historical centres into a single vector (paper, recurrent centroid aggregation); the exact form is not
 public. Here it is a gated running mean with presence: the slot of a class that is absent from two slices in a row falls
-back to its learned centre (Figure 2: only present centres propagate). Prompt centres are carried separately.
+back to its learned centre (Figure 2: only present centres propagate).
 """
 
 from __future__ import annotations
@@ -28,10 +28,6 @@ class PropagationState(NamedTuple):
     """(B, K) 1 where the class was absent from the previous slice."""
     masks: Tensor
     """(B, K, h, w) soft masks of the previous slice: location and extent of each class."""
-    prompt_centres: Tensor
-    """(B, K, d) centres of prompts on this slice or on previous ones."""
-    prompted: Tensor
-    """(B, K) 1 where a prompt centre is carried."""
     direction: Tensor
     """(B,) slice order: +1 rising, -1 falling, 0 unknown."""
 
@@ -43,8 +39,7 @@ class PropagationState(NamedTuple):
     def reset(self, classes: Tensor) -> PropagationState:
         """Reset the carried centres and masks of the classes that are 1 in `classes` (B, K)."""
         keep = 1 - classes
-        masks = self.masks * keep[..., None, None]
-        return self._replace(known=self.known * keep, masks=masks, prompted=self.prompted * keep)
+        return self._replace(known=self.known * keep, masks=self.masks * keep[..., None, None])
 
 
 class Aggregator(nn.Module):
@@ -56,9 +51,7 @@ class Aggregator(nn.Module):
         self.gate = nn.Linear(2 * config.dim + 1, 1)
         nn.init.constant_(self.gate.bias, 1.0)
 
-    def forward(
-        self, state: PropagationState, centres: Tensor, prompted_here: Tensor, presence: Tensor, logits: Tensor
-    ) -> PropagationState:
+    def forward(self, state: PropagationState, centres: Tensor, presence: Tensor, logits: Tensor) -> PropagationState:
         """Return the state for the next slice.
 
         With ``through_time`` the losses of later slices flow back into this one. Otherwise centres, presence and
@@ -66,8 +59,7 @@ class Aggregator(nn.Module):
 
         Args:
             state: state that entered the slice.
-            centres: (B, 2K, d) class and prompt centres after clustering, or (B, K, d) without prompt centres.
-            prompted_here: (B, K) 1 where a class is prompted on this slice.
+            centres: (B, K, d) centres after clustering.
             presence: (B, K) presence logits.
             logits: (B, K, h, w) class logits.
         """
@@ -76,10 +68,6 @@ class Aggregator(nn.Module):
         before = state.centres
         if not self.config.through_time:
             before, centres, presence, logits = (x.detach() for x in (before, centres, presence, logits))
-        classes = self.config.num_classes
-        centres, prompt_centres = centres[:, :classes], centres[:, classes:]
-        if not prompt_centres.shape[1]:
-            prompt_centres = state.prompt_centres
         masks = logits.softmax(1)
         present = ((presence > 0) & (masks.sum((-2, -1)) >= self.config.min_area)).to(centres.dtype)
         present = F.pad(present[:, 1:], (1, 0), value=1.0)  # background always is
@@ -88,16 +76,10 @@ class Aggregator(nn.Module):
             gate = self.gate(torch.cat([before, centres, presence.sigmoid()[..., None]], -1)).sigmoid()
             carried = state.known[..., None]
             update = (carried * gate + (1 - carried)) * update
-        # a prompt centre is kept over one slice on which its class is absent
-        kept = state.prompted * (present + (1 - present) * (1 - state.missed))
         return PropagationState(
             centres=(1 - update) * before + update * centres,
             known=present + (1 - present) * state.known * (1 - state.missed),
             missed=1 - present,
             masks=masks,
-            prompt_centres=prompt_centres,
-            prompted=(
-                torch.maximum(prompted_here, kept) if self.config.carry_prompts else torch.zeros_like(prompted_here)
-            ),
             direction=state.direction,
         )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from s2vnet.config import ModelConfig
 from s2vnet.errors import CheckpointError
@@ -22,8 +23,14 @@ from s2vnet.utils.json_io import read_json
 
 FORMAT = 3
 """Version of the file format; other versions are refused."""
-LEGACY_MODEL_DEFAULTS: Mapping[str, Any] = {"carry_prompts": False, "prompt_reach": 2, "auxiliary_masks": False}
+LEGACY_MODEL_DEFAULTS: Mapping[str, Any] = {"auxiliary_masks": False}
 """Values of settings that older model files lack."""
+PROMPT_SETTINGS = ("carry_prompts", "prompt_reach")
+"""Settings of older models that only prompts read."""
+PROMPT_TENSORS = ("prompt_identity", "prompt_centre.")
+"""Name prefixes of tensors of older networks that only prompts read, before the corrector answered them."""
+PRIOR_EMBEDDING = "map_embedding."
+"""Name prefix of tensors whose first ``mask_dim`` rows embed the prior; in older networks, further rows prompt maps."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
@@ -85,6 +92,21 @@ def read_description(folder: Path) -> dict[str, Any]:
     return described
 
 
+def model_config(stored: Mapping[str, Any]) -> ModelConfig:
+    """Configuration of a stored network, also of an older one. Raises pydantic's ValidationError."""
+    known = {name: value for name, value in dict(stored).items() if name not in PROMPT_SETTINGS}
+    return ModelConfig.model_validate({**LEGACY_MODEL_DEFAULTS, **known})
+
+
+def without_prompts(stored: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Tensors of a stored network without those that only prompts read, which networks had until 2026-11-30."""
+    return {
+        name: tensor[: config.mask_dim] if name.startswith(PRIOR_EMBEDDING) else tensor
+        for name, tensor in stored.items()
+        if not name.startswith(PROMPT_TENSORS)
+    }
+
+
 def load_model(folder: Path) -> TrainedModel:
     """Load a network in eval mode.
 
@@ -93,8 +115,8 @@ def load_model(folder: Path) -> TrainedModel:
     """
     content = read_description(folder)
     try:
-        config = ModelConfig.model_validate({**LEGACY_MODEL_DEFAULTS, **content["config"]})
-        stored = load_file(folder / WEIGHTS)
+        config = model_config(content["config"])
+        stored = without_prompts(load_file(folder / WEIGHTS), config)
         with torch.device("meta"):  # nothing of the sizes that the description states is allocated
             sizes = {name: tensor.shape for name, tensor in S2VNet(config).state_dict().items()}
         if mismatched := sizes.items() ^ {name: tensor.shape for name, tensor in stored.items()}.items():

@@ -2,8 +2,6 @@
 
 Reference: S2VNet, section 3 (CVPR 2024, arXiv 2403.16646); the k-means cross-attention is kMaX-DeepLab's
 (arXiv 2207.04044), with a mean in place of the sum, since a carried centre must not scale with the area of its class.
-
-Centres are ordered: K class centres, then K prompt centres (one per class, valid where that class was prompted).
 """
 
 from __future__ import annotations
@@ -13,11 +11,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-PROMPT_AFFINITY = 20.0
-"""Added to the affinity of a prompted pixel to the prompt centre of its class, which decides its assignment."""
-INVALID_AFFINITY = -1e4
-"""Added to affinities of invalid centres; finite, so that softmax and exported graphs stay exact."""
 
 
 def assign(affinity: Tensor, mode: str) -> Tensor:
@@ -35,16 +28,6 @@ def assign(affinity: Tensor, mode: str) -> Tensor:
 def argmax_class(scores: Tensor) -> Tensor:
     """Return the index (B, ...) of the maximum along axis 1 of (B, R, ...); ten times faster than torch.argmax."""
     return scores.max(1).indices
-
-
-def class_logits(centre_logits: Tensor, num_classes: int) -> Tensor:
-    """Combine logits of class and prompt centres (B, 2K, ...) into class logits (B, K, ...) by log-sum-exp.
-
-    Logits (B, K, ...) without prompt centres are returned as they are.
-    """
-    if centre_logits.shape[1] == num_classes:
-        return centre_logits
-    return torch.logaddexp(centre_logits[:, :num_classes], centre_logits[:, num_classes:])
 
 
 def sine_position_encoding(height: int, width: int, dim: int, device: torch.device) -> Tensor:
@@ -89,54 +72,36 @@ class ClusteringLayer(nn.Module):
         return keys, values  # channels last in memory, as clustering uses them
 
     def forward(
-        self,
-        centres: Tensor,
-        identity: Tensor,
-        valid: Tensor | None,
-        features: tuple[Tensor, Tensor],
-        prior: Tensor,
-        positive: Tensor | None,
+        self, centres: Tensor, identity: Tensor, features: tuple[Tensor, Tensor], prior: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Assign pixels to centres and update the centres.
 
         Args:
-            centres: (B, R, d), R = 2K, or K without prompt centres.
-            identity: (R, d) class embedding of each centre.
-            valid: (B, R) 1 for centres that take part; None if all do.
+            centres: (B, K, d).
+            identity: (K, d) class embedding of each centre.
             features: keys and values (B, d, h, w) of :meth:`keys_and_values`.
             prior: (B, K, h, w) soft masks of the previous slice, zero if none are carried.
-            positive: (B, K, h, w) positive prompt maps; None is equivalent to zeros.
 
         Returns:
-            Updated centres (B, R, d) and affinities (B, R, h, w).
+            Updated centres (B, K, d) and affinities (B, K, h, w).
         """
         size = prior.shape[-2:]
         keys, values = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in features)
         queries = F.normalize(self.query(centres + identity), dim=-1) * self.temperature.exp()
-        affinity = queries @ keys.transpose(-2, -1)
-        if valid is not None:
-            affinity = affinity + (1 - valid)[..., None] * INVALID_AFFINITY
-        classes = prior.shape[1]
-        # not in place: an assignment to a slice becomes a scatter in exported graphs
-        by_class = affinity[:, :classes] + self.prior_weight * prior.flatten(2)
-        by_prompt = affinity[:, classes:]
-        if positive is not None:
-            by_prompt = by_prompt + PROMPT_AFFINITY * positive.flatten(2)
-        affinity = by_class if affinity.shape[1] == classes else torch.cat([by_class, by_prompt], 1)
+        affinity = queries @ keys.transpose(-2, -1) + self.prior_weight * prior.flatten(2)
         assignment = assign(affinity, self.assignment)
         mean = (assignment @ values) / (1 + assignment.sum(-1, keepdim=True))
         centres = self.norms[0](centres + self.update(mean))
-        centres = self.norms[1](centres + self._self_attention(centres, identity, valid))
+        centres = self.norms[1](centres + self._self_attention(centres, identity))
         centres = self.norms[2](centres + self.ffn(centres))
         return centres, affinity.unflatten(-1, (size[0], size[1]))
 
-    def _self_attention(self, centres: Tensor, identity: Tensor, valid: Tensor | None) -> Tensor:
+    def _self_attention(self, centres: Tensor, identity: Tensor) -> Tensor:
         def split(t: Tensor) -> Tensor:
             heads: Tensor = t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             return heads
 
         query, key = self.qk(centres + identity).chunk(2, -1)
-        mask = None if valid is None else ((1 - valid) * INVALID_AFFINITY)[:, None, None, :]
-        attended = F.scaled_dot_product_attention(split(query), split(key), split(self.v(centres)), attn_mask=mask)
+        attended = F.scaled_dot_product_attention(split(query), split(key), split(self.v(centres)))
         out: Tensor = self.mix(attended.transpose(1, 2).flatten(2))
         return out

@@ -42,18 +42,6 @@ class SliceInput(NamedTuple):
 
     features: Features
     state: PropagationState
-    prompts: Tensor | None
-    """(1, K, 4, h, w) maps of :class:`s2vnet.model.prompt_encoder.PromptRasterizer`, or None."""
-
-    @property
-    def prompted(self) -> bool:
-        """Whether there are prompts on this slice."""
-        return self.prompts is not None and bool(self.prompts.max() > 0)  # `any` is slower
-
-    @property
-    def carried(self) -> bool:
-        """Whether a prompt centre is carried to this slice."""
-        return bool(self.state.prompted.any())
 
 
 class Network(Protocol):
@@ -92,7 +80,5 @@ def initial_state(config: ModelConfig, features: Features, direction: Tensor | N
         known=torch.zeros(batch, k, device=device),
         missed=torch.zeros(batch, k, device=device),
         masks=torch.zeros(batch, k, height, width, device=device),
-        prompt_centres=torch.zeros(batch, k, config.dim, device=device),
-        prompted=torch.zeros(batch, k, device=device),
         direction=torch.zeros(batch, device=device) if direction is None else direction,
     )

@@ -1,7 +1,6 @@
-"""Export of a network and of the corrector as ONNX graphs: one encoder, three decoders, and ``correct``.
+"""Export of a network and of the corrector as ONNX graphs: ``encode``, ``decode`` and ``correct``.
 
-The decoders are for slices without prompts (``decode``), with prompt centres carried from other slices (``carried``),
-and with prompts of their own (``prompted``); the first two are cheaper. Batch, height and width are dynamic. Features
+Batch, height and width are dynamic. Features
 are channels last (N, h, w, c); all maps are float32. The corrector's graph has the fixed size of one window
 (docs/corrections.md). https://onnx.ai/onnx/intro/concepts.html
 """
@@ -27,15 +26,14 @@ from s2vnet.model.checkpoint import DESCRIPTION, TrainedModel
 from s2vnet.model.corrector import CELL, CELL_MAPS, PIXEL_MAPS, WINDOW, Corrector
 from s2vnet.model.interface import initial_state
 from s2vnet.model.pixel_decoder import Features
-from s2vnet.model.prompt_encoder import PROMPT_MAPS
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.json_io import read_json
 
-FORMAT = 3
+FORMAT = 4
 """Version of the graphs' inputs and outputs."""
-GRAPHS = ("encode", "decode", "carried", "prompted", "correct")
+GRAPHS = ("encode", "decode", "correct")
 MANIFEST = "graphs.json"
 _TRACED_CELLS = 4
 """Cells per side of the coarsest map, in the slices that the graphs are traced with."""
@@ -53,13 +51,13 @@ class _Encode(nn.Module):
 
 
 class _Decode(nn.Module):
-    def __init__(self, model: S2VNet, *, carried: bool = True) -> None:
+    def __init__(self, model: S2VNet) -> None:
         super().__init__()
-        self.model, self.carried = model, carried
+        self.model = model
 
-    def forward(self, features: list[Tensor], state: list[Tensor], prompts: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, features: list[Tensor], state: list[Tensor]) -> tuple[Tensor, ...]:
         slices = Features.from_tensors([tensor.permute(0, 3, 1, 2) for tensor in features])
-        output = self.model.decode(slices, PropagationState(*state), prompts, carried=self.carried)
+        output = self.model.decode(slices, PropagationState(*state))
         return output.logits, output.presence, *output.state
 
 
@@ -116,23 +114,12 @@ def _graphs(model: S2VNet) -> dict[str, _Graph]:
     encoded = model.encode(slices)
     features = [tensor.permute(0, 2, 3, 1).contiguous() for tensor in encoded.tensors]
     state = list(initial_state(config, encoded, torch.tensor([1.0, -1.0])))
-    prompts = torch.zeros(2, config.num_classes, PROMPT_MAPS, *encoded.mask.shape[-2:])
     encoder_axes, decoder_axes = _dynamic_axes(config)
     names = feature_names(config)
     inputs, outputs = [*names, *state_names("entering")], ["logits", "presence", *state_names("leaving")]
-    unprompted_axes = {name: axes for name, axes in decoder_axes.items() if name != "prompts"}
-    unprompted = (features, state), unprompted_axes, inputs, outputs
     return {
         "encode": _Graph(_Encode(model), (slices,), encoder_axes, ["slices"], list(names)),
-        "decode": _Graph(_Decode(model, carried=False), *unprompted),
-        "carried": _Graph(_Decode(model), *unprompted),
-        "prompted": _Graph(
-            _Decode(model),
-            (features, state, prompts),
-            decoder_axes,
-            [*inputs, "prompts"],
-            outputs,
-        ),
+        "decode": _Graph(_Decode(model), (features, state), decoder_axes, inputs, outputs),
         "correct": _Graph(Corrector.bundled(), _example_window(), {}, ["pixels", "cells"], ["logits"]),
     }
 
@@ -152,14 +139,13 @@ def _dynamic_axes(config: ModelConfig) -> tuple[dict[str, dict[int, str]], dict[
 
     features = {name: sides(name, 1) for name in feature_names(config)}
     state = {name: {0: "batch"} for name in (*state_names("entering"), *state_names("leaving"), "presence")}
-    maps = {"entering_masks": 2, "leaving_masks": 2, "logits": 2, "prompts": 3}
+    maps = {"entering_masks": 2, "leaving_masks": 2, "logits": 2}
     masks = {name: sides("masks", axis) for name, axis in maps.items()}
     return {"slices": sides("slices", 2), **features}, {**features, **state, **masks}
 
 
 def _export_graph(graph: _Graph, path: Path) -> str:
     """Write a graph; return its SHA-256."""
-    torch.onnx.register_custom_op_symbolic("aten::logaddexp", _logaddexp, OPSET)  # type: ignore[attr-defined]
     # traced: torch.export propagates symbolic shapes three times, which takes fifty times as long
     with _quiet_exporter(), atomic_write(path) as temporary:
         torch.onnx.export(
@@ -173,15 +159,6 @@ def _export_graph(graph: _Graph, path: Path) -> str:
             output_names=graph.output_names,
         )
         return hashlib.sha256(temporary.read_bytes()).hexdigest()
-
-
-def _logaddexp(graph: Any, a: Any, b: Any) -> Any:
-    """``logaddexp`` in ONNX's operators: max(a, b) + log(1 + exp(-|a - b|))."""
-    distance = graph.op("Abs", graph.op("Sub", a, b))
-    one = graph.op("Constant", value_t=torch.tensor(1.0))
-    return graph.op(
-        "Add", graph.op("Max", a, b), graph.op("Log", graph.op("Add", one, graph.op("Exp", graph.op("Neg", distance))))
-    )
 
 
 def has_graphs(folder: Path) -> bool:

@@ -15,25 +15,21 @@ class HasState(Protocol):
 
 
 Inputs = TypeVar("Inputs")
-Prompts = TypeVar("Prompts")
 Output = TypeVar("Output", bound=HasState)
 
 
-def propagate(
-    decode: Callable[[Inputs, Any, Prompts], Output], steps: Iterable[tuple[Inputs, Prompts]], state: Any
-) -> Iterator[Output]:
+def propagate(decode: Callable[[Inputs, Any], Output], steps: Iterable[Inputs], state: Any) -> Iterator[Output]:
     """Decode slices in order, each with the state that the previous one returned.
 
     Args:
-        decode: maps features, state and prompt maps of one slice of each of B sequences to an output
-            (`S2VNet.decode`).
-        steps: features and prompt maps of each step.
+        decode: maps features and state of one slice of each of B sequences to an output (`S2VNet.decode`).
+        steps: features of each step.
         state: state that enters the first step.
 
     Yields:
         Output of each step; its ``state`` enters the next step.
     """
-    for features, prompts in steps:
-        output = decode(features, state, prompts)
+    for features in steps:
+        output = decode(features, state)
         state = output.state
         yield output

@@ -39,30 +39,23 @@ def class_weights(counts: Sequence[int], exponent: float) -> Tensor:
     return weights.float()
 
 
-def segmentation_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor | None = None, pixel_weights: Tensor | None = None
-) -> Tensor:
+def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Compute cross-entropy plus Dice (without background) of logits (B, K, T, h, w) and labels (B, T, h, w).
 
-    The cross-entropy is weighted by class with `weights` (K,), and by pixel with `pixel_weights` (B, T, h, w). Pixels
-    whose label is :data:`s2vnet.data.label_definitions.IGNORED` do not count.
+    The cross-entropy is weighted by class with `weights` (K,). Pixels whose label is
+    :data:`s2vnet.data.label_definitions.IGNORED` do not count.
     """
     known = labels != IGNORED
     if not known.all():
-        return _partial_loss(logits, labels, known, weights, pixel_weights)
-    entropy = F.cross_entropy(logits, labels, weights, reduction="none")
-    entropy = (entropy if pixel_weights is None else entropy * pixel_weights).mean()
-    loss: Tensor = entropy + _dice(logits, labels[:, None])
+        return _partial_loss(logits, labels, known, weights)
+    loss: Tensor = F.cross_entropy(logits, labels, weights, reduction="none").mean() + _dice(logits, labels[:, None])
     return loss
 
 
-def _partial_loss(
-    logits: Tensor, labels: Tensor, known: Tensor, weights: Tensor | None, pixel_weights: Tensor | None
-) -> Tensor:
+def _partial_loss(logits: Tensor, labels: Tensor, known: Tensor, weights: Tensor | None) -> Tensor:
     """:func:`segmentation_loss` over the known pixels (B, T, h, w) of each clip."""
     labels = labels.where(known, 0)
-    weighted = known.float() if pixel_weights is None else known * pixel_weights
-    entropy = F.cross_entropy(logits, labels, weights, reduction="none") * weighted
+    entropy = F.cross_entropy(logits, labels, weights, reduction="none") * known
     entropy = (entropy.flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1)).mean()
     truth = F.one_hot(labels, logits.shape[1]).movedim(-1, 1)
     loss: Tensor = entropy + _dice_of_probabilities(logits.softmax(1) * known[:, None], truth * known[:, None])
@@ -75,7 +68,6 @@ def clip_loss(
     labels: Tensor,
     config: TrainConfig,
     weights: Tensor | None = None,
-    prompted_errors: Tensor | None = None,
 ) -> Tensor:
     """Compute the loss of T decoded slices of B clips.
 
@@ -85,15 +77,9 @@ def clip_loss(
         labels: (B, T, H, W), :data:`s2vnet.data.label_definitions.IGNORED` where the class is unknown.
         config: loss weights.
         weights: (K,) class weights (:func:`class_weights`); None for equal weights.
-        prompted_errors: (B, T, h, w) 1 in errors that were prompted on; pixels there weigh more in the final masks.
     """
     logits = torch.stack([d.logits for d in decoded], 2)
-    pixel_weights = None
-    if prompted_errors is not None and config.mending_weight:
-        pixel_weights = 1 + config.mending_weight * F.interpolate(
-            prompted_errors, size=labels.shape[-2:], mode="nearest-exact"
-        )
-    loss = segmentation_loss(upsample_logits(logits, labels), labels, weights, pixel_weights)
+    loss = segmentation_loss(upsample_logits(logits, labels), labels, weights)
     levels = [torch.stack(level, 2) for level in zip(*(d.layer_logits for d in decoded), strict=True)]
     for level in levels:
         loss = loss + config.layer_loss_weight / len(levels) * segmentation_loss(

@@ -12,17 +12,15 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.config import TrainConfig
 from s2vnet.data.plan import Plan
 from s2vnet.errors import CheckpointError
-from s2vnet.model.checkpoint import LEGACY_MODEL_DEFAULTS
+from s2vnet.model.checkpoint import PROMPT_SETTINGS, model_config
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.run_data import CASES
 from s2vnet.utils.atomic_write import atomic_write, disk_errors
 
 CHECKPOINT = "checkpoint.pt"
-LEGACY_TRAINING_DEFAULTS: Mapping[str, Any] = {"first_slice_fraction": 0.0}
-"""Values of settings that older checkpoints lack."""
 
 
 @dataclass
@@ -92,8 +90,13 @@ def load_checkpoint(run: TrainingState, path: Path, signature: dict[str, Any]) -
 
 
 def _require_same_settings(path: Path, saved: dict[str, Any], signature: dict[str, Any]) -> None:
-    saved["train"] = TrainConfig.model_validate({**LEGACY_TRAINING_DEFAULTS, **saved["train"]}).model_dump()
-    saved["model"] = ModelConfig.model_validate({**LEGACY_MODEL_DEFAULTS, **saved["model"]}).model_dump()
+    if PROMPT_SETTINGS[0] in saved["model"]:
+        raise CheckpointError(
+            f"{path}: training with simulated prompts, which this version of s2vnet cannot continue; "
+            "continue with the version that began it, or start a new run"
+        )
+    saved["train"] = TrainConfig.model_validate(saved["train"]).model_dump()
+    saved["model"] = model_config(saved["model"]).model_dump()
     saved["plan"] = Plan.model_validate(saved["plan"]).model_dump(mode="json")
     start = saved.setdefault("start", {"init_sha256": ""})
     if not signature["start"]["init_sha256"]:  # a resumed run need not name its initial weights again

@@ -1,6 +1,6 @@
 """Training of a network: setup, training loop, final model. Devices and precision are handled by Fabric.
 
-Clips, simulated users and the learning rate are functions of the step, so a resumed run equals an uninterrupted one
+Clips and the learning rate are functions of the step, so a resumed run equals an uninterrupted one
 exactly (on the CPU of one machine), and several processes train on the same clips as one.
 """
 
@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +63,7 @@ def train(
     report: Report = lambda what, done, total: None,
     epoch_done: EpochDone = lambda row: None,
 ) -> TrainedModel:
-    """Train a network for both modes and write it to `folder`.
+    """Train a network and write it to `folder`.
 
     Args:
         cases: preprocessed, with labels.
@@ -80,8 +77,8 @@ def train(
         devices: processes on this machine; more than one for data-parallel training (DDP).
         nodes: machines, each of which calls this function, with ``MASTER_ADDR``, ``MASTER_PORT``, ``NODE_RANK`` and
             ``LOCAL_RANK`` set as torchrun and SLURM set them.
-        workers: worker processes that load clips, and as many that simulate users, per process. By default one per
-            spare core beside a GPU, and none on a CPU. The result does not depend on it.
+        workers: worker processes that load clips, per process. By default one per spare core beside a GPU, and none on
+            a CPU. The result does not depend on it.
         resume: continue from ``checkpoint.pt`` if there is one.
         init: trained network to start from; not needed to resume.
         data: record of the cases, written to ``cases.json``; a checkpoint with another record is refused.
@@ -116,7 +113,7 @@ def train(
         fabric.launch()
     if workers is None:
         workers = max(0, available_cores() // devices - 1) if fabric.device.type == "cuda" else 0
-    run, clip_step, step = _setup(fabric, model_config, config, init, plan, cases)
+    run, step = _setup(fabric, model_config, config, init, plan, cases)
     signature: dict[str, Any] = {
         "plan": plan.model_dump(mode="json"),
         "model": model_config.model_dump(),
@@ -130,9 +127,7 @@ def train(
         save_json(plan, folder / PLAN)  # after all checks: a refused call leaves an earlier run as it was
         if data is not None:
             save_json(data, folder / CASES)
-    with _correction_workers(workers) as executor:
-        clip_step.executor = executor
-        _fit(fabric, run, step, cases, validation, plan, config, folder, signature, workers, report, epoch_done)
+    _fit(fabric, run, step, cases, validation, plan, config, folder, signature, workers, report, epoch_done)
     trained = S2VNet(model_config).eval()
     trained.load_state_dict(run.ema.module.state_dict())
     if fabric.is_global_zero:
@@ -169,8 +164,8 @@ def _setup(
     init: TrainedModel | None,
     plan: Plan,
     cases: Sequence[Case],
-) -> tuple[TrainingState, ClipStep, Any]:
-    """Build the training state, and the step module by itself and as wrapped by Fabric."""
+) -> tuple[TrainingState, Any]:
+    """Build the training state, and the step module as wrapped by Fabric."""
     torch.manual_seed(config.seed)
     model = S2VNet(model_config)
     if init is not None:
@@ -183,9 +178,8 @@ def _setup(
         if case.labels is not None
     ]
     weights = class_weights(np.sum(counts, 0).tolist(), config.rarity_exponent) if config.rarity_exponent else None
-    clip_step = ClipStep(model, config, weights)
-    step, optimizer = fabric.setup(clip_step, make_optimizer(model, config))
-    return TrainingState(0, model, make_average(model, config), optimizer), clip_step, step
+    step, optimizer = fabric.setup(ClipStep(model, config, weights), make_optimizer(model, config))
+    return TrainingState(0, model, make_average(model, config), optimizer), step
 
 
 def _fit(
@@ -271,13 +265,6 @@ def _optimize(
     run.ema.update_parameters(run.model)
     run.step += 1
     return loss.detach()
-
-
-def _correction_workers(count: int) -> AbstractContextManager[Executor | None]:
-    """Worker processes for simulated users, or None for a count of 0."""
-    if not count:
-        return nullcontext()
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=ignore_interrupts)
 
 
 def _cost(started: tuple[float, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from benchmarks.peers import batches, networks
 from s2vnet.config import TrainConfig
 from s2vnet.data.preprocess import Case
 
-CONFIG = TrainConfig(batch_size=2, clip_length=2, max_correction_rounds=1, interactive_fraction=1)
+CONFIG = TrainConfig(batch_size=2, clip_length=2)
 
 
 def test_patches_contain_small_volumes_and_depend_only_on_the_step(cases: list[Case]) -> None:

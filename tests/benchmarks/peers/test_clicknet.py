@@ -14,7 +14,7 @@ from s2vnet.data.preprocess import Case
 from s2vnet.prompts import Point
 
 CPU = torch.device("cpu")
-CONFIG = TrainConfig(batch_size=2, clip_length=2, max_correction_rounds=1, interactive_fraction=1)
+CONFIG = TrainConfig(batch_size=2, clip_length=2)
 
 
 def test_click_is_a_gaussian_in_the_channel_of_its_class() -> None:
@@ -64,7 +64,9 @@ def test_small_case_is_padded_as_in_training(cases: list[Case]) -> None:
     assert session.segmentation.scores.shape == (depth, 3, height, width)
 
 
-def test_click_training_learns_from_prompted_batches(cases: list[Case]) -> None:
+def test_click_training_learns_from_prompted_batches(cases: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clicknet, "CLICKED_FRACTION", 1.0)
+    monkeypatch.setattr(clicknet, "MAX_ROUNDS", 1)
     patches = batches.PatchBatches(cases, (8, 32, 32), CONFIG)
     network = networks.build_network("clicknet", clicknet.input_channels(1, 3), 3, (8, 32, 32), (1.0, 1.0, 1.0))
     seen: list[float] = []
@@ -72,6 +74,6 @@ def test_click_training_learns_from_prompted_batches(cases: list[Case]) -> None:
     clicknet.ClickObjective(patches, 3, CONFIG, CPU)(network, 0).backward()
     assert seen[0] == 0 < seen[1]  # first without clicks, then with corrections
     assert all(p.grad is not None for p in network.parameters())
-    never = CONFIG.model_copy(update={"interactive_fraction": 0.0})
-    clicknet.ClickObjective(patches, 3, never, CPU)(network, 0)
+    monkeypatch.setattr(clicknet, "CLICKED_FRACTION", 0.0)
+    clicknet.ClickObjective(patches, 3, CONFIG, CPU)(network, 0)
     assert seen[2:] == [0]

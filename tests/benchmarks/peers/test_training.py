@@ -15,7 +15,7 @@ from s2vnet.config import TrainConfig
 from s2vnet.data.preprocess import Case
 
 CPU = torch.device("cpu")
-CONFIG = TrainConfig(batch_size=2, clip_length=2, max_correction_rounds=1, interactive_fraction=1)
+CONFIG = TrainConfig(batch_size=2, clip_length=2)
 
 
 def test_interrupted_training_resumes_with_the_rest_of_its_budget(cases: list[Case], tmp_path: Path) -> None:
