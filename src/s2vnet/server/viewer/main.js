@@ -60,18 +60,13 @@ async function start() {
   if (!module) return showFatalError(MISSING);
   try {
     app.info = await api.info();
-    app.scene = await Scene.on(module, $("slices"));
   } catch (error) {
-    const fromServer = error instanceof api.Unreachable || error instanceof api.Refused;
-    return showFatalError(fromServer ? error.message : webglMessage(error));
+    return showFatalError(error.message ?? String(error));
   }
+  app.scene = new Scene(module, $("slices"), $("solid"));
   initialize();
   window.addEventListener("hashchange", followAddress);
   followAddress();
-}
-
-function webglMessage(error) {
-  return `The slices cannot be drawn, because the browser does not support WebGL 2 (${error.message ?? error}).`;
 }
 
 function showFatalError(text) {
@@ -103,6 +98,7 @@ function initialize() {
   });
   app.promptList = new PromptList({ go: goToPrompt, remove: removePrompt, light: highlightPrompt, giveUp });
   scene.onDraw = drawOverlay;
+  if (!scene.has3D) for (const option of document.querySelectorAll("#layout option:is([value*='3d'], [value=render])")) option.remove();
   scene.setLayout(($("layout").value = scene.slow ? "planes" : "planes3d"));
   scene.setLabelStyle({ opacity: Number($("opacity").value), outline: $("outline").checked });
   $("model").textContent = `${info.model}, ${info.classes.length - 1} classes`;

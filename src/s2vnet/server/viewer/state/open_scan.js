@@ -31,7 +31,7 @@ function closeSession() {
   app.session?.close();
   Object.assign(app, { session: null, displayed: null, downloaded: null, statusText: "", highlighted: null });
   app.tools.frozen = true;
-  app.scene.shape = null;
+  app.scene.close();
   showNotes([]);
   $("link").hidden = true;
   reportChanges(null);
@@ -143,7 +143,7 @@ async function showImage(session, bytes) {
   const { scene, info } = app;
   const preset = CT.test(info.channels[0] ?? "") ? "abdomen" : "auto";
   await scene.open(bytes, presetRange(preset));
-  if (session !== app.session) return (scene.shape = null);
+  if (session !== app.session) return scene.close();
   app.displayed = session;
   scene.setColors(classColors());
   setPreset(preset);

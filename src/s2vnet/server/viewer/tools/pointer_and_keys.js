@@ -337,7 +337,7 @@ export class Tools {
   #walk(key, count) {
     const tile = this.#scene.tiles().find((one) => one.normal === this.normal);
     if (!tile) return false;
-    const right = Math.sign(tile.field[0]) * (tile.mirrored ? -1 : 1) * count;
+    const right = tile.mirrored ? -count : count;
     if (key === "arrowleft") this.#scene.step(tile.u, -right);
     if (key === "arrowright") this.#scene.step(tile.u, right);
     if (key === "arrowup") this.#scene.step(tile.v, count);
