@@ -16,7 +16,7 @@ export class PromptOverlay {
 
   constructor(canvas, scene) {
     this.#canvas = canvas;
-    this.#context = canvas.getContext("2d");
+    this.#context = canvas.getContext("2d", { willReadFrequently: scene.slow }); // without a GPU, in memory
     this.#scene = scene;
   }
 

@@ -38,13 +38,13 @@ export class Scene {
   #opening = Promise.resolve();
   #places = "";
 
-  /** Create a scene on two canvases, of the planes and of 3D; `module` is NiiVue. */
-  constructor(module, canvas, solidCanvas) {
+  /** Create a scene: `canvas` of the planes, `solidElement` with that of 3D; `module` is NiiVue. */
+  constructor(module, canvas, solidElement) {
     const speed = rendering();
     [this.#module, this.#canvas] = [module, canvas];
     [this.slow, this.has3D] = [speed !== "fast", speed !== null];
     this.#painter = new PlanePainter(canvas, this.slow);
-    this.#solid = new Solid(solidCanvas, module, speed);
+    this.#solid = new Solid(solidElement, module, speed);
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
@@ -341,6 +341,7 @@ export class Scene {
     if (!this.#image) return;
     const tiles = this.#arranged();
     this.#solid.place(tiles.find(({ plane }) => plane === RENDER)?.box ?? null);
+    this.#solid.postpone();
     const { outline, hidden } = this.#style;
     const content = { image: this.#image, labels: this.#labels, window: this.#storedWindow, outline, hidden };
     this.#painter.draw(this.tiles(), { ...content, colors: this.#colors, lines: this.#lines }, this.#revisions);

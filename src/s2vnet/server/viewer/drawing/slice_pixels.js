@@ -80,10 +80,7 @@ export class SlicePixels {
     return this.#areas.canvas;
   }
 
-  /**
-   * Borders of classes as `[label, x0, y0, x1, y1]` in pixels, each inside its class along the edge of that class: vertical
-   * ones to the right (x0 = x1, 0.5 inside) and so on. `side`: 1 where the class lies after the line, -1 before it.
-   */
+  /** Borders of classes in runs, `{label, vertical, at, from, to, side}`; `side`: 1 where the class lies after the line, else -1. */
   borders(image, labels, place, { labelRevision }) {
     this.#resize(image, place);
     this.#read(image, labels, place, labelRevision);
@@ -131,21 +128,30 @@ class Pixels {
 /** Borders between classes, in runs: `{label, vertical, at, from, to, side}` in pixels of the slice. */
 function findBorders(classes, width, height) {
   const lines = [];
-  const add = (label, vertical, at, from, to, side) => label && lines.push({ label, vertical, at, from, to, side });
-  const scan = (vertical, count, length, index) => {
-    for (let at = 1; at < count; at++) {
-      let [before, after, from] = [0, 0, 0];
-      for (let n = 0; n <= length; n++) {
-        let [b, a] = n < length ? [classes[index(at - 1, n)], classes[index(at, n)]] : [0, 0];
-        if (a === b) a = b = 0;
-        if (a === after && b === before) continue;
-        add(before, vertical, at, from, n, -1);
-        add(after, vertical, at, from, n, 1);
-        [before, after, from] = [b, a, n];
-      }
-    }
-  };
-  scan(true, width, height, (x, y) => y * width + x);
-  scan(false, height, width, (y, x) => y * width + x);
+  scanLines(classes, true, width, height, 1, width, lines);
+  scanLines(classes, false, height, width, width, 1, lines);
   return lines;
+}
+
+/** Borders along `count` - 1 lines of `length` pixels; `across` and `along`: distance of pixels across and along a line. */
+function scanLines(classes, vertical, count, length, across, along, lines) {
+  for (let at = 1; at < count; at++) {
+    let [before, after, from] = [0, 0, 0];
+    let index = at * across;
+    for (let n = 0; n <= length; n++, index += along) {
+      let a = 0;
+      let b = 0;
+      if (n < length) {
+        a = classes[index];
+        b = classes[index - across];
+        if (a === b) a = b = 0;
+      }
+      if (a === after && b === before) continue;
+      if (before) lines.push({ label: before, vertical, at, from, to: n, side: -1 });
+      if (after) lines.push({ label: after, vertical, at, from, to: n, side: 1 });
+      before = b;
+      after = a;
+      from = n;
+    }
+  }
 }

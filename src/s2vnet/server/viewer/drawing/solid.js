@@ -28,7 +28,7 @@ export function rendering() {
 export class Solid {
   /** Label of the class in focus; null to show all alike. */
   focus = null;
-  #canvas;
+  #element;
   #module;
   #speed;
   #nv = null;
@@ -43,21 +43,22 @@ export class Solid {
   #hidden = false;
   #withImage = false;
 
-  constructor(canvas, module, speed) {
-    [this.#canvas, this.#module, this.#speed] = [canvas, module, speed];
+  /** `element`: holds the canvas, whose size NiiVue sets; `speed`: as returned by `rendering`. */
+  constructor(element, module, speed) {
+    [this.#element, this.#module, this.#speed] = [element, module, speed];
   }
 
   /** Move the view to a box in CSS pixels; null hides it. */
   place(box) {
     const shown = Boolean(box && this.#speed);
     if (!shown) {
-      this.#canvas.hidden = true;
+      this.#element.hidden = true;
       return;
     }
     const style = Object.entries(box).map(([side, length]) => `${side}: ${length}px`).join("; ");
-    if (!this.#canvas.hidden && this.#canvas.style.cssText === style + ";") return;
-    this.#canvas.style.cssText = style;
-    this.#canvas.hidden = false;
+    if (!this.#element.hidden && this.#element.style.cssText === style + ";") return;
+    this.#element.style.cssText = style;
+    this.#element.hidden = false;
     this.refresh();
   }
 
@@ -129,9 +130,14 @@ export class Solid {
 
   /** Bring the view up to date once nothing has changed for a while. */
   refresh() {
-    if (this.#canvas.hidden || !this.#speed || !this.#image) return;
+    if (this.#element.hidden || !this.#speed || !this.#image) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#update(), IDLE_MS[this.#speed]);
+  }
+
+  /** Wait longer where the view is not up to date: something else is being drawn. */
+  postpone() {
+    if (this.#timer) this.refresh();
   }
 
   #drawSoon() {
@@ -142,8 +148,9 @@ export class Solid {
   }
 
   async #update() {
+    this.#timer = 0;
     await (this.#starting ??= this.#start());
-    if (this.#canvas.hidden || !this.#image) return;
+    if (this.#element.hidden || !this.#image) return;
     const nv = this.#nv;
     if (this.#stale.image) await this.#loadImage();
     if (this.#stale.labels && this.#labels) this.#loadLabels();
@@ -168,7 +175,7 @@ export class Solid {
       logLevel: "error",
       sliceType: this.#module.SLICE_TYPE.RENDER,
     });
-    await nv.attachToCanvas(this.#canvas, true);
+    await nv.attachToCanvas(this.#element.querySelector("canvas"), true);
     const { gl } = nv;
     const shader = new nv.renderShader.constructor(gl, VERTEX, FRAGMENT);
     shader.use(gl);
