@@ -85,5 +85,5 @@ def _draw_extreme_cases(run: Run, folders: Sequence[Path], report: Report, out: 
         folder = next(f for f in folders if (f / "scores" / f"{name}.json").exists())
         columns: dict[str, Any] = {"truth": truth, "automatic": read_labels(folder / "labels" / f"{name}.nii.gz")}
         pictures[kind] = f"{kind}.png"
-        write_overlay(out / pictures[kind], volume, columns, classes, plan.axis)
+        write_overlay(out / pictures[kind], volume, columns, classes, plan.axis, channel=plan.channels[0])
     return pictures

@@ -108,7 +108,7 @@ def test_planes_show_each_class_where_it_is(phantom: tuple[Volume, LabelMap], na
     found = set()
     for panel, plane in enumerate((canonical[4], canonical[:, 8], canonical[:, :, 4])):
         for (right, up), class_id in np.ndenumerate(plane):
-            seen = colour_at(figure, picture, panel, right, plane.shape[1] - 1 - up)
+            seen = colour_at(figure, picture, panel, plane.shape[0] - 1 - right, plane.shape[1] - 1 - up)
             beside = plane[max(right - 1, 0) : right + 2, up], plane[right, max(up - 1, 0) : up + 2]
             if class_id == 0:
                 assert np.ptp(seen) == 0  # grey

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import LabelMap, Volume
@@ -65,3 +67,23 @@ def test_overlays_do_not_depend_on_file_axes(oriented: tuple[Volume, Volume, str
 def test_a_missing_folder_is_refused(phantom: Phantom, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write"):
         write_overlay(tmp_path / "no" / "a.png", phantom[0], {"a": phantom[1]}, NAMES, 2, slices=[4])
+
+
+@pytest.mark.parametrize(("plane", "letters"), [(0, "APSI"), (1, "RLSI"), (2, "RLAP")])
+def test_the_patients_right_is_at_the_left(
+    phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plane: int, letters: str
+) -> None:
+    """A bright voxel near the first corner, which is right-most at no axis, is drawn at the right, below."""
+    volume, labels = phantom
+    data = np.zeros_like(volume.data)
+    data[:, 1:3, 1:3, 1:3] = 1000
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    with contextlib.suppress(FileNotFoundError):
+        write_overlay(tmp_path / "a.png", Volume(data, volume.geometry), {"a": labels}, NAMES, plane, slices=[2])
+    axes = figures[0].axes[0]
+    shown = np.asarray(axes.images[0].get_array())
+    y, x = np.argwhere(shown > 500).mean(0)
+    assert x > shown.shape[1] / 2
+    assert y > shown.shape[0] / 2
+    assert [text.get_text() for text in axes.texts] == list(letters)

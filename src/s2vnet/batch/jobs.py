@@ -212,7 +212,8 @@ def _write_extras(
 
         names = segmenter.class_names
         shown = replace(image, channels=image.channels[:1]).to_volume()
-        write_overlay(folder / fit_file_name(stem, ".png"), shown, {"automatic": labels}, names, segmenter.plan.axis)
+        plan, picture = segmenter.plan, folder / fit_file_name(stem, ".png")
+        write_overlay(picture, shown, {"automatic": labels}, names, plan.axis, channel=plan.channels[0])
 
 
 def _existing_labels(job: Job) -> LabelMap:

@@ -140,7 +140,8 @@ def run_demo(
         target.title: LabelMap(target.reference.astype(np.uint8), target.volume.geometry),
     }
     names = {**segmenter.class_names, **target.reference_names}
-    write_overlay(output / "overlay.png", target.volume, columns, names, segmenter.plan.axis, clicks)
+    plan = segmenter.plan
+    write_overlay(output / "overlay.png", target.volume, columns, names, plan.axis, clicks, channel=plan.channels[0])
     return result
 
 

@@ -19,6 +19,7 @@ from s2vnet.errors import InputError
 from s2vnet.io import nifti
 from s2vnet.prompts import Voxel
 from s2vnet.visualization.palettes import OPACITY, hex_palette
+from s2vnet.visualization.windows import default_window
 
 if TYPE_CHECKING:
     from s2vnet.interactive.session import Session
@@ -39,7 +40,13 @@ class View:
         if session.volume is None:
             raise InputError("this session has freed its image; start a new one with Session(segmenter, volume)")
         self.session = session
-        self.viewer = NiiVue(height=height, multiplanar_show_render=ShowRender.NEVER)
+        self.viewer = NiiVue(
+            height=height,
+            is_radiological_convention=True,
+            multiplanar_show_render=ShowRender.NEVER,
+            sagittal_nose_left=True,
+            show_all_orientation_markers=True,
+        )
         """The ipyniivue widget; its volumes are the image and the labels, on the file's grid."""
         names = session.class_names
         self.class_choice = Dropdown(options=[("look only", LOOK), *((name, k) for k, name in names.items())])
@@ -47,7 +54,10 @@ class View:
         self.undo, self.redo = Button(description="undo"), Button(description="redo")
         self.message = HTML()
         image = nifti.to_bytes(_compact(session.volume.data[:1]), session.geometry)
-        self._image = Layer(data=image, name="image.nii.gz", colormap="gray", colorbar_visible=False)
+        low, high = default_window(session.volume.data[0], session.segmenter.plan.channels[0])
+        self._image = Layer(
+            data=image, name="image.nii.gz", colormap="gray", cal_min=low, cal_max=high, colorbar_visible=False
+        )
         self._voxel: Voxel | None = None
         self.refresh()
         self._show_message(f"{len(image) / 1e6:.3g} MB of image sent")

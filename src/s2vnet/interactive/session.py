@@ -383,7 +383,10 @@ class Session:
 
         clicks = [entry for entry in self.log if isinstance(entry, Point)]
         labels = LabelMap(self.labels, self.geometry)
-        return figure_to_png(orthogonal_planes(self.volume, labels, self.class_names, self.voxel_to_check(), clicks))
+        channel = self.segmenter.plan.channels[0]
+        return figure_to_png(
+            orthogonal_planes(self.volume, labels, self.class_names, self.voxel_to_check(), clicks, channel)
+        )
 
     def save_log(self, path: Path | str) -> None:
         """Write the prompt log as JSON. Raises InputError where the file cannot be written."""

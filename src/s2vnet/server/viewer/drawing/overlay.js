@@ -4,7 +4,11 @@ import { decodeMask } from "../network/mask_codec.js";
 
 const HALO = "rgba(0, 0, 0, 0.75)";
 const LINES = "rgba(150, 200, 255, 0.35)";
-const TEXT = "rgba(200, 210, 220, 0.85)";
+const TEXT = "#e6edf3";
+const LETTERS = ["APSI", "RLSI", "RLAP"]; // left, right, top, bottom; by RAS normal
+const BARS = [1, 2, 5, 10, 20, 50, 100]; // mm
+const FADE_MS = 2500; // after which the mark of a brush or scribble is gone, since the labels show its effect
+const FADE_STEP_MS = 80;
 const GAP = 12; // CSS pixels around the crosshair's centre that are left empty
 const FILL = 0.55;
 
@@ -13,6 +17,8 @@ export class PromptOverlay {
   #canvas;
   #context;
   #masks = new Map();
+  #drawnSince = new Map();
+  #fading = 0;
 
   constructor(canvas, scene) {
     this.#canvas = canvas;
@@ -38,6 +44,8 @@ export class PromptOverlay {
         if (draft) this.#entry(tile, draft.entry, colorOf(draft.entry.class_id), true, draft.voxels);
         if (cursor) this.#brush(tile, cursor, colorOf(cursor.entry.class_id));
         this.#caption(tile);
+        this.#letters(tile);
+        this.#scaleBar(tile);
       });
     }
   }
@@ -64,14 +72,42 @@ export class PromptOverlay {
   }
 
   #caption(tile) {
-    const length = this.#scene.shape[this.#scene.fileAxis(tile.normal)];
-    const number = this.#scene.at[this.#scene.fileAxis(tile.normal)];
-    this.#context.font = "12px system-ui, sans-serif";
-    this.#context.fillStyle = TEXT;
-    this.#context.shadowColor = "black";
-    this.#context.shadowBlur = 3;
+    const axis = this.#scene.fileAxis(tile.normal);
     const { left, top, height } = tile.box;
-    this.#context.fillText(`${tile.name} ${number} of 0–${length - 1}`, left + 8, top + height - 8);
+    const text = `${tile.name} ${this.#scene.at[axis]} of 0–${this.#scene.shape[axis] - 1}`;
+    this.#text(text, left + 8, top + height - 8);
+  }
+
+  /** Directions at the four sides: the radiological convention. */
+  #letters(tile) {
+    const { left, top, width, height } = tile.box;
+    const [l, r, t, b] = LETTERS[tile.normal];
+    this.#text(l, left + 6, top + height / 2, "bold 14px");
+    this.#text(r, left + width - 18, top + height / 2, "bold 14px");
+    this.#text(t, left + width / 2 - 5, top + 16, "bold 14px");
+    this.#text(b, left + width / 2 - 5, top + height - 8, "bold 14px");
+  }
+
+  /** A bar of a round length in millimetres. */
+  #scaleBar(tile) {
+    const { left, top, width, height } = tile.box;
+    const length = BARS.findLast((mm) => mm * tile.scale < width / 4) ?? BARS[0];
+    const [x, y] = [left + width - 12, top + height - 10];
+    this.#strokeWithHalo("#e6edf3", 2, [], (context) => {
+      context.moveTo(x - length * tile.scale, y);
+      context.lineTo(x, y);
+    });
+    this.#text(length < 10 ? `${length} mm` : `${length / 10} cm`, x - 36, y - 7, "11px");
+  }
+
+  /** Text with a halo, which is legible on any image. */
+  #text(text, x, y, font = "12px") {
+    const context = this.#context;
+    context.font = `${font} system-ui, sans-serif`;
+    [context.strokeStyle, context.lineWidth, context.lineJoin] = ["black", 3, "round"];
+    context.strokeText(text, x, y);
+    context.fillStyle = TEXT;
+    context.fillText(text, x, y);
   }
 
   #crosshair(tile) {
@@ -97,8 +133,9 @@ export class PromptOverlay {
     if (entry.kind === "point") this.#point(tile, entry, style);
     if (entry.kind === "box") this.#box(tile, entry, style);
     if (entry.kind === "lasso") this.#lasso(tile, entry, style);
-    if (entry.kind === "scribble") this.#voxels(tile, voxels ?? entry.voxels, style);
-    if (entry.kind === "mask") this.#voxels(tile, voxels ?? this.#maskOf(entry), style);
+    if (entry.kind !== "scribble" && entry.kind !== "mask") return;
+    const opacity = voxels || highlighted ? 1 : this.#fade(entry);
+    if (opacity > 0) this.#voxels(tile, voxels ?? entry.voxels ?? this.#maskOf(entry), { ...style, opacity });
   }
 
   /** Canvas position of a voxel's centre; null if the tile shows another slice. */
@@ -138,8 +175,22 @@ export class PromptOverlay {
     });
   }
 
+  /** Opacity of an entry's mark: it fades from when it is first drawn. */
+  #fade(entry) {
+    const key = JSON.stringify(entry);
+    if (!this.#drawnSince.has(key)) this.#drawnSince.set(key, performance.now());
+    const opacity = 1 - (performance.now() - this.#drawnSince.get(key)) / FADE_MS;
+    if (opacity > 0) {
+      this.#fading ||= setTimeout(() => {
+        this.#fading = 0;
+        this.#scene.redrawOverlay();
+      }, FADE_STEP_MS);
+    }
+    return opacity;
+  }
+
   /** Draw the voxels of a prompt as rectangles. */
-  #voxels(tile, voxels, { color, dashed, width }) {
+  #voxels(tile, voxels, { color, dashed, width, opacity }) {
     const [u, v] = [tile.u, tile.v];
     this.#context.beginPath();
     for (const voxel of voxels) {
@@ -149,11 +200,15 @@ export class PromptOverlay {
       const b = tile.project(ras.map((at, n) => at + Number(n === u || n === v)));
       this.#context.rect(Math.min(a.x, b.x), Math.min(a.y, b.y), Math.abs(b.x - a.x), Math.abs(b.y - a.y));
     }
-    this.#context.globalAlpha = width > 2 ? FILL + 0.2 : FILL;
+    this.#context.globalAlpha = opacity * (width > 2 ? FILL + 0.2 : FILL);
     this.#context.fillStyle = color;
     this.#context.fill();
+    if (dashed) this.#stripe(tile);
     this.#context.globalAlpha = 1;
-    if (!dashed) return;
+  }
+
+  /** Mark the current path as negative. */
+  #stripe(tile) {
     this.#context.save();
     this.#context.clip();
     this.#context.fillStyle = this.#hatch();

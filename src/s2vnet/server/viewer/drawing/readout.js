@@ -9,7 +9,7 @@ export const CT = /^ct\b/i;
 export function drawOverlay() {
   const entries = app.session?.state?.entries ?? [];
   app.overlay.draw({
-    entries: app.scene.shape ? entries : [],
+    entries: app.scene.shape && !app.labelsHidden ? entries : [],
     waiting: app.session?.waiting.flatMap(({ entries: added }) => added ?? []) ?? [],
     draft: app.tools.draft,
     cursor: app.tools.cursor,
@@ -29,5 +29,11 @@ export function updateReadout(hit) {
   const value = scene.valueAt(voxel);
   const label = session.labels ? findClass(session.labelAt(...voxel), info.classes, session.state.entries ?? []).name : "";
   const unit = CT.test(info.channels[0]) ? " HU" : "";
-  $("readout").textContent = `voxel ${voxel.join(" ")}    ${Number(value.toPrecision(4))}${unit}    ${label ?? ""}`;
+  $("readout").textContent = `voxel ${voxel.join(" ")}    ${positionText(voxel, session.state.affine)}    ${Number(value.toPrecision(4))}${unit}    ${label ?? ""}`;
+}
+
+/** Position of a voxel's centre in mm, towards right or left, anterior or posterior, superior or inferior. */
+function positionText(voxel, affine) {
+  const mm = affine.slice(0, 3).map((row) => row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2] + row[3]);
+  return mm.map((at, n) => `${at < 0 ? "LPI"[n] : "RAS"[n]} ${Math.abs(at).toFixed(1)}`).join("  ") + " mm";
 }
