@@ -1,4 +1,4 @@
-"""Every build brings the viewer's library into the package (scripts/viewer.py), or fails."""
+"""Every build brings the viewer's libraries into the package (scripts/viewer.py), or fails."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ViewerHook(BuildHookInterface):  # type: ignore[type-arg]
     """Hatchling calls this before it collects the files of a wheel, an editable install or a source archive."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Fetch NiiVue.
+        """Fetch the libraries.
 
         Raises:
-            RuntimeError: It cannot be fetched, or its content is not the pinned one.
+            RuntimeError: one cannot be fetched, or its content is not the pinned one.
         """
         if os.environ.get(WITHOUT_VIEWER, "0") not in ("", "0"):
             self.app.display_warning("built without the viewer (`s2vnet view`, the page of `s2vnet serve`)")

@@ -26,8 +26,9 @@ HEAD = """# Written by scripts/lock.py: exact versions of all packages that `pip
 PAGE = """# Licences of what s2vnet uses
 
 Written by `python scripts/lock.py`; do not edit. s2vnet itself is under the Apache License 2.0. Wheels contain NiiVue
-(BSD-2-Clause, src/s2vnet/server/viewer/NIIVUE-LICENSE.txt) and weights (src/s2vnet/weights/*/README.md); other packages
-are installed separately, under their own terms. Packages that `s2vnet[all,notebook]` installs:
+(BSD-2-Clause), ONNX Runtime Web and NIFTI-Reader-JS (MIT) and dcm2niix (BSD-3-Clause), whose licences are
+src/s2vnet/server/viewer/*-LICENSE.txt, and weights (src/s2vnet/weights/*/README.md); other packages are installed
+separately, under their own terms. Packages that `s2vnet[all,notebook]` installs:
 
 | package | licence |
 |---|---|

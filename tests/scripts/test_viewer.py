@@ -1,4 +1,4 @@
-"""The viewer's library comes with every build, unchanged, or the build fails."""
+"""The viewer's libraries come with every build, unchanged, or the build fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-LIBRARY = "s2vnet/server/viewer/vendor/niivue.js"
+LIBRARIES = "s2vnet/server/viewer/vendor/"
 
 
 def load_script() -> ModuleType:
@@ -57,8 +57,9 @@ def test_another_content_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
         member = tarfile.TarInfo("package/dist/index.js")
         member.size = len(content)
         members.addfile(member, io.BytesIO(content))
+    script = load_script()
     with pytest.raises(SystemExit, match=hashlib.sha256(content).hexdigest()):
-        load_script().read_module(archive)
+        script.read_files(script.LIBRARIES[0], archive)
 
 
 def test_without_npm_the_script_says_what_to_install(tmp_path: Path) -> None:
@@ -91,20 +92,22 @@ def test_a_build_without_node_has_the_viewer_or_fails(tmp_path: Path) -> None:
 
     without = build(tools, clone, wheels, S2VNET_WITHOUT_VIEWER="1", **unreachable)
     assert without.returncode == 0, without.stderr
-    assert library_hash(wheels) is None
+    assert library_hashes(wheels) == {}
 
     built = build(tools, clone, wheels)
     if "npm could not fetch" in built.stderr:
         pytest.skip("no npm registry can be reached")
     assert built.returncode == 0, built.stderr
-    assert library_hash(wheels) == load_script().SHA256
+    assert library_hashes(wheels) == dict(
+        file for library in load_script().LIBRARIES for file in library.files.values()
+    )
 
 
-def library_hash(wheels: Path) -> str | None:
-    """SHA-256 of the viewer's library in the only wheel of a folder, which is removed; None if it has none."""
+def library_hashes(wheels: Path) -> dict[str, str]:
+    """SHA-256 by name of the viewer's libraries in the only wheel of a folder, which is removed."""
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as content:
-        found = LIBRARY in content.namelist()
-        digest = hashlib.sha256(content.read(LIBRARY)).hexdigest() if found else None
+        names = [name for name in content.namelist() if name.startswith(LIBRARIES)]
+        hashes = {name.removeprefix(LIBRARIES): hashlib.sha256(content.read(name)).hexdigest() for name in names}
     wheel.unlink()
-    return digest
+    return hashes

@@ -47,6 +47,9 @@ COMMANDS = {
         "view", "Show a scan in a browser, segment it and correct it by clicks. No data leaves this machine."
     ),
     "serve": Command("serve", "Serve the viewer and the API to many clients, a session each."),
+    "page": Command(
+        "page", "Write a web page that segments scans in the browser, without a server and without clicks."
+    ),
     "export-log": Command("export_log", "Write a prompt log as a table: one row per prompt."),
     "demo": Command("demo", "Segment a public image automatically, then correct it by simulated clicks."),
 }

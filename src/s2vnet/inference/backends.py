@@ -110,10 +110,9 @@ def to_runtime(trained: TrainedModel, runtime: str, device: torch.device, folder
     load = _onnxruntime if runtime == "onnxruntime" else _openvino
     require_extra("onnx" if runtime == "onnxruntime" else "openvino", f"--runtime {runtime}", runtime)
     module = import_module(runtime)
-    exported = folder if folder is not None and has_graphs(folder) else _export_to_cache(trained)
-    files = list(check_graphs(exported, trained))
+    files = list(find_graphs(trained, folder))
     if runtime == "openvino":  # ONNX Runtime is not faster with int8
-        files[0] = find_int8_graph(exported) or files[0]
+        files[0] = find_int8_graph(files[0].parent) or files[0]
     graphs = [
         load(module, file, CONCURRENCY.get(name, DECODE_CONCURRENCY)) for name, file in zip(GRAPHS, files, strict=True)
     ]
@@ -179,6 +178,20 @@ def _decoded(outputs: Sequence[_Array]) -> DecoderOutput:
 def _array(tensor: Tensor) -> _Array:
     array: _Array = tensor.detach().float().contiguous().numpy()
     return array
+
+
+def find_graphs(trained: TrainedModel, folder: Path | None = None) -> Sequence[Path]:
+    """Return the files of a network's graphs, in the order of :data:`s2vnet.model.onnx_export.GRAPHS`.
+
+    Args:
+        trained: the network.
+        folder: folder of the model. Without graphs in it, they are exported once to the user's cache.
+
+    Raises:
+        CheckpointError: graphs of other weights.
+        InputError: the libraries for the export are not installed.
+    """
+    return check_graphs(folder if folder is not None and has_graphs(folder) else _export_to_cache(trained), trained)
 
 
 def _export_to_cache(trained: TrainedModel) -> Path:

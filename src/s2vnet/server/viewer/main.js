@@ -180,4 +180,4 @@ function onToolChanged() {
   updateLists();
 }
 
-start();
+await start();

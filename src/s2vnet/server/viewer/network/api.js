@@ -1,5 +1,7 @@
 // HTTP requests to the server.
 
+import { transport } from "./transport.js";
+
 /** The server refused a request; the message is for the user. */
 export class Refused extends Error {}
 
@@ -49,7 +51,7 @@ async function bytes(url, progress = () => {}) {
 async function request(url, options) {
   let response;
   try {
-    response = await fetch(url, options);
+    response = await transport.fetch(url, options);
   } catch (error) {
     throw new Unreachable("The server does not respond; check that it is running.", { cause: error });
   }

@@ -1,5 +1,7 @@
 // WebSocket connection to a session.
 
+import { transport } from "./transport.js";
+
 const RETRY_MS = [300, 700, 1500, 3000, 5000];
 const HEAD_BYTES = 4;
 
@@ -36,7 +38,7 @@ export class LiveConnection {
   connect() {
     clearTimeout(this.#timer);
     if (this.#closed || (this.#socket && this.#socket.readyState < WebSocket.CLOSING)) return;
-    const socket = new WebSocket(this.#url);
+    const socket = transport.connect(this.#url);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.#onOpen();
     socket.onmessage = ({ data }) => this.#handlers.message(data);

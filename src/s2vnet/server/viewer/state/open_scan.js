@@ -180,7 +180,7 @@ function onLabels(start, shape) {
 
 function onSettled({ changes, first }) {
   const count = changes ? changes.slices[app.session.state.plane].filter(Boolean).length : 0;
-  if (first) app.statusText = "ready; choose a tool to correct the labels (? lists the keys)";
+  if (first) app.statusText = app.info.automatic_only ? "ready" : "ready; choose a tool to correct the labels (? lists the keys)";
   else app.statusText = count === 0 ? "nothing changed" : `${count} ${count === 1 ? "slice" : "slices"} changed:`;
   reportChanges(changes);
   updateStatus();
