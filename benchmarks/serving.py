@@ -331,7 +331,7 @@ class Client(threading.Thread):
 
 def clients(arguments: argparse.Namespace, address: str, process: subprocess.Popen[str]) -> dict[str, Any]:
     """Run simultaneous clients, then compare each one's labels with those that its prompts give offline."""
-    classes = len(fetch_json(f"{address}api/info")["classes"])
+    classes = len(fetch_json(f"{address}api/info")["models"][0]["classes"])
     until = time.monotonic() + 60 * arguments.minutes
     threads = [Client(n, address, arguments.scan.name, until, classes) for n in range(arguments.clients)]
     for client in threads:

@@ -35,7 +35,7 @@ def main(scan: Path) -> None:
     """Serve the scan, click, and take the screenshot."""
     with tempfile.TemporaryDirectory() as state:
         config = uvicorn.Config(
-            create_app(Settings(model="abdomen-ct", data=scan, state=Path(state))), port=0, log_level="error"
+            create_app(Settings(models=("abdomen-ct",), data=scan, state=Path(state))), port=0, log_level="error"
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)

@@ -18,6 +18,7 @@ from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.app import create_app
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.protocols.nninteractive import lease
 from s2vnet.server.settings import Settings
 
@@ -36,8 +37,8 @@ def address(volumes: list[Volume], tmp_path: Path, model_folder: Path, segmenter
     (tmp_path / "scans").mkdir()
     for name, volume in zip(NAMES, volumes, strict=True):
         write_image(tmp_path / "scans" / name, volume)
-    settings = Settings(model=str(model_folder), data=tmp_path / "scans", state=tmp_path / "state")
-    with listening(create_app(settings, segmenter)) as address:
+    settings = Settings(models=(str(model_folder),), data=tmp_path / "scans", state=tmp_path / "state")
+    with listening(create_app(settings, ModelLibrary.of(segmenter, model_folder))) as address:
         yield f"{address}/"
 
 

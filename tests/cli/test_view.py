@@ -52,19 +52,36 @@ def test_a_scan_is_given_to_the_model_of_its_modality(
     main: Main, brain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A brain MR is not segmented by the abdominal CT model unless that is wanted."""
-    served: list[str] = []
+    served: list[tuple[str, ...]] = []
     monkeypatch.setattr("s2vnet.server.app.viewer_hint", lambda: None)
-    monkeypatch.setattr("s2vnet.server.run.run", lambda settings, started, **_: served.append(settings.model))
+    monkeypatch.setattr("s2vnet.server.run.run", lambda settings, started, **_: served.append(settings.models))
     state = ["--state", tmp_path / "state", "--no-browser"]
     code, (line,) = main("view", brain, *state)
     assert code == 1
     assert "no CT in HU, which the model is for" in line
     assert "choose another model (s2vnet models), or give --any-modality" in line
     assert main("view", brain, "--any-modality", *state) == (0, [])
-    chosen = main("view", brain, "-m", "abdomen-ct", "-m", "hippocampus-mr", *state)
-    assert chosen == (0, ["note: brain.nii.gz: segmented by hippocampus-mr"])
-    assert served == ["abdomen-ct", "hippocampus-mr"]
-    code, (line,) = main("view", "-m", "abdomen-ct", "-m", "hippocampus-mr", *state)
-    assert (code, "several models need a scan" in line) == (1, True)
-    code, (line,) = main("view", brain, "-m", "hippocampus-mr", "-m", "hippocampus-mr", *state)
-    assert (code, "the viewer does not average models" in line) == (1, True)
+    assert main("view", "-m", "abdomen-ct", "-m", "hippocampus-mr", *state) == (0, [])
+    assert served == [("abdomen-ct",), ("abdomen-ct", "hippocampus-mr")]
+
+
+def test_of_several_models_the_page_opens_with_the_one_that_fits(
+    main: Main, brain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from s2vnet.server.app import create_app
+    from s2vnet.server.settings import Settings
+
+    def serve(settings: Settings, started: Any) -> None:
+        application = create_app(settings)
+        try:
+            started("http://127.0.0.1:1/", application)
+        finally:
+            application.state.store.close()
+
+    monkeypatch.setattr("s2vnet.server.app.viewer_hint", lambda: None)
+    monkeypatch.setattr("s2vnet.server.run.run", serve)
+    options = ["--state", tmp_path / "state", "--no-browser", "-m", "abdomen-ct,hippocampus-mr"]
+    code, lines = main("view", brain, *options)
+    assert (code, lines[0]) == (0, "note: brain.nii.gz: segmented by hippocampus-mr")
+    code, (line,) = main("view", brain, *options[:-1], "abdomen-ct", "-m", "abdomen-ct", "--any-modality")
+    assert (code, line) == (1, "error: abdomen-ct: the same model is named twice")

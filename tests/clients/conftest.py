@@ -17,6 +17,7 @@ from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_image, write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.app import create_app
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.settings import Settings
 
 VARIABLE = "S2VNET_CLIENTS"
@@ -55,8 +56,10 @@ def serve(scans: Path, tmp_path: Path, model_folder: Path, segmenter: Segmenter)
     with contextlib.ExitStack() as servers:
 
         def start(**changes: Any) -> str:
-            settings = Settings(**({"model": str(model_folder), "data": scans, "state": tmp_path / "state"} | changes))
-            return servers.enter_context(listening(create_app(settings, segmenter)))
+            settings = Settings(
+                **({"models": (str(model_folder),), "data": scans, "state": tmp_path / "state"} | changes)
+            )
+            return servers.enter_context(listening(create_app(settings, ModelLibrary.of(segmenter, model_folder))))
 
         yield start
 

@@ -17,6 +17,7 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.model.checkpoint import save_model
 from s2vnet.model.s2vnet import S2VNet
+from s2vnet.server.model_library import ModelLibrary
 
 BORDER = 2
 """Zero voxels around the image, which the plan crops."""
@@ -112,6 +113,12 @@ def model_folder(save: SaveModel, bordered: Volume) -> Path:
 def segmenter(model_folder: Path) -> Segmenter:
     """The default random model, loaded."""
     return Segmenter.from_pretrained(model_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def library(segmenter: Segmenter, model_folder: Path) -> ModelLibrary:
+    """The default random model, loaded, as the only one of a server."""
+    return ModelLibrary.of(segmenter, model_folder)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.prompts import Entry, Voxel
 from s2vnet.server.app import create_app
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.settings import Settings
 
 CHROMIUM = shutil.which("chromium")
@@ -37,9 +38,10 @@ _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 
 
 @contextmanager
-def running(settings: Settings, segmenter: Segmenter, port: int = 0) -> Iterator[int]:
+def running(settings: Settings, segmenter: Segmenter | None, port: int = 0) -> Iterator[int]:
     """A server on a port of this machine, free if none is named."""
-    with listening(create_app(settings, segmenter), port=port, ws="auto") as address:
+    models = None if segmenter is None else ModelLibrary.of(segmenter)
+    with listening(create_app(settings, models), port=port, ws="auto") as address:
         yield int(address.rpartition(":")[2])
 
 

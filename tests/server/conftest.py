@@ -16,6 +16,7 @@ from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.app import create_app
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.settings import Settings
 
@@ -48,7 +49,7 @@ def settings(data: Path, tmp_path: Path, model_folder: Path) -> Callable[..., Se
     """``settings(**changes)``"""
 
     def make(**changes: Any) -> Settings:
-        return Settings(**({"model": str(model_folder), "data": data, "state": tmp_path / "state"} | changes))
+        return Settings(**({"models": (str(model_folder),), "data": data, "state": tmp_path / "state"} | changes))
 
     return make
 
@@ -57,16 +58,20 @@ def settings(data: Path, tmp_path: Path, model_folder: Path) -> Callable[..., Se
 def unlimited(data: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings for all requests of a module's tests together."""
     many = {"max_sessions": 10**6, "requests_per_minute": 10**6}
-    return Settings(model=str(model_folder), data=data, state=tmp_path_factory.mktemp("state"), **many)
+    return Settings(models=(str(model_folder),), data=data, state=tmp_path_factory.mktemp("state"), **many)
 
 
 @pytest.fixture
-def serve(settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[Callable[..., TestClient]]:
+def serve(settings: Callable[..., Settings], library: ModelLibrary) -> Iterator[Callable[..., TestClient]]:
     """``serve(**changes)``: a client of a running server; several share the state folder, as after a restart."""
     clients: list[TestClient] = []
 
     def start(**changes: Any) -> TestClient:
-        client = TestClient(create_app(settings(**changes), segmenter), base_url=HOST, client=("127.0.0.1", 50000))
+        client = TestClient(
+            create_app(settings(**changes), library),
+            base_url=HOST,
+            client=("127.0.0.1", 50000),
+        )
         clients.append(client)
         return client.__enter__()
 
@@ -88,6 +93,6 @@ def local(segmenter: Segmenter, bordered: Volume) -> Session:
 
 
 @pytest.fixture
-def make(settings: Callable[..., Settings], segmenter: Segmenter) -> Callable[..., SessionStore]:
+def make(settings: Callable[..., Settings], library: ModelLibrary) -> Callable[..., SessionStore]:
     """``make(**changes)``: a store; all share a state folder."""
-    return lambda **changes: SessionStore(settings(**changes), segmenter)
+    return lambda **changes: SessionStore(settings(**changes), library)

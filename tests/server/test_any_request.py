@@ -22,8 +22,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from listening import listening
 
-from s2vnet.inference.segmenter import Segmenter
 from s2vnet.server.app import create_app
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.protocols import itksnap, monailabel, nninteractive
 from s2vnet.server.protocols.array_codec import pack
 from s2vnet.server.settings import Settings
@@ -66,10 +66,10 @@ def arrays(dimensions: int) -> st.SearchStrategy[np.ndarray[Any, Any]]:
 
 
 @pytest.fixture(scope="module")
-def server(unlimited: Settings, segmenter: Segmenter) -> Iterator[httpx.Client]:
+def server(unlimited: Settings, library: ModelLibrary) -> Iterator[httpx.Client]:
     """A client of a server that listens."""
     with (
-        listening(create_app(unlimited, segmenter)) as address,
+        listening(create_app(unlimited, library)) as address,
         httpx.Client(base_url=address, timeout=60) as client,
     ):
         yield client

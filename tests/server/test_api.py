@@ -29,8 +29,9 @@ OTHER = Point(class_id=1, voxel=(11, 9, 9))
 
 def test_info_describes_model_and_classes(client: TestClient, segmenter: Segmenter) -> None:
     info = client.get("/api/info").json()
-    assert [c["name"] for c in info["classes"]] == ["background", "left part", "right"]
-    assert info["model_sha256"] == segmenter.sha256
+    (model,) = info["models"]
+    assert [c["name"] for c in model["classes"]] == ["background", "left part", "right"]
+    assert model["sha256"] == segmenter.sha256
     assert not info["token_needed"]
     assert client.get("/healthz").json()["status"] == "ok"
 

@@ -69,10 +69,10 @@ def test_waiting_requests_do_not_block_others(client: TestClient, bordered: Volu
     claimed = client.post("/nninteractive/claim").json()["lease_token"]
     lease = app.state.nninteractive.get(claimed)
     lease.attach(worker, shape)
-    lease.class_id, lease.interactions = 1, 1
+    lease.interactions = 1
     clicking, sending = (client.get("/start_session").json()["session_id"] for _ in range(2))
     snap = app.state.itksnap.get(clicking)
-    snap.session, snap.shape, snap.class_id = name, shape, 1
+    snap.attach(worker, shape)
     packed = gzip.compress(bordered.data[0].astype("<f4").tobytes(order="F"))
     body = {"files": {"file": ("image.gz", packed), "metadata": (None, json.dumps({"dimensions": shape}))}}
     asked = [lambda what=what: client.get(f"/api/sessions/{name}/{what}") for what in ("labels", "log", "suggestion")]

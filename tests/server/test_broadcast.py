@@ -12,6 +12,7 @@ from s2vnet.server.schemas import Scan, State, unpack_block
 
 SHAPE = (4, 5, 6)
 STATE = State(
+    model="abdomen-ct",
     session="one", image=Scan(id="a", name="a"), shape=SHAPE, affine=None, plane=None, status="ready", progress=1.0,
     revision=3, shown=3, entries=(), can_undo=False, can_redo=False, notes=(), unlike=(), formats=(),
 )  # fmt: skip

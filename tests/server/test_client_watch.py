@@ -23,6 +23,7 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.server.app import create_app
 from s2vnet.server.client_watch import ClientGone, ClientWatch
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.protocols.array_codec import pack
 from s2vnet.server.settings import Settings
 
@@ -43,9 +44,9 @@ class Connection:
 
 
 @pytest.fixture
-def running(settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[tuple[str, FastAPI]]:
+def running(settings: Callable[..., Settings], library: ModelLibrary) -> Iterator[tuple[str, FastAPI]]:
     """Address of a server that listens, and its application."""
-    app = create_app(settings(), segmenter)
+    app = create_app(settings(), library)
     with listening(app) as address:
         yield address, app
 

@@ -54,13 +54,13 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make(scans: Path, model_folder: Path, tmp_path: Path) -> Callable[[], Settings]:
     """Settings of servers with one state folder."""
-    return lambda: Settings(model=str(model_folder), data=scans, state=tmp_path / "state", port=0, device="cpu")
+    return lambda: Settings(models=(str(model_folder),), data=scans, state=tmp_path / "state", port=0, device="cpu")
 
 
 @contextmanager
 def by_command(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     """Start `s2vnet serve`; yield its address and a function that kills it."""
-    command = [sys.executable, "-m", "s2vnet", "serve", "-m", settings.model, "--data", str(settings.data)]
+    command = [sys.executable, "-m", "s2vnet", "serve", "-m", settings.models[0], "--data", str(settings.data)]
     command += ["--state", str(settings.state), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from listening import listening
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from s2vnet.inference.segmenter import Segmenter
 from s2vnet.server.api import router
 from s2vnet.server.app import create_app
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.settings import Settings
 
 MOST = int(os.environ.get("S2VNET_EXAMPLES", "20"))
@@ -26,9 +26,9 @@ MOST = int(os.environ.get("S2VNET_EXAMPLES", "20"))
 
 
 @pytest.fixture(scope="module")
-def address(unlimited: Settings, segmenter: Segmenter) -> Iterator[str]:
+def address(unlimited: Settings, library: ModelLibrary) -> Iterator[str]:
     """A server that listens."""
-    with listening(create_app(unlimited, segmenter)) as address:
+    with listening(create_app(unlimited, library)) as address:
         yield address
 
 

@@ -18,7 +18,16 @@ from s2vnet.server.session_record import RECORD, SessionRecord, image_digest, re
 POINT, LOCK = Point(class_id=1, voxel=(1, 2, 3)), Lock(class_id=2)
 HISTORY = History().add(POINT).add(LOCK).remove(0).undo()
 SESSION = SessionRecord(
-    Scan(id="a.nii.gz", name="a.nii.gz"), "0" * 64, "digest", 4, HISTORY, (), "/data/a.nii.gz", 1.5, ("tab-1",)
+    Scan(id="a.nii.gz", name="a.nii.gz"),
+    "abdomen-ct",
+    "0" * 64,
+    "digest",
+    4,
+    HISTORY,
+    (),
+    "/data/a.nii.gz",
+    1.5,
+    ("tab-1",),
 )
 
 
@@ -31,7 +40,7 @@ def test_an_entry_of_several_logs_is_stored_once(tmp_path: Path) -> None:
     SESSION.write(tmp_path)
     record = json.loads((tmp_path / RECORD).read_text())
     assert list(record) == [
-        "format", "scan", "model_sha256", "image", "revision", "warnings", "source",
+        "format", "scan", "model", "model_sha256", "image", "revision", "warnings", "source",
         "changed", "taken", "entries", "log", "past", "undone",
     ]  # fmt: skip
     assert (len(record["entries"]), record["log"], record["past"], record["undone"]) == (2, [0, 1], [[], [0]], [[1]])

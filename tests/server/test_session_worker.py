@@ -18,6 +18,7 @@ from s2vnet.interactive.session import Session
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Point
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.schemas import Add
 from s2vnet.server.session_record import RECORD
 from s2vnet.server.session_store import SessionStore
@@ -131,13 +132,13 @@ def test_a_scan_that_contradicts_the_models_modality_is_refused_unless_wanted(
     voxels = np.random.default_rng(0).gamma(2, 100, (1, 12, 14, 6)).astype(np.float32)  # none below 0, as in an MR
     (tmp_path / "scans").mkdir()
     write_image(tmp_path / "scans" / "brain.nii.gz", Volume(voxels, Geometry((12, 14, 6), np.eye(4))))
-    values = {"model": "ct", "data": tmp_path / "scans", "state": tmp_path / "state"}
-    store = SessionStore(Settings.model_validate(values), segmenter)
+    values = {"models": ("ct",), "data": tmp_path / "scans", "state": tmp_path / "state"}
+    store = SessionStore(Settings.model_validate(values), ModelLibrary.of(segmenter))
     with pytest.raises(InputError, match=r"brain\.nii\.gz: no CT in HU, which the model is for") as caught:
         store.open("brain.nii.gz").wait_ready(60)
     assert str(tmp_path) not in str(caught.value)
     store.close()
-    wanted = SessionStore(Settings.model_validate(values | {"any_modality": True}), segmenter)
+    wanted = SessionStore(Settings.model_validate(values | {"any_modality": True}), ModelLibrary.of(segmenter))
     session = wanted.open("brain.nii.gz").wait_ready(60)
     assert any("no CT in HU" in text for text in session.training_differences)
     wanted.close()

@@ -23,9 +23,9 @@ from s2vnet.server.settings import Settings, is_local
 )
 def test_hosts_that_others_reach_need_a_token(host: str, local: bool) -> None:
     assert is_local(host) == local
-    Settings(model="m", state=Path("s"), host=host, token="x" * 16)
+    Settings(models=("m",), state=Path("s"), host=host, token="x" * 16)
     if local:
-        Settings(model="m", state=Path("s"), host=host)
+        Settings(models=("m",), state=Path("s"), host=host)
     else:
         with pytest.raises(ValidationError, match="needs a token"):
-            Settings(model="m", state=Path("s"), host=host)
+            Settings(models=("m",), state=Path("s"), host=host)

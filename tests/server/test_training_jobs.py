@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_image, write_labels
 from s2vnet.server.folder_lock import is_locked, lock_folder
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.settings import Settings
 from s2vnet.server.training_dataset import LabelledScan
 from s2vnet.server.training_jobs import MIN_CASES, RECORD, RUNNING, TrainingJob, TrainingJobs
@@ -76,13 +77,13 @@ def test_jobs_are_ordered_by_start_whatever_the_clock_says(
     settings: Callable[..., Settings], segmenter: Segmenter, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("lightning_fabric", reason="lightning-fabric (the extra train) is not installed")
-    trainer, now = TrainingJobs(tmp_path / "training", segmenter, "no such model", "cpu"), time.time
+    trainer, now = TrainingJobs(tmp_path / "training", "cpu"), time.time
     labels = tmp_path / "labels.nii.gz"
     write_labels(labels, segmenter.segment(read_image(data / "one.nii.gz")).labels())
     scans = [LabelledScan(data / "one.nii.gz", labels)] * MIN_CASES
-    begun = []
+    begun, model = [], ModelLibrary.of(segmenter, "no such model").first
     for epochs in (1, 2):
-        begun.append(trainer.start({"max_epochs": epochs}, scans)["id"])
+        begun.append(trainer.start({"max_epochs": epochs}, scans, model)["id"])
         trainer.close()
         monkeypatch.setattr(time, "time", lambda: now() - 10**8)
     assert [task["id"] for task in trainer.all()] == begun

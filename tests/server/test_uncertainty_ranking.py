@@ -10,6 +10,7 @@ import pytest
 
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.server import uncertainty_ranking
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.scan_library import read_scan
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.settings import Settings
@@ -31,7 +32,7 @@ def test_a_scan_that_fails_is_scored_once(
         return read_scan(path, *options)
 
     monkeypatch.setattr(uncertainty_ranking, "read_scan", breaking)
-    store = SessionStore(settings(), segmenter)
+    store = SessionStore(settings(), ModelLibrary.of(segmenter))
     for _ in range(2):  # as after a restart
         ranking = UncertaintyRanking(store)
         ranking.scores(scans)

@@ -15,20 +15,43 @@ from s2vnet.utils.validation_errors import first_error
 
 DatasetArgument = Annotated[Path | None, typer.Argument(help="Folder in nnU-Net's raw layout or the Decathlon's.")]
 DatasetOption = Annotated[Path | None, typer.Option("-d", "--dataset", help="The same, by nnU-Net's flag.")]
+
+
+def comma_separated(text: str) -> list[str]:
+    """Return the parts of a comma-separated value, without surrounding whitespace."""
+    return [part.strip() for part in text.split(",")]
+
+
+def split_names(values: Sequence[str] | None) -> list[str]:
+    """Return the names of an option that may be repeated or list several, separated by commas.
+
+    A folder with a comma in its name is one value.
+    """
+    parts = [[value] if Path(value).exists() else comma_separated(value) for value in values or ()]
+    return [name for names in parts for name in names if name]
+
+
 Models = Annotated[
     list[str],
     typer.Option(
         "-m",
         "--model",
-        help="Model name (see `s2vnet models`) or folder. Several of one plan are averaged; of several modalities, "
-        "each image gets its own.",
+        callback=split_names,
+        help="Model name (see `s2vnet models`) or folder; several: comma-separated or repeated. Those of one plan are "
+        "averaged; of several modalities, each image gets its own.",
     ),
 ]
 DEFAULT_MODEL = "abdomen-ct"
 """Model of the viewer and the server."""
 ServedModels = Annotated[
     list[str] | None,
-    typer.Option("-m", "--model", help="Model name (see `s2vnet models`) or folder; default: abdomen-ct."),
+    typer.Option(
+        "-m",
+        "--model",
+        callback=split_names,
+        help="Model name (see `s2vnet models`) or folder; several: comma-separated or repeated, of which each scan "
+        "gets the first that fits. Default: abdomen-ct.",
+    ),
 ]
 Model = Annotated[str, typer.Option("-m", "--model", help="Model name (abdomen-ct, hippocampus-mr) or folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -56,11 +79,6 @@ def dataset_folder(argument: Path | None, option: Path | None) -> Path:
     if len(folders) != 1:
         raise InputError("name one dataset folder, as an argument or by -d")
     return folders[0]
-
-
-def comma_separated(text: str) -> list[str]:
-    """Return the parts of a comma-separated value, without surrounding whitespace."""
-    return [part.strip() for part in text.split(",")]
 
 
 def key_values(options: Sequence[str] | None) -> dict[str, Any]:

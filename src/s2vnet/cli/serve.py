@@ -17,7 +17,6 @@ from s2vnet.cli.options import (
     key_values,
     validate_settings,
 )
-from s2vnet.errors import InputError
 from s2vnet.server.settings import Settings
 from s2vnet.utils.extras import require_extra
 from s2vnet.utils.folders import state_folder
@@ -51,16 +50,14 @@ def serve(
 ) -> None:
     """Serve the viewer and the API to many clients, a session each.
 
-    Example: s2vnet serve -m abdomen-ct --data scans --port 1537
+    Example: s2vnet serve -m abdomen-ct,hippocampus-mr --data scans --port 1537
     """
     require_server()
     from s2vnet.server.run import run
 
-    model, *others = models or [DEFAULT_MODEL]
-    if others:
-        raise InputError("a server has one model; start another server with another --port for each")
+    names = models or [DEFAULT_MODEL]
     values: dict[str, object] = {
-        "model": model,
+        "models": tuple(names),
         "data": data,
         "host": host,
         "port": port,
@@ -75,7 +72,7 @@ def serve(
         **key_values(settings),
     }
     checked = validate_settings(Settings, values)
-    run(checked, lambda address, _: typer.echo(f"serving {model} at {address}"), tls_certificate, tls_key)
+    run(checked, lambda address, _: typer.echo(f"serving {', '.join(names)} at {address}"), tls_certificate, tls_key)
 
 
 def require_server() -> None:

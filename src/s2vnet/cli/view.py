@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote, urlsplit
@@ -22,10 +21,9 @@ from s2vnet.cli.options import (
     validate_settings,
 )
 from s2vnet.cli.serve import require_server
-from s2vnet.data.case_files import is_image_folder
 from s2vnet.errors import InputError
 from s2vnet.io.dicom.series import select_series
-from s2vnet.io.files import find_ending, read_lazy_image
+from s2vnet.io.files import read_lazy_image
 from s2vnet.server.saved_address import SavedAddress
 from s2vnet.server.settings import Settings
 from s2vnet.utils.folders import state_folder
@@ -75,11 +73,11 @@ def view(
         if browser:
             webbrowser.open(page)
 
+    models = model or [DEFAULT_MODEL]
     with select_series(scan or Path(), series) as data:
-        values |= {
-            "model": _choose_model(model or [DEFAULT_MODEL], scan and data, any_modality),
-            "any_modality": any_modality,
-        }
+        if len(models) == 1 and scan is not None and not any_modality:
+            _require_modality(models[0], data)
+        values |= {"models": tuple(models), "any_modality": any_modality}
         values |= {"state": state, "data": scan and data}
         run(validate_settings(Settings, values), show_page, preferred_port=None if port else saved.port)
 
@@ -93,29 +91,18 @@ def _page_of(store: SessionStore) -> str:
     if len(scans) != 1:
         return ""
     sessions = [session for session in store.summaries(()) if session.image.id == scans[0].id]
-    name = store.get(sessions[0].session).name if sessions else store.open(scans[0].id).name
-    return f"#scan={quote(scans[0].id)}" if any(session.prompts for session in sessions) else f"#{name}"
+    worker = store.get(sessions[0].session) if sessions else store.open(scans[0].id)
+    if store.models.only is None:
+        note(f"{scans[0].name}: segmented by {worker.model.name}")
+    return f"#scan={quote(scans[0].id)}" if any(session.prompts for session in sessions) else f"#{worker.name}"
 
 
-def _choose_model(names: Sequence[str], scan: Path | None, any_modality: bool) -> str:
-    """Name of the model for a scan, or for the first one of a folder.
+def _require_modality(name: str, scan: Path) -> None:
+    """Raise InputError where a scan contradicts the modality of the model; a folder's are checked when opened."""
+    from s2vnet.inference.model_set import choose_plan
+    from s2vnet.inference.segmenter import load_plan
 
-    Raises:
-        InputError: The scan contradicts the modality of all models, or several models without a scan.
-    """
-    from s2vnet.inference.model_set import choose_plan, group_models
-
-    groups = group_models(names)
-    if any(len(members) > 1 for _, members in groups):
-        raise InputError("the viewer does not average models; name one of each modality")
-    if len(groups) > 1 and (scan is None or not scan.exists()):
-        raise InputError("several models need a scan to choose by; name one")
-    if scan is None or not scan.exists() or (len(groups) == 1 and (any_modality or scan.is_dir())):
-        return names[0]  # of a folder, each scan is checked when it is opened
-    plans = [plan for plan, _ in groups]
-    files = sorted(file for file in scan.iterdir() if find_ending(file)) if is_image_folder(scan) else [scan]
-    image = read_lazy_image(files[0], fill_nonfinite=0.0, frames_as_channels=len(plans[0].channels) > 1)
-    chosen = str(groups[choose_plan(plans, image, files[0])][1][0])
-    if len(groups) > 1:
-        note(f"{files[0].name}: segmented by {chosen}")
-    return chosen
+    plan = load_plan(name)
+    if scan.is_file():
+        image = read_lazy_image(scan, fill_nonfinite=0.0, frames_as_channels=len(plan.channels) > 1)
+        choose_plan([plan], image, scan)

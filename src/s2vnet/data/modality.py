@@ -58,11 +58,10 @@ def modality_conflict(expected: str | None, image: Volume | LazyImage) -> str | 
         expected: of :func:`model_modality`.
         image: the image in its file's units; its DICOM header decides, where it states a modality.
     """
-    stated = image.modality
-    if expected is None or stated == expected:
+    if is_modality(image.modality):
+        return header_conflict(expected, image.modality)
+    if expected is None:
         return None
-    if stated in ("CT", "MR") or stated in _OTHER:
-        return f"{stated} by its DICOM header, and the model is for {expected}"
     sample = as_lazy_image(image).channels[0].sample(_SAMPLE)
     if expected == "CT" and np.mean(sample < FAT_HU) < MIN_FRACTION_BELOW_FAT:
         return (
@@ -72,6 +71,18 @@ def modality_conflict(expected: str | None, image: Volume | LazyImage) -> str | 
     if expected == "MR" and np.mean(sample < AIR_HU) >= MIN_FRACTION_OF_AIR:
         return f"a CT by its values, which reach down to {sample.min():.4g}, and the model is for MR"
     return None
+
+
+def is_modality(stated: str | None) -> bool:
+    """Whether a DICOM header states what made the image, so that its voxels need not be looked at."""
+    return stated in ("CT", "MR") or stated in _OTHER
+
+
+def header_conflict(expected: str | None, stated: str | None) -> str | None:
+    """Reason why the modality of a DICOM header is not the one that a model is for; None where it does not differ."""
+    if expected is None or stated == expected or not is_modality(stated):
+        return None
+    return f"{stated} by its DICOM header, and the model is for {expected}"
 
 
 def _channel_modality(channel: str) -> str | None:

@@ -24,11 +24,13 @@ from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.client_watch import ClientWatch
 from s2vnet.server.messages import private_folders, without_folders
+from s2vnet.server.model_library import ServedModel
 from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import (
     Add,
     Info,
     LabelClass,
+    Model,
     Open,
     Operation,
     Problem,
@@ -80,19 +82,22 @@ WorkerDep = Annotated[SessionWorker, Depends(_worker)]
 
 @router.get("/info")
 def info(store: StoreDep) -> Info:
-    """Return the model, its classes, and this server's limits."""
-    settings, names = store.settings, store.segmenter.class_names
-    colours = hex_palette(max(names) + 1)
+    """Return the models, their classes, and this server's limits."""
+    settings = store.settings
     return Info(
         version=__version__,
-        model=settings.model,
-        model_sha256=store.segmenter.sha256,
-        channels=store.segmenter.plan.channels,
-        classes=tuple(LabelClass(id=k, name=name, color=colours[k]) for k, name in names.items()),
+        models=tuple(map(_describe, store.models)),
         max_upload_mb=settings.max_upload_mb,
         max_voxels=settings.max_voxels,
         token_needed=settings.token is not None,
     )
+
+
+def _describe(model: ServedModel) -> Model:
+    colours = hex_palette(max(model.classes) + 1)
+    classes = tuple(LabelClass(id=k, name=name, color=colours[k]) for k, name in model.classes.items())
+    channels = model.plan.channels
+    return Model(name=model.name, sha256=model.sha256, modality=model.modality, channels=channels, classes=classes)
 
 
 @router.get("/scans")
@@ -115,8 +120,8 @@ def sessions(store: StoreDep, name: Annotated[list[str], Query(max_length=MAX_NA
 
 @router.post("/sessions", status_code=201)
 def open_session(store: StoreDep, request: Open) -> State:
-    """Open a session on a scan; it is read, encoded and segmented in the background."""
-    return store.open(request.image).state()
+    """Open a session on a scan with one of the models; the scan is read, encoded and segmented in the background."""
+    return store.open(request.image, request.model).state()
 
 
 def _encode(state: State) -> Response:

@@ -20,7 +20,6 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from s2vnet._version import __version__
 from s2vnet.errors import InputError, describe_calls
-from s2vnet.inference.segmenter import Segmenter
 from s2vnet.server import api
 from s2vnet.server.messages import (
     DISK_FULL,
@@ -30,6 +29,7 @@ from s2vnet.server.messages import (
     status_of,
     without_folders,
 )
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.protocols import itksnap, monailabel, nninteractive
 from s2vnet.server.security import SecurityMiddleware, cookie_name
 from s2vnet.server.session_store import SessionStore
@@ -43,20 +43,20 @@ MAINTENANCE_S = 5.0
 """Seconds between two checks of leases, memory and old files."""
 
 
-def create_app(settings: Settings, segmenter: Segmenter | None = None) -> FastAPI:
+def create_app(settings: Settings, models: ModelLibrary | None = None) -> FastAPI:
     """Create the ASGI application.
 
     Args:
         settings: of the server.
-        segmenter: used instead of loading the settings' model.
+        models: used instead of the settings' models.
 
     Raises:
         CheckpointError: no such model.
-        InputError: a folder that does not exist or is not writable.
+        InputError: a folder that does not exist or is not writable, or a model that is named twice.
     """
-    if segmenter is None:
-        segmenter = Segmenter.from_pretrained(settings.model, device=settings.device, runtime=settings.runtime)
-    store = SessionStore(settings, segmenter)
+    if models is None:
+        models = ModelLibrary.from_pretrained(settings.models, settings.device, settings.runtime)
+    store = SessionStore(settings, models)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -1,4 +1,7 @@
-"""LRU memory budget over sessions. Active sessions are pinned; the least recently used ones are offloaded first."""
+"""LRU memory budget over sessions and the models they share.
+
+Active sessions are pinned; the least recently used ones are offloaded first.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +49,20 @@ class SessionMemoryBudget:
     limit waits until active ones have finished; a session that is the only active one may exceed it.
     """
 
-    def __init__(self, limit: int, sessions: Callable[[], Iterable[Offloadable]], resident: int = 0) -> None:
+    def __init__(
+        self,
+        limit: int,
+        sessions: Callable[[], Iterable[Offloadable]],
+        resident: int = 0,
+        shared_nbytes: Callable[[], int] = int,
+    ) -> None:
         """Create the budget.
 
         Args:
             limit: of the process, bytes.
             sessions: returns all open sessions.
             resident: bytes that the process takes without any session.
+            shared_nbytes: returns the bytes of what sessions have loaded since and share, such as models.
 
         Raises:
             InputError: nothing is left for sessions.
@@ -64,6 +74,7 @@ class SessionMemoryBudget:
                 f"start it with -n memory_mb={least} or more"
             )
         self.limit, self._sessions, self._resident = limit - resident, sessions, resident
+        self._shared_nbytes = shared_nbytes
         self.unpacking = threading.Lock()
         """Held while an image that was sent as an array is unpacked, one at a time."""
         self._released = threading.Condition()
@@ -116,7 +127,7 @@ class SessionMemoryBudget:
     @property
     def excess_nbytes(self) -> int:
         """Bytes beyond the limit; negative below it."""
-        return sum(session.nbytes for session in self._sessions()) - self.limit
+        return self._shared_nbytes() + sum(session.nbytes for session in self._sessions()) - self.limit
 
     def _exceeds_limit(self, incoming: Offloadable | None) -> bool:
         """Offload inactive sessions to make room for an incoming one; True if the limit is still exceeded."""

@@ -28,7 +28,7 @@ def private_folders(settings: Settings) -> tuple[Path, ...]:
         Path(tempfile.gettempdir()),
         Path(sys.prefix),
         package,
-        Path(settings.model),
+        *map(Path, settings.models),
     ]
     return tuple(folder for folder in folders if folder is not None)
 

@@ -52,7 +52,8 @@ def run(
 
     Raises:
         CheckpointError: no such model.
-        InputError: the address is in use or belongs to another machine, or a folder or certificate cannot be used.
+        InputError: a model is named twice, the address is in use or belongs to another machine, or a folder or
+            certificate cannot be used.
     """
     os.umask(0o077)  # what is written from here on is the owner's alone
     application = create_app(settings)

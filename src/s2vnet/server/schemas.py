@@ -37,16 +37,26 @@ class LabelClass(_Message):
     """``#rrggbb``"""
 
 
-class Info(_Message):
-    """The server's model, classes and limits."""
+class Model(_Message):
+    """A model of the server."""
 
-    name: Literal["s2vnet"] = "s2vnet"
-    version: str
-    model: str
-    model_sha256: str
+    name: str
+    sha256: str
+    """Hash of its weights; prompt logs name it."""
+    modality: str | None
+    """CT, MR, or null for several or unknown ones."""
     channels: tuple[str, ...]
     """Channels that an image must have."""
     classes: tuple[LabelClass, ...]
+
+
+class Info(_Message):
+    """The server's models and limits."""
+
+    name: Literal["s2vnet"] = "s2vnet"
+    version: str
+    models: tuple[Model, ...]
+    """In the order in which they are preferred where several fit a scan."""
     max_upload_mb: int
     max_voxels: int
     token_needed: bool
@@ -65,6 +75,8 @@ class Open(_Message):
 
     image: str = Field(max_length=1024)
     """A scan's ``id``."""
+    model: str | None = Field(default=None, max_length=256)
+    """A model's ``name``; null: the first one that fits the scan's channels and modality."""
 
 
 class SessionSummary(_Message):
@@ -120,6 +132,8 @@ class State(_Message):
     type: Literal["state"] = "state"
     session: str
     image: Scan
+    model: str
+    """Name of the session's model, whose classes are those of the labels."""
     shape: Voxel | None
     """Voxels (I, J, K) of the image; null until it has been read."""
     affine: tuple[tuple[float, ...], ...] | None

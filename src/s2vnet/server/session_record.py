@@ -27,6 +27,8 @@ class SessionRecord:
     """Content of a session's record."""
 
     scan: Scan
+    model: str
+    """Name of the model, for messages; empty in records of earlier versions."""
     model_sha256: str
     image: str | None
     """Digest of the image (:func:`image_digest`); None until the scan has been read."""
@@ -53,9 +55,10 @@ class SessionRecord:
             history = History(tuple(entries[n] for n in record["log"]), logs["past"], logs["undone"])
             scan = Scan.model_validate(record["scan"])
             warnings, taken = (tuple(map(str, record.get(key, ()))) for key in ("warnings", "taken"))
+            model, sha256 = str(record.get("model", "")), str(record["model_sha256"])
             place = record.get("source"), record.get("changed")
             image, revision = record.get("image"), int(record["revision"])
-            return cls(scan, record["model_sha256"], image, revision, history, warnings, *place, taken)
+            return cls(scan, model, sha256, image, revision, history, warnings, *place, taken)
         except (OSError, OverflowError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
             raise InputError("no such session; open the scan again") from error
 
@@ -82,6 +85,7 @@ class SessionRecord:
         return {
             "format": RECORD_FORMAT,
             "scan": self.scan.model_dump(),
+            "model": self.model,
             "model_sha256": self.model_sha256,
             "image": self.image,
             "revision": self.revision,

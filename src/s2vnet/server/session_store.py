@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from s2vnet.errors import InputError
-from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.folder_lock import FolderLock
 from s2vnet.server.memory_budget import SessionMemoryBudget
+from s2vnet.server.model_library import ModelLibrary, ServedModel
 from s2vnet.server.scan_library import ADDED, UPLOAD_PREFIX, CapacityError, ScanLibrary
 from s2vnet.server.scheduler import Scheduler
 from s2vnet.server.schemas import Scan, SessionSummary
@@ -43,11 +43,14 @@ _PRIVATE_FOLDERS = ("sessions", "tmp", "sent", ADDED, "labels", TRAINING)
 class SessionStore:
     """The sessions of a server. Thread-safe."""
 
-    def __init__(self, settings: Settings, segmenter: Segmenter) -> None:
-        """Raises InputError for a missing data folder, a read-only state folder, or too little memory for the model."""
-        self.settings, self.segmenter = settings, segmenter
+    def __init__(self, settings: Settings, models: ModelLibrary) -> None:
+        """Raises InputError for a missing data folder, a read-only state folder, or too little memory for models."""
+        self.settings, self.models = settings, models
         self.scheduler = Scheduler()
-        self.memory = SessionMemoryBudget(settings.memory_mb * 2**20, self._open_sessions, resident_nbytes())
+        loaded = models.nbytes  # part of what is resident
+        self.memory = SessionMemoryBudget(
+            settings.memory_mb * 2**20, self._open_sessions, resident_nbytes(), lambda: models.nbytes - loaded
+        )
         self._lock = threading.RLock()
         self._clock_offset = time.time() - time.monotonic()
         self._workers: dict[str, SessionWorker] = {}
@@ -72,35 +75,58 @@ class SessionStore:
             if folder.is_dir() and not (folder / RECORD).is_file():  # killed before a client received its name
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def open(self, scan: str, orient: Orient | None = None) -> SessionWorker:
+    def open(self, scan: str, model: str | None = None, orient: Orient | None = None) -> SessionWorker:
         """Open a new session on a scan, which is read and encoded in the background.
 
         Args:
             scan: id of the scan.
+            model: name of the session's model; None: one that fits the scan.
             orient: called before the scan is read, to correct a grid that is not stated.
 
         Raises:
-            InputError: no such scan.
+            InputError: no such scan, no such model, or as :meth:`model_for`.
             CapacityError: too many sessions.
         """
         name = uuid.uuid4().hex
         path, description = self.scans.find(scan), self.scans.describe(scan)
+        served = self.model_for(scan) if model is None else self.models.get(model)
         with self._lock:
             self._free_place()
-            worker = SessionWorker(name, description, path, self._folder / name, *self._shared)
+            worker = SessionWorker(name, description, path, self._folder / name, served, *self._shared)
             worker.orient = orient
-            worker.refuse_other_modality = not self.settings.any_modality and not scan.startswith(UPLOAD_PREFIX)
+            worker.refuse_other_modality = self.refuses_other_modality(scan)
             worker.write_record()
             self._workers[name] = worker
         self._touch(path)
         worker.start()
         return worker
 
-    def open_volume(self, volume: Volume, orient: Orient | None = None) -> SessionWorker:
+    def model_for(self, scan: str) -> ServedModel:
+        """Return the model that fits a scan: the first one where several do.
+
+        Raises:
+            InputError: no such scan, an unreadable one, or one that contradicts the modality of all models where
+                :meth:`refuses_other_modality`.
+        """
+        path = self.scans.find(scan)
+        try:
+            model, conflict = self.models.choose_for_file(path, self.settings.max_voxels)
+            if conflict is not None and self.refuses_other_modality(scan):
+                raise InputError(f"{path}: {conflict}")
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), self.scans.describe(scan).name)) from error
+        return model
+
+    def refuses_other_modality(self, scan: str) -> bool:
+        """Whether a scan is refused whose modality contradicts its model; what a client has sent is segmented."""
+        return not self.settings.any_modality and not scan.startswith(UPLOAD_PREFIX)
+
+    def open_volume(self, volume: Volume, model: ServedModel, orient: Orient | None = None) -> SessionWorker:
         """Open a new session on a volume that a client sent as an array; the volume is saved like an uploaded scan.
 
         Args:
             volume: the image.
+            model: of the session.
             orient: as :meth:`open`.
 
         Raises:
@@ -111,7 +137,7 @@ class SessionStore:
         with self.scans.reserve_disk(volume.data.nbytes):
             write_image(path, volume)
         try:
-            return self.open(scan.id, orient)
+            return self.open(scan.id, model.name, orient)
         except InputError:
             path.unlink()
             raise
@@ -135,7 +161,7 @@ class SessionStore:
                 if not _NAME.fullmatch(name) or not (self._folder / name / RECORD).is_file():
                     raise InputError("no such session; open the scan again")
                 self._free_place()
-                worker = SessionWorker.from_record(self._folder / name, self._find_scan, *self._shared)
+                worker = SessionWorker.from_record(self._folder / name, self._find_scan, self.models, *self._shared)
                 worker.reopened = reopen
                 self._workers[name] = worker
             if not worker.failed:  # failed sessions expire despite requests
@@ -173,7 +199,7 @@ class SessionStore:
                 summary, source, model = read_summary(self._folder / name)
                 scan = self._current_id(summary.image.id, source)
                 worker = self._workers.get(name)
-                if scan is None or model != self.segmenter.sha256 or (worker is not None and worker.failed):
+                if scan is None or self.models.by_hash(model) is None or (worker is not None and worker.failed):
                     continue
                 self.scans.find(scan)
                 found.append(summary.model_copy(update={"image": self.scans.describe(scan)}))
@@ -211,6 +237,8 @@ class SessionStore:
                 unused = self._workers.get(worker.name) is worker and not worker.has_listeners and not worker.busy
                 if self.memory.excess_nbytes > 0 and unused:
                     self._evict(worker.name, worker)
+            if self.memory.excess_nbytes > 0:
+                self.models.unload([worker.model for worker in self._workers.values()])
         self._delete_old_files()
 
     def _delete_old_files(self) -> None:
@@ -238,9 +266,9 @@ class SessionStore:
         return len(self._workers)
 
     @property
-    def _shared(self) -> tuple[Segmenter, Scheduler, SessionMemoryBudget, int]:
+    def _shared(self) -> tuple[Scheduler, SessionMemoryBudget, int]:
         """Objects and limits that all sessions share, as arguments of :class:`SessionWorker`."""
-        return self.segmenter, self.scheduler, self.memory, self.settings.max_voxels
+        return self.scheduler, self.memory, self.settings.max_voxels
 
     def _open_sessions(self) -> list[SessionWorker]:
         with self._lock:

@@ -23,7 +23,6 @@ import numpy.typing as npt
 from s2vnet.errors import InputError, S2VNetError, describe_calls
 from s2vnet.inference.label_writers import output_formats, require_dicom_source, write_result
 from s2vnet.inference.model_set import choose_plan
-from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import is_portable_nifti, read_geometry
@@ -32,6 +31,7 @@ from s2vnet.server.broadcast import Broadcast, Listener
 from s2vnet.server.client_watch import POLL_S, ClientWatch
 from s2vnet.server.memory_budget import SessionMemoryBudget
 from s2vnet.server.messages import without_folders
+from s2vnet.server.model_library import ModelLibrary, ServedModel
 from s2vnet.server.operations import apply_operation, check_log
 from s2vnet.server.request_queue import RequestQueue
 from s2vnet.server.scan_library import CapacityError, read_scan
@@ -64,12 +64,12 @@ class SessionWorker:
         scan: Scan,
         path: Path,
         folder: Path,
-        segmenter: Segmenter,
+        model: ServedModel,
         scheduler: Scheduler,
         memory: SessionMemoryBudget,
         max_voxels: int,
     ) -> None:
-        self.name, self.scan, self.path, self.folder = name, scan, path, folder
+        self.name, self.scan, self.path, self.folder, self.model = name, scan, path, folder, model
         self.last_used = time.monotonic()
         """Monotonic time of the client's last request, seconds."""
         self.label_queue, self.image_queue = RequestQueue(), RequestQueue()
@@ -85,7 +85,7 @@ class SessionWorker:
         """Whether this session replaces one that failed."""
         self.refuse_other_modality = False
         """Whether a scan is refused whose modality contradicts the model."""
-        self._segmenter, self._scheduler, self._memory, self._max_voxels = segmenter, scheduler, memory, max_voxels
+        self._scheduler, self._memory, self._max_voxels = scheduler, memory, max_voxels
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
         self._broadcast = Broadcast(self._lock)
@@ -113,7 +113,7 @@ class SessionWorker:
         cls,
         folder: Path,
         find: Callable[[SessionRecord], tuple[Scan, Path]],
-        segmenter: Segmenter,
+        models: ModelLibrary,
         scheduler: Scheduler,
         memory: SessionMemoryBudget,
         max_voxels: int,
@@ -121,13 +121,16 @@ class SessionWorker:
         """Restore a session from its folder, without opening its scan, which `find` finds by the record.
 
         Raises:
-            InputError: the record or the scan is missing, or the session belongs to another model.
+            InputError: the record or the scan is missing, or the server does not have the session's model.
         """
         record = SessionRecord.read(folder)
         scan, path = find(record)
-        worker = cls(folder.name, scan, path, folder, segmenter, scheduler, memory, max_voxels)
-        if record.model_sha256 != segmenter.sha256:
-            raise InputError(f"the session is of another model ({record.model_sha256:.12}); open the scan again")
+        model = models.by_hash(record.model_sha256)
+        if model is None:
+            named = f"{record.model} ({record.model_sha256:.12})" if record.model else f"{record.model_sha256:.12}"
+            served = ", ".join(models.names)
+            raise InputError(f"the session is of another model, {named}, than {served}; open the scan again")
+        worker = cls(folder.name, scan, path, folder, model, scheduler, memory, max_voxels)
         worker._requested, worker.revision, worker._image_digest = record.history, record.revision, record.image
         worker.warnings, worker.changed = record.warnings, record.changed or worker.changed
         worker._taken = record.taken
@@ -222,7 +225,7 @@ class SessionWorker:
             return self._send_state()
 
     def _check(self, log: Log) -> None:
-        check_log(log, self._segmenter.class_names)
+        check_log(log, self.model.classes)
         if self._session is not None:
             self._session.check(log)
 
@@ -234,7 +237,7 @@ class SessionWorker:
 
     def read_image(self) -> Volume:
         """Read the image. Raises InputError when its file is not readable, or has more voxels than the server opens."""
-        return read_scan(self.path, len(self._segmenter.plan.channels), self._max_voxels)
+        return read_scan(self.path, self.model.channels, self._max_voxels)
 
     def plain_file(self) -> Path | None:
         """Return the image's own file if the image has been read and other readers read the file in the same way."""
@@ -248,6 +251,7 @@ class SessionWorker:
             return State(
                 session=self.name,
                 image=self.scan,
+                model=self.model.name,
                 shape=None if geometry is None else geometry.shape,
                 affine=None if geometry is None else tuple(tuple(row) for row in geometry.affine.tolist()),
                 plane=None if session is None else session.plane,
@@ -396,7 +400,8 @@ class SessionWorker:
     def _record(self, history: History, revision: int) -> SessionRecord:
         return SessionRecord(
             self.scan,
-            self._segmenter.sha256,
+            self.model.name,
+            self.model.sha256,
             self._image_digest,
             revision,
             history,
@@ -429,11 +434,11 @@ class SessionWorker:
     def _open(self) -> None:
         """Read and encode the scan, and compute the automatic result."""
         progress = self._progress_callback()
-        needed = 0
+        segmenter, needed = self.model.segmenter, 0
         with suppress(S2VNetError):  # reading the image reports what is wrong
             geometry = read_geometry(self.path)
-            self._expected_nbytes = self._segmenter.session_nbytes(geometry)
-            needed = self._segmenter.opening_nbytes(geometry)
+            self._expected_nbytes = segmenter.session_nbytes(geometry)
+            needed = segmenter.opening_nbytes(geometry)
         self._memory.require(needed)
         # also read inside, so that sessions that wait hold no volume in memory
         with self._memory.reserve_for_opening(self), self._scheduler.acquire(ENCODING):
@@ -443,8 +448,8 @@ class SessionWorker:
                 _log.warning("session %s: %s", self.name[:8], *self.warnings)
             volume = self._read_same_image()
             if self.refuse_other_modality:
-                choose_plan([self._segmenter.plan], volume, self.path)
-            session = Session(self._segmenter, volume, progress, self._send_labels)
+                choose_plan([segmenter.plan], volume, self.path)
+            session = Session(segmenter, volume, progress, self._send_labels)
         session.volume = None  # can be read again from the file
         with self._lock:
             self._session, self._progress = session, 1.0

@@ -14,8 +14,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    model: str
-    """Name or folder of the model."""
+    models: tuple[str, ...] = Field(min_length=1)
+    """Names or folders of the models; a session has the one that its client names, else one that fits its scan."""
     data: Path | None = None
     """Folder whose scans may be opened; nothing outside it is ever read. None: only uploaded scans."""
     state: Path
@@ -37,7 +37,7 @@ class Settings(BaseModel):
     list_sessions: bool = False
     """Whether clients may list the sessions of all clients; meant for a server of one user."""
     any_modality: bool = False
-    """Whether scans of the data folder are segmented even if their modality contradicts the model."""
+    """Whether scans of the data folder are segmented even if their modality contradicts the models."""
     max_upload_mb: int = Field(default=2048, gt=0)
     """Largest upload, MB."""
     sent_mb: int = Field(default=32768, gt=0)

@@ -25,10 +25,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from s2vnet.config import ModelConfig, TrainConfig
-from s2vnet.data.plan import save_json
+from s2vnet.data.plan import Plan, save_json
 from s2vnet.errors import InputError, S2VNetError
-from s2vnet.inference.segmenter import Segmenter
 from s2vnet.server.folder_lock import LOCK_FILE, is_locked, lock_folder
+from s2vnet.server.model_library import ServedModel
 from s2vnet.server.training_dataset import LabelledScan, write_dataset
 from s2vnet.utils.atomic_write import atomic_write, remove_unfinished
 from s2vnet.utils.extras import require_extra
@@ -64,6 +64,8 @@ class TrainingJob:
     """File names and times (ns) of the labels; a job is resumed only with the same ones."""
     start_ts: str
     end_ts: str | None = None
+    model: str = ""
+    """Name of the model that the training starts from."""
     status: str = SUBMITTED
     why: str = ""
     began: float = field(default_factory=time.time)
@@ -77,8 +79,8 @@ class TrainingJob:
 class TrainingJobs:
     """Training jobs of a server. Thread-safe."""
 
-    def __init__(self, folder: Path, segmenter: Segmenter, model: str, device: str) -> None:
-        self._folder, self._segmenter, self._model, self._device = folder, segmenter, model, device
+    def __init__(self, folder: Path, device: str) -> None:
+        self._folder, self._device = folder, device
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
@@ -96,8 +98,13 @@ class TrainingJobs:
         """Whether a job is running, started by this server or another one."""
         return self._runs_own or self._locked_folder() is not None
 
-    def start(self, request: Mapping[str, Any], scans: Sequence[LabelledScan]) -> dict[str, Any]:
+    def start(self, request: Mapping[str, Any], scans: Sequence[LabelledScan], model: ServedModel) -> dict[str, Any]:
         """Start a job, or resume the last one if it was stopped and had the same options and labels.
+
+        Args:
+            request: settings that the client chose.
+            scans: with final labels of the model's classes.
+            model: from which the training starts.
 
         Raises:
             InputError: a job is running, too few scans, an invalid setting, or training is not installed.
@@ -108,12 +115,12 @@ class TrainingJobs:
                 f"{len(scans)} scans with final labels, and training needs {MIN_CASES}; label more of them"
             )
         config = parse_config(request)
-        options = self._options(request, config)
+        options = self._options(request, config, model)
         cases = [(scan.labels.name, scan.labels.stat().st_mtime_ns) for scan in scans]
         with self._lock:
             if self.running:
                 raise InputError(ALREADY_RUNNING)
-            folder, job = self._new_or_resumed(request, config, options, cases)
+            folder, job = self._new_or_resumed(request, config, options, cases, model.name)
             folder.mkdir(parents=True, exist_ok=True)
             lock = lock_folder(folder)
             if lock is None:
@@ -121,7 +128,7 @@ class TrainingJobs:
             try:
                 remove_unfinished(folder)
                 self._write(folder, job)
-                self._active_folder, args = folder, (folder, list(scans), lock)
+                self._active_folder, args = folder, (folder, list(scans), model, lock)
                 self._thread = threading.Thread(target=self._run, args=args, name="training", daemon=True)
                 self._thread.start()
             except BaseException:
@@ -130,7 +137,12 @@ class TrainingJobs:
         return self.status(folder)
 
     def _new_or_resumed(
-        self, request: Mapping[str, Any], config: dict[str, Any], options: list[str], cases: list[tuple[str, int]]
+        self,
+        request: Mapping[str, Any],
+        config: dict[str, Any],
+        options: list[str],
+        cases: list[tuple[str, int]],
+        model: str,
     ) -> tuple[Path, TrainingJob]:
         """Return folder and record of the job to start."""
         last = self._last()
@@ -138,7 +150,7 @@ class TrainingJobs:
             job.status, job.end_ts, job.why = SUBMITTED, None, ""
             return last, job
         now, name = datetime.now(), uuid.uuid4().hex
-        job = TrainingJob(name, dict(request), config, options, cases, _now())
+        job = TrainingJob(name, dict(request), config, options, cases, _now(), model=model)
         if last is not None:  # keep jobs in order of their start even if the system's clock was set back
             job.began = max(job.began, self._read(last).began + 1)
         return self._folder / f"{now:%Y%m%d-%H%M%S}-{name[:4]}", job
@@ -214,6 +226,11 @@ class TrainingJobs:
         fields = {key: getattr(job, key) for key in ("id", "status", "request", "start_ts", "end_ts")}
         return {**fields, "details": lines, "result": lines[-1]}
 
+    def latest_model(self) -> str:
+        """Return the name of the model that the last job started from; empty if there was none."""
+        last = self._last()
+        return "" if last is None else self._read(last).model
+
     def statistics(self) -> dict[str, Any]:
         """Return the progress of the last job, as Slicer's progress bar needs it."""
         last = self._last()
@@ -240,13 +257,13 @@ class TrainingJobs:
         """Stop the job that this server started; it can be resumed."""
         self._stop_own()
 
-    def _options(self, request: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    def _options(self, request: Mapping[str, Any], config: Mapping[str, Any], model: ServedModel) -> list[str]:
         """Return the options of `s2vnet train`."""
         options = ["--fold", "all" if str(request.get("val_split")) in ("0", "0.0") else "0", "--no-validation"]
         options += ["--device", self._device]
         if str(request.get("pretrained", True)).lower() not in ("false", "0"):
-            options += ["--init", self._model]
-            network = self._segmenter.models[0].config
+            options += ["--init", model.source]
+            network = model.segmenter.models[0].config
             for name, field_info in ModelConfig.model_fields.items():
                 value = getattr(network, name)
                 if name not in _SET_BY_PLAN and value != field_info.default:
@@ -264,18 +281,17 @@ class TrainingJobs:
         """Return the folder of a running job of any server."""
         return next((path.parent for path in self._folder.glob(f"*/{RECORD}") if is_locked(path.parent)), None)
 
-    def _run(self, folder: Path, scans: list[LabelledScan], lock: int) -> None:
+    def _run(self, folder: Path, scans: list[LabelledScan], model: ServedModel, lock: int) -> None:
         """Body of the background thread: run a job; its process inherits the folder's lock."""
         try:
-            self._train(folder, scans, lock)
+            self._train(folder, scans, model.plan, lock)
         finally:
             os.close(lock)
 
-    def _train(self, folder: Path, scans: list[LabelledScan], lock: int) -> None:
+    def _train(self, folder: Path, scans: list[LabelledScan], plan: Plan, lock: int) -> None:
         """Write the dataset, train, and record the result."""
         try:
             command = self._command(folder)
-            plan = self._segmenter.plan
             write_dataset(folder / DATASET, scans, plan, lambda: self._read(folder).status == STOPPED)
             if "--init" in command:  # the weights require the plan that they were trained with
                 save_json(plan, folder / PLAN)

@@ -1,7 +1,7 @@
 """Uncertainty of unlabelled scans, as active learning needs it to choose the scan to label next.
 
 Scans are segmented one at a time in the background, while no session computes. Scores are cached on the disk under
-hashes of scan, file times and model, since file names may identify patients.
+hashes of scan, file times and models, since file names may identify patients.
 """
 
 from __future__ import annotations
@@ -62,11 +62,12 @@ class UncertaintyRanking:
         self._closed = True
 
     def _key(self, scan: str) -> str:
-        """Hash of a scan, its files' times and sizes, and the model."""
+        """Hash of a scan, its files' times and sizes, and the models."""
         path = self._store.scans.find(scan)
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         stats = [file.stat() for file in files]
-        text = f"{self._store.segmenter.sha256} {scan} {[(s.st_mtime_ns, s.st_size) for s in stats]}"
+        models = " ".join(model.sha256 for model in self._store.models)
+        text = f"{models} {scan} {[(s.st_mtime_ns, s.st_size) for s in stats]}"
         return uuid.uuid5(uuid.NAMESPACE_URL, text).hex
 
     def _score_pending(self) -> None:
@@ -102,10 +103,10 @@ class UncertaintyRanking:
         with store.scheduler.acquire(SCORING):
             if self._closed:
                 raise _Closed
-            channels, max_voxels = len(store.segmenter.plan.channels), store.settings.max_voxels
             try:
-                volume = read_scan(store.scans.find(scan), channels, max_voxels)
-                return float(Session(store.segmenter, volume, progress).slice_uncertainty().mean())
+                model = store.model_for(scan)
+                volume = read_scan(store.scans.find(scan), model.channels, store.settings.max_voxels)
+                return float(Session(model.segmenter, volume, progress).slice_uncertainty().mean())
             except _Closed:
                 raise
             except Exception as error:  # any fault of a library with one file must not block the other scans

@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Mask, Point, Scribble, Voxel
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.protocols.itksnap import PROTOCOL, model_names
+from s2vnet.server.protocols.one_object_client import Target
 
 Array = npt.NDArray[Any]
 
@@ -233,7 +236,7 @@ def test_invalid_requests_are_refused(serve: Callable[..., TestClient], bordered
         (encoded(data, grid, dimensions=[18, 20, 10**6]), "more than the 5000 that this server opens"),
         (encoded(data, grid, dimensions=[18, 20]), "metadata: dimensions"),
         (encoded(data, grid, dimensions=[18, 20, -13]), "metadata: dimensions"),
-        (encoded(data, grid, components_per_pixel=3), "3 components, where the model takes 1"),
+        (encoded(data, grid, components_per_pixel=3), "3 channels, where the model takes channel 0"),
         (encoded(data, grid, component_type="float64"), "metadata: component_type"),
         (encoded(data, grid, spacing=[0, 1, 1]), "affine cannot be inverted"),
         (encoded(data, grid, direction=[1, 0, 0, 1, 0, 0, 1, 0, 0]), "affine cannot be inverted"),
@@ -262,11 +265,19 @@ def test_browsers_are_refused(client: TestClient) -> None:
 
 
 def test_model_names_are_unique_and_safe_in_urls() -> None:
-    names = model_names({0: "background", 1: "left kidney", 2: "left/kidney", 3: "Niere (rechts)", 4: "肝"})
-    assert names == {
+    classes = {0: "background", 1: "left kidney", 2: "left/kidney", 3: "Niere (rechts)", 4: "肝"}
+    model: Any = SimpleNamespace(name="ct", classes=classes)
+    names = model_names(ModelLibrary([model]))
+    assert {name: target.class_id for name, target in names.items()} == {
         "s2vnet": None,
         "s2vnet-left-kidney": 1,
         "s2vnet-left-kidney-2": 2,
         "s2vnet-niere-rechts": 3,
         "s2vnet-4": 4,
     }
+    other: Any = SimpleNamespace(name="mr", classes={0: "background", 1: "liver"})
+    both = model_names(ModelLibrary([model, other]))
+    assert list(both)[:3] == ["s2vnet", "s2vnet-ct", "s2vnet-ct-left-kidney"]
+    assert {name: both[name] for name in ("s2vnet", "s2vnet-mr", "s2vnet-mr-liver")} == {
+        "s2vnet": Target(), "s2vnet-mr": Target(other), "s2vnet-mr-liver": Target(other, 1),
+    }  # fmt: skip

@@ -17,6 +17,7 @@ import pytest
 from random_models import ORIENTATIONS, reoriented
 from viewer_page import PATIENCE_S, Viewer, running
 
+from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import read_labels, write_image
@@ -339,4 +340,34 @@ def test_a_series_labels_are_saved_as_seg(
         assert names == {k: name for k, name in segmenter.class_names.items() if k}
         viewer.open("one.nii.gz")
         assert formats.all_inner_texts() == ["nii.gz", "nrrd", "mha"]
+        assert viewer.errors == []
+
+
+def test_each_scan_is_shown_with_its_models_classes(
+    page: Any,
+    settings: Callable[..., Settings],
+    save: Callable[..., Path],
+    make_plan: Callable[..., Plan],
+    bordered: Volume,
+    tmp_path: Path,
+) -> None:
+    window = IntensityScheme(kind="ct", low=-1000, high=1000, mean=0, std=500)
+    plan = make_plan(intensities=(window,), labels={"background": 0, "lung": 1}).model_copy(
+        update={"channels": ("CT",)}
+    )
+    (tmp_path / "data").mkdir()
+    write_image(tmp_path / "data" / "mr.nii.gz", bordered)
+    write_image(tmp_path / "data" / "ct.nii.gz", Volume(bordered.data - 1024, bordered.geometry))
+    ct, mr = save(plan), save(make_plan().model_copy(update={"channels": ("MR",)}))
+    with running(settings(data=tmp_path / "data", models=(str(ct), str(mr)), runtime="torch"), None) as port:
+        for scan, model, classes in (("ct", ct.name, ["lung"]), ("mr", mr.name, ["left part", "right"])):
+            viewer = Viewer(page, port).open(f"{scan}.nii.gz")
+            assert page.locator("#model-choice").input_value() == model
+            assert page.locator("#classes .name").all_inner_texts()[1:] == classes
+            assert viewer.labels().max() <= len(classes)
+        page.locator("#model-choice").select_option(ct.name)
+        viewer.until(f"s2vnet.state?.model === {ct.name!r} && s2vnet.state.status === 'failed'")
+        page.get_by_text("no CT in HU, which the model is for").first.wait_for()
+        page.locator("#model-choice").select_option(mr.name)
+        viewer.until(f"s2vnet.state?.model === {mr.name!r} && s2vnet.ready")
         assert viewer.errors == []

@@ -5,7 +5,8 @@ Follows its server, versions 0.0.1 to 0.1.6, and ITK-SNAP (https://github.com/py
 and port and requests ``http://HOST:PORT/status``, so these routes are at the root. Arrays are gzipped float32, Fortran
 order, with ITK's grid (LPS, mm) as JSON; responses contain a binary mask of one object. ITK-SNAP does not send which
 label is selected, only a reset when it changes. So a class is given by the model's name, ``s2vnet-liver``; with
-``s2vnet`` each object is one of its own, which its prompts alone segment.
+``s2vnet`` each object is one of its own, which its prompts alone segment. On a server of several models, ``s2vnet``
+chooses the one that fits the image, and the others are ``s2vnet-MODEL`` and ``s2vnet-MODEL-CLASS``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import math
 import re
 import time
 import zlib
-from collections.abc import Mapping
 from typing import IO, Annotated, Any, Literal
 
 import numpy as np
@@ -30,10 +30,10 @@ from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Point, Prompt
 from s2vnet.server.api import StoreDep
 from s2vnet.server.client_watch import ClientWatch
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.protocols.drawings import drawing_prompt, drawn_voxels
-from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
+from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients, Target
 from s2vnet.server.security import FORBIDDEN
-from s2vnet.server.session_store import SessionStore
 from s2vnet.utils.validation_errors import first_error
 
 PROTOCOL = "0.1.6"
@@ -73,6 +73,21 @@ class SnapClient(ObjectClient):
 
     upload_route = "upload_raw"
 
+    def open_array(self, packed: IO[bytes], grid: Grid, seconds: float, watch: ClientWatch) -> None:
+        """Replace the image by a packed array, and wait until it is encoded.
+
+        Raises:
+            InputError: damaged, too large, or no model takes its channels.
+            CapacityError: as :meth:`ObjectClient.replace_image`.
+        """
+        settings = self._store.settings
+        models = self.models(grid.components_per_pixel)
+        if models.only is not None and math.prod(grid.dimensions) <= settings.max_voxels:  # read_array() refuses others
+            self._store.memory.require(models.only.segmenter.opening_nbytes(grid.geometry))
+        with self._store.memory.unpacking:
+            self.replace_image(Volume(read_array(packed, grid, settings.max_voxels), grid.geometry))
+        self.wait_open(seconds, watch)
+
     def interact(self, prompt: Prompt, seconds: float, client: ClientWatch) -> dict[str, Any]:
         """Add a prompt and return the response with the object's mask.
 
@@ -107,13 +122,18 @@ class SnapClients(ObjectClients[SnapClient]):
         return [oldest] if now - oldest.last_active > settings.lease_s else []
 
 
-def model_names(classes: Mapping[int, str]) -> dict[str, int | None]:
-    """Return model names with their classes; ITK-SNAP inserts names into URLs without escaping them."""
-    names: dict[str, int | None] = {ANY_CLASS: None}
-    for class_id, name in classes.items():
-        if class_id:
-            plain = f"{ANY_CLASS}-{re.sub('[^A-Za-z0-9._]+', '-', name).strip('-').lower() or class_id}"
-            names[plain if plain not in names else f"{plain}-{class_id}"] = class_id
+def model_names(models: ModelLibrary) -> dict[str, Target]:
+    """Return model names with what they segment; ITK-SNAP inserts names into URLs without escaping them."""
+    names = {ANY_CLASS: Target()}
+    for model in models:
+        prefix = ANY_CLASS
+        if models.only is None:
+            prefix = f"{ANY_CLASS}-{model.name}"
+            names[prefix] = Target(model)
+        for class_id, name in model.classes.items():
+            if class_id:
+                plain = f"{prefix}-{re.sub('[^A-Za-z0-9._]+', '-', name).strip('-').lower() or class_id}"
+                names[plain if plain not in names else f"{plain}-{class_id}"] = Target(model, class_id)
     return names
 
 
@@ -145,20 +165,20 @@ def status() -> dict[str, str]:
 
 @router.get("/v2/models")
 def models(store: StoreDep) -> dict[str, Any]:
-    """List the model under several names: one for any class, and one for each class."""
-    common = {
-        "channels": [len(store.segmenter.plan.channels)],
-        "dimensions": 3,
-        "interactions": ["point", "scribble", "lasso"],
-    }
-    return {"models": [{"id": name, **common} for name in model_names(store.segmenter.class_names)]}
+    """List the models under several names: for any object, and for each class."""
+    common = {"dimensions": 3, "interactions": ["point", "scribble", "lasso"]}
+    listed = []
+    for name, (model, _) in model_names(store.models).items():
+        channels = {each.channels for each in (store.models if model is None else [model])}
+        listed.append({"id": name, "channels": sorted(channels), **common})
+    return {"models": listed}
 
 
 @router.get("/start_session")
 @router.get("/v2/start_session/{model}")
 def start_session(clients: ClientsDep, model: str = ANY_CLASS) -> dict[str, str]:
     """Add a client and return its name, which is part of all its other requests."""
-    known = model_names(clients.store.segmenter.class_names)
+    known = model_names(clients.store.models)
     if model not in known:
         raise InputError(f"no such model {model!r}; there are {', '.join(known)}")
     return {"session_id": clients.add(SnapClient(clients.store, known[model])).name}
@@ -167,12 +187,12 @@ def start_session(clients: ClientsDep, model: str = ANY_CLASS) -> dict[str, str]
 @router.post("/upload_raw/{name}")
 @router.post("/v2/upload_raw/{name}")
 async def upload_raw(
-    request: Request, store: StoreDep, client: ClientDep, file: UploadFile, metadata: Annotated[str, Form()]
+    request: Request, client: ClientDep, file: UploadFile, metadata: Annotated[str, Form()]
 ) -> dict[str, str]:
     """Receive an image; the response is sent when it is encoded and segmented."""
     grid = parse_grid(metadata)
     watch = ClientWatch(request)
-    await client.queue.run(lambda seconds: _open(store, client, file.file, grid, seconds, watch), watch)
+    await client.queue.run(lambda seconds: client.open_array(file.file, grid, seconds, watch), watch)
     return {"message": "image received"}
 
 
@@ -238,20 +258,6 @@ async def reset_interactions(client: ClientDep) -> dict[str, str]:
 def end_session(clients: ClientsDep, name: str) -> dict[str, str]:
     """Remove a client; also one that has expired."""
     return {"message": "Session ended" if clients.remove(name) else "Invalid session"}
-
-
-def _open(
-    store: SessionStore, client: SnapClient, packed: IO[bytes], grid: Grid, seconds: float, watch: ClientWatch
-) -> None:
-    """Replace a client's image. Raises InputError if it does not fit the model, CapacityError on lack of space."""
-    channels = len(store.segmenter.plan.channels)
-    if grid.components_per_pixel != channels:
-        raise InputError(f"an image of {grid.components_per_pixel} components, where the model takes {channels}")
-    if math.prod(grid.dimensions) <= store.settings.max_voxels:  # read_array() refuses others
-        store.memory.require(store.segmenter.opening_nbytes(grid.geometry))
-    with store.memory.unpacking:
-        client.replace_image(Volume(read_array(packed, grid, store.settings.max_voxels), grid.geometry))
-    client.wait_open(seconds, watch)
 
 
 def parse_grid(metadata: str) -> Grid:

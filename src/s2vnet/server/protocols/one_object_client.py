@@ -1,6 +1,6 @@
 """Clients of protocols that show one object at a time: each sees one class of the labels of its own session.
 
-That is a class of the model, or one that the client's first prompt adds and that prompts alone segment.
+That is a class of a model, or one that the client's first prompt adds and that prompts alone segment.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from s2vnet.interactive.check_entries import new_class
 from s2vnet.io.geometry import Volume
 from s2vnet.prompts import Entry, NewClass, Prompt, Voxel
 from s2vnet.server.client_watch import ClientGone, ClientWatch
+from s2vnet.server.model_library import ModelLibrary, ServedModel
 from s2vnet.server.request_queue import RequestQueue
 from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import Add, Step
@@ -32,18 +33,23 @@ OBJECT = "object"
 """Name of an object that is no class of the model."""
 
 
+class Target(NamedTuple):
+    """What a client segments."""
+
+    model: ServedModel | None = None
+    """None: the one that fits the client's image."""
+    class_id: int | None = None
+    """Class of the model; None: an object of its own."""
+
+
 class ObjectClient:
     """A client: the session of its image, and the class that it sees."""
 
     upload_route: str
     """Route by which clients upload their image, for error messages."""
 
-    def __init__(self, store: SessionStore, class_id: int | None) -> None:
-        """Args: the sessions, and the class of all prompts; None for an object of its own.
-
-        Raises:
-            InputError: no label value is left for the object.
-        """
+    def __init__(self, store: SessionStore, target: Target) -> None:
+        """Args: the sessions, and the model and class of all prompts."""
         self.name = uuid.uuid4().hex
         self.queue = RequestQueue()
         """Queue of requests that change the client or its session."""
@@ -52,14 +58,18 @@ class ObjectClient:
         """Name of its session, which the store may close and restore between two requests."""
         self.image: Path | None = None
         self.shape: Voxel = (1, 1, 1)
-        self._store = store
+        self._store, self._target = store, target
         self.added: NewClass | None = None
         """Class that the first prompt adds, unless the object is of a class of the model."""
-        if class_id is None:
-            self.added = object_class(store.segmenter.class_names)
-            class_id = self.added.class_id
-        self.class_id: int = class_id
-        """Class of all prompts."""
+
+    @property
+    def class_id(self) -> int:
+        """Class of all prompts. Raises InputError without an image, whose model may define it."""
+        if self._target.class_id is not None:
+            return self._target.class_id
+        if self.added is None:
+            raise InputError(f"no image yet; {self.upload_route} comes first")
+        return self.added.class_id
 
     def worker(self) -> SessionWorker:
         """Return its session. Raises InputError without an image, and as :meth:`SessionStore.get`."""
@@ -80,22 +90,32 @@ class ObjectClient:
             self.close()
             raise
 
-    def replace_image(self, volume: Volume, orient: Orient | None = None) -> None:
+    def models(self, channels: int) -> ModelLibrary:
+        """Return the models that may take the client's image. Raises InputError if none takes its channels."""
+        chosen = self._target.model
+        return (self._store.models if chosen is None else ModelLibrary([chosen])).with_channels(channels)
+
+    def replace_image(self, volume: Volume, orient: Callable[[ServedModel], Orient] | None = None) -> None:
         """Replace the image, which is encoded in the background.
 
         Args:
             volume: new image.
-            orient: as :meth:`SessionStore.open_volume`.
+            orient: returns what corrects the grid by a model, as of :meth:`SessionStore.open_volume`.
 
         Raises:
+            InputError: no model takes its channels, or no label value is left for the object.
             CapacityError: as :meth:`SessionStore.open_volume`.
         """
+        models = self.models(len(volume.data))
+        model = models.only or models.choose(volume)[0]
         self.close()
-        self.attach(self._store.open_volume(volume, orient), volume.geometry.shape)
+        opened = self._store.open_volume(volume, model, None if orient is None else orient(model))
+        self.attach(opened, volume.geometry.shape)
 
     def attach(self, worker: SessionWorker, shape: Voxel) -> None:
         """Use a session on an image of a shape (I, J, K)."""
         self.session, self.image, self.shape = worker.name, worker.path, shape
+        self.added = object_class(worker.model.classes) if self._target.class_id is None else None
         self.reset()
 
     def close(self) -> None:

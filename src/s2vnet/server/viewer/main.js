@@ -5,7 +5,6 @@ import { drawOverlay, updateReadout } from "./drawing/readout.js";
 import { Scene } from "./drawing/scene.js";
 import { dragWindow, setPreset, setWindow, sliderWindow } from "./drawing/window_level.js";
 import * as api from "./network/api.js";
-import { ClassList } from "./panels/class_list.js";
 import { $, createElement } from "./panels/dom.js";
 import { keepOpen } from "./panels/connection_notice.js";
 import { loadLog } from "./panels/label_files.js";
@@ -14,7 +13,8 @@ import { listScans } from "./panels/scan_list.js";
 import { showMessage } from "./panels/status.js";
 import { updateLists } from "./panels/refresh_lists.js";
 import { app } from "./state/app.js";
-import { followAddress, openScan, upload } from "./state/open_scan.js";
+import { listModels, useModel } from "./state/model.js";
+import { followAddress, openScan, openWith, upload } from "./state/open_scan.js";
 import {
   giveUp,
   goToPrompt,
@@ -78,6 +78,8 @@ function showFatalError(text) {
 
 function initialize() {
   const { info, scene } = app;
+  app.classHandlers = { choose: (id) => app.tools.chooseClass(id), show: toggleClass, lock: toggleLock };
+  app.promptList = new PromptList({ go: goToPrompt, remove: removePrompt, light: highlightPrompt, giveUp });
   app.overlay = new PromptOverlay($("marks"), scene);
   app.tools = new Tools($("slices"), scene, {
     act: sendOperation,
@@ -88,21 +90,14 @@ function initialize() {
     say: showMessage,
     command: runCommand,
   });
-  app.tools.classes = info.classes;
-  app.tools.classId = info.classes.find(({ id }) => id > 0)?.id ?? 0;
   app.tools.frozen = true;
-  app.classList = new ClassList(info.classes, {
-    choose: (id) => app.tools.chooseClass(id),
-    show: toggleClass,
-    lock: toggleLock,
-  });
-  app.promptList = new PromptList({ go: goToPrompt, remove: removePrompt, light: highlightPrompt, giveUp });
+  createButtons();
+  listModels((name) => openWith(app.session.state.image, name));
+  useModel(info.models[0].name);
   scene.onDraw = drawOverlay;
   if (!scene.has3D) for (const option of document.querySelectorAll("#layout option:is([value*='3d'], [value=render])")) option.remove();
   scene.setLayout(($("layout").value = scene.slow ? "planes" : "planes3d"));
   scene.setLabelStyle({ opacity: Number($("opacity").value), outline: $("outline").checked });
-  $("model").textContent = `${info.model}, ${info.classes.length - 1} classes`;
-  createButtons();
   keepOpen(() => app.session?.waiting.length ?? 0);
   connectControls();
   connectFileInputs();
@@ -173,7 +168,7 @@ function onToolChanged() {
   $("radius-label").hidden = tool !== "mask";
   $("radius").value = radius;
   $("radius-text").textContent = `${radius} mm`;
-  const { name, color } = app.info.classes.find(({ id }) => id === classId);
+  const { name, color } = app.model.classes.find(({ id }) => id === classId);
   $("current").textContent = name;
   document.documentElement.style.setProperty("--current", color);
   $("slices").dataset.tool = tool;

@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s2vnet.inference.segmenter import Segmenter
 from s2vnet.server.app import create_app
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.settings import Settings
 
 NAMES = st.sampled_from(["one.nii.gz", "more/two.nii.gz", "own", "", "..", "~", "a\0b", "1.2.3", "x" * 300, "\ud7ff"])
@@ -64,9 +64,9 @@ MODELS = st.sampled_from(["automatic", "clicks", "object", "scribbles", "first",
 
 
 @pytest.fixture(scope="module")
-def shared(unlimited: Settings, segmenter: Segmenter) -> Any:
+def shared(unlimited: Settings, library: ModelLibrary) -> Any:
     """A client that raises what the server would log."""
-    app = create_app(unlimited, segmenter)
+    app = create_app(unlimited, library)
     with TestClient(app, base_url="http://127.0.0.1:1537", client=("127.0.0.1", 50000)) as client:
         yield client
 

@@ -80,7 +80,7 @@ def test_an_image_is_found_by_the_id_that_its_client_chose(
     stats = client.get(f"{url}/").json()
     assert (stats["total"], stats["completed"], stats["train"]) == (3, 1, [{"image": "MR Head"}])
     service = client.app.state.monailabel  # type: ignore[attr-defined]
-    assert [scan.image.read_bytes() for scan in service.labelled_scans()] == [content]
+    assert [scan.image.read_bytes() for scan in service.labelled_scans(service.store.models.first)] == [content]
     assert "Head" not in str([path.name for path in (tmp_path / "state").rglob("*")])
     assert client.delete(f"{url}/image?id=MR%20Head").json() == {}
     assert client.get(f"{url}/").json()["total"] == 2

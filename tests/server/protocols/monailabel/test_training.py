@@ -92,7 +92,8 @@ def test_failed_trainings_are_reported(
     (tmp_path / "scans").mkdir()
     client = serve(data=tmp_path / "scans")
     save_final(client, tmp_path / "scans", [make_phantom()] * 5)
-    for scan in client.app.state.monailabel.labelled_scans():  # type: ignore[attr-defined]
+    service = client.app.state.monailabel  # type: ignore[attr-defined]
+    for scan in service.labelled_scans(service.store.models.first):
         labels = read_labels(scan.labels)  # as no client can save them
         write_labels(scan.labels, LabelMap(labels.data * 3, labels.geometry))
     client.post("/monailabel/train/s2vnet", json={})

@@ -20,6 +20,7 @@ from s2vnet.io.files import read_geometry
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Box, Extent, Mask, Point, Scribble
 from s2vnet.server.app import create_app
+from s2vnet.server.model_library import ModelLibrary
 from s2vnet.server.protocols.array_codec import pack
 from s2vnet.server.protocols.nninteractive import array_geometry
 from s2vnet.server.protocols.nninteractive import lease as lease_module
@@ -32,9 +33,9 @@ Client = Any
 
 
 @pytest.fixture
-def address(settings: Callable[..., Settings], segmenter: Segmenter) -> Iterator[str]:
+def address(settings: Callable[..., Settings], library: ModelLibrary) -> Iterator[str]:
     """A server that listens."""
-    with listening(create_app(settings(), segmenter)) as address:
+    with listening(create_app(settings(), library)) as address:
         yield f"{address}/nninteractive"
 
 

@@ -2,8 +2,8 @@
 
 Follows its server and client (https://github.com/Project-MONAI/MONAILabel, `endpoints`, `client/client.py`). Each
 `infer` request contains all prompts so far. Here the image stays encoded in a session whose log becomes those prompts,
-so later requests are fast. One model has several names, one for each of the types by which clients choose their tools
-(:data:`.service.MODELS`).
+so later requests are fast. A model has several names, one for each of the types by which clients choose their tools
+(:data:`.service.KINDS`).
 
 The routes are at ``/monailabel`` and at the root, for MITK, which is configured with host and port, and for OHIF, which
 removes the last part of an address that does not end in a slash.

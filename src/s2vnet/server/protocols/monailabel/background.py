@@ -13,10 +13,11 @@ from typing import Any
 from fastapi import HTTPException
 
 from s2vnet.errors import S2VNetError, describe_calls
-from s2vnet.inference.segmenter import Segmenter
+from s2vnet.inference.model_set import choose_plan
 from s2vnet.interactive.session import Session
 from s2vnet.io.geometry import LabelMap
 from s2vnet.server.messages import without_folders
+from s2vnet.server.model_library import ServedModel
 from s2vnet.server.scan_library import read_scan
 from s2vnet.server.scheduler import SCORING
 from s2vnet.server.session_store import SessionStore
@@ -125,17 +126,17 @@ class BackgroundJobs:
         return {**job, "result": dict(job["result"])}
 
 
-def segment_in_background(store: SessionStore, segmenter: Segmenter, scan: str, check: Callable[[], None]) -> LabelMap:
+def segment_in_background(store: SessionStore, model: ServedModel, scan: str, check: Callable[[], None]) -> LabelMap:
     """Segment a scan while no session computes.
 
     Args:
         store: the sessions, which go first.
-        segmenter: the model.
+        model: the model.
         scan: id of the scan.
         check: called after each slice; its exception ends the work.
 
     Raises:
-        InputError: no such scan, a damaged one, or too many voxels.
+        InputError: no such scan, a damaged one, too many voxels, or one that contradicts the model's modality.
     """
 
     def progress(done: int, total: int) -> None:
@@ -144,8 +145,11 @@ def segment_in_background(store: SessionStore, segmenter: Segmenter, scan: str, 
 
     with store.scheduler.acquire(SCORING):
         check()
-        volume = read_scan(store.scans.find(scan), len(segmenter.plan.channels), store.settings.max_voxels)
-        return Session(segmenter, volume, progress).result
+        path = store.scans.find(scan)
+        volume = read_scan(path, model.channels, store.settings.max_voxels)
+        if store.refuses_other_modality(scan):
+            choose_plan([model.plan], volume, path)
+        return Session(model.segmenter, volume, progress).result
 
 
 def _now() -> str:

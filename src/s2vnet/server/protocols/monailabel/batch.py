@@ -12,7 +12,7 @@ from s2vnet.io.files import read_labels
 from s2vnet.metrics.overlap_and_distance import dice
 from s2vnet.server.protocols.monailabel.background import segment_in_background
 from s2vnet.server.protocols.monailabel.saved_labels import FINAL, ORIGINAL
-from s2vnet.server.protocols.monailabel.service import AUTOMATIC, MonaiLabel, ServiceDep, require_model
+from s2vnet.server.protocols.monailabel.service import AUTOMATIC, MODEL_KEY, MonaiLabel, ServiceDep
 
 DICE = "dice"
 SCORING_METHODS = {DICE: "mean Dice of the classes in an image's original and final label"}
@@ -34,8 +34,10 @@ def start_batch(
     run_sync: bool = False,
 ) -> dict[str, Any]:
     """Segment images and save the results under a tag (`label_tag`), which is not that of submitted labels."""
-    if require_model(model) != AUTOMATIC:
-        raise InputError(f"the model {model} needs prompts; the model {AUTOMATIC} segments many images")
+    served, kind = service.named(model)
+    if kind != AUTOMATIC:
+        automatic = next(name for name, each in service.models.items() if each == (served, AUTOMATIC))
+        raise InputError(f"the model {model} needs prompts; the model {automatic} segments many images")
     options = params or {}
     tag = options.get("label_tag") or ORIGINAL
     if tag == FINAL:
@@ -49,11 +51,11 @@ def start_batch(
     chosen = [image for image, final in known.items() if images == "all" or final == (images == "labeled")]
     if chosen:
         service.labels.path(tag, chosen[0])  # refuses an unusable tag now
-    store, classes = service.store, service.store.segmenter.class_names
 
     def work(image: str) -> str:
-        labels = segment_in_background(store, store.segmenter, image, service.batch_jobs.require_unstopped)
-        info = {"params": {"label_names": {name: value for value, name in classes.items()}}, "model": model}
+        labels = segment_in_background(service.store, served, image, service.batch_jobs.require_unstopped)
+        names = {name: value for value, name in served.classes.items()}
+        info = {"params": {"label_names": names}, "model": model, MODEL_KEY: served.name}
         service.labels.save(tag, image, labels, info)
         return tag
 
@@ -110,6 +112,8 @@ def _dice(service: MonaiLabel, image: str) -> float | None:
     """Mean Dice of the classes in an image's original and final label; None without both."""
     if not {FINAL, ORIGINAL} <= set(service.labels.tags(image)):
         return None
+    if service.label_model(ORIGINAL, image) != service.label_model(FINAL, image):
+        raise InputError("the original and the final label have classes of different models")
     predicted, truth = (read_labels(service.labels.path(tag, image)).data for tag in (ORIGINAL, FINAL))
     if predicted.shape != truth.shape:
         raise InputError("the original and the final label are of different images")

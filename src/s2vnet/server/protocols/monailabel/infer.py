@@ -29,12 +29,13 @@ from s2vnet.server.protocols.monailabel.prompts import chosen_class, class_click
 from s2vnet.server.protocols.monailabel.saved_labels import LABEL_ENDING, ORIGINAL, map_classes
 from s2vnet.server.protocols.monailabel.service import (
     CLICKS,
+    MODEL_KEY,
     OBJECT,
     SCRIBBLES,
     MonaiLabel,
+    NamedModel,
     ServiceDep,
     parse_params,
-    require_model,
 )
 from s2vnet.server.protocols.monailabel.sessions import receive, session_scan
 from s2vnet.server.protocols.one_object_client import object_class
@@ -61,12 +62,13 @@ async def infer(
 
     The scan is named (`image`), or that of a session, or sent with the request; other parameters are ignored.
     """
-    require_model(model)
+    named = service.named(model)
     options, start = parse_params(params), time.monotonic()
     client = ClientWatch(request)
-    if label is not None and model != SCRIBBLES:
-        raise InputError(f"a label was sent, which the model {model} does not use; the model {SCRIBBLES} does")
-    job = Job.parse(service, model, options, label)
+    if label is not None and named.kind != SCRIBBLES:
+        other = next(name for name, each in service.models.items() if each == (named.model, SCRIBBLES))
+        raise InputError(f"a label was sent, which the model {model} does not use; the model {other} does")
+    job = Job.parse(named, options, label)
     upload = None if session_id else file
     scan = await to_thread.run_sync(_find_scan, service, image, session_id, upload)
 
@@ -76,9 +78,9 @@ async def infer(
         labels, names = job.run(service, scan, seconds, client)
         result: dict[str, Any] = {"label_names": {name: value for value, name in names.items()}}
         if options.get("save_label"):
-            info = {"params": dict(result), "model": model}
-            named = [{"name": name, "idx": value} for value, name in names.items() if value]
-            saved = map_classes(labels, named, service.store.segmenter.class_names)
+            info = {"params": dict(result), "model": model, MODEL_KEY: named.model.name}
+            values = [{"name": name, "idx": value} for value, name in names.items() if value]
+            saved = map_classes(labels, values, named.model.classes)
             service.labels.save(str(options.get("label_tag") or ORIGINAL), scan, saved, info)
         result["latency"] = time.monotonic() - start
         with _without_path(path, service.store.scans.describe(scan).name):
@@ -99,7 +101,7 @@ async def infer(
 class Job:
     """What a request asks for, checked before its scan is read."""
 
-    model: str
+    named: NamedModel
     options: Mapping[str, Any]
     class_id: int | None
     """Class of an object or of scribbles, if the client has chosen one."""
@@ -111,13 +113,13 @@ class Job:
     """Class of an object for which the client has chosen none of the model's."""
 
     @classmethod
-    def parse(cls, service: MonaiLabel, model: str, options: Mapping[str, Any], label: UploadFile | None) -> Job:
+    def parse(cls, named: NamedModel, options: Mapping[str, Any], label: UploadFile | None) -> Job:
         """Parse the parameters of a request. Raises InputError for invalid prompts, or none where one is needed."""
-        classes = service.store.segmenter.class_names
+        classes, kind = named.model.classes, named.kind
         class_id = chosen_class(options, classes)
-        if model == CLICKS:
-            return cls(model, options, class_id, class_clicks(options, classes))
-        if model == OBJECT:
+        if kind == CLICKS:
+            return cls(named, options, class_id, class_clicks(options, classes))
+        if kind == OBJECT:
             inside, outside = object_clicks(options)
             if class_id is None and not inside:
                 raise InputError("an object needs a click inside it (foreground), or its class (label)")
@@ -129,14 +131,14 @@ class Job:
             class_id = class_id if added is None else added.class_id
             points = [Point(class_id=class_id, positive=True, voxel=voxel) for voxel in inside]
             points += [Point(class_id=class_id, positive=False, voxel=voxel) for voxel in outside]
-            return cls(model, options, class_id, tuple(points), added=added)
-        if model == SCRIBBLES:
+            return cls(named, options, class_id, tuple(points), added=added)
+        if kind == SCRIBBLES:
             if label is None or class_id is None:
                 raise InputError(
                     "scribbles need a label map (label) and the class (selected_label_name) they belong to"
                 )
-            return cls(model, options, class_id, (), label)
-        return cls(model, options, class_id)
+            return cls(named, options, class_id, (), label)
+        return cls(named, options, class_id)
 
     @property
     def corrects(self) -> bool:
@@ -151,9 +153,9 @@ class Job:
         Raises:
             InputError: prompts outside the scan, or as :meth:`SessionWorker.when_ready`.
         """
-        classes = dict(service.store.segmenter.class_names)
+        classes = dict(self.named.model.classes)
         drawing = None if self.label is None else read_sent_labels(service, scan, self.label)
-        with service.session(scan) as worker:
+        with service.session(scan, self.named.model) as worker:
             # from then on the scan's size is known, and clicks outside it are refused
             worker.wait_ready(seconds, client)
             entries: tuple[Entry, ...] = self.clicks
@@ -165,7 +167,7 @@ class Job:
                 entries = scribble_prompts(drawing, self.options, class_id)
             worker.replace_log(entries)
             labels = worker.when_ready(lambda session: session.result, seconds, client)
-        if self.model not in (OBJECT, SCRIBBLES) or class_id is None:
+        if self.named.kind not in (OBJECT, SCRIBBLES) or class_id is None:
             return labels, classes
         mask = (labels.data == class_id).astype(np.uint8)
         return LabelMap(mask, labels.geometry), {1: classes[class_id]}

@@ -13,8 +13,8 @@ from fastapi.responses import FileResponse, Response
 from s2vnet.errors import InputError
 from s2vnet.io.files import count_voxels, read_geometry, read_labels
 from s2vnet.io.geometry import Geometry, LabelMap
-from s2vnet.server.protocols.monailabel.saved_labels import FINAL, map_classes
-from s2vnet.server.protocols.monailabel.service import MonaiLabel, ServiceDep, parse_params
+from s2vnet.server.protocols.monailabel.saved_labels import FINAL, label_names, map_classes
+from s2vnet.server.protocols.monailabel.service import MODEL_KEY, MonaiLabel, ServiceDep, parse_params
 
 RAW_ENDING = ".bin"
 """Ending of OHIF's labels: voxels in Fortran order."""
@@ -30,8 +30,9 @@ def save_label(
     """Save a label of an image: OHIF's ``.bin``, or a file on the image's grid; `label_info` names its values."""
     info, scan = parse_params(params), service.images.resolve(image)
     labels = read_sent_labels(service, scan, label)
-    labels = map_classes(labels, info.get("label_info"), service.store.segmenter.class_names)
-    service.labels.save(tag or FINAL, scan, labels, info)
+    model = service.model_of_label(scan, label_names(info.get("label_info")))
+    labels = map_classes(labels, info.get("label_info"), model.classes)
+    service.labels.save(tag or FINAL, scan, labels, {**info, MODEL_KEY: model.name})
     return {"image": image, "label": image}
 
 

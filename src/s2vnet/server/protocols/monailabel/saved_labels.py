@@ -156,6 +156,11 @@ def map_classes(labels: LabelMap, label_info: object, classes: Mapping[int, str]
     return LabelMap(table[labels.data], labels.geometry)
 
 
+def label_names(label_info: object) -> list[str]:
+    """Return the names in a client's list of what a label holds."""
+    return [name for name, _ in _named_entries(label_info)]
+
+
 def _named_entries(label_info: object) -> list[tuple[str, int | None]]:
     """Return names and indices of a client's list; empty if it is no list of named entries."""
     if not isinstance(label_info, list):

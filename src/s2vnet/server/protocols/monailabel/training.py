@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import PlainTextResponse, Response
 
 from s2vnet.errors import InputError
-from s2vnet.server.protocols.monailabel.service import TRAINER, ServiceDep, require_model
+from s2vnet.server.protocols.monailabel.service import MonaiLabel, ServiceDep
 from s2vnet.server.training_jobs import ALREADY_RUNNING
 
 router = APIRouter()
@@ -25,21 +25,25 @@ def train_status(service: ServiceDep, all: bool = False, check_if_running: bool 
 
 @router.post("/train/{model}")
 def train_start(service: ServiceDep, model: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Train on all scans with a final label, in the background, starting from this server's model."""
-    if model != TRAINER:
-        require_model(model)
+    """Train on all scans with a final label, in the background, starting from a model."""
+    served = service.trainers.get(model) or service.named(model).model
     if service.trainer.running:
         raise HTTPException(429, ALREADY_RUNNING)
-    return service.trainer.start(params or {}, service.labelled_scans())
+    return service.trainer.start(params or {}, service.labelled_scans(served), served)
 
 
 @router.post("/train/")
 def train_start_all(service: ServiceDep, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Train, with the parameters under the trainer's name."""
-    own_params = (params or {}).get(TRAINER, params or {})
+    """Train the model whose trainer has parameters, else the first, with the parameters under the trainer's name."""
+    name = _chosen_trainer(service, params or {})
+    own_params = (params or {}).get(name, params or {})
     if not isinstance(own_params, dict):
-        raise InputError(f"parameters of {TRAINER} are no JSON object")
-    return {TRAINER: {"result": train_start(service, "s2vnet", own_params), "detail": None}}
+        raise InputError(f"parameters of {name} are no JSON object")
+    return {name: {"result": train_start(service, name, own_params), "detail": None}}
+
+
+def _chosen_trainer(service: MonaiLabel, params: dict[str, Any]) -> str:
+    return next((name for name in service.trainers if name in params), next(iter(service.trainers)))
 
 
 @router.delete("/train/")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from s2vnet.interactive.voxelize import is_prompt
 from s2vnet.io.geometry import Region, Volume
 from s2vnet.prompts import Extent, Prompt
 from s2vnet.server.client_watch import ClientWatch
+from s2vnet.server.model_library import ModelLibrary, ServedModel
 from s2vnet.server.protocols.array_codec import pack, read_shape, unpack
 from s2vnet.server.protocols.nninteractive.array_geometry import (
     ImageProperties,
@@ -24,11 +24,14 @@ from s2vnet.server.protocols.nninteractive.array_geometry import (
     orient_by_content,
     require_axes,
 )
-from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients
+from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients, Target
 from s2vnet.server.schemas import Replace, Step
 from s2vnet.server.session_store import SessionStore
+from s2vnet.server.session_worker import Orient
 from s2vnet.utils.components import bounding_box
 
+ANY = "any"
+"""Part of an address for an object of its own."""
 LIVENESS_S = 15.0
 """Seconds without a request or heartbeat after which nothing is computed for a client. Clients are told this time, and
 send two heartbeats in it."""
@@ -43,9 +46,9 @@ class Lease(ObjectClient):
 
     upload_route = "set_image"
 
-    def __init__(self, store: SessionStore, class_id: int | None, codes: str | None) -> None:
+    def __init__(self, store: SessionStore, target: Target, codes: str | None) -> None:
         """Args: as :class:`ObjectClient`, and the axis codes of its arrays by the address, if any."""
-        super().__init__(store, class_id)
+        super().__init__(store, target)
         self.codes = codes
         self.last_seen = self.last_active
         """Monotonic time of the last request or heartbeat, seconds."""
@@ -58,20 +61,18 @@ class Lease(ObjectClient):
         """Replace the image by a packed array (C, I, J, K), which is encoded in the background.
 
         Raises:
-            InputError: it is damaged, too large, its stated grid is invalid, or it has other channels than the model.
+            InputError: it is damaged, too large, its stated grid is invalid, or no model takes its channels.
             CapacityError: as :meth:`SessionStore.open_volume`.
         """
-        segmenter, names = self._store.segmenter, self._store.segmenter.plan.channels
-        limit = self._store.settings.max_voxels * len(names)
+        limit = self._store.settings.max_voxels * max(model.channels for model in self._store.models)
         channels, i, j, k = read_shape(message, 4, limit)
-        if channels != len(names):
-            raise InputError(f"an image of {channels} channels, where the model takes {', '.join(names)}")
+        models = self.models(channels)
         geometry, stated = array_geometry((i, j, k), properties, self.codes)
-        self._store.memory.require(segmenter.opening_nbytes(geometry))
-        orient = None if stated else partial(orient_by_content, segmenter)
+        if models.only is not None:
+            self._store.memory.require(models.only.segmenter.opening_nbytes(geometry))
         with self._store.memory.unpacking:
-            image = unpack(message, 4, limit).astype(np.float32, copy=False)
-            self.replace_image(Volume(image, geometry), orient)
+            image = unpack(message, 4, self._store.settings.max_voxels * channels).astype(np.float32, copy=False)
+            self.replace_image(Volume(image, geometry), None if stated else _orient_by)
         self.last_active = time.monotonic()
         return {"original_image_shape": [channels, i, j, k]}
 
@@ -157,8 +158,8 @@ class LeasedClients(ObjectClients[Lease]):
 
     def claim(self, label: str | None, codes: str | None) -> Lease:
         """Add a client. Raises CapacityError when there are too many, InputError for an unknown class or axis codes."""
-        class_id = None if label in (None, "any") else self._class_of(str(label))
-        return self.add(Lease(self.store, class_id, codes and require_axes(codes)))
+        target = Target() if label is None else find_target(label, self.store.models)
+        return self.add(Lease(self.store, target, codes and require_axes(codes)))
 
     def expire(self) -> None:
         """Remove clients that have left, and end their work; to be called periodically."""
@@ -183,12 +184,42 @@ class LeasedClients(ObjectClients[Lease]):
         clients = self._clients.values()
         return [c for c in clients if now - c.last_seen > EXPIRY_S or now - c.last_active > lease_s]
 
-    def _class_of(self, label: str) -> int:
-        names = self.store.segmenter.class_names
-        for class_id, name in names.items():
-            if label in (name, str(class_id)):
-                return class_id
-        raise InputError(f"no such class {label!r}; the model knows {', '.join(names.values())}")
+
+def find_target(label: str, models: ModelLibrary) -> Target:
+    """Return what an address names: ``any``, a class, a model, or ``MODEL:CLASS``; a class by name or value.
+
+    Raises:
+        InputError: none of these, or a class that several models have.
+    """
+    if label == ANY:
+        return Target()
+    name, colon, class_name = label.partition(":")
+    if name in models.names and (colon or models.only is None):
+        model = models.get(name)
+        return Target(model, None if class_name in ("", ANY) else _class_of(class_name, model))
+    knowing = [model for model in models if _has_class(label, model)]
+    if len(knowing) > 1:
+        choices = " or ".join(f"{model.name}:{label}" for model in knowing)
+        raise InputError(f"several models have a class {label[:64]!r}; name one by {choices}")
+    if not knowing and models.only is None:
+        raise InputError(f"no such class or model {label[:64]!r}; this server has the models {', '.join(models.names)}")
+    model = knowing[0] if knowing else models.first
+    return Target(model, _class_of(label, model))
+
+
+def _has_class(label: str, model: ServedModel) -> bool:
+    return any(label in (name, str(class_id)) for class_id, name in model.classes.items())
+
+
+def _class_of(label: str, model: ServedModel) -> int:
+    for class_id, name in model.classes.items():
+        if label in (name, str(class_id)):
+            return class_id
+    raise InputError(f"no such class {label[:64]!r}; the model knows {', '.join(model.classes.values())}")
+
+
+def _orient_by(model: ServedModel) -> Orient:
+    return lambda path, between: orient_by_content(model.segmenter, path, between)
 
 
 def prediction(

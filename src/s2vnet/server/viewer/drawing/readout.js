@@ -15,7 +15,7 @@ export function drawOverlay() {
     cursor: app.tools.cursor,
     flash: app.flash,
     highlighted: app.highlighted,
-    colorOf: (id) => (id === 0 ? "#ffffff" : findClass(id, app.info.classes, entries).color),
+    colorOf: (id) => (id === 0 ? "#ffffff" : findClass(id, app.model.classes, entries).color),
   });
   updateReadout(app.pointer);
 }
@@ -23,12 +23,12 @@ export function drawOverlay() {
 /** Show voxel, intensity and label under the pointer, or at the crosshair. */
 export function updateReadout(hit) {
   app.pointer = hit;
-  const { info, scene, session } = app;
+  const { model, scene, session } = app;
   if (!scene.shape || !session?.state?.shape) return ($("readout").textContent = "");
   const voxel = hit?.voxel ?? scene.at;
   const value = scene.valueAt(voxel);
-  const label = session.labels ? findClass(session.labelAt(...voxel), info.classes, session.state.entries ?? []).name : "";
-  const unit = CT.test(info.channels[0]) ? " HU" : "";
+  const label = session.labels ? findClass(session.labelAt(...voxel), model.classes, session.state.entries ?? []).name : "";
+  const unit = CT.test(model.channels[0]) ? " HU" : "";
   $("readout").textContent = `voxel ${voxel.join(" ")}    ${positionText(voxel, session.state.affine)}    ${Number(value.toPrecision(4))}${unit}    ${label ?? ""}`;
 }
 

@@ -55,13 +55,13 @@ export function saveFile(blob, name) {
 
 export async function loadLog(file) {
   $("log-file").value = "";
-  const { session, info } = app;
+  const { session, model } = app;
   if (!file || !session?.state?.shape) return;
   try {
     const log = JSON.parse(await file.text());
     if (!Array.isArray(log.entries)) throw new Error("not a prompt log");
     if (log.shape?.join() !== session.state.shape.join()) throw new Error("it belongs to an image of another shape");
-    if (log.model_sha256 !== info.model_sha256) throw new Error("it belongs to another model");
+    if (log.model_sha256 !== model.sha256) throw new Error("it belongs to another model");
     await api.replace(session.name, log.entries);
   } catch (error) {
     showProblem(`${file.name}: ${error.message}`);

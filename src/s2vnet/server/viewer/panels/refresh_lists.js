@@ -4,12 +4,12 @@ import { app } from "../state/app.js";
 import { lockedClasses } from "./class_list.js";
 
 export function updateLists() {
-  const { session, info, tools, hidden } = app;
+  const { session, model, tools, hidden } = app;
   const entries = session?.state?.entries ?? [];
   const counts = session?.labels ? session.counts : null;
   const locked = lockedClasses(entries);
   app.classList.update({ current: tools.classId, hidden, locked, counts, volume: app.voxelMl() });
-  app.promptList.update(entries, info.classes, session && !session.connected ? session.waiting : []);
+  app.promptList.update(entries, model.classes, session && !session.connected ? session.waiting : []);
   for (const [name, possible] of [
     ["undo", session?.state?.can_undo],
     ["redo", session?.state?.can_redo],
@@ -20,5 +20,5 @@ export function updateLists() {
 }
 
 export function classColors() {
-  return app.info.classes.map(({ id, color }) => ({ id, color, visible: !app.hidden.has(id) }));
+  return app.model.classes.map(({ id, color }) => ({ id, color, visible: !app.hidden.has(id) }));
 }

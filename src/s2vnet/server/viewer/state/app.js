@@ -4,11 +4,13 @@ import { voxelVolumeMl } from "../drawing/voxels.js";
 
 export const app = {
   info: null, // of the server
+  model: null, // of the session: one of `info.models`
   scene: null,
   overlay: null,
   tools: null,
   session: null,
   classList: null,
+  classHandlers: null, // of the list of classes
   promptList: null,
   flash: null, // of changed voxels
   voxelMl: () => voxelVolumeMl(app.session?.state?.affine),

@@ -13,6 +13,7 @@ import { listScans } from "../panels/scan_list.js";
 import { updateStatus } from "../panels/status.js";
 import { classColors, updateLists } from "../panels/refresh_lists.js";
 import { app } from "./app.js";
+import { useModel } from "./model.js";
 import { displayName, ownSessions, rememberFile, rememberSession } from "./own_sessions.js";
 import { Session } from "./session.js";
 
@@ -59,6 +60,15 @@ export async function openScan(scan) {
     const choice = begun.length ? await chooseSession(displayName(begun[0].image), begun) : "new";
     if (!choice) return history.replaceState(null, "", " "); // the start page stays
     location.hash = choice !== "new" ? choice : (unused?.session ?? (await api.open(scan.id)).session);
+  } catch (error) {
+    showProblem(error.message);
+  }
+}
+
+/** Open a new session on a scan with a model, by its name. */
+export async function openWith(scan, model) {
+  try {
+    location.hash = (await api.open(scan.id, model)).session;
   } catch (error) {
     showProblem(error.message);
   }
@@ -140,8 +150,8 @@ async function loadImage(session) {
 }
 
 async function showImage(session, bytes) {
-  const { scene, info } = app;
-  const preset = CT.test(info.channels[0] ?? "") ? "abdomen" : "auto";
+  const { scene, model } = app;
+  const preset = CT.test(model.channels[0] ?? "") ? "abdomen" : "auto";
   await scene.open(bytes, presetRange(preset));
   if (session !== app.session) return scene.close();
   app.displayed = session;
@@ -154,7 +164,7 @@ async function showImage(session, bytes) {
 
 function prepareChannels() {
   const { channels } = app.scene;
-  const names = app.info.channels.slice(0, channels);
+  const names = app.model.channels.slice(0, channels);
   $("channel").replaceChildren(...names.map((name, n) => createElement("option", { value: n, textContent: name })));
   $("channel-label").hidden = channels < 2;
 }
@@ -164,6 +174,7 @@ function onState(state) {
   document.title = `${name} · s2vnet`;
   Object.assign($("scan"), { textContent: name, title: name });
   showNotes([...state.unlike, ...state.notes]);
+  useModel(state.model);
   setFormats(state.formats);
   if (state.status === "failed") showProblem(state.error);
   loadImage(app.session);

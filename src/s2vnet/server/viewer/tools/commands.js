@@ -38,7 +38,7 @@ export function takeClass(voxel) {
   const id = session.labelAt(...voxel);
   if (id === 0 && tools.tool === "look") return;
   tools.chooseClass(id);
-  const { name } = findClass(id, app.info.classes, session.state.entries);
+  const { name } = findClass(id, app.model.classes, session.state.entries);
   showMessage(tools.tool === "look" ? `${name}; choose a tool to correct it` : name);
 }
 
