@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Main, run
+from command_line import SMALL, Main, run
 
 from s2vnet.data.dataset_releases import RELEASES
 
@@ -53,10 +53,15 @@ def release(dataset: Path, tmp_path: Path) -> Callable[[str], Path]:
 def test_releases_whose_cases_end_in_four_digits(
     release: Callable[[str], Path], model: Path, tmp_path: Path, name: str
 ) -> None:
-    """Import, plan, predict and both evaluations, of the imported dataset and of the tree as released."""
+    """Import, plan, train, predict and both evaluations, of the imported dataset and of the tree as released."""
     root, target = release(name), tmp_path / "Dataset012_Name"
     run("import", name, root, target, "--partial")
     run("plan", target, "-o", tmp_path / "plan")
+    planned = ["--plan", tmp_path / "plan" / "plan.json", "--epochs", 1, *SMALL]
+    shown = run("train", target, "-o", tmp_path / "run", *planned)
+    held_out = json.loads((target / "splits_final.json").read_text())[0]["val"]
+    assert f"({len(held_out)} held-out cases)" in shown
+    assert json.loads((tmp_path / "run" / "cases.json").read_text())["held_out"] == held_out
     cases = {path.name.removesuffix(".nii.gz") for path in (root / "imagesTr").iterdir()}
     assert all(case[-4:].isdecimal() for case in cases)
     both = cases | {path.name.removesuffix(".nii.gz") for path in (target / "labelsTr").iterdir()}

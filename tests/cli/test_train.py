@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -160,3 +161,25 @@ def test_a_budget_of_hours_sets_the_epochs_which_a_resumed_run_keeps(
     code, lines = main("train", dataset, "-o", tmp_path / "other", "--hours", 1, "--epochs", 2)
     assert (code, len(lines)) == (1, 1)
     assert "leave out --epochs" in lines[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_cases_and_folders_of_any_name(dataset: Path, model: Path, tmp_path: Path, main: Main) -> None:
+    """Import, plan, train, resume and evaluate, with names that are not text."""
+    source = tmp_path / os.fsdecode(b"Dataset001_\xff")
+    names = [os.fsdecode(name) for name in (b"\xff\xe9", "Größe 山".encode(), b"a\nb", b"[red]x", b"-x")]
+    for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+        (source / part).mkdir(parents=True)
+        for number, name in enumerate(names):
+            shutil.copy(dataset / part / f"box{number}{ending}", source / part / f"{name}{ending}")
+    shutil.copy(dataset / "dataset.json", source)
+    target, run = tmp_path / os.fsdecode(b"Dataset002_\xe9"), tmp_path / os.fsdecode(b"run \xff")
+    assert main("import", "nnunet", source, target) == (0, [])
+    assert main("plan", target, "-o", run / "plan")[0] == 0
+    given = ["train", target, "-o", run, "-f", 4, "--epochs", 1, "--plan", run / "plan" / "plan.json", *SMALL]
+    for resume in ([], ["--resume"]):
+        assert main(*given, *resume)[0] == 0
+    data = json.loads((run / "cases.json").read_text())
+    assert set(data["training"]) | set(data["held_out"]) == set(names)
+    labels = target / "labelsTr"
+    assert main("evaluate", "-i", labels, "-g", labels, "-o", tmp_path / "report.json")[0] == 0

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hostile import TARGETS, is_accepted
+from pydantic import BaseModel
 
 from s2vnet.errors import InputError
 from s2vnet.prompts import Mask
 from s2vnet.server.protocols.array_codec import pack, unpack
-from s2vnet.utils.json_io import parse_json, read_json
+from s2vnet.utils.json_io import model_to_json, parse_json, read_json
 
 FILES = ("plan.json", "dataset.json", "splits_final.json", "model.json", "prompts.json", "clicks", "training", "grid")
 
@@ -20,6 +22,21 @@ FILES = ("plan.json", "dataset.json", "splits_final.json", "model.json", "prompt
 def test_json_is_what_it_says(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"ä": [1, null]}', encoding="utf-8")
     assert read_json(tmp_path / "a.json") == {"ä": [1, None]} == parse_json('{"ä": [1, null]}')
+
+
+class Named(BaseModel):
+    """Text by text, as file names are."""
+
+    names: dict[str, tuple[str, float | None]]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_names_that_are_not_text_come_back(tmp_path: Path, indent: int | None) -> None:
+    value = Named(names={os.fsdecode(b"\xff\xe9"): ("Größe", None), "\\udcff": ("a\nb", 0.1)})
+    (tmp_path / "a.json").write_bytes(model_to_json(value, indent))
+    assert Named.model_validate(read_json(tmp_path / "a.json")) == value
+    plain = Named(names={"Größe 山": ('"b\\', -1000.0)})
+    assert model_to_json(plain, None) == plain.model_dump_json().encode()  # digests of earlier runs hold
 
 
 @pytest.mark.parametrize("name", FILES)

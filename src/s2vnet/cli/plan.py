@@ -12,6 +12,7 @@ from s2vnet.cli.options import DatasetArgument, DatasetOption, Fill, dataset_fol
 from s2vnet.data.dataset import read_dataset
 from s2vnet.data.header_notes import header_notes
 from s2vnet.utils.folders import make_folder
+from s2vnet.utils.json_io import model_to_json
 from s2vnet.utils.lazy_import import LazyModule
 
 if TYPE_CHECKING:
@@ -44,6 +45,6 @@ def plan(
     data_plan.save_json(extracted, output / "fingerprint.json")
     chosen = data_plan.make_plan(extracted, sampling)
     data_plan.save_json(chosen, output / "plan.json")
-    typer.echo(chosen.model_dump_json(indent=2))
+    typer.echo(model_to_json(chosen).decode())
     if extracted.empty_cases:
         note(f"no label but background in {', '.join(extracted.empty_cases)}")

@@ -13,6 +13,7 @@ from s2vnet.data.label_definitions import IGNORED
 from s2vnet.data.training_ranges import BRIGHT_PERCENTILE, TrainingRanges, Triple, window_percentile
 from s2vnet.errors import InputError
 from s2vnet.io.geometry import LabelMap, Volume
+from s2vnet.utils.file_names import printable
 
 SAMPLES_PER_CASE = 10_000
 """Foreground voxels per case and channel that intensity statistics are computed from (nnU-Net's number)."""
@@ -118,7 +119,7 @@ def extract_fingerprint(
     intensities = tuple(_intensity_statistics(np.concatenate(samples)) for samples in foreground_samples)
     sizes: npt.NDArray[np.float64] = np.array(shapes) * np.array(spacings)
     return Fingerprint(
-        dataset=dataset.name,
+        dataset=printable(dataset.name),
         cases=len(dataset.training),
         channels=dataset.channels,
         labels=dict(dataset.labels),

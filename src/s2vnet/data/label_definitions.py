@@ -68,7 +68,10 @@ def parse_labels(path: Path, content: Mapping[str, Any]) -> LabelDefinitions:
     if len(found) > MAX_LABEL + 1:
         raise InputError(f"{path}: {len(found)} labels; at most {MAX_LABEL} and background are supported")
     if found != list(range(len(found))):
-        raise InputError(f"{path}: label values must be 0, 1, 2, ... without gaps, not {some_names(found, 20)}")
+        raise InputError(
+            f"{path}: label values must be 0, 1, 2, ... without gaps, not {some_names(found, 20)}; renumber them "
+            "there and in the label files, as for nnU-Net"
+        )
     if len(found) < 2:
         raise InputError(f"{path}: labels name no class besides background")
     written = {name: each[0] if len(each) == 1 else list(each) for name, each in values.items()}

@@ -15,6 +15,7 @@ from s2vnet.errors import InputError
 from s2vnet.io.geometry import Volume
 from s2vnet.io.lazy_image import LazyImage
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.json_io import model_to_json, read_json
 from s2vnet.utils.names import some_names
 from s2vnet.utils.validation_errors import first_error
 
@@ -216,7 +217,7 @@ def _slicing_axis(fingerprint: Fingerprint) -> int:
 def save_json(value: BaseModel, path: Path) -> None:
     """Write a plan or fingerprint as JSON, atomically."""
     with atomic_write(path) as temporary:
-        temporary.write_text(value.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.write_bytes(model_to_json(value) + b"\n")
 
 
 def read_plan(path: Path) -> Plan:
@@ -226,8 +227,10 @@ def read_plan(path: Path) -> Plan:
         InputError: no such file, or not a plan of this version.
     """
     try:
-        return Plan.model_validate_json(path.read_bytes())
+        return Plan.model_validate(read_json(path))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; make one with `s2vnet plan`") from error
     except ValidationError as error:
         raise InputError(f"{path}: not a plan of version {PLAN_VERSION} ({first_error(error)})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a plan of version {PLAN_VERSION} (not valid JSON)") from error

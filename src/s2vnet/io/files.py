@@ -61,7 +61,7 @@ def image_ending(path: Path | str) -> str:
     ending = find_ending(Path(path))
     if ending is None:
         if is_dicom_file(Path(path)):
-            raise InputError(f"{path}: a single DICOM file; name the folder of its series")
+            raise InputError(f"{path}: a single DICOM file; name the folder of its series: {Path(path).parent}")
         hint = f"use one of {' '.join(ENDINGS)} or a folder or .zip with one DICOM series"
         raise InputError(f"{path}: unknown image format; {hint}")
     return ending

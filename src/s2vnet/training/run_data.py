@@ -17,7 +17,7 @@ from s2vnet.data.dataset import Dataset, select_fold
 from s2vnet.errors import InputError
 from s2vnet.io.files import DETACHED_ENDINGS
 from s2vnet.model.checkpoint import DESCRIPTION
-from s2vnet.utils.json_io import read_json
+from s2vnet.utils.json_io import model_to_json, read_json
 from s2vnet.utils.names import some_names
 from s2vnet.utils.validation_errors import first_error
 
@@ -51,7 +51,7 @@ class RunData(BaseModel):
 
     def digest(self) -> str:
         """SHA-256 of the record; a checkpoint belongs to one."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(model_to_json(self, indent=None)).hexdigest()
 
 
 def new_run_data(

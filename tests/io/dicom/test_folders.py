@@ -95,7 +95,7 @@ def test_an_index_of_a_medium_is_no_image(tmp_path: Path, write_series: Callable
     assert (tmp_path / "medium" / "DICOMDIR").is_file()
     np.testing.assert_array_equal(read_image(tmp_path / "medium").data, read_image(series).data)
     assert not has_dicom_files(tmp_path / "medium")
-    with pytest.raises(InputError, match="DICOMDIR: a single DICOM file; name the folder"):
+    with pytest.raises(InputError, match="DICOMDIR: a single DICOM file; name the folder of its series: "):
         read_image(tmp_path / "medium" / "DICOMDIR")
 
 

@@ -10,9 +10,12 @@ import pydicom
 import pytest
 
 from s2vnet.errors import InputError
+from s2vnet.inference.label_writers import write_result
 from s2vnet.io.dicom.patient_study import TYPE_2_ATTRIBUTES
 from s2vnet.io.dicom.references import read_referenced_series, series_attributes
+from s2vnet.io.dicom.seg import read_segmentation
 from s2vnet.io.dicom.series import series_files, series_geometry
+from s2vnet.io.geometry import LabelMap
 
 VOXELS = np.zeros((4, 3, 5), np.int16)
 
@@ -76,10 +79,30 @@ def test_a_missing_frame_of_reference_is_made_and_one_of_several_is_chosen(serie
     assert read.notes == ("FrameOfReferenceUID is missing; a new one is written",)
 
 
-@pytest.mark.parametrize("name", ["StudyInstanceUID"])
-def test_images_without_a_required_attribute_are_refused(series: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["StudyInstanceUID", "SeriesInstanceUID"])
+def test_identifiers_that_an_anonymiser_removed_are_made(
+    series: Path, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """An output refers to the images by their own identifiers, which are unique in the world."""
+    before = read_referenced_series(series)
     without(series, name)
-    with pytest.raises(InputError, match=f"images without {name}, which the output needs"):
+    read = read_referenced_series(series)
+    assert len({image[name].value for image in read.images}) == 1
+    assert [image.SOPInstanceUID for image in read.images] == [image.SOPInstanceUID for image in before.images]
+    assert read.notes == (f"{name} is missing; a new one is written",)
+    pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+    output = tmp_path_factory.mktemp("output") / "labels.dcm"
+    labels = LabelMap(np.ones(read.geometry.shape, np.uint8), read.geometry)
+    write_result(output, labels, {1: "liver"}, series)
+    np.testing.assert_array_equal(read_segmentation(output, series)[0].data, labels.data)
+
+
+def test_images_without_an_identifier_of_their_own_are_refused(series: Path) -> None:
+    for file in series_files(series):
+        image = pydicom.dcmread(file)
+        del image.SOPInstanceUID, image.file_meta.MediaStorageSOPInstanceUID
+        image.save_as(file)
+    with pytest.raises(InputError, match="images without SOPInstanceUID, which the output needs"):
         read_referenced_series(series)
 
 

@@ -18,7 +18,7 @@ from s2vnet.io.dicom.zip_archive import open_series_folder
 from s2vnet.io.geometry import Geometry
 from s2vnet.io.library_output import quiet_libraries
 
-REQUIRED_ATTRIBUTES = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+REQUIRED_ATTRIBUTES = ("SOPClassUID", "SOPInstanceUID")
 """Attributes without which an image cannot be referred to; those of the image itself are also in the file's header."""
 _IN_FILE_META = {"SOPClassUID": "MediaStorageSOPClassUID", "SOPInstanceUID": "MediaStorageSOPInstanceUID"}
 SERIES_NUMBER = 300
@@ -98,7 +98,9 @@ def read_referenced_series(series: Path | str) -> ReferencedSeries:
     return ReferencedSeries(geometry, slices, tuple(images), patient, tuple(notes))
 
 
-_IDENTIFIERS = (*REQUIRED_ATTRIBUTES, "FrameOfReferenceUID")
+_SHARED_IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+"""Attributes that are equal in all images of a series; anonymisers remove them."""
+_IDENTIFIERS = (*REQUIRED_ATTRIBUTES, *_SHARED_IDENTIFIERS)
 
 
 def _identifier(header: Any, name: str) -> str:
@@ -108,11 +110,11 @@ def _identifier(header: Any, name: str) -> str:
 
 
 def _unify(identifiers: list[dict[str, str]]) -> list[str]:
-    """Give all images one study and one frame of reference, and return what was changed."""
+    """Give all images one study, series and frame of reference, and return what was changed."""
     from pydicom.uid import generate_uid
 
     notes = []
-    for name in ("StudyInstanceUID", "FrameOfReferenceUID"):
+    for name in _SHARED_IDENTIFIERS:
         found = list(dict.fromkeys(each[name] for each in identifiers if each[name]))
         if not found:
             notes.append(f"{name} is missing; a new one is written")
