@@ -71,7 +71,7 @@ def test_of_several_models_the_page_opens_with_the_one_that_fits(
     from s2vnet.server.app import create_app
     from s2vnet.server.settings import Settings
 
-    def serve(settings: Settings, started: Any) -> None:
+    def serve(settings: Settings, started: Any, **_: Any) -> None:
         application = create_app(settings)
         try:
             started("http://127.0.0.1:1/", application)
