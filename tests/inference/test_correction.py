@@ -97,6 +97,25 @@ def test_a_higher_threshold_and_a_shorter_reach_change_less() -> None:
     assert not strict.any()
 
 
+def test_a_thin_change_has_to_be_surer() -> None:
+    shape = (6, 64, 64)
+    labels = torch.zeros(shape, dtype=torch.uint8)
+    thick, thin = block(shape, (1, 5), (8, 28), (8, 28)), block(shape, (1, 5), (40, 44), (8, 32))
+    volume, prompts = (
+        segmented(labels, torch.from_numpy(thick | thin).float() * 2),
+        (ask((3, 18, 18)), ask((3, 41, 20))),
+    )
+
+    def changed(prompt: WindowPrompt, penalty: float) -> np.ndarray:  # type: ignore[type-arg]
+        limits = ChangeLimits(thin_penalty=penalty)
+        return whole(find_change(like_intensity, volume, labels, prompt, limits=limits), shape, prompt, labels)
+
+    np.testing.assert_array_equal(changed(prompts[0], 3.0), thick)
+    assert not changed(prompts[1], 3.0).any()
+    np.testing.assert_array_equal(changed(prompts[1], 1.0), thin)
+    np.testing.assert_array_equal(changed(prompts[1]._replace(class_id=None), 3.0), thin)  # of no class of the network
+
+
 def test_a_wide_change_is_found_at_half_the_resolution() -> None:
     shape = (4, 200, 200)
     wide = block(shape, (1, 3), (20, 180), (20, 180))

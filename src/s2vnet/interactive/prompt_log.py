@@ -17,16 +17,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from s2vnet.errors import InputError
 from s2vnet.interactive.history import Log
+from s2vnet.interactive.overruled_prompts import MAX_COMPARED_VOXELS
 from s2vnet.interactive.voxelize import is_box, is_prompt, num_prompt_voxels, prompt_voxels
 from s2vnet.io.geometry import Geometry
-from s2vnet.prompts import Entry, Lock, NewClass, Prompt
+from s2vnet.prompts import Entry, Lock, NewClass
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.json_io import read_json
 
 LOG_FORMAT = 2
 """Format 1, in which all prompts of a log were applied together, is read, too."""
-MAX_NOTED_VOXELS = 100_000
-"""Largest number of voxels of a prompt that is compared with other prompts."""
 _entries: TypeAdapter[list[Entry]] = TypeAdapter(list[Entry])
 
 
@@ -101,16 +100,15 @@ def _unpack_labels(content: Mapping[str, str], shape: tuple[int, int, int]) -> n
     return np.frombuffer(raw, np.uint8).reshape(shape)
 
 
-def conflict_notes(log: Sequence[Entry], labels: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> list[str]:
+def conflict_notes(log: Log, labels: npt.NDArray[np.uint8], overruled: Mapping[int, Sequence[int]]) -> list[str]:
     """Notes on prompts that later prompts overrule, and on those that have no effect on locked classes.
 
     Args:
         log: prompts and locks in the order they were given.
         labels: (I, J, K) current labels.
-        shape: shape (I, J, K) of the image.
+        overruled: :attr:`s2vnet.interactive.overruled_prompts.OverruledPrompts.overruled` of the log.
     """
     locked_since = _locked_since(log)
-    statements: dict[int, dict[tuple[int, bool], int]] = {}
     notes = []
     for number, entry in enumerate(log):
         if not is_prompt(entry):
@@ -120,15 +118,15 @@ def conflict_notes(log: Sequence[Entry], labels: npt.NDArray[np.uint8], shape: t
             notes.append(
                 f"prompt {number} is for class {entry.class_id}, which is locked: it has no effect on that class"
             )
-        if is_box(entry) or num_prompt_voxels(entry) > MAX_NOTED_VOXELS:
-            continue
-        voxels = tuple(prompt_voxels(entry).T)
-        for class_id in locks:
-            if entry.positive and class_id != entry.class_id and (labels[voxels] == class_id).any():
-                notes.append(f"prompt {number} lies on class {class_id}, which is locked: it changes nothing there")
-        flat = np.ravel_multi_index(voxels, shape).tolist()
-        overruled = _overrule(statements, flat, entry, number)
-        notes += [f"prompt {number} overrules prompt {before} where they overlap" for before in sorted(overruled)]
+        if locks and entry.positive and not is_box(entry) and num_prompt_voxels(entry) <= MAX_COMPARED_VOXELS:
+            found = set(np.unique(labels[tuple(prompt_voxels(entry).T)]).tolist())
+            notes += [
+                f"prompt {number} lies on class {class_id}, which is locked: it changes nothing there"
+                for class_id in locks
+                if class_id != entry.class_id and class_id in found
+            ]
+        before = overruled.get(number, ())
+        notes += [f"prompt {number} overrules prompt {other} where they overlap" for other in before]
     return notes
 
 
@@ -141,24 +139,3 @@ def _locked_since(log: Sequence[Entry]) -> dict[int, int]:
         elif isinstance(entry, Lock):
             locked_since.pop(entry.class_id, None)
     return locked_since
-
-
-def _overrule(
-    statements: dict[int, dict[tuple[int, bool], int]], voxels: Sequence[int], prompt: Prompt, number: int
-) -> set[int]:
-    """Replace statements on voxels that contradict a prompt by its own; return the numbers of their prompts."""
-    own = (prompt.class_id, prompt.positive)
-    overruled = set()
-    for voxel in voxels:
-        current = statements.setdefault(voxel, {})
-        for other in [other for other in current if _contradict(other, own)]:
-            overruled.add(current.pop(other))
-        current[own] = number
-    return overruled
-
-
-def _contradict(earlier: tuple[int, bool], later: tuple[int, bool]) -> bool:
-    """Whether two statements (class, positive) on one voxel exclude each other."""
-    if earlier[1] and later[1]:
-        return earlier[0] != later[0]
-    return earlier[1] != later[1] and earlier[0] == later[0]

@@ -28,6 +28,7 @@ from s2vnet.interactive.check_entries import check_entries, new_class, valid_ent
 from s2vnet.interactive.corrections import Corrections
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.live_updates import LiveUpdates, SliceCallback
+from s2vnet.interactive.overruled_prompts import OverruledPrompts
 from s2vnet.interactive.prompt_log import SavedLog, class_names, conflict_notes, read_log, write_log
 from s2vnet.io.convert import as_label_map, as_volume
 from s2vnet.io.geometry import LabelMap, Region, Volume
@@ -101,6 +102,7 @@ class Session:
         self._offloaded_nbytes = 0
         self._history = History()
         self._notes: list[str] | None = None
+        self._overruled = OverruledPrompts(self.geometry.shape)
         self._old_log: Log | None = None
         """Entries of a log of format 1, if one was opened."""
         self._applied = AppliedLog(self._automatic_labels() if self._initial is None else self._initial)
@@ -138,7 +140,8 @@ class Session:
     def notes(self) -> list[str]:
         """Notes on prompts that later prompts or locks overrule, and on a log of an older format."""
         if self._notes is None:
-            self._notes = conflict_notes(self.log, self.labels, self.geometry.shape)
+            self._overruled = self._overruled.follow(self.log)
+            self._notes = conflict_notes(self.log, self.labels, self._overruled.overruled)
             if self._old_log and self.log[: len(self._old_log)] == self._old_log:
                 self._notes.insert(0, OLD_FORMAT_NOTE)
         return self._notes
@@ -283,7 +286,7 @@ class Session:
         Safe to call from any thread.
         """
         corrections, volume = self._corrections, self.volume
-        labels = self._applied.nbytes
+        labels = self._applied.nbytes + self._overruled.nbytes
         if self._initial is not None and self._initial is not self.labels:
             labels += self._initial.nbytes
         cached = 0 if corrections is None else corrections.nbytes
