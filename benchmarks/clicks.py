@@ -226,6 +226,7 @@ def main() -> None:
     parser.add_argument("--corrector", type=Path, help="weights of another corrector than the package's")
     parser.add_argument("--threshold", type=float, default=ChangeLimits.threshold, help="logit that a change exceeds")
     parser.add_argument("--reach", type=float, default=ChangeLimits.reach_mm, help="largest distance of a change, mm")
+    parser.add_argument("--thin", type=float, default=ChangeLimits.thin_penalty, help="logit that thin changes exceed")
     parser.add_argument("--methods", nargs="+", default=["corrector", "sphere"])
     parser.add_argument("--effort", action="store_true")
     parser.add_argument("--rounds", type=int, default=0, help="also rounds of the CVPR 2025 protocol")
@@ -240,7 +241,7 @@ def main() -> None:
         segmenter.__dict__["corrector"] = Corrector.from_state_dict(load_file(arguments.corrector))
     dataset = read_dataset(arguments.data)
     names = arguments.cases or read_folds(dataset)[arguments.fold]["val"]
-    limits = ChangeLimits(threshold=arguments.threshold, reach_mm=arguments.reach)
+    limits = ChangeLimits(arguments.threshold, reach_mm=arguments.reach, thin_penalty=arguments.thin)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.methods}
     played: list[dict[str, Any]] = []
     for name in names:
@@ -268,6 +269,7 @@ def main() -> None:
         "cases": names,
         "threshold": limits.threshold,
         "reach_mm": limits.reach_mm,
+        "thin_penalty": limits.thin_penalty,
     }
     if played:
         report["rounds"] = summarize_rounds(played)

@@ -55,10 +55,10 @@ class ChangeLimits:
     reach_mm: float = 40.0
     """Distance from a prompt on a class of the network beyond which nothing changes."""
     far_penalty: float = 2.0
-    thin_pixels: float = 6.0
+    thin_pixels: float = 4.0
     """In-plane thickness at a prompt on a class of the network below which all logits have to be larger, up to
     :attr:`thin_penalty` without thickness: thin changes are wrong more often."""
-    thin_penalty: float = 2.0
+    thin_penalty: float = 2.5
 
 
 class Part(NamedTuple):
