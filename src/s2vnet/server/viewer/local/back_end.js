@@ -51,9 +51,9 @@ export class BackEnd {
   }
 
   #info() {
-    const { name, sha256, channels, classes } = this.#model;
+    const { name, sha256, modality, channels, classes } = this.#model;
     const limits = { max_upload_mb: MAX_UPLOAD_MB, max_voxels: MAX_VOXELS, token_needed: false, automatic_only: true };
-    return { name: "s2vnet", version: this.#version, model: name, model_sha256: sha256, channels, classes, ...limits };
+    return { name: "s2vnet", version: this.#version, models: [{ name, sha256, modality, channels, classes }], ...limits };
   }
 
   #add(file) {

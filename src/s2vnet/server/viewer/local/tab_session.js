@@ -22,6 +22,7 @@ export class TabSession {
       type: "state",
       session: name,
       image: { id: scan.id, name: scan.name },
+      model: model.name,
       shape: null,
       affine: null,
       plane: null,
