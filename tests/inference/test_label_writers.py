@@ -32,6 +32,7 @@ from s2vnet.io.geometry import Geometry, LabelMap, Volume
         ("a.b.nii.gz", "a.b", False, False),
         ("a.NRRD", "a", False, False),
         ("a.dcm", "a", True, False),
+        ("a.labelmap.dcm", "a", True, False),
         ("a.rtstruct.dcm", "a", True, True),
     ],
 )

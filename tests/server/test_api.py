@@ -240,17 +240,18 @@ def test_labels_of_a_series_are_exported_as_seg_and_rtstruct(
     series, packed = sent_series
     sent = client.post("/api/scans", files={"file": ("x.zip", packed)}).json()
     name = open_session(client, sent["id"])
-    assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
+    assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha", "dcm", "labelmap", "rtstruct"]
     for kind in ("AUTOMATIC", "SEMIAUTOMATIC"):
         labels, files = labels_of(client, name, tmp_path), {}
-        for chosen in ("dcm", "rtstruct"):
+        for chosen in ("dcm", "labelmap", "rtstruct"):
             answer = client.get(f"/api/sessions/{name}/labels", params={"format": chosen})
             assert (answer.status_code, answer.headers["content-type"]) == (200, "application/dicom")
             (tmp_path / chosen).write_bytes(answer.content)
             files[chosen] = pydicom.dcmread(tmp_path / chosen)
-        found, names = read_segmentation(tmp_path / "dcm", series)
-        np.testing.assert_array_equal(found.data, labels)
-        assert names == {k: name for k, name in segmenter.class_names.items() if k}
+        for chosen in ("dcm", "labelmap"):
+            found, names = read_segmentation(tmp_path / chosen, series)
+            np.testing.assert_array_equal(found.data, labels)
+            assert names == {k: name for k, name in segmenter.class_names.items() if k}
         assert {s.SegmentAlgorithmType for s in files["dcm"].SegmentSequence} == {kind}
         assert {r.ROIGenerationAlgorithm for r in files["rtstruct"].StructureSetROISequence} == {kind}
         regions = files["rtstruct"].ROIContourSequence

@@ -40,7 +40,7 @@ def predict(
     model: Models,
     input: Annotated[str, typer.Option("-i", "--input", help="Image, DICOM folder, folder of images, list, or URL.")],
     output: Annotated[
-        str, typer.Option("-o", "--output", help="Label file (for a DICOM series also .dcm, .rtstruct.dcm), or folder.")
+        str, typer.Option("-o", "--output", help="Label file (for a DICOM series also .dcm, .labelmap.dcm, .rtstruct.dcm), or folder.")
     ],
     classes: Annotated[str | None, typer.Option(help="Only these classes: names or values, comma-separated.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,

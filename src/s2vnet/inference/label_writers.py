@@ -18,16 +18,16 @@ from s2vnet.visualization.palettes import hex_palette
 
 NIFTI = ".nii.gz"
 LABEL_MAP_FORMATS = ("nii.gz", "nrrd", "mha")
-DICOM_FORMATS = {"dcm": dicom_seg.ENDING, "rtstruct": rtstruct.ENDING}
+DICOM_FORMATS = {"dcm": dicom_seg.ENDING, "labelmap": dicom_seg.LABELMAP_ENDING, "rtstruct": rtstruct.ENDING}
 """Endings by the names of formats that refer to a DICOM series."""
-_ALL = (rtstruct.ENDING, dicom_seg.ENDING, *ENDINGS)
+_ALL = (rtstruct.ENDING, dicom_seg.LABELMAP_ENDING, dicom_seg.ENDING, *ENDINGS)
 
 
 def output_formats(image: Path) -> tuple[str, ...]:
     """Names of the formats in which labels of an image can be written."""
     if not is_series(image):
         return LABEL_MAP_FORMATS
-    return (*LABEL_MAP_FORMATS, *(name for name in DICOM_FORMATS if name != "dcm" or _has_highdicom()))
+    return (*LABEL_MAP_FORMATS, *(name for name in DICOM_FORMATS if name == "rtstruct" or _has_highdicom()))
 
 
 @cache
@@ -150,4 +150,5 @@ def write_result(
         colours = dict(enumerate(hex_palette(max(class_names) + 1)))
         rtstruct.write_rtstruct(path, labels, class_names, colours, image, corrected=corrected)
     else:
-        dicom_seg.write_segmentation(path, labels, class_names, image, corrected=corrected)
+        labelmap = path.name.lower().endswith(dicom_seg.LABELMAP_ENDING)
+        dicom_seg.write_segmentation(path, labels, class_names, image, corrected=corrected, labelmap=labelmap)

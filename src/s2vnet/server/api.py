@@ -52,7 +52,7 @@ MAX_QUEUED_MESSAGES = 10_000
 """Largest number of messages waiting for one client; a client that reads more slowly is disconnected."""
 MAX_NAMES = 200
 """Largest number of sessions that a client can ask for at once."""
-Format = Literal["nii.gz", "nrrd", "mha", "dcm", "rtstruct"]
+Format = Literal["nii.gz", "nrrd", "mha", "dcm", "labelmap", "rtstruct"]
 """File formats of labels."""
 FORMATS = {**{name: name for name in LABEL_MAP_FORMATS}, **{name: ending[1:] for name, ending in DICOM_FORMATS.items()}}
 """File endings by format."""
@@ -186,7 +186,7 @@ def _write_plain(path: Path, volume: Volume) -> None:
 async def labels(request: Request, worker: WorkerDep, format: Format = "nii.gz") -> Response:
     """Return the labels on exactly the image's grid, once all requested operations are computed.
 
-    For a DICOM series also as SEG (`dcm`) and as RT structure set (`rtstruct`), which refer to its images; an error for
+    For a DICOM series also as SEG (binary: `dcm`; `labelmap`) and as RT structure set (`rtstruct`), which refer to its images; an error for
     other scans, and if the packages to write them are not installed. A client that leaves frees its place in the queue;
     the session goes on, since it may ask again.
     """

@@ -157,7 +157,7 @@ class State(_Message):
     unlike: tuple[str, ...]
     """Properties of the image outside the ranges of the training data."""
     formats: tuple[str, ...]
-    """Formats available for the labels; ``dcm`` (SEG) and ``rtstruct`` for a DICOM series only."""
+    """Formats available for the labels; ``dcm``, ``labelmap`` (SEG) and ``rtstruct`` for a DICOM series only."""
     taken: tuple[str, ...] = ()
     """Keys of the last operations that were requested, oldest first."""
     viewers: int = 0

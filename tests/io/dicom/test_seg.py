@@ -111,6 +111,24 @@ def test_labels_come_back_and_lie_where_the_images_do(series: Path, labels: Labe
     assert list(tmp_path.glob("*.dcm")) == [path]
 
 
+def test_a_labelmap_object_has_the_same_labels_in_a_frame_per_slice(
+    series: Path, labels: LabelMap, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.labelmap.dcm"
+    write_segmentation(path, labels, NAMES, series, labelmap=True)
+    back, names = read_segmentation(path, series)
+    assert np.array_equal(back.data, labels.data)
+    assert names == {value: name for value, name in NAMES.items() if value}
+    found = pydicom.dcmread(path)
+    assert (found.SOPClassUID, found.SegmentationType) == ("1.2.840.10008.5.1.4.1.1.66.7", "LABELMAP")
+    planes = found.pixel_array.reshape(-1, found.Rows, found.Columns)
+    assert {tuple(np.bincount(labels.data[:, :, k].ravel(), minlength=5)) for k in range(SHAPE[2]) if k != 2} <= {
+        tuple(np.bincount(plane.ravel(), minlength=5)) for plane in planes
+    }
+    write_segmentation(path, LabelMap(np.zeros_like(labels.data), labels.geometry), NAMES, series, labelmap=True)
+    assert not read_segmentation(path, series)[0].data.any()
+
+
 def test_an_empty_result_comes_back_also_from_beside_the_images(series: Path, labels: LabelMap) -> None:
     path = series / "labels.dcm"
     write_segmentation(path, LabelMap(np.zeros_like(labels.data), labels.geometry), NAMES, series)

@@ -1,6 +1,7 @@
 """Read and write label maps of a DICOM series as DICOM SEG objects (PS3.3 A.51) by highdicom.
 
-One segment per class, with its SNOMED CT code where there is one, and references to the series' images. Frames have
+A binary object has a frame of bits for each class and slice; a labelmap object (PS3.3 A.51.5, since 2024) one frame of
+label values for each slice, which fewer programs read. One segment per class, with its SNOMED CT code where there is one, and references to the series' images. Frames have
 the positions of the source images, so that a tilted gantry needs no resampling.
 """
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
 
 ENDING = ".dcm"
+LABELMAP_ENDING = ".labelmap.dcm"
 PRIVATE_SCHEME = "99S2VNET"
 """Coding scheme of classes without a SNOMED CT code; 99 marks private schemes (PS3.16, 8.2)."""
 SNOMED_TERMS = {
@@ -76,8 +78,9 @@ def write_segmentation(
     series: Path | str,
     *,
     corrected: bool = False,
+    labelmap: bool = False,
 ) -> None:
-    """Write a label map on the grid of a DICOM series as one binary DICOM SEG object.
+    """Write a label map on the grid of a DICOM series as one DICOM SEG object.
 
     Args:
         path: file to write, ``.dcm``.
@@ -85,6 +88,7 @@ def write_segmentation(
         class_names: name by label value, background (0) included or not; segment numbers are the label values.
         series: folder of the series, or a zip archive of it.
         corrected: whether a user corrected the labels (SEMIAUTOMATIC, else AUTOMATIC).
+        labelmap: write a labelmap object instead of a binary one.
 
     Raises:
         InputError: highdicom is missing, another grid, values without a name, with gaps between them or above 255,
@@ -101,7 +105,7 @@ def write_segmentation(
         raise InputError(f"{path}: label {unnamed[0]} has no name; a segment needs one")
     if list(names) != list(range(1, len(names) + 1)) or len(names) > 255:
         raise InputError(f"{path}: classes {list(names)} are not numbered 1, 2, 3, ... 255 as segments are")
-    segmentation = _make_segmentation(series, source, planes, names, corrected)
+    segmentation = _make_segmentation(series, source, planes, names, corrected, labelmap)
     with atomic_write(Path(path)) as temporary:
         segmentation.save_as(temporary)
 
@@ -140,11 +144,14 @@ def _make_segmentation(
     planes: npt.NDArray[np.uint8],
     names: Mapping[int, str],
     corrected: bool,
+    labelmap: bool = False,
 ) -> Any:
     """SEG object of planes (K, J, I) in the order of the source's images or frames."""
     seg = _highdicom()
     from highdicom import UID
     from pydicom.uid import ExplicitVRLittleEndian
+
+    kind = seg.SegmentationTypeValues.LABELMAP if labelmap else seg.SegmentationTypeValues.BINARY
 
     classes = [image.SOPClassUID for image in source.images]
     for image in source.images:
@@ -153,7 +160,7 @@ def _make_segmentation(
         segmentation = seg.Segmentation(
             source_images=source.images,
             pixel_array=np.ascontiguousarray(planes),
-            segmentation_type=seg.SegmentationTypeValues.BINARY,
+            segmentation_type=kind,
             segment_descriptions=[_segment_description(value, name, corrected) for value, name in names.items()],
             series_instance_uid=UID(),
             series_number=SERIES_NUMBER,
@@ -203,7 +210,7 @@ def _restore_class(content: Any, instance: str, uid: str) -> None:
 
 @quiet_libraries()
 def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, dict[int, str]]:
-    """Read a binary DICOM SEG object of a series, and the names of its segments.
+    """Read a binary or labelmap DICOM SEG object of a series, and the names of its segments.
 
     Returns:
         labels (I, J, K) on the series' grid, segment numbers as values, and name by value.

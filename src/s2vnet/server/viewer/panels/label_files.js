@@ -6,7 +6,7 @@ import { $, createElement } from "./dom.js";
 import { showProblem } from "./messages.js";
 import { showMessage } from "./status.js";
 
-const SERIES_FORMATS = { dcm: "dcm (SEG)", rtstruct: "dcm (RTSTRUCT)" };
+const SERIES_FORMATS = { dcm: "dcm (SEG)", labelmap: "dcm (labelmap SEG)", rtstruct: "dcm (RTSTRUCT)" };
 const ENDINGS = /\.(nii\.gz|nii|nrrd|nhdr|mha|mhd|zip|dcm)$/i;
 
 /** List the formats in which a scan's labels can be saved; the chosen one stays selected if it is among them. */
@@ -22,7 +22,7 @@ export function setFormats(formats) {
 /** The selected format, and the ending of its files. */
 export function selectedFormat() {
   const { value } = $("format");
-  return { format: value, ending: value === "rtstruct" ? "rtstruct.dcm" : value };
+  return { format: value, ending: ["labelmap", "rtstruct"].includes(value) ? `${value}.dcm` : value };
 }
 
 export async function saveLabels(session) {
