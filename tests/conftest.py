@@ -15,7 +15,7 @@ from s2vnet.io.geometry import Geometry, LabelMap, Volume
 # exact in every process; other runtimes are tested by name, and `auto` in tests/inference/test_backends.py
 os.environ["S2VNET_RUNTIME"] = "torch"
 
-pytest_plugins = ["disks", "exported_graphs", "in_process", "random_models"]
+pytest_plugins = ["disks", "exported_graphs", "in_process", "orthanc_server", "random_models"]
 
 SPACING = (0.8, 1.1, 2.5)
 """Of the phantom's voxels, mm."""

@@ -240,7 +240,14 @@ def test_labels_of_a_series_are_exported_as_seg_and_rtstruct(
     series, packed = sent_series
     sent = client.post("/api/scans", files={"file": ("x.zip", packed)}).json()
     name = open_session(client, sent["id"])
-    assert client.get(f"/api/sessions/{name}").json()["formats"] == ["nii.gz", "nrrd", "mha", "dcm", "labelmap", "rtstruct"]
+    assert client.get(f"/api/sessions/{name}").json()["formats"] == [
+        "nii.gz",
+        "nrrd",
+        "mha",
+        "dcm",
+        "labelmap",
+        "rtstruct",
+    ]
     for kind in ("AUTOMATIC", "SEMIAUTOMATIC"):
         labels, files = labels_of(client, name, tmp_path), {}
         for chosen in ("dcm", "labelmap", "rtstruct"):

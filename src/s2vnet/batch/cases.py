@@ -1,7 +1,7 @@
 """Images of a batch: listing (folder, CSV, Parquet, URL), download, and upload of their labels.
 
 URLs are those of fsspec (``s3://bucket/scans``, ``gs://``, ``sftp://``, ``memory://``); the library of a store may have
-to be installed: https://filesystem-spec.readthedocs.io.
+to be installed: https://filesystem-spec.readthedocs.io. Series of a DICOM archive: :mod:`.archive_series`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from typing import Any
 
 import fsspec
 
+from s2vnet.batch import archive_series
 from s2vnet.batch.jobs import plan_jobs
 from s2vnet.data.case_files import case_names, file_stem, group_channels
 from s2vnet.errors import InputError
 from s2vnet.inference.label_writers import fallback_file, is_label_file
 from s2vnet.io.dicom import zip_archive as archive
 from s2vnet.io.dicom.zip_archive import is_zip
+from s2vnet.io.dicomweb.address import is_address
+from s2vnet.io.dicomweb.queries import ANY, Query
 from s2vnet.io.files import DETACHED_ENDINGS, ENDINGS, find_ending
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.extras import require_extra
@@ -52,6 +55,10 @@ class BatchItem:
     """Path or URL of the label file."""
     labels_exist: bool = False
     """Labels exist already; only their volumes are computed."""
+    results: archive_series.ResultRequest | None = None
+    """Results that the DICOM archive of the image gets."""
+    dicom_files: tuple[str, ...] = ()
+    """Local files for these results."""
 
 
 def is_url(text: str) -> bool:
@@ -69,7 +76,7 @@ def requires_batch(source: str, target: str) -> bool:
     return is_url(source) or is_url(target) or source.lower().endswith(LISTS)
 
 
-def list_items(source: str, target: str, channels: int) -> list[BatchItem]:
+def list_items(source: str, target: str, channels: int, query: Query = ANY) -> list[BatchItem]:
     """List the images of a folder (as :func:`s2vnet.batch.jobs.plan_jobs`), of a list, or below a URL.
 
     A list has a column ``image`` (a URL or path, relative to the list's folder) and optionally a column ``case``. Below
@@ -79,6 +86,7 @@ def list_items(source: str, target: str, channels: int) -> list[BatchItem]:
         source: folder, list or URL.
         target: folder or URL of the labels.
         channels: number of image channels of the model.
+        query: conditions on the series of a DICOM archive.
 
     Raises:
         InputError: missing or empty source, a list without the column, two cases of one name, a name with a path out
@@ -86,7 +94,13 @@ def list_items(source: str, target: str, channels: int) -> list[BatchItem]:
     """
     if is_label_file(Path(target)):
         raise InputError(f"{target}: a batch needs a folder for its labels and summary, not a file")
-    if source.lower().endswith(LISTS):
+    if is_address(target):
+        raise InputError(f"{target}: name a folder for labels and summary; --store sends results to the archive")
+    if is_address(source):
+        cases: list[tuple[str, tuple[str, ...]]] = [
+            (uid, (address,)) for uid, address in archive_series.list_series(source, query)
+        ]
+    elif source.lower().endswith(LISTS):
         cases = _listed_cases(source)
     elif is_url(source):
         if f"{target}/".startswith(f"{source.rstrip('/')}/"):
@@ -129,21 +143,31 @@ def local_files(item: BatchItem) -> Iterator[BatchItem]:
     Fetched images are deleted. After an exception the output is deleted too, so that labels are complete or missing,
     but for labels that were saved as NIfTI because their format failed. Files beside the labels are moved before them.
 
+    Results for a DICOM archive are stored at the end too, before the output is moved.
+
     Raises:
         InputError: no such object, or the output cannot be written.
+        ResultsExist: the archive has all results.
         TransientError: a store's library failed.
     """
     with ExitStack() as stack:
         names: dict[str, str] = {}
-        images = item.images
-        if not item.labels_exist and any(map(is_url, images)):
+        images, series = item.images, None
+        if not item.labels_exist and is_address(images[0]):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s2vnet-")))
+            series = archive_series.fetch_series(images[0], item.results, folder)
+            names, images = {str(series.folder): images[0]}, (str(series.folder),)
+        elif not item.labels_exist and any(map(is_url, images)):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s2vnet-")))
             images = tuple(_fetch(image, folder / str(n)) if is_url(image) else image for n, image in enumerate(images))
             names = dict(zip(images, item.images, strict=True))
         output = stack.enter_context(_existing_labels(item) if item.labels_exist else _store_output(item.output))
         names[str(output)] = item.output
+        files = () if series is None else tuple(map(str, series.results))
         try:
-            yield replace(item, images=images, output=str(output))
+            yield replace(item, images=images, output=str(output), dicom_files=files)
+            if series is not None:
+                series.store()
         except InputError as error:
             if not item.labels_exist and (beside := fallback_file(output)) != output and beside.exists():
                 names[str(beside)] = _keep_fallback(beside, item.output)

@@ -18,6 +18,7 @@ from s2vnet.inference.label_writers import (
     label_stem,
     require_format,
     save_result,
+    write_result,
 )
 from s2vnet.inference.model_set import ModelSet
 from s2vnet.inference.segmentation import Segmentation, volumes_ml
@@ -60,6 +61,8 @@ class Job:
     output: Path
     notes: tuple[str, ...] = ()
     """What the output will not state as the image does."""
+    dicom_outputs: tuple[Path, ...] = ()
+    """Further files of the labels, in DICOM formats."""
 
 
 def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
@@ -173,11 +176,12 @@ def _segment_job(
             each.memory_budget(job.case.images, max_memory, extras.frames(each.plan.num_classes))
             for each in models.segmenters
         ]
+    dicom_notes = [note for file in job.dicom_outputs for note in require_format(file, job.case.images[0])]
     image = read_lazy_image(job.case.images, fill_nonfinite=fill, frames_as_channels=frames_as_channels)
     segmenter, chosen = models.choose(image, job.case.images[0])
     budget = None if max_memory is None else budgets[models.segmenters.index(segmenter)]
     case = segmenter.prepare_slices(image)
-    notes = [*job.notes, *([chosen] if chosen else []), *image.geometry.notes]
+    notes = [*job.notes, *dicom_notes, *([chosen] if chosen else []), *image.geometry.notes]
     notes += geometry_notes(job.output, image.geometry)
     for text in (*notes, *map(UNLIKE.format, segmenter.training_differences(image, case))):
         note(job.case.name, text)
@@ -185,6 +189,8 @@ def _segment_job(
     labels = segmentation.labels(classes)
     make_folder(job.output.parent)
     try:
+        for file in job.dicom_outputs:
+            write_result(file, labels, segmenter.class_names, job.case.images[0])
         _write_extras(segmenter, job, extras, image, segmentation, labels)
     except Exception:  # not an interrupt: labels are the sign that a case is complete
         save_result(job.output, labels, segmenter.class_names, job.case.images[0])

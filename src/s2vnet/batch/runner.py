@@ -18,6 +18,7 @@ from pathlib import Path
 import filelock
 
 from s2vnet._version import __version__
+from s2vnet.batch.archive_series import ResultRequest, require_kinds
 from s2vnet.batch.cases import (
     BatchItem,
     existing_outputs,
@@ -32,6 +33,8 @@ from s2vnet.batch.worker_pool import WorkerPool
 from s2vnet.batch.workers import BatchSettings, ProcessWorker, RayWorker, Worker, connect_ray
 from s2vnet.errors import InputError
 from s2vnet.inference.segmenter import find_model
+from s2vnet.io.dicomweb.address import is_address
+from s2vnet.io.dicomweb.queries import ANY, Query
 from s2vnet.model.checkpoint import DESCRIPTION
 from s2vnet.utils.atomic_write import remove_unfinished, require_writable
 from s2vnet.utils.cpu import available_cores
@@ -56,6 +59,8 @@ def open_batch(
     gpus: float = 0.0,
     attempts: int = ATTEMPTS,
     skip_existing: bool = False,
+    query: Query = ANY,
+    store: Sequence[str] = (),
 ) -> tuple[Iterator[CaseRecord], int]:
     """Records of a batch (:func:`run_batch`) as they are finished, and the number of its cases.
 
@@ -71,14 +76,26 @@ def open_batch(
         gpus: GPUs per worker of a cluster.
         attempts: as of :func:`run_batch`.
         skip_existing: as of :func:`run_batch`.
+        query: conditions on the series of a DICOM archive.
+        store: kinds of results (:data:`s2vnet.io.dicomweb.results.KINDS`) that the archive gets.
 
     Raises:
-        InputError: as list_items, :func:`run_batch` or :func:`s2vnet.batch.workers.connect_ray`; unknown engine.
+        InputError: unknown engine, a query or results without an archive, or as list_items, :func:`run_batch` or
+            :func:`s2vnet.batch.workers.connect_ray`.
     """
     if engine not in ("local", "ray"):
         raise InputError(f"no engine {engine!r}; choose local or ray")
     source, target = strip_file_scheme(source), strip_file_scheme(target)
-    items = list_items(source, target, channels)
+    if not is_address(source) and (store or query != ANY):
+        raise InputError(f"{source}: not a DICOM archive, which --store and the options of a query need")
+    if store and skip_existing:
+        raise InputError("leave out --skip-existing: with --store, series are skipped whose results are in the archive")
+    kinds = require_kinds(tuple(dict.fromkeys(store)))
+    items = list_items(source, target, channels, query)
+    if kinds:
+        fingerprint = _fingerprint(settings)
+        options = {name: fingerprint[name] for name in ("models", "classes", "fill_nonfinite")}
+        items = [dataclasses.replace(item, results=ResultRequest(kinds, options)) for item in items]
     if engine == "ray":
         cluster_cpus = connect_ray(address)
         settings = dataclasses.replace(settings, threads=cpus or 1)
@@ -133,6 +150,8 @@ def run_batch(
         pool = WorkerPool(start, min(workers, len(pending)), attempts)
         stack.callback(pool.stop)
         for record in pool.run(pending):
+            if record.state == "skipped" and record.case in earlier:
+                record = dataclasses.replace(earlier[record.case], state="skipped", reason=DONE_EARLIER)
             summary.add(record)
             yield record
 
@@ -144,7 +163,9 @@ def _select(
     existing = existing_outputs(items, target) if earlier or skip_existing else set()
     pending, skipped = [], []
     for item in items:
-        if item.output in existing and item.case in earlier:
+        if item.results is not None:  # whether its archive has them is asked right before the work
+            pending.append(item)
+        elif item.output in existing and item.case in earlier:
             skipped.append(dataclasses.replace(earlier[item.case], state="skipped", reason=DONE_EARLIER))
         elif item.output in existing and skip_existing and not volumes:
             skipped.append(CaseRecord(item.case, "skipped", LABELS_EXIST))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from s2vnet.batch.archive_series import ResultsExist
 from s2vnet.batch.cases import BatchItem, TransientError
 from s2vnet.batch.records import LABELS_EXIST, CaseRecord
 from s2vnet.batch.workers import Worker, WorkerLost
@@ -101,6 +102,8 @@ class WorkerPool:
         """Record of a case; None where it is to be tried again."""
         try:
             result = self._workers[number].run(item)
+        except ResultsExist as error:
+            return CaseRecord(item.case, "skipped", str(error))
         except Exception as error:
             lost = isinstance(error, WorkerLost | OutOfMemory)
             if lost:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
+from s2vnet.batch.archive_series import ResultsExist
 from s2vnet.batch.cases import BatchItem, TransientError, local_files
 from s2vnet.batch.jobs import ExtraOutputs, Job, predict
 from s2vnet.data.case_files import CaseFiles, find_channel_files
@@ -81,6 +82,7 @@ class Worker(Protocol):
         Raises:
             S2VNetError: the image or the target is at fault.
             OutOfMemory: memory ran out; the worker should be replaced.
+            ResultsExist: nothing is to be done.
             TransientError: another fault, of a store or unexpected.
             WorkerLost: the worker must be replaced.
         """
@@ -124,7 +126,7 @@ class ModelRunner:
         case = CaseFiles(item.case, images or tuple(map(Path, item.images)))
         finished = predict(
             self._models,
-            [Job(case, Path(item.output))],
+            [Job(case, Path(item.output), dicom_outputs=tuple(map(Path, item.dicom_files)))],
             extras=replace(self._settings.extras, volumes=False),
             classes=self._settings.classes,
             fill_nonfinite=self._settings.fill_nonfinite,
@@ -207,6 +209,8 @@ def _pack(segment: Callable[[BatchItem], ItemResult], item: BatchItem) -> tuple[
         return ("done", segment(item))
     except S2VNetError as error:
         return _pack_error(error)
+    except ResultsExist as error:
+        return ("exist", str(error))
     except Exception as error:
         return ("failed", str(error) if isinstance(error, TransientError) else unexpected(error))
 
@@ -220,6 +224,8 @@ def _unpack(kind: str, content: Any) -> Any:
         raise OutOfMemory(content)
     if kind == "refused":
         raise InputError(content)
+    if kind == "exist":
+        raise ResultsExist(content)
     if kind == "failed":
         raise TransientError(content)
     return content

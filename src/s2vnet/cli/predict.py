@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from s2vnet.cli.console import Clock, duration, is_terminal, note_case, progress
 from s2vnet.cli.options import AnyModality, Device, Fill, Models, Runtime, Series, comma_separated
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.io.dicom.series import select_series
+from s2vnet.io.dicomweb.address import is_address
+from s2vnet.io.dicomweb.queries import ANY, Query
 from s2vnet.utils.atomic_write import require_writable
 from s2vnet.utils.byte_sizes import parse_size
 from s2vnet.utils.lazy_import import LazyModule
@@ -38,9 +41,14 @@ else:
 
 def predict(
     model: Models,
-    input: Annotated[str, typer.Option("-i", "--input", help="Image, DICOM folder, folder of images, list, or URL.")],
+    input: Annotated[
+        str, typer.Option("-i", "--input", help="Image, DICOM folder, folder of images, list, URL or archive.")
+    ],
     output: Annotated[
-        str, typer.Option("-o", "--output", help="Label file (for a DICOM series also .dcm, .labelmap.dcm, .rtstruct.dcm), or folder.")
+        str,
+        typer.Option(
+            "-o", "--output", help="Label file (of a DICOM series also .dcm, .labelmap.dcm, .rtstruct.dcm), or folder."
+        ),
     ],
     classes: Annotated[str | None, typer.Option(help="Only these classes: names or values, comma-separated.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
@@ -61,6 +69,20 @@ def predict(
     ] = None,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray worker; 0.5 lets two share one.")] = 0.0,
     attempts: Annotated[int, typer.Option(min=1, help="Batch: attempts at a case whose worker dies.")] = 2,
+    modality: Annotated[str | None, typer.Option(help="Archive: only series of this modality, such as CT.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Archive: only studies of this day or later.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Archive: only studies of this day or earlier.")
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option(help="Archive: only series whose description contains this, in any case.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Archive: store results there: seg, labelmap (SEG, too) or rtstruct, comma-separated."),
+    ] = None,
     series: Series = None,
     device: Device = "auto",
     runtime: Runtime = "auto",
@@ -70,7 +92,8 @@ def predict(
     """Segment images automatically.
 
     A list (.csv, .parquet) with a column image, a URL (s3://bucket/scans), --workers or --engine run a batch, with
-    summary.csv; run the command again to resume.
+    summary.csv; run the command again to resume. So do the series of a DICOM archive
+    (dicomwebs://host/path[/studies/UID[/series/UID]]; dicomweb:// for http on this machine).
 
     Example: s2vnet predict -m abdomen-ct -i imagesTs -o labelsTs --overlay --volumes
     """
@@ -88,6 +111,9 @@ def predict(
         else [text_commands.class_by_name(plan.class_names, name) for name in comma_separated(classes)]
     )
     extras = batch_jobs.ExtraOutputs(probabilities, uncertainty, overlay, volumes)
+    query = Query(modality, since and since.date(), until and until.date(), description)
+    if (store or query != ANY) and not is_address(input):
+        raise InputError("--modality, --since, --until, --description and --store are for a DICOM archive as input")
     if workers is not None or engine != "local" or batch_cases.requires_batch(input, output):
         if series is not None:
             raise InputError("--series chooses from one DICOM folder; name that alone, without --workers")
@@ -112,6 +138,8 @@ def predict(
             gpus=gpus,
             attempts=attempts,
             skip_existing=skip_existing,
+            query=query,
+            store=() if store is None else comma_separated(store),
         )
         raise typer.Exit(int(_show_records(records, total, output) > 0))
     models = model_set.ModelSet.from_pretrained(*model, device=device, runtime=runtime, any_modality=any_modality)

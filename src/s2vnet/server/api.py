@@ -186,9 +186,9 @@ def _write_plain(path: Path, volume: Volume) -> None:
 async def labels(request: Request, worker: WorkerDep, format: Format = "nii.gz") -> Response:
     """Return the labels on exactly the image's grid, once all requested operations are computed.
 
-    For a DICOM series also as SEG (binary: `dcm`; `labelmap`) and as RT structure set (`rtstruct`), which refer to its images; an error for
-    other scans, and if the packages to write them are not installed. A client that leaves frees its place in the queue;
-    the session goes on, since it may ask again.
+    For a DICOM series also as SEG (`dcm`: binary; `labelmap`) and as RT structure set (`rtstruct`), which refer to its
+    images; an error for other scans, and if the packages to write them are not installed. A client that leaves frees
+    its place in the queue; the session goes on, since it may ask again.
     """
     client = ClientWatch(request)
 

@@ -325,7 +325,14 @@ def test_a_series_labels_are_saved_as_seg(
     with running(settings(data=folder), segmenter) as port:
         viewer = Viewer(page, port).open("series")
         formats = page.locator("#format option")
-        assert formats.all_inner_texts() == ["nii.gz", "nrrd", "mha", "dcm (SEG)", "dcm (labelmap SEG)", "dcm (RTSTRUCT)"]
+        assert formats.all_inner_texts() == [
+            "nii.gz",
+            "nrrd",
+            "mha",
+            "dcm (SEG)",
+            "dcm (labelmap SEG)",
+            "dcm (RTSTRUCT)",
+        ]
         viewer.click((6, 9, 5))
         saved = {}
         for chosen in ("dcm", "rtstruct"):

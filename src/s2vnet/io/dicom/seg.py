@@ -1,8 +1,9 @@
 """Read and write label maps of a DICOM series as DICOM SEG objects (PS3.3 A.51) by highdicom.
 
-A binary object has a frame of bits for each class and slice; a labelmap object (PS3.3 A.51.5, since 2024) one frame of
-label values for each slice, which fewer programs read. One segment per class, with its SNOMED CT code where there is one, and references to the series' images. Frames have
-the positions of the source images, so that a tilted gantry needs no resampling.
+A binary object has a frame of bits for each class and slice; a labelmap object (since 2024) has one frame of label
+values for each slice, and fewer programs read it. One segment per class, with its SNOMED CT code where there is one,
+and references to the series' images. Frames have the positions of the source images, so that a tilted gantry needs no
+resampling.
 """
 
 from __future__ import annotations

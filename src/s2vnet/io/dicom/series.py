@@ -29,7 +29,7 @@ from s2vnet.io.native_paths import readable_paths
 from s2vnet.utils.memory import is_out_of_memory
 
 _OTHER_IMAGES = (*nifti.ENDINGS, *itk.ENDINGS, zip_archive.ENDING)
-_NON_IMAGE_MODALITIES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "DOC")
+NON_IMAGE_MODALITIES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "DOC")
 """Modalities of series that accompany the images of a study."""
 
 
@@ -139,7 +139,7 @@ def _find_series_files(folder: Path, chosen: str | None) -> tuple[Path, ...]:
         uid, number, modality = (values.get(tag, "") for tag in (SERIES_UID, SERIES_NUMBER, MODALITY))
         files.setdefault(uid, []).append(file)
         attributes.setdefault(uid, (number, uid, modality))
-    images = (each for each in attributes.values() if each[2] not in _NON_IMAGE_MODALITIES)
+    images = (each for each in attributes.values() if each[2] not in NON_IMAGE_MODALITIES)
     ordered = sorted(images, key=lambda each: (parse_integer(each[0]), each[1]))
     numbered = {str(n): (uid, modality) for n, (_, uid, modality) in enumerate(ordered, 1)}
     names = ", ".join(f"{n} ({m or 'unknown modality'}, {len(files[uid])} files)" for n, (uid, m) in numbered.items())
