@@ -31,6 +31,7 @@ NOT_RUN = {
     "s2vnet interact": "reads from the terminal; tests/cli/test_interact.py types the same",
     "s2vnet predict -m abdomen-ct -i s3:": "needs a store and a cluster; tests/batch/test_faults.py has them",
     "s2vnet predict -m abdomen-ct -i scans -o labels --workers": "starts worker processes; tests/batch runs them",
+    "s2vnet predict -m abdomen-ct -i dicomweb:": "needs an archive; tests/batch/test_archive_series.py starts one",
     "make ": "the tests are started by it",
     "git clone": "installs into a new environment; CI does",
     "import httpx": "needs a running server; tests/server has one",
