@@ -145,8 +145,8 @@ class ObjectClient:
     def object_mask(self, seconds: float, client: ClientWatch | None = None) -> npt.NDArray[np.bool_]:
         """Return the object (I, J, K) once all prompts are computed.
 
-        Prompts that are not computed when the client leaves, or when the time is over, are given up: the client has
-        no result of them, and may send them again.
+        Prompts that are not computed when the client leaves are given up. Where only the time is over, they go on, and
+        the next request gets their result.
 
         Raises:
             InputError: as :meth:`SessionWorker.when_ready`.
@@ -154,7 +154,7 @@ class ObjectClient:
         worker = self.worker()
         try:
             labels = worker.wait_ready(seconds, client).labels
-        except (ClientGone, CapacityError):
+        except ClientGone:
             worker.abandon()
             raise
         mask: npt.NDArray[np.bool_] = labels == self.class_id
