@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +87,31 @@ def test_of_several_models_the_page_opens_with_the_one_that_fits(
     assert (code, lines[0]) == (0, "note: brain.nii.gz: segmented by hippocampus-mr")
     code, (line,) = main("view", brain, *options[:-1], "abdomen-ct", "-m", "abdomen-ct", "--any-modality")
     assert (code, line) == (1, "error: abdomen-ct: the same model is named twice")
+
+
+def test_local_serves_the_page_until_an_interrupt(main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[bytes] = []
+
+    def build(folder: Path, models: list[str]) -> None:
+        assert models == ["hippocampus-mr"]
+        folder.mkdir(parents=True)
+        (folder / "index.html").write_bytes(b"the page")
+
+    def open_page(address: str) -> None:
+        served.append(urllib.request.urlopen(address).read())
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("S2VNET_CACHE", str(tmp_path))
+    monkeypatch.setattr("s2vnet.server.static_page.build_page", build)
+    monkeypatch.setattr("webbrowser.open", open_page)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    code, lines = main("view", "--local", "-m", "hippocampus-mr", "--port", port)
+    assert (code, served) == (0, [b"the page"])
+    assert lines == ["Press Ctrl+C to stop; the page works without this program once it is loaded"]
+
+
+def test_local_opens_no_scan(main: Main) -> None:
+    code, lines = main("view", "--local", "scan.nii.gz")
+    assert code == 1
+    assert lines == ["error: --local opens no scan; leave it out, and drop the scan on the page"]

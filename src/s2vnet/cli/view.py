@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,10 +28,12 @@ from s2vnet.io.dicom.series import select_series
 from s2vnet.io.files import read_lazy_image
 from s2vnet.server.saved_address import SavedAddress
 from s2vnet.server.settings import Settings
-from s2vnet.utils.folders import state_folder
+from s2vnet.utils.folders import cache_folder, state_folder
 
 KEEP_DAYS = 365
 """Days after their last use for which sessions and uploaded scans are kept."""
+LOCAL_PORT = 1538
+"""Port of ``--local``, always the same, since browsers keep the page by its address."""
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -47,11 +51,18 @@ def view(
     device: Device = "auto",
     runtime: Runtime = "auto",
     any_modality: AnyModality = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Compute in the browser, without clicks: serve the page of `s2vnet page`.")
+    ] = False,
 ) -> None:
     """Show a scan in a browser, segment it and correct it by clicks. No data leaves this machine.
 
     Example: s2vnet view scan.nii.gz
     """
+    if local:
+        if scan is not None:
+            raise InputError("--local opens no scan; leave it out, and drop the scan on the page")
+        return _serve_local(model, port, browser)
     require_server()
     from s2vnet.server.app import viewer_hint
     from s2vnet.server.run import run
@@ -80,6 +91,22 @@ def view(
         values |= {"models": tuple(models), "any_modality": any_modality}
         values |= {"state": state, "data": scan and data}
         run(validate_settings(Settings, values), show_page, preferred_port=None if port else saved.port)
+
+
+def _serve_local(models: list[str] | None, port: int, browser: bool) -> None:
+    """Serve the page that segments in the browser until an interrupt."""
+    from s2vnet.inference.model_list import list_models
+    from s2vnet.server.static_host import host_page
+    from s2vnet.server.static_page import build_page
+
+    folder = cache_folder() / "page"
+    build_page(folder, models or [summary.name for summary in list_models()])
+    with host_page(folder, port or LOCAL_PORT) as address, contextlib.suppress(KeyboardInterrupt):
+        typer.echo(address)
+        typer.echo("Press Ctrl+C to stop; the page works without this program once it is loaded", err=True)
+        if browser:
+            webbrowser.open(address)
+        threading.Event().wait()
 
 
 def _page_of(store: SessionStore) -> str:

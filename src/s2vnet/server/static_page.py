@@ -108,10 +108,8 @@ def _describe_model(model: str | Path) -> tuple[dict[str, object], Sequence[Path
     plan = trained.plan
     names = {value: name for name, value in plan["labels"].items()}
     colours = hex_palette(max(names) + 1)
-    channels = ", ".join(plan["channels"])
     description = {
         "name": folder.resolve().name,
-        "title": f"{channels}: {plan['dataset']}, {len(names) - 1} classes",
         "sha256": trained.sha256,
         "channels": plan["channels"],
         "modality": model_modality(plan["channels"]),

@@ -36,13 +36,17 @@ class TabPage:
         page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
-    def load(self, address: str, model: str) -> None:
-        self.page.goto(f"{address}/?model={model}")
-        self.page.locator("#start-form:not([inert]) #models").wait_for()
+    def load(self, address: str) -> None:
+        self.page.goto(f"{address}/")
+        self.page.locator("#start-form:not([inert]) #file").wait_for()
 
     def segment(self, *files: Path) -> npt.NDArray[np.uint8]:
         """Labels (I, J, K) of a scan that is chosen from the disk."""
         self.page.set_input_files("#file", [str(file) for file in files])
+        return self.labels()
+
+    def labels(self) -> npt.NDArray[np.uint8]:
+        """Labels (I, J, K) once they are final."""
         self.page.wait_for_function("() => s2vnet.ready || s2vnet.state?.status === 'failed'")
         assert self.page.evaluate("() => s2vnet.state.error") is None
         flat = self.page.evaluate("() => Array.from(s2vnet.labels)")
@@ -91,8 +95,9 @@ def test_labels_are_those_of_onnxruntime_after_the_host_is_gone(
     assert len(np.unique(expected.data)) > 1
     tab = TabPage(page)
     with host(built) as address:
-        tab.load(address, model)
+        tab.load(address)
     labels = tab.segment(file)
+    assert tab.page.evaluate("() => s2vnet.state.model") == model
     assert np.mean(labels != expected.data) < LARGEST_SHARE
     assert tab.page.evaluate("() => s2vnet.state.unlike") == []
     saved = read_labels(tab.save("save", tmp_path / "labels.nii.gz"))
@@ -114,7 +119,7 @@ def test_a_dicom_series_is_read(built: Path, page: Any, tmp_path: Path) -> None:
     write_series(tmp_path, volume.data[0].astype(np.int16), cosines=(1, 0, 0, 0, 1, 0))
     tab = TabPage(page)
     with host(built) as address:
-        tab.load(address, "abdomen-ct")
+        tab.load(address)
     labels = tab.segment(*sorted(tmp_path.glob("*.dcm")))
     assert sorted(labels.shape) == sorted(volume.geometry.shape)
     affine = np.array(tab.page.evaluate("() => s2vnet.state.affine"))
@@ -130,8 +135,13 @@ def test_an_image_of_another_modality_is_noted(built: Path, page: Any, tmp_path:
     write_image(tmp_path / "scan.nii", volume)
     tab = TabPage(page)
     with host(built) as address:
-        tab.load(address, "abdomen-ct")
+        tab.load(address)
     tab.segment(tmp_path / "scan.nii")
+    assert tab.page.evaluate("() => s2vnet.state.model") == "hippocampus-mr"
+    assert not tab.page.locator("#notes").is_visible()
+    tab.page.select_option("#model-choice", "abdomen-ct")
+    tab.page.wait_for_function("() => s2vnet.state?.model === 'abdomen-ct'")
+    tab.labels()
     conflict = modality_conflict("CT", volume)
     assert conflict is not None
     assert tab.page.locator("#notes").inner_text().startswith(conflict)
@@ -141,7 +151,7 @@ def test_files_that_are_no_scan_are_refused_in_one_line(built: Path, page: Any, 
     (tmp_path / "scan.nii.gz").write_bytes(b"no scan")
     tab = TabPage(page)
     with host(built) as address:
-        tab.load(address, "hippocampus-mr")
+        tab.load(address)
     tab.page.set_input_files("#file", str(tmp_path / "scan.nii.gz"))
     tab.page.wait_for_function("() => s2vnet.state?.status === 'failed'")
     assert tab.page.evaluate("() => s2vnet.state.error").startswith("not a readable NIfTI image")

@@ -9,14 +9,13 @@ const NOT_FOUND = 404;
 
 /** Scans and sessions of this tab. */
 export class BackEnd {
-  #model;
-  #version;
+  #content;
   #scans = new Map();
   #sessions = new Map();
 
-  /** `models` as in models.json; `model`: the one that segments. */
-  constructor({ version }, model) {
-    [this.#version, this.#model] = [version, model];
+  /** `content` of models.json. */
+  constructor(content) {
+    this.#content = content;
   }
 
   /** Answer a request as the server does; other addresses are fetched. */
@@ -40,7 +39,7 @@ export class BackEnd {
   async #answer(method, [kind, name, what], body, parameters) {
     if (kind === "info") return this.#info();
     if (kind === "scans") return method === "POST" ? this.#add(body.get("file")) : [...this.#scans.values()].map(describe);
-    if (kind === "sessions" && name === undefined) return method === "POST" ? this.#open(JSON.parse(body).image) : [];
+    if (kind === "sessions" && name === undefined) return method === "POST" ? this.#open(JSON.parse(body)) : [];
     const session = this.#sessions.get(name);
     if (kind !== "sessions" || !session) throw new Missing("this scan is no longer open; open its file again");
     if (what === "image") return session.scan.file;
@@ -51,9 +50,10 @@ export class BackEnd {
   }
 
   #info() {
-    const { name, sha256, modality, channels, classes } = this.#model;
+    const { version, models } = this.#content;
     const limits = { max_upload_mb: MAX_UPLOAD_MB, max_voxels: MAX_VOXELS, token_needed: false, automatic_only: true };
-    return { name: "s2vnet", version: this.#version, models: [{ name, sha256, modality, channels, classes }], ...limits };
+    const shown = models.map(({ name, sha256, channels, modality, classes }) => ({ name, sha256, channels, modality, classes }));
+    return { name: "s2vnet", version, models: shown, ...limits };
   }
 
   #add(file) {
@@ -62,11 +62,14 @@ export class BackEnd {
     return describe(scan);
   }
 
-  #open(id) {
-    const scan = this.#scans.get(id);
+  /** Open a session with a model by its name, or with the first one that fits the scan. */
+  #open({ image, model = null }) {
+    const scan = this.#scans.get(image);
     if (!scan) throw new Missing("this scan is no longer open; open its file again");
+    const models = this.#content.models.filter((one) => model === null || one.name === model);
+    if (models.length === 0) throw new Missing(`there is no model ${model}`);
     const name = crypto.randomUUID();
-    this.#sessions.set(name, new TabSession(name, scan, this.#model));
+    this.#sessions.set(name, new TabSession(name, scan, models));
     return { session: name };
   }
 }

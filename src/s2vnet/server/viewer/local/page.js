@@ -18,15 +18,13 @@ async function start() {
   if (await registerServiceWorker()) return location.reload(); // now with its headers
   sessionStorage.removeItem(RELOADED);
   const content = await (await fetch("models.json")).json();
-  const chosen = new URLSearchParams(location.search).get("model");
-  const model = content.models.find(({ name }) => name === chosen) ?? content.models[0];
-  const backEnd = new BackEnd(content, model);
+  const backEnd = new BackEnd(content);
   transport.fetch = (url, options) => backEnd.fetch(url, options);
   transport.connect = (url) => {
     app.tools.choose("look"); // prompts are not answered here
     return backEnd.connect(url);
   };
-  adaptStartPage(content.models, model);
+  adaptStartPage();
   connectFiles();
   await import("../main.js");
   $("sending").textContent = "";
@@ -50,13 +48,7 @@ async function registerServiceWorker() {
   return true;
 }
 
-function adaptStartPage(models, model) {
-  const options = models.map(({ name, title }) => createElement("option", { value: name, textContent: title, selected: name === model.name }));
-  const select = createElement("select", { id: "models" }, ...options);
-  select.onchange = () => (location.search = `?model=${encodeURIComponent(select.value)}`);
-  const label = createElement("label", { textContent: "Segment " });
-  label.append(select);
-  $("model").after(label);
+function adaptStartPage() {
   const drop = document.querySelector("#start .drop");
   drop.firstChild.textContent = "Drop a scan here, or choose files: .nii.gz, .nii, or all DICOM files of a series";
   Object.assign($("file"), { accept: "", multiple: true });

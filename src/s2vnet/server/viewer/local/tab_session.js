@@ -12,17 +12,18 @@ export class TabSession {
   #listener = null;
   #messages = []; // for a listener that comes later
   #state;
+  #models;
   #saving = [];
 
-  /** `name` of the session; `scan`: `{id, name, file}`; `model` as in models.json. */
-  constructor(name, scan, model) {
+  /** `name` of the session; `scan`: `{id, name, file}`; `models` as in models.json, of which the first fitting one is used. */
+  constructor(name, scan, models) {
     this.name = name;
     this.scan = scan;
     this.#state = {
       type: "state",
       session: name,
       image: { id: scan.id, name: scan.name },
-      model: model.name,
+      model: models[0].name,
       shape: null,
       affine: null,
       plane: null,
@@ -38,10 +39,10 @@ export class TabSession {
       unlike: [],
       formats: FORMATS,
     };
-    this.model = model;
+    this.#models = models;
     this.#worker.onmessage = ({ data }) => this.#onMessage(data);
     this.#worker.onerror = (event) => this.#fail(event.message || "the computation could not be started; reload the page");
-    this.#worker.postMessage({ type: "open", file: scan.file, model });
+    this.#worker.postMessage({ type: "open", file: scan.file, models });
     this.#send(this.#text());
   }
 
@@ -66,9 +67,10 @@ export class TabSession {
 
   /** The prompt log, as s2vnet/interactive/prompt_log.py writes it. */
   log() {
-    const { shape, affine, entries, notes } = this.#state;
-    const classes = Object.fromEntries(this.model.classes.map(({ id, name }) => [id, name]));
-    return { format: LOG_FORMAT, model_sha256: this.model.sha256, shape, affine, classes, entries, notes };
+    const { shape, affine, entries, notes, model } = this.#state;
+    const { classes: listed, sha256 } = this.#models.find(({ name }) => name === model);
+    const classes = Object.fromEntries(listed.map(({ id, name }) => [id, name]));
+    return { format: LOG_FORMAT, model_sha256: sha256, shape, affine, classes, entries, notes };
   }
 
   #onMessage({ type, ...detail }) {

@@ -1,4 +1,4 @@
-// Web Worker that reads a scan and segments it. Messages to it: `{type: "open", file, model}` and `{type: "save"}`, as in
+// Web Worker that reads a scan and segments it. Messages to it: `{type: "open", file, models}` and `{type: "save"}`, as in
 // tab_session.js; messages from it: `{type: "state", ...}`, `{type: "block", start, shape, packed, final}` with labels
 // compressed by zlib, `{type: "done"}`, `{type: "file", file}` and `{type: "failed", detail}`.
 
@@ -25,15 +25,15 @@ self.onmessage = async ({ data }) => {
   }
 };
 
-async function open({ file, model }) {
-  const loading = loadNetwork(model);
-  loading.catch(() => {}); // reported below, after errors of the scan
+async function open({ file, models }) {
   image = await readImage(new Uint8Array(await file.arrayBuffer()));
+  const { model, conflict } = choose(models);
+  const loading = loadNetwork(model);
   labels = new Uint8Array(image.shape.reduce((a, b) => a * b));
   const { shape, affine, notes } = image;
   const plane = new SliceGrid(shape, affine, model.plan).fileAxis;
-  const conflict = modalityConflict(model.modality, image);
-  self.postMessage({ type: "state", shape, affine, plane, notes, unlike: conflict ? [conflict] : [] });
+  const unlike = conflict ? [conflict] : [];
+  self.postMessage({ type: "state", model: model.name, shape, affine, plane, notes, unlike });
   await sendBlock({ start: [0, 0, 0], shape, labels }); // after a block of the whole image a client has all labels
   await segment(await loading, image, model.plan, {
     limit: FEATURES_NBYTES,
@@ -41,6 +41,13 @@ async function open({ file, model }) {
     onProgress: (progress) => self.postMessage({ type: "state", progress }),
   });
   self.postMessage({ type: "done" });
+}
+
+/** First model that fits the image's channels and modality, else the first one, and in what the image contradicts it. */
+function choose(models) {
+  const candidates = models.map((model) => ({ model, conflict: modalityConflict(model.modality, image) }));
+  const fits = ({ model, conflict }) => !conflict && model.channels.length === image.channels.length;
+  return candidates.find(fits) ?? candidates[0];
 }
 
 async function loadNetwork({ name, config }) {
