@@ -219,7 +219,7 @@ def test_one_of_several_series_is_chosen_by_number(
         monkeypatch.setattr("s2vnet.server.app.viewer_hint", lambda: None)  # the page's library is not needed here
         monkeypatch.setattr(
             "s2vnet.server.run.run",
-            lambda settings, started, served=served: served.append(read_image(settings.data).geometry.shape[2]),
+            lambda settings, started, served=served, **_: served.append(read_image(settings.data).geometry.shape[2]),
         )
         state = ["--state", tmp_path / "state", "--no-browser"]
         assert main("view", study, "-m", model, "--series", number, *state) == (0, [])
