@@ -38,7 +38,7 @@ $(VENV)-clients/.installed: pyproject.toml constraints.txt hatch_build.py script
 	touch $@
 
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check && $(BIN)/python scripts/results.py --check && $(BIN)/python scripts/lock.py --check && $(MAKE) docs-site
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python scripts/reference.py --check && $(BIN)/python scripts/results.py --check && $(BIN)/python scripts/lock.py --check && $(BIN)/python scripts/lint_viewer.py && $(MAKE) docs-site
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

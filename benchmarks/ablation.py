@@ -34,7 +34,7 @@ from s2vnet.data.plan import IntensityScheme, Plan, make_plan
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.metrics.overlap_and_distance import dice
-from s2vnet.training.trainer import load_cases, train
+from s2vnet.training.trainer import Hardware, Trainer, load_cases
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "none": ({"propagation": "none"}, {}),
@@ -90,7 +90,7 @@ def fit(variant: str, seed: int, cases: list[Case], plan: Plan, steps: int, batc
     settings = {"rarity_exponent": 0.0, "batch_size": batch_size, **training}
     config = TrainConfig(seed=seed, epochs=max(1, steps // 50), **settings)
     with tempfile.TemporaryDirectory() as folder, Stopwatch() as watch:
-        trained = train(cases, [], plan, model, config, Path(folder), device="cpu")
+        trained = Trainer(cases, plan, model, config, Hardware("cpu")).run(Path(folder))
     return Segmenter([trained], device="cpu"), watch.seconds
 
 

@@ -46,8 +46,8 @@ from s2vnet.io.files import read_labels
 from s2vnet.metrics.overlap_and_distance import dice
 from s2vnet.model.checkpoint import TrainedModel, read_description, without_prompts
 from s2vnet.model.s2vnet import S2VNet
+from s2vnet.training.checkpointed_steps import run_steps
 from s2vnet.training.initialization import IMAGENET, load_imagenet_encoder
-from s2vnet.training.interrupts import deferred_interrupts
 from s2vnet.training.losses import class_weights, segmentation_loss
 from s2vnet.training.optimization import make_average, make_optimizer
 from s2vnet.training.step import ClipStep
@@ -170,35 +170,31 @@ class Curve:
         if checkpoint.exists():
             state.load(checkpoint)
         step_module = self._step_of(state.network).train()
-        size, saved, losses = self.config.batch_size, time.monotonic(), []
-        start = time.process_time() - state.cpu_seconds
-        with deferred_interrupts() as interrupted:
-            while state.step < until:
-                for group in state.optimizer.param_groups:
-                    group["lr"] = rate(state.step)
-                indices = [state.step * size + n for n in range(size)]
-                clip = collate([self.data[i] for i in indices])
-                state.optimizer.zero_grad()
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                    loss = step_module(clip.slices, clip.labels, clip.step, torch.tensor(indices))
-                loss.backward()
-                nn.utils.clip_grad_norm_(state.network.parameters(), self.config.gradient_clip)
-                state.optimizer.step()
-                cast(Any, state.average).update_parameters(state.network)
-                state.step += 1
-                state.cpu_seconds = time.process_time() - start
-                losses.append(float(loss.detach()))
-                if state.step % 50 == 0:
-                    row = {"step": state.step, "loss": float(np.mean(losses)), "cpu_seconds": state.cpu_seconds}
-                    state.history.append(row)
-                    sys.stderr.write(json.dumps(row) + "\n")
-                    losses = []
-                due = time.monotonic() - saved > 60 * self.config.checkpoint_minutes
-                if due or interrupted() or state.step == until:
-                    state.save(checkpoint)
-                    saved = time.monotonic()
-                if interrupted():
-                    raise KeyboardInterrupt
+
+        def take_step() -> float:
+            return self._take_step(state, step_module, rate(state.step))
+
+        def report(row: dict[str, float]) -> None:
+            state.history.append(row)
+            sys.stderr.write(json.dumps(row) + "\n")
+
+        run_steps(state, until, take_step, lambda: state.save(checkpoint), report, self.config.checkpoint_minutes)
+
+    def _take_step(self, state: State, step_module: ClipStep, rate: float) -> float:
+        """Take one optimizer step on a batch of clips; return the loss."""
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        size = self.config.batch_size
+        indices = [state.step * size + n for n in range(size)]
+        clip = collate([self.data[i] for i in indices])
+        state.optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            loss = step_module(clip.slices, clip.labels, clip.step, torch.tensor(indices))
+        loss.backward()
+        nn.utils.clip_grad_norm_(state.network.parameters(), self.config.gradient_clip)
+        state.optimizer.step()
+        cast(Any, state.average).update_parameters(state.network)
+        return float(loss.detach())
 
     def run(self, milestones: Sequence[int]) -> None:
         """Train, decay from each milestone, score, and write ``curve.json``."""

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 import s2vnet
+from s2vnet import errors
 from s2vnet.cli.app import COMMANDS, load_command
 from s2vnet.config import ModelConfig, TrainConfig
 
@@ -22,6 +23,7 @@ def reference() -> str:
     parts += [_command(name, load_command(name)) for name in COMMANDS]
     for title, option, settings in (("network", "-n", ModelConfig), ("training", "-c", TrainConfig)):
         parts.append(f"\n## Settings of the {title}\n\n`s2vnet train {option} NAME=VALUE`.\n\n{_settings(settings)}")
+    parts.append(f"\n## Errors\n\n{_errors()}")
     parts.append(f"\n## Python\n\n{_first(s2vnet)}\n\n")
     for name in sorted(set(s2vnet.__all__) - {"__version__"}, key=str.lower):
         parts.append(f"- `s2vnet.{name}` — {_first(getattr(s2vnet, name))}\n")
@@ -43,6 +45,15 @@ def _settings(config: type[BaseModel]) -> str:
         default = "" if setting.is_required() else f"`{setting.default}`"
         lines.append(f"| `{name}` | {default} | {' '.join((setting.description or '').split())} |\n")
     return "".join(lines)
+
+
+def _errors() -> str:
+    """Table of the kinds of errors."""
+    kinds = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, errors.S2VNetError)]
+    lines = ["| error | exit code | HTTP status | meaning |\n|---|---:|---:|---|\n"]
+    for kind in kinds:
+        lines.append(f"| `{kind.__name__}` | {kind.exit_code} | {kind.http_status} | {_first(kind)} |\n")
+    return "".join(lines) + "\nOptions that do not exist have exit code 2, interrupted commands 130.\n"
 
 
 def _first(item: Any) -> str:

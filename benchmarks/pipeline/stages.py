@@ -40,7 +40,7 @@ from s2vnet.io.files import read_image, read_labels, write_labels
 from s2vnet.io.geometry import Geometry
 from s2vnet.metrics.overlap_and_distance import class_metrics
 from s2vnet.model.checkpoint import choose_device, load_model
-from s2vnet.training.trainer import load_cases, train
+from s2vnet.training.trainer import Hardware, Trainer, load_cases
 from s2vnet.training.validation_scores import QUICK_CASES
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.memory import peak_memory_mb
@@ -86,7 +86,8 @@ def _train_s2vnet(run: Run, dataset: str, cases: list[Case], held_out: list[Case
     }
     info["training_case_names"] = [case.name for case in cases]
     configs = run.recipe.model_config_of(run.plan), run.recipe.train_config(run.plan, run.seed)
-    trained = train(cases, held_out, run.plan, *configs, run.folder, device=run.device, resume=True, info=info)
+    trainer = Trainer(cases, run.plan, *configs, Hardware(run.device))
+    trained = trainer.run(run.folder, held_out, resume=True, info=info)
     history = json.loads((run.folder / "history.json").read_text())
     return {
         "seconds": history[-1]["seconds"],

@@ -87,7 +87,7 @@ def test_where_nothing_can_be_written_is_said_before_the_work(
     name, folder = "a.nii.gz" if command == "interact" else "r.json", tmp_path / "nowhere"
     code, lines = main(command, *given, folder / name)
     reason = "No such file or directory; choose an existing, writable folder"
-    assert (code, lines) == (1, [f"error: cannot write to {folder}: {reason}"])
+    assert (code, lines) == (3, [f"error: cannot write to {folder}: {reason}"])
     if command == "interact":
         assert main(command, *given, tmp_path / "a.nii.gz", "--log", tmp_path / "a.nii.gz")[0] == 1
 

@@ -16,4 +16,4 @@ def test_models_are_listed(model: Path, tmp_path: Path, main: Main) -> None:
     assert f"{model}: boxes, " in shown
     assert [each["name"] for each in json.loads(run("models", "--json"))] == ["abdomen-ct", "hippocampus-mr"]
     code, (line,) = main("models", tmp_path)
-    assert (code, "not a trained model" in line) == (1, True)
+    assert (code, "not a trained model" in line) == (6, True)

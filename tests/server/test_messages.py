@@ -10,8 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from s2vnet.errors import InputError
-from s2vnet.server.messages import is_disk_full, private_folders, status_of, without_folders
-from s2vnet.server.scan_library import CapacityError
+from s2vnet.server.messages import is_disk_full, private_folders, without_folders
 from s2vnet.server.session_record import SessionRecord
 from s2vnet.server.settings import Settings
 from s2vnet.utils.atomic_write import atomic_write
@@ -37,15 +36,7 @@ def test_a_full_disk_is_known_by_its_cause(number: int, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught, atomic_write(tmp_path / "file"):
         raise OSError(number, "full")
     assert is_disk_full(caught.value)
-    assert status_of(caught.value) == 507
-
-
-def test_other_errors() -> None:
-    assert [status_of(error) for error in (CapacityError("full"), InputError("no such scan"), InputError("bad"))] == [
-        503,
-        404,
-        422,
-    ]
+    assert caught.value.http_status == 507
 
 
 def test_a_full_disk_is_reported_to_the_client_without_a_path(

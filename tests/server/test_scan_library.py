@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from s2vnet.errors import InputError
+from s2vnet.errors import CapacityError, InputError
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server import scan_library
-from s2vnet.server.scan_library import CapacityError, ScanLibrary
+from s2vnet.server.scan_library import ScanLibrary
 
 
 @pytest.fixture

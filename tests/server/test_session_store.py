@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from disks import fill
 
-from s2vnet.errors import InputError
+from s2vnet.errors import CapacityError, InputError
 from s2vnet.interactive.applied_log import AppliedLog
 from s2vnet.prompts import NewClass, Point
-from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import Add
 from s2vnet.server.session_record import RECORD
 from s2vnet.server.session_store import SessionStore

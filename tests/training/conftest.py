@@ -13,9 +13,10 @@ from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.plan import IntensityScheme, Plan
 from s2vnet.data.preprocess import Case, preprocess
 from s2vnet.io.geometry import LabelMap, Volume
-from s2vnet.training.trainer import train
+from s2vnet.training.trainer import Hardware, Trainer
 
 Phantom = tuple[Volume, LabelMap]
+HARDWARE = {"device", "devices", "nodes", "workers"}
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +68,9 @@ def run(cases: list[Case], plan: Plan, model_config: ModelConfig, config: TrainC
         settings = config.model_copy(update=changes or {})
         given = {"device": "cpu", "validation": cases[2:], **options}
         validation = given.pop("validation")
-        return train(cases[:2], validation, plan, model_config, settings, folder, **given).model.state_dict()  # type: ignore[arg-type]
+        hardware = Hardware(**{name: given.pop(name) for name in HARDWARE & given.keys()})  # type: ignore[arg-type]
+        inputs = {name: given.pop(name) for name in ("init", "data") if name in given}
+        trainer = Trainer(cases[:2], plan, model_config, settings, hardware, **inputs)  # type: ignore[arg-type]
+        return trainer.run(folder, validation, **given).model.state_dict()  # type: ignore[arg-type]
 
     return _run

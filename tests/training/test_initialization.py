@@ -16,7 +16,7 @@ from s2vnet.errors import CheckpointError, InputError
 from s2vnet.model.checkpoint import TrainedModel, load_model
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.initialization import IMAGENET, load_imagenet_encoder, load_initial_weights
-from s2vnet.training.trainer import train
+from s2vnet.training.trainer import Hardware, Trainer
 
 
 def _trained(config: ModelConfig, labels: dict[str, int]) -> TrainedModel:
@@ -85,9 +85,9 @@ def test_another_network_is_refused_with_the_differing_settings(
 def test_a_run_and_its_average_start_from_initial_weights(
     cases: list[Case], plan: Plan, model_config: ModelConfig, config: TrainConfig, tmp_path: Path
 ) -> None:
-    first = train(cases[:2], [], plan, model_config, config, tmp_path, device="cpu")
+    first = Trainer(cases[:2], plan, model_config, config, Hardware("cpu")).run(tmp_path)
     still = config.model_copy(update={"learning_rate": 1e-12, "weight_decay": 0.0, "seed": 5})
-    second = train(cases[:2], [], plan, model_config, still, tmp_path, device="cpu", init=first)
+    second = Trainer(cases[:2], plan, model_config, still, Hardware("cpu"), init=first).run(tmp_path)
     theirs = first.model.state_dict()
     for name, value in second.model.state_dict().items():
         torch.testing.assert_close(value, theirs[name], atol=1e-6, rtol=0)
@@ -104,8 +104,8 @@ def test_a_run_cannot_resume_with_other_initial_weights(
         dataclasses.replace(_trained(model_config, plan.labels), sha256=letter * 64) for letter in ("a", "b")
     )
     with pytest.raises(KeyboardInterrupt):
-        train(cases[:2], [], plan, model_config, config, tmp_path, device="cpu", init=first, report=stop)
+        Trainer(cases[:2], plan, model_config, config, Hardware("cpu"), init=first).run(tmp_path, report=stop)
     with pytest.raises(CheckpointError, match="start init_sha256"):
-        train(cases[:2], [], plan, model_config, config, tmp_path, device="cpu", init=second, resume=True)
-    train(cases[:2], [], plan, model_config, config, tmp_path, device="cpu", resume=True)
+        Trainer(cases[:2], plan, model_config, config, Hardware("cpu"), init=second).run(tmp_path, resume=True)
+    Trainer(cases[:2], plan, model_config, config, Hardware("cpu")).run(tmp_path, resume=True)
     assert load_model(tmp_path).info["init_sha256"] == "a" * 64

@@ -22,7 +22,7 @@ from s2vnet.io.files import write_image, write_labels
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.model.checkpoint import load_model
 from s2vnet.training.resume_state import CHECKPOINT
-from s2vnet.training.trainer import load_cases, train
+from s2vnet.training.trainer import Hardware, Trainer, load_cases
 
 pytestmark = pytest.mark.timeout(300)
 Phantom = tuple[Volume, LabelMap]
@@ -68,7 +68,7 @@ def test_a_network_that_does_not_fit_the_plan_is_refused(
 ) -> None:
     other = model_config.model_copy(update={"stem_stride": 2})
     with pytest.raises(InputError, match="setting stem_stride: 2, but the plan needs 1"):
-        train(cases, [], plan, other, config, tmp_path, device="cpu")
+        Trainer(cases, plan, other, config, Hardware("cpu"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -91,7 +91,7 @@ def test_invalid_inputs_are_refused(
         run(tmp_path, device="abacus")
     unlabelled = [Case(c.name, c.image, None, c.grid) for c in cases]
     with pytest.raises(InputError, match="no labelled cases"):
-        train(unlabelled, [], plan, model_config, config, tmp_path, device="cpu")
+        Trainer(unlabelled, plan, model_config, config, Hardware("cpu"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,7 +160,7 @@ def test_two_processes_equal_one(
     found = _two_processes(tmp_path, dataset)
     cases = load_cases(read_dataset(dataset), ["p0", "p1"], plan, report=lambda *_: None)
     alone = config.model_copy(update={"epochs": 1})
-    wanted = train(cases, [], plan, model_config, alone, tmp_path, device="cpu").model.state_dict()
+    wanted = Trainer(cases, plan, model_config, alone, Hardware("cpu")).run(tmp_path).model.state_dict()
     # what is added to every class alike has no gradient, and Adam makes steps of its rounding errors
     for weights in (found, wanted):
         del weights["mask_head.2.bias"]

@@ -23,7 +23,7 @@ import fsspec
 from s2vnet.batch import archive_series
 from s2vnet.batch.jobs import plan_jobs
 from s2vnet.data.case_files import case_names, file_stem, group_channels
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.inference.label_writers import fallback_file, is_label_file
 from s2vnet.io.dicom import zip_archive as archive
 from s2vnet.io.dicom.zip_archive import is_zip
@@ -171,10 +171,9 @@ def local_files(item: BatchItem) -> Iterator[BatchItem]:
         except InputError as error:
             if not item.labels_exist and (beside := fallback_file(output)) != output and beside.exists():
                 names[str(beside)] = _keep_fallback(beside, item.output)
-            text = str(error)
             for local, location in names.items():
-                text = text.replace(local, location)
-            raise type(error)(text) from error
+                error = error.relocated(local, location)
+            raise error
 
 
 def put_text(url: str, text: str) -> None:
@@ -251,7 +250,7 @@ def _fetch(url: str, folder: Path) -> str:
             else:
                 system.get_file(path, str(local))
         except FileNotFoundError as error:
-            raise InputError(f"{url}: no such object") from error
+            raise NotFoundError(f"{url}: no such object") from error
         return str(local)
 
 
@@ -320,7 +319,7 @@ def _get_bytes(location: str) -> bytes:
             with fsspec.open(location, "rb") as stream:
                 return bytes(stream.read())
         except FileNotFoundError as error:
-            raise InputError(f"{location}: no such file") from error
+            raise NotFoundError(f"{location}: no such file") from error
 
 
 def _parquet_rows(source: str) -> list[tuple[str, str]]:

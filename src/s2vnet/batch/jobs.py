@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s2vnet.data.case_files import CaseFiles, case_name, find_case_files, is_image_folder
-from s2vnet.errors import InputError, S2VNetError, unexpected
+from s2vnet.errors import InputError, NotFoundError, S2VNetError, unexpected
 from s2vnet.inference.label_writers import (
     geometry_notes,
     is_dicom_output,
@@ -93,7 +93,7 @@ def find_cases(source: Path, channels: int) -> tuple[CaseFiles, ...]:
         InputError: no such input, or a case with another number of channels.
     """
     if not source.exists():
-        raise InputError(f"{source}: no such file or folder")
+        raise NotFoundError(f"{source}: no such file or folder")
     if is_image_folder(source):
         return find_case_files(source, channels)
     if not is_series(source):
@@ -154,7 +154,7 @@ def predict(
                     rows[job.case.name] = volumes_ml(labels, kept)
                     _write_table(table, rows)
         except S2VNetError as failure:
-            error = type(failure)(str(failure))  # without its traceback, which keeps the image in memory
+            error = failure.without_traceback()  # a traceback would keep the image in memory
         except Exception as failure:  # a fault of this package or of a library with one image
             error = InputError(unexpected(failure))
         yield job, error

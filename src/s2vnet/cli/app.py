@@ -92,7 +92,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 
 def main() -> None:
-    """Run the command line: an expected error becomes one line and exit code 1, an interrupt exit code 130."""
+    """Run the command line: an expected error becomes one line and its exit code, an interrupt exit code 130."""
     # torch reads this when it is imported; by default its threads spin while they wait, which makes it tens of times
     # slower on a busy machine
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -119,7 +119,7 @@ def _report(error: Exception) -> int:
     error = out_of_memory(error) if is_out_of_memory(error) else error
     if isinstance(error, S2VNetError):
         typer.echo(f"error: {error}", err=True)
-        return 1
+        return error.exit_code
     if isinstance(error, OSError) and error.filename:
         typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
         return 1

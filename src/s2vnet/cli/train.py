@@ -83,8 +83,7 @@ def train(
     """
     require_extra("train", "training", "lightning_fabric", "tensorboard")
     from s2vnet.training.resume_state import CHECKPOINT, saved_epochs
-    from s2vnet.training.trainer import PLAN, load_cases
-    from s2vnet.training.trainer import train as run_training
+    from s2vnet.training.trainer import PLAN, Hardware, Trainer, load_cases
 
     given = {"seed": seed, **key_values(config), **({} if epochs is None else {"epochs": epochs})}
     validate_settings(TrainConfig, given)  # before the dataset is read
@@ -117,20 +116,12 @@ def train(
         elif hours is not None and (epochs_of_run := saved_epochs(output / CHECKPOINT)) is not None:
             train_config = train_config.model_copy(update={"epochs": epochs_of_run})
         try:
-            run_training(
-                cases,
-                scored,
-                plan,
-                model_config,
-                train_config,
+            hardware = Hardware(device, devices, nodes, workers)
+            trainer = Trainer(cases, plan, model_config, train_config, hardware, init=initial, data=data)
+            trainer.run(
                 output,
-                device=device,
-                devices=devices,
-                nodes=nodes,
-                workers=workers,
+                scored,
                 resume=resume,
-                init=initial,
-                data=data,
                 info=_run_info(source, data),
                 report=report,
                 epoch_done=_epoch_lines(train_config),

@@ -25,7 +25,7 @@ from s2vnet.data.case_files import (
 )
 from s2vnet.data.case_lists import list_notes, listed_cases
 from s2vnet.data.label_definitions import map_ignored, parse_labels
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.io.files import ENDINGS, read_image, read_labels
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.utils.json_io import read_json
@@ -260,7 +260,7 @@ def _require_files(root: Path, cases: Sequence[CaseFiles], channels: int, labell
     missing = [file for case in cases for file in case.images if not file_exists(file)]
     if missing:
         more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
-        raise InputError(f"{missing[0]}: no such file{more}")
+        raise NotFoundError(f"{missing[0]}: no such file{more}")
     names: set[str] = set()
     for case in cases:
         if case.name in names:

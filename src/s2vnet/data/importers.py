@@ -20,7 +20,7 @@ from s2vnet.data.case_lists import listed_cases
 from s2vnet.data.dataset import Dataset, read_dataset, read_dataset_json, read_folds
 from s2vnet.data.dataset_releases import RELEASES, Folders, Release
 from s2vnet.data.label_definitions import parse_labels
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.io.files import SINGLE_FILE_ENDINGS, image_ending, split_frames
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.json_io import read_json
@@ -271,7 +271,7 @@ def _available_folds(dataset: Dataset, partial: bool) -> tuple[list[dict[str, li
 def _locate(source: Path, match: Callable[[Path], tuple[Path, Folders] | None], what: str) -> tuple[Path, Folders]:
     """Find the only match in a folder or up to two levels deeper, except in hidden folders and those of macOS."""
     if not source.is_dir():
-        raise InputError(f"{source}: no such folder; give the folder of the unpacked release")
+        raise NotFoundError(f"{source}: no such folder; give the folder of the unpacked release")
     level = [source]
     for _ in range(3):
         matches = [pair for pair in map(match, level) if pair is not None]

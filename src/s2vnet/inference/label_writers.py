@@ -112,13 +112,13 @@ def save_result(
     try:
         write_result(path, labels, class_names, image, corrected=corrected)
     except Exception as error:  # the labels took long, whatever a library did not expect
-        known = isinstance(error, S2VNetError)
-        reason = str(error) if known else f"{path}: cannot be written ({type(error).__name__})"
-        beside = fallback_file(path)
+        beside, reason = fallback_file(path), error
+        if not isinstance(reason, S2VNetError):
+            reason = InputError(f"cannot be written ({type(error).__name__})", path=path)
         if beside == path:
-            raise InputError(reason) from error
+            raise reason from (error.__cause__ if reason is error else error)
         write_labels(beside, labels)
-        raise InputError(f"{reason}; the labels are in {beside}") from error
+        raise InputError(f"{reason.message}; the labels are in {{kept}}", path=reason.path, kept=beside) from error
 
 
 def fallback_file(path: Path) -> Path:

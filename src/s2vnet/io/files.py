@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.errors import InputError, OutOfMemory
+from s2vnet.errors import InputError, NotFoundError, OutOfMemory
 from s2vnet.io import itk, nifti
 from s2vnet.io.dicom.folders import is_dicom_file
 from s2vnet.io.dicom.series import read_series, series_geometry
@@ -61,9 +61,9 @@ def image_ending(path: Path | str) -> str:
     ending = find_ending(Path(path))
     if ending is None:
         if is_dicom_file(Path(path)):
-            raise InputError(f"{path}: a single DICOM file; name the folder of its series: {Path(path).parent}")
+            raise InputError(f"a single DICOM file; name the folder of its series: {Path(path).parent}", path=path)
         hint = f"use one of {' '.join(ENDINGS)} or a folder or .zip with one DICOM series"
-        raise InputError(f"{path}: unknown image format; {hint}")
+        raise InputError(f"unknown image format; {hint}", path=path)
     return ending
 
 
@@ -161,7 +161,7 @@ def read_labels(path: Path | str) -> LabelMap:
     try:
         return LabelMap(round_labels(data) if data.dtype.kind == "f" else data, image.geometry)
     except InputError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise error.about(path) from error.__cause__
 
 
 def write_labels(path: Path | str, labels: LabelMap) -> None:
@@ -189,7 +189,7 @@ def split_frames(path: Path | str, targets: Sequence[Path]) -> None:
     image = _read(Path(path), np.dtype(np.float32))
     count = len(image.channels)
     if count != len(targets):
-        raise InputError(f"{path}: {count} frames where {len(targets)} channels are named; correct either")
+        raise InputError(f"{count} frames where {len(targets)} channels are named; correct either", path=path)
     for target, frame in zip(targets, image.channels, strict=True):
         _write(target, frame.stored[None], image.geometry)
 
@@ -206,13 +206,13 @@ def _read_channels(path: Path, fill: float | None, frames_as_channels: bool) -> 
     try:
         return image.require_finite(fill)
     except InputError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise error.about(path) from error.__cause__
 
 
 def _require_one_frame(path: Path, image: LazyImage) -> None:
     count = len(image.channels)
     if count != 1:
-        raise InputError(f"{path}: {count} frames where one 3D image is needed; save one file per channel or frame")
+        raise InputError(f"{count} frames where one 3D image is needed; save one file per channel or frame", path=path)
 
 
 def round_labels(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -251,13 +251,13 @@ def _open_format(path: Path) -> Iterator[_Format]:
     """Yield the format of an existing file; errors in the block are prefixed with the file's path."""
     file_format = _format_of(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise NotFoundError("no such file", path=path)
     try:
         yield file_format
     except InputError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise error.about(path) from error.__cause__
     except MemoryError as error:
-        raise OutOfMemory(f"{path}: not enough memory for this image; crop it") from error
+        raise OutOfMemory("not enough memory for this image; crop it", path=path) from error
 
 
 def _write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:

@@ -31,6 +31,6 @@ def require_plausible_size(path: Path, voxels: int, bytes_per_voxel: int = 1, mi
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+        raise InputError(f"{error.strerror}", path=path) from error
     if claimed > max(MAX_DEFLATE_RATIO * size, min_nbytes):
         raise InputError(f"the header claims {claimed} bytes, which a file of {size} bytes cannot hold; it is damaged")

@@ -18,14 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from s2vnet._version import __version__
-from s2vnet.errors import InputError
+from s2vnet.errors import CapacityError, InputError
 from s2vnet.inference.label_writers import DICOM_FORMATS, LABEL_MAP_FORMATS
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.client_watch import ClientWatch
 from s2vnet.server.messages import private_folders, without_folders
 from s2vnet.server.model_library import ServedModel
-from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import (
     Add,
     Info,

@@ -19,14 +19,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from s2vnet._version import __version__
-from s2vnet.errors import InputError, describe_calls
+from s2vnet.errors import CapacityError, InputError, StorageError, describe_calls
 from s2vnet.server import api
 from s2vnet.server.messages import (
-    DISK_FULL,
-    UNAVAILABLE,
     is_disk_full,
     private_folders,
-    status_of,
     without_folders,
 )
 from s2vnet.server.model_library import ModelLibrary
@@ -153,14 +150,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _input_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, InputError)
-    status, store = status_of(error), request.app.state.store
-    headers = {"retry-after": "30"} if status == UNAVAILABLE else None
+    store = request.app.state.store
+    headers = {"retry-after": "30"} if isinstance(error, CapacityError) else None
     detail = without_folders(str(error), private_folders(store.settings))
-    return JSONResponse({"type": "problem", "detail": detail}, status, headers)
+    return JSONResponse({"type": "problem", "detail": detail}, error.http_status, headers)
 
 
 async def _disk_error(request: Request, error: Exception) -> Response:
     if not is_disk_full(error):
         raise error
     detail = "the server's disk is full; tell its operator, and send it again later"
-    return JSONResponse({"type": "problem", "detail": detail}, DISK_FULL)
+    return JSONResponse({"type": "problem", "detail": detail}, StorageError.http_status)

@@ -1,4 +1,4 @@
-"""Error messages for clients: without the server's folders, and with the status code of their cause."""
+"""Error messages for clients, without the server's folders."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from s2vnet.errors import InputError
-from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.settings import Settings
 
-NOT_FOUND, UNPROCESSABLE, UNAVAILABLE, DISK_FULL = 404, 422, 503, 507
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _REST = r"(?:[/\\][^/\\:;,()'\"\s]*)*"
 """What follows a folder in a path; a name with a space ends before it."""
@@ -45,15 +42,6 @@ def without_folders(message: str, folders: Iterable[Path]) -> str:
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error was caused by a full disk or an exceeded quota."""
     return any(isinstance(cause, OSError) and cause.errno in _DISK_FULL for cause in _causes(error))
-
-
-def status_of(error: InputError) -> int:
-    """Return the HTTP status code of an expected error."""
-    if is_disk_full(error):
-        return DISK_FULL
-    if isinstance(error, CapacityError):
-        return UNAVAILABLE
-    return NOT_FOUND if str(error).startswith("no such") else UNPROCESSABLE
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from s2vnet.data.modality import header_conflict, is_modality, modality_conflict, model_modality
 from s2vnet.data.plan import Plan
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.inference.model_set import HINT
 from s2vnet.inference.segmenter import Segmenter, find_model, load_plan
 from s2vnet.io.dicom.references import series_attributes
@@ -150,7 +150,7 @@ class ModelLibrary:
         for model in self._models:
             if model.name == name:
                 return model
-        raise InputError(f"no such model: {name[:64]!r}; this server has {', '.join(self.names)}")
+        raise NotFoundError(f"no such model: {name[:64]!r}; this server has {', '.join(self.names)}")
 
     def by_hash(self, sha256: str) -> ServedModel | None:
         """Return the model of some weights; None if this server does not have it."""

@@ -17,7 +17,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import IO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from s2vnet.errors import InputError
+from s2vnet.errors import CapacityError, InputError, NotFoundError
 from s2vnet.io.dicom.folders import has_dicom_files, is_litter
 from s2vnet.io.dicom.zip_archive import ENDING as ZIP
 from s2vnet.io.dicom.zip_archive import open_series_folder
@@ -38,10 +38,6 @@ _ONE_FILE = (*SINGLE_FILE_ENDINGS, ZIP)  # the others refer to a second file, at
 _LABEL_FOLDERS = frozenset((("labels", "final"), ("labels", "original")))
 _WINDOWS = os.name == "nt"
 _NAME = re.compile("[0-9a-f]{32}")
-
-
-class CapacityError(InputError):
-    """Temporary lack of sessions or disk space; the client may try again later."""
 
 
 class ScanLibrary:
@@ -102,7 +98,7 @@ class ScanLibrary:
         if path is None and not scan.startswith(UPLOAD_PREFIX):
             path = self.added.find(scan)
         if path is None or not _is_scan(path):
-            raise InputError("no such scan; ask for the list of scans, or send one")
+            raise NotFoundError("no such scan; ask for the list of scans, or send one")
         return path
 
     def locate(self, path: Path) -> str | None:

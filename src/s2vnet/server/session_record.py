@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.interactive.history import History
 from s2vnet.io.geometry import Volume
 from s2vnet.prompts import Entry
@@ -60,7 +60,7 @@ class SessionRecord:
             image, revision = record.get("image"), int(record["revision"])
             return cls(scan, model, sha256, image, revision, history, warnings, *place, taken)
         except (OSError, OverflowError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
-            raise InputError("no such session; open the scan again") from error
+            raise NotFoundError("no such session; open the scan again") from error
 
     def write(self, folder: Path) -> None:
         """Write the record into a session's folder atomically. Raises InputError when the system refuses to."""
@@ -112,7 +112,7 @@ def read_summary(folder: Path) -> tuple[SessionSummary, str | None, str]:
         summary = SessionSummary(session=folder.name, image=scan, prompts=len(log), changed=changed)
         return summary, record.get("source"), str(record["model_sha256"])
     except (OSError, OverflowError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise InputError("no such session; open the scan again") from error
+        raise NotFoundError("no such session; open the scan again") from error
 
 
 def image_digest(volume: Volume) -> str:

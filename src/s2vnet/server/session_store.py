@@ -16,13 +16,13 @@ import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from s2vnet.errors import InputError
+from s2vnet.errors import CapacityError, InputError, NotFoundError
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.folder_lock import FolderLock
 from s2vnet.server.memory_budget import SessionMemoryBudget
 from s2vnet.server.model_library import ModelLibrary, ServedModel
-from s2vnet.server.scan_library import ADDED, UPLOAD_PREFIX, CapacityError, ScanLibrary
+from s2vnet.server.scan_library import ADDED, UPLOAD_PREFIX, ScanLibrary
 from s2vnet.server.scheduler import Scheduler
 from s2vnet.server.schemas import Scan, SessionSummary
 from s2vnet.server.session_record import RECORD, SessionRecord, read_summary
@@ -159,7 +159,7 @@ class SessionStore:
                 self._evict(name, worker)
             if worker is None or reopen:
                 if not _NAME.fullmatch(name) or not (self._folder / name / RECORD).is_file():
-                    raise InputError("no such session; open the scan again")
+                    raise NotFoundError("no such session; open the scan again")
                 self._free_place()
                 worker = SessionWorker.from_record(self._folder / name, self._find_scan, self.models, *self._shared)
                 worker.reopened = reopen
@@ -178,7 +178,7 @@ class SessionStore:
         """
         scan = self._current_id(record.scan.id, record.source)
         if scan is None:
-            raise InputError("no such scan here; the session's scan is in a folder that this server does not read")
+            raise NotFoundError("no such scan here; the session's scan is in a folder that this server does not read")
         return self.scans.describe(scan), self.scans.find(scan)
 
     def _current_id(self, scan: str, source: str | None) -> str | None:
@@ -213,7 +213,7 @@ class SessionStore:
             if worker is not None:
                 worker.close()
             elif not _NAME.fullmatch(name) or not (folder / RECORD).is_file():
-                raise InputError("no such session; open the scan again")
+                raise NotFoundError("no such session; open the scan again")
         shutil.rmtree(folder, ignore_errors=True)
 
     def suspend(self, name: str) -> None:

@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.errors import InputError, S2VNetError, describe_calls
+from s2vnet.errors import CapacityError, InputError, NotFoundError, S2VNetError, describe_calls
 from s2vnet.inference.label_writers import output_formats, require_dicom_source, write_result
 from s2vnet.inference.model_set import choose_plan
 from s2vnet.interactive.history import History, Log
@@ -34,7 +34,7 @@ from s2vnet.server.messages import without_folders
 from s2vnet.server.model_library import ModelLibrary, ServedModel
 from s2vnet.server.operations import apply_operation, check_log
 from s2vnet.server.request_queue import RequestQueue
-from s2vnet.server.scan_library import CapacityError, read_scan
+from s2vnet.server.scan_library import read_scan
 from s2vnet.server.scheduler import CLICK, ENCODING, Scheduler
 from s2vnet.server.schemas import Operation, Scan, State
 from s2vnet.server.session_record import SessionRecord, image_digest
@@ -233,7 +233,7 @@ class SessionWorker:
         if self._error is not None:
             raise InputError(self._error)
         if self._closed:
-            raise InputError("no such session; open the scan again")
+            raise NotFoundError("no such session; open the scan again")
 
     def read_image(self) -> Volume:
         """Read the image. Raises InputError when its file is not readable, or has more voxels than the server opens."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from s2vnet.inference.correction_maps import SegmentedVolume
 from s2vnet.inference.encoded_volume import PreviewBatch, interleaved_batches
 from s2vnet.model.corrector import Corrector
 from s2vnet.model.interface import Network
+from s2vnet.training.checkpointed_steps import REPORT_EVERY, run_steps
 from s2vnet.training.correction_episodes import (
     RADII,
     Correction,
@@ -30,7 +30,6 @@ from s2vnet.training.correction_episodes import (
     find_parts,
 )
 from s2vnet.training.correction_loss import correction_loss
-from s2vnet.training.interrupts import deferred_interrupts
 from s2vnet.utils.atomic_write import atomic_write
 
 Report = Callable[[dict[str, float]], object]
@@ -143,28 +142,16 @@ class CorrectorTrainer:
         self.step = 0
         self.cpu_seconds = 0.0
 
-    def fit(self, checkpoint: Path, report: Report, every: int = 50) -> Corrector:
-        """Train to the end, or from the checkpoint on. Raises KeyboardInterrupt after saving."""
+    def fit(self, checkpoint: Path, report: Report, every: int = REPORT_EVERY) -> Corrector:
+        """Train to the end, from the checkpoint if there is one. Raises KeyboardInterrupt after saving."""
         if checkpoint.exists():
             self._load(checkpoint)
-        config, saved, losses = self.config, time.monotonic(), []
-        start = time.process_time() - self.cpu_seconds
-        with deferred_interrupts() as interrupted:
-            while self.step < config.steps:
-                losses.append(self._optimize())
-                self.cpu_seconds = time.process_time() - start
-                if self.step % every == 0:
-                    report({"step": self.step, "loss": float(np.mean(losses)), "cpu_seconds": self.cpu_seconds})
-                    losses = []
-                due = time.monotonic() - saved > 60 * config.checkpoint_minutes
-                if due or interrupted() or self.step == config.steps:
-                    self._save(checkpoint)
-                    saved = time.monotonic()
-                if interrupted():
-                    raise KeyboardInterrupt
+        minutes = self.config.checkpoint_minutes
+        run_steps(self, self.config.steps, self._take_step, lambda: self._save(checkpoint), report, minutes, every)
         return cast(Corrector, self.average.module).eval()
 
-    def _optimize(self) -> float:
+    def _take_step(self) -> float:
+        """Take one optimizer step on a batch of corrections; return the loss."""
         config = self.config
         rng = np.random.default_rng((config.seed, self.step))
         rate = config.learning_rate * min(1.0, (self.step + 1) / config.warmup_steps)
@@ -184,7 +171,6 @@ class CorrectorTrainer:
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.average.update_parameters(self.network)
-        self.step += 1
         return float(loss.detach())
 
     def _save(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from s2vnet.errors import InputError
+from s2vnet.errors import StorageError
 
 _PREFIX = ".s2vnet-"
 
@@ -22,7 +22,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     last. After any exception, interrupts included, the folder is removed and the old file is kept.
 
     Raises:
-        InputError: The write failed: no such folder, no permission, or disk full.
+        StorageError: The write failed: no such folder, no permission, or disk full.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as folder:
@@ -31,7 +31,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 file.replace(path.parent / file.name)
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"cannot write {path}: {reason}; choose an existing, writable folder with space") from error
+        message = f"cannot write {{path}}: {reason}; choose an existing, writable folder with space"
+        raise StorageError(message, path=path) from error
 
 
 def remove_unfinished(folder: Path, exclude: Path | None = None) -> None:
@@ -52,13 +53,14 @@ def require_writable(folder: Path) -> None:
     """Check, before long work, that files can be written to a folder.
 
     Raises:
-        InputError: The folder is not writable.
+        StorageError: The folder is not writable.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; choose an existing, writable folder") from error
+        message = f"cannot write to {{path}}: {error.strerror}; choose an existing, writable folder"
+        raise StorageError(message, path=folder) from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
 
-from s2vnet.errors import InputError
+from s2vnet.errors import MissingDependencyError
 
 
 def require_extra(extra: str, purpose: str, *modules: str) -> None:
@@ -19,11 +19,11 @@ def require_extra(extra: str, purpose: str, *modules: str) -> None:
         modules: Names of top-level modules.
 
     Raises:
-        InputError: Modules are missing; the message lists them and the command that installs them.
+        MissingDependencyError: Modules are missing; the message lists them and the command that installs them.
     """
     missing = [name for name in modules if not is_installed(name)]
     if missing:
-        raise InputError(f"{purpose} needs {', '.join(missing)}: {install_command(extra)}")
+        raise MissingDependencyError(f"{purpose} needs {', '.join(missing)}: {install_command(extra)}")
 
 
 def is_installed(module: str) -> bool:

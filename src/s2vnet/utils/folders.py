@@ -9,14 +9,14 @@ from pathlib import Path
 
 import platformdirs
 
-from s2vnet.errors import InputError
+from s2vnet.errors import StorageError
 
 
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents; an existing folder is kept.
 
     Raises:
-        InputError: The folder cannot be created.
+        StorageError: The folder cannot be created.
     """
     with folder_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,12 +38,12 @@ def folder_errors(folder: Path, remedy: str = "choose a writable folder") -> Ite
     """Convert system errors within the block to a message about the folder, which ends with `remedy`.
 
     Raises:
-        InputError: In place of an OSError.
+        StorageError: In place of an OSError.
     """
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot make {folder}: {error.strerror}; {remedy}") from error
+        raise StorageError(f"cannot make {{path}}: {error.strerror}; {remedy}", path=folder) from error
 
 
 def cache_folder() -> Path:

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from s2vnet.errors import InputError
+from s2vnet.errors import CapacityError, InputError
 from s2vnet.prompts import Entry, NewClass, Point
 from s2vnet.server.client_watch import ClientGone
 from s2vnet.server.protocols.one_object_client import ObjectClient, ObjectClients, Target, object_class
-from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import Add
 
 MODEL: Any = SimpleNamespace(name="model", classes={0: "background", 1: "left", 2: "right"}, channels=1)

@@ -33,7 +33,7 @@ def walk_files(folder: Path) -> list[Path]:
         children[:] = [name for name in children if not is_litter(PurePath(name))]
         found += [file for name in names if not is_litter(PurePath(name)) and (file := Path(parent, name)).is_file()]
         if len(found) > MAX_FILES:
-            raise InputError(f"{folder}: more than {MAX_FILES} files; name the folder of one scan")
+            raise InputError(f"more than {MAX_FILES} files; name the folder of one scan", path=folder)
     return sorted(found)
 
 

@@ -59,7 +59,7 @@ def write_rtstruct(
     names = {value: name for value, name in sorted(class_names.items()) if value}
     unnamed = sorted(set(np.unique(labels.data).tolist()) - {0, *names})
     if unnamed:
-        raise InputError(f"{path}: label {unnamed[0]} has no name; a structure needs one")
+        raise InputError(f"label {unnamed[0]} has no name; a structure needs one", path=path)
     images = _image_references(source)
     structure_set = _make_structure_set(source, images)
     for value, name in names.items():

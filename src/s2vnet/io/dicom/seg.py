@@ -103,9 +103,9 @@ def write_segmentation(
         planes = planes[np.argsort(source.frames)]
     unnamed = sorted(set(np.unique(labels.data).tolist()) - {0, *names})
     if unnamed:
-        raise InputError(f"{path}: label {unnamed[0]} has no name; a segment needs one")
+        raise InputError(f"label {unnamed[0]} has no name; a segment needs one", path=path)
     if list(names) != list(range(1, len(names) + 1)) or len(names) > 255:
-        raise InputError(f"{path}: classes {list(names)} are not numbered 1, 2, 3, ... 255 as segments are")
+        raise InputError(f"classes {list(names)} are not numbered 1, 2, 3, ... 255 as segments are", path=path)
     segmentation = _make_segmentation(series, source, planes, names, corrected, labelmap)
     with atomic_write(Path(path)) as temporary:
         segmentation.save_as(temporary)
@@ -236,9 +236,9 @@ def read_segmentation(path: Path | str, series: Path | str) -> tuple[LabelMap, d
         names = {n: str(segmentation.get_segment_description(n).SegmentLabel) for n in segmentation.segment_numbers}
         needs_uint16 = max(names) > 255
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+        raise InputError(f"{error.strerror or error}", path=path) from error
     except Exception as error:  # highdicom and pydicom have exception types for each of many faults
-        raise InputError(f"{path}: not a SEG object of these images ({type(error).__name__})") from error
+        raise InputError(f"not a SEG object of these images ({type(error).__name__})", path=path) from error
     data: npt.NDArray[np.uint16] = np.ascontiguousarray(planes.transpose(2, 1, 0)).astype(np.uint16)
     return LabelMap(data if needs_uint16 else data.astype(np.uint8), source.geometry), names
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.errors import InputError, OutOfMemory
+from s2vnet.errors import InputError, NotFoundError, OutOfMemory
 from s2vnet.io import itk, nifti
 from s2vnet.io.dicom import zip_archive
 from s2vnet.io.dicom.folders import walk_files
@@ -47,7 +47,7 @@ def series_slices(folder: Path | str, *, series: str | None = None) -> tuple[Ser
     files = _find_series_files(Path(folder), series)
     slices = [one for file in files for one in read_slices(file)]
     if len(files) > 1 and any(one.frame is not None for one in slices):
-        raise InputError(f"{folder}: {len(files)} files of a series, some with many frames; keep one of them")
+        raise InputError(f"{len(files)} files of a series, some with many frames; keep one of them", path=folder)
     normal = np.cross(*slices[0].geometry.affine_lps[:3, :2].T)
     return tuple(sorted(slices, key=lambda one: float(one.position @ normal)))
 
@@ -74,7 +74,7 @@ def select_series(path: Path | str, series: str | None) -> Iterator[Path]:
         yield path
         return
     if not (path.is_dir() or is_zip(path)):
-        raise InputError(f"{path}: --series chooses from a DICOM folder or a .zip of one")
+        raise InputError("--series chooses from a DICOM folder or a .zip of one", path=path)
     with tempfile.TemporaryDirectory(prefix="s2vnet-") as name:
         target = Path(name) / f"{path.stem if is_zip(path) else path.name}-{series}"
         target.mkdir()
@@ -84,7 +84,7 @@ def select_series(path: Path | str, series: str | None) -> Iterator[Path]:
         try:
             yield target
         except InputError as error:
-            raise type(error)(str(error).replace(str(target), str(path))) from error
+            raise error.relocated(target, path) from error
 
 
 @quiet_libraries()
@@ -112,8 +112,8 @@ def read_series(folder: Path | str, *, series: str | None = None) -> Volume:
             array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         if is_out_of_memory(error):
-            raise OutOfMemory(f"{folder}: not enough memory for this series; crop it") from error
-        raise InputError(f"{folder}: the series' pixels cannot be read; copy the files again") from error
+            raise OutOfMemory("not enough memory for this series; crop it", path=folder) from error
+        raise InputError("the series' pixels cannot be read; copy the files again", path=folder) from error
     if slices[0].frame is not None:
         array = _rescale_frames(array, slices)
     return Volume(array.transpose(2, 1, 0)[None], geometry, slices[0].modality)
@@ -132,7 +132,7 @@ def _rescale_frames(array: npt.NDArray[np.float32], slices: Sequence[SeriesSlice
 def _find_series_files(folder: Path, chosen: str | None) -> tuple[Path, ...]:
     """Files of the only series of a folder, or of the chosen one."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+        raise NotFoundError("no such folder", path=folder)
     files: dict[str, list[Path]] = {}
     attributes: dict[str, tuple[str, str, str]] = {}
     for file, values in image_headers(folder):
@@ -144,14 +144,14 @@ def _find_series_files(folder: Path, chosen: str | None) -> tuple[Path, ...]:
     numbered = {str(n): (uid, modality) for n, (_, uid, modality) in enumerate(ordered, 1)}
     names = ", ".join(f"{n} ({m or 'unknown modality'}, {len(files[uid])} files)" for n, (uid, m) in numbered.items())
     if not numbered:
-        raise InputError(f"{folder}: {_nothing_found(folder)}")
+        raise InputError(_nothing_found(folder), path=folder)
     if chosen is None and len(numbered) > 1:
         raise InputError(
-            f"{folder}: {len(numbered)} DICOM series: {names}; choose with --series, or name the folder of one"
+            f"{len(numbered)} DICOM series: {names}; choose with --series, or name the folder of one", path=folder
         )
     uid = next(iter(numbered.values()))[0] if chosen is None else numbered.get(chosen, (chosen, ""))[0]
     if uid not in {uid for uid, _ in numbered.values()}:
-        raise InputError(f"{folder}: no DICOM series {chosen} in this folder; there is {names}")
+        raise InputError(f"no DICOM series {chosen} in this folder; there is {names}", path=folder)
     return tuple(files[uid])
 
 
@@ -171,10 +171,10 @@ def image_headers(folder: Path) -> Iterator[tuple[Path, dict[int, str]]]:
             if not header.has_pixels:
                 raise InputError("no pixels")
         except OSError as error:
-            raise InputError(f"{file}: {error.strerror or error}; the series may be incomplete") from error
+            raise InputError(f"{error.strerror or error}; the series may be incomplete", path=file) from error
         except InputError as error:
             if is_image(file):
                 reason = "not a readable DICOM image, truncated or damaged"
-                raise InputError(f"{file}: {reason} ({error}); copy or export it again, or take it out") from error
+                raise InputError(f"{reason} ({error}); copy or export it again, or take it out", path=file) from error
         else:
             yield file, header.values

@@ -68,7 +68,7 @@ def read_slices(file: Path) -> list[SeriesSlice]:
     except (RuntimeError, InputError) as error:
         if is_out_of_memory(error):
             raise
-        raise InputError(f"{file}: no usable DICOM geometry; take the file out of the folder") from error
+        raise InputError("no usable DICOM geometry; take the file out of the folder", path=file) from error
     return [one._replace(modality=modality or None) for one in _read_frames(file, components)]
 
 
@@ -80,7 +80,7 @@ def stack_geometry(folder: Path | str, slices: Sequence[SeriesSlice]) -> Geometr
     """
     first = slices[0]
     if any(one.components != 1 for one in slices):
-        raise InputError(f"{folder}: colour images; a grey-value series is needed")
+        raise InputError("colour images; a grey-value series is needed", path=folder)
     if len(slices) == 1:
         return first.geometry
     for one in slices:
@@ -122,11 +122,13 @@ def _read_frames(file: Path, components: int) -> list[SeriesSlice]:
     except Exception as error:  # pydicom has an exception type for each of many faults
         if is_out_of_memory(error):
             raise
-        raise InputError(f"{file}: frames without a position each; export them as single files, or as NIfTI") from error
+        raise InputError(
+            "frames without a position each; export them as single files, or as NIfTI", path=file
+        ) from error
     if len(slices) != frames:
-        raise InputError(f"{file}: {frames} frames, but positions of {len(slices)}; export it again")
+        raise InputError(f"{frames} frames, but positions of {len(slices)}; export it again", path=file)
     if slices[0].rescale[0] == 0:  # ITK scales all frames by it
-        raise InputError(f"{file}: the first frame's rescale slope is 0; export it again")
+        raise InputError("the first frame's rescale slope is 0; export it again", path=file)
     return slices
 
 
@@ -170,10 +172,10 @@ def _even_step(folder: Path | str, slices: Sequence[SeriesSlice]) -> FloatArray:
     if gaps[smallest] <= limit:
         names, pairs = f"{slices[smallest].name} and {slices[smallest + 1].name}", int((gaps <= limit).sum())
         hint = f" (so do {pairs} pairs: several phases, echoes or exports in one series?)" if pairs > 1 else ""
-        raise InputError(f"{folder}: {names} lie at the same position{hint}; keep one of them")
+        raise InputError(f"{names} lie at the same position{hint}; keep one of them", path=folder)
     expected = positions[0] + np.arange(len(slices))[:, None] * step
     if np.linalg.norm(positions - expected, axis=1).max() > limit:
         widest = int(gaps.argmax())
         where = f"{gaps.min():.4g} to {gaps.max():.4g} mm apart, widest after {slices[widest].name}"
-        raise InputError(f"{folder}: slices are {where}; a slice is missing or the spacing is uneven")
+        raise InputError(f"slices are {where}; a slice is missing or the spacing is uneven", path=folder)
     return step

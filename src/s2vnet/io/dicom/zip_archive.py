@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.io.dicom.folders import MAX_FILES, is_litter
 
 ENDING = ".zip"
@@ -38,15 +38,15 @@ def open_series_folder(path: Path | str) -> Iterator[Path]:
         try:
             _unpack(path, Path(name))
         except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file") from error
+            raise NotFoundError("no such file", path=path) from error
         except InputError:
             raise
         except (OSError, EOFError, RuntimeError, ValueError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{path}: cannot be unpacked ({error}); copy it again or unpack it yourself") from error
+            raise InputError(f"cannot be unpacked ({error}); copy it again or unpack it yourself", path=path) from error
         try:
             yield Path(name)
         except InputError as error:
-            raise type(error)(str(error).replace(name, str(path))) from error
+            raise error.relocated(name, path) from error
 
 
 def is_zip(path: Path | str) -> bool:
@@ -65,7 +65,7 @@ def _unpack(path: Path, folder: Path) -> None:
         limit = min(MAX_UNPACKED_NBYTES, MAX_EXPANSION * path.stat().st_size)
         if len(members) > MAX_FILES or sum(member.file_size for member in members) > limit:
             raise InputError(
-                f"{path}: {len(members)} files, larger than a scan can be; unpack it yourself if you trust it"
+                f"{len(members)} files, larger than a scan can be; unpack it yourself if you trust it", path=path
             )
         for number, member in enumerate(members):
             ending = "".join(c for c in Path(member.filename).suffix.lower() if c.isalnum())[:8]

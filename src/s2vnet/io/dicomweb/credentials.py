@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 
 TOKEN, USER, PASSWORD = "S2VNET_DICOMWEB_TOKEN", "S2VNET_DICOMWEB_USER", "S2VNET_DICOMWEB_PASSWORD"
 NETRC = "NETRC"
@@ -81,7 +81,7 @@ def _netrc_login(host: str) -> _Login | None:
         entry = netrc.netrc(path).authenticators(host)
     except FileNotFoundError as error:
         if named:
-            raise InputError(f"{path}: no such file; correct {NETRC}") from error
+            raise NotFoundError(f"{path}: no such file; correct {NETRC}") from error
         return None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; make it readable for you alone") from error

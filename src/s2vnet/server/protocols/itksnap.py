@@ -25,7 +25,7 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Upl
 from pydantic import BaseModel, Field, ValidationError
 
 from s2vnet._version import __version__
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.prompts import Point, Prompt
 from s2vnet.server.api import StoreDep
@@ -109,7 +109,7 @@ class SnapClients(ObjectClients[SnapClient]):
         """Return a client by its name. Raises InputError for an unknown one."""
         with self._lock:
             if name not in self._clients:
-                raise InputError("no such session; connect to the server again")
+                raise NotFoundError("no such session; connect to the server again")
             client = self._clients[name]
             client.last_active = time.monotonic()
             return client
@@ -180,7 +180,7 @@ def start_session(clients: ClientsDep, model: str = ANY_CLASS) -> dict[str, str]
     """Add a client and return its name, which is part of all its other requests."""
     known = model_names(clients.store.models)
     if model not in known:
-        raise InputError(f"no such model {model!r}; there are {', '.join(known)}")
+        raise NotFoundError(f"no such model {model!r}; there are {', '.join(known)}")
     return {"session_id": clients.add(SnapClient(clients.store, known[model])).name}
 
 

@@ -17,14 +17,13 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.errors import InputError
+from s2vnet.errors import CapacityError, InputError
 from s2vnet.interactive.check_entries import new_class
 from s2vnet.io.geometry import Volume
 from s2vnet.prompts import Entry, NewClass, Prompt, Voxel
 from s2vnet.server.client_watch import ClientGone, ClientWatch
 from s2vnet.server.model_library import ModelLibrary, ServedModel
 from s2vnet.server.request_queue import RequestQueue
-from s2vnet.server.scan_library import CapacityError
 from s2vnet.server.schemas import Add, Step
 from s2vnet.server.session_store import SessionStore
 from s2vnet.server.session_worker import Orient, SessionWorker

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from fastapi import APIRouter
 
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.io.files import read_labels
 from s2vnet.metrics.overlap_and_distance import dice
 from s2vnet.server.protocols.monailabel.background import segment_in_background
@@ -80,7 +80,7 @@ def start_scoring(
 ) -> dict[str, Any]:
     """Score images; each score becomes a fact about its image."""
     if method not in SCORING_METHODS:
-        raise InputError(f"no such method: {method[:64]!r}; choose one of {', '.join(SCORING_METHODS)}")
+        raise NotFoundError(f"no such method: {method[:64]!r}; choose one of {', '.join(SCORING_METHODS)}")
 
     def work(image: str) -> float | None:
         score = _dice(service, image)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, HTTPException, Query, UploadFile
 from fastapi.responses import FileResponse, Response
 
-from s2vnet.errors import InputError
+from s2vnet.errors import NotFoundError
 from s2vnet.io.files import read_geometry
 from s2vnet.server.api import temporary_file_response
 from s2vnet.server.protocols.monailabel.image_ids import CONVERTED_ENDING, write_converted
@@ -69,7 +69,7 @@ def check_image(service: ServiceDep, image: str, check_sum: str = "") -> Respons
     scan = service.images.resolve(image)
     expected = check_sum if ":" in check_sum else f"SHA256:{check_sum}"
     if check_sum and expected.lower() != service.images.checksum(scan).lower():
-        raise InputError("no such image: it has another checksum")
+        raise NotFoundError("no such image: it has another checksum")
     return Response()
 
 

@@ -16,7 +16,7 @@ from anyio import to_thread
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response, StreamingResponse
 
-from s2vnet.errors import InputError
+from s2vnet.errors import NotFoundError
 from s2vnet.server.api import StoreDep
 
 OPERATIONS = ("wado", "qido", "stow")
@@ -62,7 +62,7 @@ def archive_url(archive: str, path: str, query: str) -> str:
     first, _, rest = path.partition("/")
     parts = (rest if first in OPERATIONS else path).split("/")
     if any(part in (".", "..") for part in parts):
-        raise InputError("no such path in the archive")
+        raise NotFoundError("no such path in the archive")
     values = [(key, value) for key, value in parse_qsl(query, keep_blank_values=True) if key != "token"]
     encoded = "/".join(quote(part, safe="", errors="replace") for part in parts)
     return f"{archive.rstrip('/')}/{encoded}{'?' if values else ''}{urlencode(values, errors='replace')}"

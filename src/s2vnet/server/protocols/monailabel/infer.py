@@ -187,7 +187,7 @@ def _without_path(path: Path, name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(str(error).replace(str(path), name)) from error
+        raise error.relocated(path, name) from error
 
 
 def _labels_response(

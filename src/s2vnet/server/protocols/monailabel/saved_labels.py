@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.io.files import write_labels
 from s2vnet.io.geometry import LabelMap
 from s2vnet.utils.atomic_write import atomic_write
@@ -53,7 +53,7 @@ class SavedLabels:
         """Return the path of a saved label. Raises InputError if there is none."""
         path = self.path(tag, scan)
         if not path.exists():
-            raise InputError(f"no such label: the scan has no {tag} one")
+            raise NotFoundError(f"no such label: the scan has no {tag} one")
         return path
 
     def tags(self, scan: str) -> list[str]:

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from fastapi import Depends, Request
 
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.server.client_watch import ClientGone
 from s2vnet.server.messages import private_folders
 from s2vnet.server.model_library import ModelLibrary, ServedModel
@@ -116,7 +116,7 @@ class MonaiLabel:
     def named(self, name: str) -> NamedModel:
         """Return what a name stands for. Raises InputError if there is no such name."""
         if name not in self.models:
-            raise InputError(f"no such model: {name[:64]!r}; choose one of {', '.join(self.models)}")
+            raise NotFoundError(f"no such model: {name[:64]!r}; choose one of {', '.join(self.models)}")
         return self.models[name]
 
     def model_of_label(self, scan: str, names: Collection[str]) -> ServedModel:

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, UploadFile
 from fastapi.responses import FileResponse
 
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.io.dicom.folders import MAX_FILES
 from s2vnet.io.dicom.zip_archive import ENDING as ZIP
 from s2vnet.server.protocols.monailabel.service import MonaiLabel, ServiceDep
@@ -71,7 +71,7 @@ def session_scan(service: MonaiLabel, name: str) -> Path:
     try:
         path = service.store.scans.find(UPLOAD_PREFIX + name)
     except InputError as error:
-        raise InputError("no such session; send the scan again") from error
+        raise NotFoundError("no such session; send the scan again") from error
     with contextlib.suppress(OSError):
         os.utime(path)
     return path

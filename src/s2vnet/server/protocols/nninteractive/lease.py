@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import HTTPException, Response
 
-from s2vnet.errors import InputError
+from s2vnet.errors import InputError, NotFoundError
 from s2vnet.interactive.voxelize import is_prompt
 from s2vnet.io.geometry import Region, Volume
 from s2vnet.prompts import Extent, Prompt
@@ -202,7 +202,9 @@ def find_target(label: str, models: ModelLibrary) -> Target:
         choices = " or ".join(f"{model.name}:{label}" for model in knowing)
         raise InputError(f"several models have a class {label[:64]!r}; name one by {choices}")
     if not knowing and models.only is None:
-        raise InputError(f"no such class or model {label[:64]!r}; this server has the models {', '.join(models.names)}")
+        raise NotFoundError(
+            f"no such class or model {label[:64]!r}; this server has the models {', '.join(models.names)}"
+        )
     model = knowing[0] if knowing else models.first
     return Target(model, _class_of(label, model))
 
@@ -215,7 +217,7 @@ def _class_of(label: str, model: ServedModel) -> int:
     for class_id, name in model.classes.items():
         if label in (name, str(class_id)):
             return class_id
-    raise InputError(f"no such class {label[:64]!r}; the model knows {', '.join(model.classes.values())}")
+    raise NotFoundError(f"no such class {label[:64]!r}; the model knows {', '.join(model.classes.values())}")
 
 
 def _orient_by(model: ServedModel) -> Orient:

@@ -39,7 +39,7 @@ export class PromptOverlay {
       this.#clipTo(tile, () => {
         flash?.draw(this.#context, tile);
         if (tiles.length > 1) this.#crosshair(tile);
-        entries.forEach((entry, n) => this.#entry(tile, entry, colorOf(entry.class_id), n === highlighted));
+        for (const [n, entry] of entries.entries()) this.#entry(tile, entry, colorOf(entry.class_id), n === highlighted);
         for (const entry of waiting) this.#entry(tile, entry, colorOf(entry.class_id), false);
         if (draft) this.#entry(tile, draft.entry, colorOf(draft.entry.class_id), true, draft.voxels);
         if (cursor) this.#brush(tile, cursor, colorOf(cursor.entry.class_id));
@@ -170,7 +170,7 @@ export class PromptOverlay {
     const places = vertices.map((voxel) => this.#project(tile, voxel));
     if (places.some((place) => !place)) return;
     this.#strokeWithHalo(color, width, dashed ? [6, 4] : [], (context) => {
-      places.forEach(({ x, y }) => context.lineTo(x, y));
+      for (const { x, y } of places) context.lineTo(x, y);
       context.closePath();
     });
   }

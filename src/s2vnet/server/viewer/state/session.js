@@ -194,7 +194,7 @@ export class Session extends EventTarget {
     const first = !this.#settledOnce;
     const changed = this.changedSlices;
     [this.#settledRevision, this.#settledOnce] = [this.state.revision, true];
-    this.#changed.forEach((slices) => slices.clear());
+    for (const slices of this.#changed.values()) slices.clear();
     this.#emit("settled", { changed, changes: this.#settle(), first });
   }
 
