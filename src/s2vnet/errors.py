@@ -46,12 +46,9 @@ class S2VNetError(Exception):
         return self if self.path is not None else type(self)(self.message, path=path, kept=self.kept)
 
     def relocated(self, old: Path | str, new: Path | str) -> Self:
-        """Return the error with `new` instead of `old` at the start of its paths, as an archive for its unpacked files.
-
-        An error about other paths is returned unchanged.
-        """
+        """Return an equal error with `new` for `old` at the start of its paths: an archive for its unpacked files."""
         path, kept = (_relocate(each, old, new) for each in (self.path, self.kept))
-        return self if (path, kept) == (self.path, self.kept) else type(self)(self.message, path=path, kept=kept)
+        return type(self)(self.message, path=path, kept=kept)
 
 
 def _relocate(path: Path | str | None, old: Path | str, new: Path | str) -> Path | str | None:
