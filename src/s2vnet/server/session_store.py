@@ -114,7 +114,7 @@ class SessionStore:
             if conflict is not None and self.refuses_other_modality(scan):
                 raise InputError(f"{path}: {conflict}")
         except InputError as error:
-            raise InputError(str(error).replace(str(path), self.scans.describe(scan).name)) from error
+            raise error.relocated(path, self.scans.describe(scan).name) from error
         return model
 
     def refuses_other_modality(self, scan: str) -> bool:
