@@ -41,7 +41,7 @@ def test_an_entry_of_several_logs_is_stored_once(tmp_path: Path) -> None:
     record = json.loads((tmp_path / RECORD).read_text())
     assert list(record) == [
         "format", "scan", "model", "model_sha256", "image", "revision", "warnings", "source",
-        "changed", "taken", "entries", "log", "past", "undone",
+        "changed", "taken", "styles", "entries", "log", "past", "undone",
     ]  # fmt: skip
     assert (len(record["entries"]), record["log"], record["past"], record["undone"]) == (2, [0, 1], [[], [0]], [[1]])
 

@@ -13,6 +13,7 @@ from s2vnet.io.dicom import seg as dicom_seg
 from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import ENDINGS, image_ending, write_labels
 from s2vnet.io.geometry import Geometry, LabelMap
+from s2vnet.io.segment_names import Segment
 from s2vnet.utils.file_names import fit_file_name
 from s2vnet.visualization.palettes import hex_palette
 
@@ -127,7 +128,13 @@ def fallback_file(path: Path) -> Path:
 
 
 def write_result(
-    path: Path, labels: LabelMap, class_names: Mapping[int, str], image: Path, *, corrected: bool = False
+    path: Path,
+    labels: LabelMap,
+    class_names: Mapping[int, str],
+    image: Path,
+    *,
+    corrected: bool = False,
+    colors: Mapping[int, str] | None = None,
 ) -> None:
     """Write labels in the format of the path's ending.
 
@@ -137,17 +144,19 @@ def write_result(
         class_names: class name by label value.
         image: file, DICOM folder or zip archive that the labels belong to.
         corrected: whether a user corrected the labels.
+        colors: ``#rrggbb`` by label value; with them, NRRD states classes as 3D Slicer does.
 
     Raises:
         InputError: as :func:`require_dicom_source`, :func:`s2vnet.io.dicom.seg.write_segmentation`,
             :func:`s2vnet.io.dicom.rtstruct.write_rtstruct` or :func:`s2vnet.io.files.write_labels`.
     """
     if not is_dicom_output(path):
-        write_labels(path, labels)
+        segments = [Segment(value, class_names[value], color) for value, color in (colors or {}).items()]
+        write_labels(path, labels, segments)
         return
     require_dicom_source(path, image)
     if is_rtstruct(path):
-        colours = dict(enumerate(hex_palette(max(class_names) + 1)))
+        colours = colors or dict(enumerate(hex_palette(max(class_names) + 1)))
         rtstruct.write_rtstruct(path, labels, class_names, colours, image, corrected=corrected)
     else:
         labelmap = path.name.lower().endswith(dicom_seg.LABELMAP_ENDING)

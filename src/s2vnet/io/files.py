@@ -22,6 +22,7 @@ from s2vnet.io.dicom.series import read_series, series_geometry
 from s2vnet.io.dicom.zip_archive import is_zip, open_series_folder
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.io.lazy_image import LazyImage, as_lazy_image
+from s2vnet.io.segment_names import Segment, names_of_fields, slicer_fields
 from s2vnet.utils.atomic_write import atomic_write
 
 ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
@@ -164,15 +165,33 @@ def read_labels(path: Path | str) -> LabelMap:
         raise error.about(path) from error.__cause__
 
 
-def write_labels(path: Path | str, labels: LabelMap) -> None:
+def write_labels(path: Path | str, labels: LabelMap, segments: Sequence[Segment] = ()) -> None:
     """Write labels in the format of the path's ending, without slope and intercept, on their grid.
 
     The write is atomic: on failure the old file stays and no partial file remains.
 
+    Args:
+        path: file to write.
+        labels: label map.
+        segments: names and colours of its classes, which NRRD states as 3D Slicer does; other formats have no place.
+
     Raises:
         InputError: unknown ending, or the folder is missing or read-only, or the disk full.
     """
-    _write(Path(path), labels.data[None], labels.geometry)
+    path = Path(path)
+    if not segments or image_ending(path) not in (".nrrd", ".nhdr"):
+        return _write(path, labels.data[None], labels.geometry)
+    with atomic_write(path) as temporary:
+        itk.write(temporary, labels.data[None], labels.geometry, slicer_fields(segments, labels.geometry.shape))
+
+
+def read_label_names(path: Path) -> dict[int, str]:
+    """Return the class names by label value that a NRRD file states as 3D Slicer does; none for other formats.
+
+    Raises:
+        InputError: file damaged.
+    """
+    return names_of_fields(itk.read_fields(path)) if image_ending(path) in (".nrrd", ".nhdr") else {}
 
 
 def write_image(path: Path | str, volume: Volume) -> None:

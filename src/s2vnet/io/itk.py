@@ -6,7 +6,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -206,8 +206,14 @@ def make_image(data: npt.NDArray[Any], geometry: Geometry) -> Any:
     return image
 
 
-def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
-    """Write `data` (F, I, J, K) compressed; frames become vector components.
+def read_fields(path: Path) -> dict[str, str]:
+    """Return the header fields of a file that are text."""
+    with _open_reader(path) as reader:
+        return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+
+
+def write(path: Path, data: npt.NDArray[Any], geometry: Geometry, fields: Mapping[str, str] | None = None) -> None:
+    """Write `data` (F, I, J, K) compressed, with more header fields; frames become vector components.
 
     Raises:
         OSError: SimpleITK failed; the same type of error as of the other formats.
@@ -215,6 +221,8 @@ def write(path: Path, data: npt.NDArray[Any], geometry: Geometry) -> None:
     import SimpleITK as sitk
 
     image = make_image(data, geometry)
+    for key, value in (fields or {}).items():
+        image.SetMetaData(key, value)
     io_name = _IO_NAMES[_ending(path)]
     try:
         with writable_path(path, _ending(path)) as name, silence_stderr():

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import anyio
 from fastapi import APIRouter, Depends, Query, Request, UploadFile, WebSocket, WebSocketDisconnect
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
@@ -22,11 +23,14 @@ from s2vnet.errors import CapacityError, InputError
 from s2vnet.inference.label_writers import DICOM_FORMATS, LABEL_MAP_FORMATS
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
+from s2vnet.io.segment_names import Segment, snap_descriptions
 from s2vnet.server.client_watch import ClientWatch
 from s2vnet.server.messages import private_folders, without_folders
 from s2vnet.server.model_library import ServedModel
+from s2vnet.server.scan_library import upload_ending
 from s2vnet.server.schemas import (
     Add,
+    ClassStyle,
     Info,
     LabelClass,
     Model,
@@ -195,6 +199,33 @@ async def labels(request: Request, worker: WorkerDep, format: Format = "nii.gz")
         return temporary_file_response(worker.name, FORMATS[format], lambda path: worker.save(path, seconds, client))
 
     return await worker.label_queue.run(respond, client)
+
+
+@router.post("/sessions/{name}/labels", status_code=201)
+def load_labels(store: StoreDep, name: str, file: UploadFile) -> State:
+    """Open a new session on the same scan, which starts from these labels: a NIfTI, NRRD or MetaImage file.
+
+    Values that are no class of the model become added classes. NRRD files that state names, as 3D Slicer's and this
+    server's do, are matched by name.
+    """
+    with tempfile.TemporaryDirectory(prefix="s2vnet-") as folder:
+        path = Path(folder) / f"labels{upload_ending(file.filename or '')}"
+        with path.open("wb") as target:
+            shutil.copyfileobj(file.file, target)
+        return store.open_with_labels(name, path).state()
+
+
+@router.put("/sessions/{name}/classes/{class_id}", response_model=State)
+def set_class(worker: WorkerDep, class_id: int, style: ClassStyle) -> Response:
+    """Name and colour a class, also in saved labels."""
+    return _encode(worker.set_style(class_id, style))
+
+
+@router.get("/sessions/{name}/label-descriptions")
+def label_descriptions(worker: WorkerDep) -> PlainTextResponse:
+    """Return names and colours of the classes as ITK-SNAP's label description file."""
+    segments = [Segment(each.id, each.name, each.color) for each in worker.state().classes]
+    return PlainTextResponse(snap_descriptions(segments))
 
 
 @router.get("/sessions/{name}/log", response_class=FileResponse)

@@ -35,6 +35,16 @@ class LabelClass(_Message):
     name: str
     color: str
     """``#rrggbb``"""
+    added: bool = False
+    """Whether the session's user added it."""
+
+
+class ClassStyle(_Message):
+    """Name and colour that a user gives to a class; null for the usual ones."""
+
+    name: str | None = Field(default=None, max_length=100)
+    color: str | None = Field(default=None, pattern="^#[0-9a-f]{6}$")
+    """``#rrggbb``"""
 
 
 class Model(_Message):
@@ -158,6 +168,8 @@ class State(_Message):
     """Properties of the image outside the ranges of the training data."""
     formats: tuple[str, ...]
     """Formats available for the labels; ``dcm``, ``labelmap`` (SEG) and ``rtstruct`` for a DICOM series only."""
+    classes: tuple[LabelClass, ...] = ()
+    """The model's classes and those that the log adds, with the user's names and colours."""
     taken: tuple[str, ...] = ()
     """Keys of the last operations that were requested, oldest first."""
     viewers: int = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,7 +14,7 @@ from s2vnet.errors import InputError, NotFoundError
 from s2vnet.interactive.history import History
 from s2vnet.io.geometry import Volume
 from s2vnet.prompts import Entry
-from s2vnet.server.schemas import Scan, SessionSummary
+from s2vnet.server.schemas import ClassStyle, Scan, SessionSummary
 from s2vnet.utils.atomic_write import atomic_write
 from s2vnet.utils.json_io import read_json
 
@@ -42,6 +43,8 @@ class SessionRecord:
     """Unix time of the last operation, seconds; None in older records."""
     taken: tuple[str, ...] = ()
     """Keys of the last operations."""
+    styles: Mapping[int, ClassStyle] = field(default_factory=dict)
+    """Names and colours that the user chose, by label value."""
 
     @classmethod
     def read(cls, folder: Path) -> SessionRecord:
@@ -57,8 +60,9 @@ class SessionRecord:
             warnings, taken = (tuple(map(str, record.get(key, ()))) for key in ("warnings", "taken"))
             model, sha256 = str(record.get("model", "")), str(record["model_sha256"])
             place = record.get("source"), record.get("changed")
+            styles = {int(k): ClassStyle.model_validate(style) for k, style in dict(record.get("styles", ())).items()}
             image, revision = record.get("image"), int(record["revision"])
-            return cls(scan, model, sha256, image, revision, history, warnings, *place, taken)
+            return cls(scan, model, sha256, image, revision, history, warnings, *place, taken, styles)
         except (OSError, OverflowError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
             raise NotFoundError("no such session; open the scan again") from error
 
@@ -93,6 +97,7 @@ class SessionRecord:
             "source": self.source,
             "changed": self.changed,
             "taken": self.taken,
+            "styles": {k: style.model_dump() for k, style in self.styles.items()},
             "entries": _entries.dump_python(tuple(entries), mode="json"),
             **indices,
             "log": indices["log"][0],

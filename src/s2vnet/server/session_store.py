@@ -20,6 +20,7 @@ from s2vnet.errors import CapacityError, InputError, NotFoundError
 from s2vnet.io.files import write_image
 from s2vnet.io.geometry import Volume
 from s2vnet.server.folder_lock import FolderLock
+from s2vnet.server.initial_labels import read_given_labels, split_labels
 from s2vnet.server.memory_budget import SessionMemoryBudget
 from s2vnet.server.model_library import ModelLibrary, ServedModel
 from s2vnet.server.scan_library import ADDED, UPLOAD_PREFIX, ScanLibrary
@@ -75,13 +76,32 @@ class SessionStore:
             if folder.is_dir() and not (folder / RECORD).is_file():  # killed before a client received its name
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def open(self, scan: str, model: str | None = None, orient: Orient | None = None) -> SessionWorker:
+    def open_with_labels(self, name: str, path: Path) -> SessionWorker:
+        """Open a new session on the scan of another one, with its model, which starts from the labels of a file.
+
+        Raises:
+            InputError: no such session, or labels that cannot be read or do not fit the scan.
+            CapacityError: too many sessions, or the scan has not been read yet.
+        """
+        other = self.get(name)
+        labels, names = read_given_labels(path, other.geometry, self.settings.max_voxels)
+        initial, log = split_labels(labels, names, other.model.classes)
+        return self.open(other.scan.id, other.model.name, prepare=lambda worker: worker.start_from(initial, log))
+
+    def open(
+        self,
+        scan: str,
+        model: str | None = None,
+        orient: Orient | None = None,
+        prepare: Callable[[SessionWorker], None] = lambda worker: None,
+    ) -> SessionWorker:
         """Open a new session on a scan, which is read and encoded in the background.
 
         Args:
             scan: id of the scan.
             model: name of the session's model; None: one that fits the scan.
             orient: called before the scan is read, to correct a grid that is not stated.
+            prepare: called with the session before it is started.
 
         Raises:
             InputError: no such scan, no such model, or as :meth:`model_for`.
@@ -96,6 +116,7 @@ class SessionStore:
             worker.orient = orient
             worker.refuse_other_modality = self.refuses_other_modality(scan)
             worker.write_record()
+            prepare(worker)
             self._workers[name] = worker
         self._touch(path)
         worker.start()

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -26,9 +26,11 @@ from s2vnet.inference.model_set import choose_plan
 from s2vnet.interactive.history import History, Log
 from s2vnet.interactive.session import Session
 from s2vnet.io.files import is_portable_nifti, read_geometry
-from s2vnet.io.geometry import Geometry, Region, Volume
+from s2vnet.io.geometry import Geometry, LabelMap, Region, Volume
 from s2vnet.server.broadcast import Broadcast, Listener
+from s2vnet.server.class_styles import check_style, session_classes
 from s2vnet.server.client_watch import POLL_S, ClientWatch
+from s2vnet.server.initial_labels import read_initial, write_initial
 from s2vnet.server.memory_budget import SessionMemoryBudget
 from s2vnet.server.messages import without_folders
 from s2vnet.server.model_library import ModelLibrary, ServedModel
@@ -36,7 +38,7 @@ from s2vnet.server.operations import apply_operation, check_log
 from s2vnet.server.request_queue import RequestQueue
 from s2vnet.server.scan_library import read_scan
 from s2vnet.server.scheduler import CLICK, ENCODING, Scheduler
-from s2vnet.server.schemas import Operation, Scan, State
+from s2vnet.server.schemas import ClassStyle, Operation, Scan, State
 from s2vnet.server.session_record import SessionRecord, image_digest
 from s2vnet.utils.memory import is_out_of_memory
 
@@ -99,6 +101,8 @@ class SessionWorker:
         """Why the last prompts were rejected; kept until the next operation."""
         self._unreported_rejection: str | None = None
         """The same; kept until a request for the labels has reported it."""
+        self._styles: Mapping[int, ClassStyle] = {}
+        """Names and colours that the user chose, by label value."""
         self._taken: tuple[str, ...] = ()
         """Keys of the last operations, at most `MAX_KEYS`."""
         self._progress = 0.0
@@ -133,7 +137,7 @@ class SessionWorker:
         worker = cls(folder.name, scan, path, folder, model, scheduler, memory, max_voxels)
         worker._requested, worker.revision, worker._image_digest = record.history, record.revision, record.image
         worker.warnings, worker.changed = record.warnings, record.changed or worker.changed
-        worker._taken = record.taken
+        worker._taken, worker._styles = record.taken, record.styles
         return worker
 
     @property
@@ -202,6 +206,29 @@ class SessionWorker:
         """
         return self._request(lambda: apply_operation(self._requested, operation), operation.key)
 
+    def set_style(self, class_id: int, style: ClassStyle) -> State:
+        """Name and colour a class. Raises InputError for an unknown class, or a name that is empty or taken."""
+        with self._lock:
+            self._require_open()
+            check_style(class_id, style, self.state().classes)
+            styles = {**self._styles, class_id: style}
+            dataclasses.replace(self._record(self._requested, self.revision), styles=styles).write(self.folder)
+            self._styles = styles
+            return self._send_state()
+
+    def start_from(self, labels: LabelMap, log: Log) -> None:
+        """Start from labels and a log instead of the automatic result; to be called before the session is started."""
+        write_initial(self.folder, labels)
+        self._requested = History(log)
+        self.write_record()
+
+    @property
+    def geometry(self) -> Geometry:
+        """Grid of the image. Raises CapacityError until the image has been read."""
+        if self._geometry is None:
+            raise CapacityError("the scan is still being read; try again in a while")
+        return self._geometry
+
     def replace_log(self, entries: Log) -> State:
         """Request another log with an empty history. Raises InputError as :meth:`apply`."""
         return self._request(lambda: self._requested if entries == self._requested.log else History(entries))
@@ -266,6 +293,7 @@ class SessionWorker:
                 notes=self._notes(session) if ready and session is not None else (),
                 unlike=() if session is None else (*self.warnings, *session.training_differences),
                 formats=output_formats(self.path),
+                classes=session_classes(self.model.classes, self._requested.log, self._styles),
                 taken=self._taken,
                 viewers=self._broadcast.num_listeners,
             )
@@ -350,11 +378,11 @@ class SessionWorker:
             InputError: as :meth:`when_ready`, or the format requires a DICOM series.
         """
         require_dicom_source(path, self.path)
-        labels, names, corrected = self.when_ready(
-            lambda session: (session.result, session.class_names, bool(session.log)), timeout, client
-        )
+        labels, corrected = self.when_ready(lambda session: (session.result, bool(session.log)), timeout, client)
+        classes = self.state().classes
+        names, colors = {each.id: each.name for each in classes}, {each.id: each.color for each in classes}
         try:
-            write_result(path, labels, names, self.path, corrected=corrected)
+            write_result(path, labels, names, self.path, corrected=corrected, colors=colors)
         except InputError as error:
             raise InputError(self.public_message(error)) from error
 
@@ -409,6 +437,7 @@ class SessionWorker:
             str(self.path.resolve()),
             self.changed,
             self._taken,
+            self._styles,
         )
 
     def _run(self) -> None:
@@ -449,7 +478,8 @@ class SessionWorker:
             volume = self._read_same_image()
             if self.refuse_other_modality:
                 choose_plan([segmenter.plan], volume, self.path)
-            session = Session(segmenter, volume, progress, self._send_labels)
+            initial = read_initial(self.folder, volume.geometry)
+            session = Session(segmenter, volume, progress, self._send_labels, initial=initial)
         session.volume = None  # can be read again from the file
         with self._lock:
             self._session, self._progress = session, 1.0

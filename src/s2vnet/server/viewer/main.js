@@ -5,14 +5,17 @@ import { drawOverlay, updateReadout } from "./drawing/readout.js";
 import { Scene } from "./drawing/scene.js";
 import { dragWindow, setPreset, setWindow, sliderWindow } from "./drawing/window_level.js";
 import * as api from "./network/api.js";
+import { addClass, editClass } from "./panels/class_dialog.js";
+import { ClassList } from "./panels/class_list.js";
 import { $, createElement } from "./panels/dom.js";
 import { keepOpen } from "./panels/connection_notice.js";
-import { loadLog } from "./panels/label_files.js";
+import { loadLabels, loadLog } from "./panels/label_files.js";
 import { PromptList } from "./panels/prompt_list.js";
 import { listScans } from "./panels/scan_list.js";
 import { showMessage } from "./panels/status.js";
 import { updateLists } from "./panels/refresh_lists.js";
 import { app } from "./state/app.js";
+import { findClass } from "./state/classes.js";
 import { listModels, useModel } from "./state/model.js";
 import { followAddress, openScan, openWith, upload } from "./state/open_scan.js";
 import {
@@ -78,7 +81,6 @@ function showFatalError(text) {
 
 function initialize() {
   const { info, scene } = app;
-  app.classHandlers = { choose: (id) => app.tools.chooseClass(id), show: toggleClass, lock: toggleLock };
   app.promptList = new PromptList({ go: goToPrompt, remove: removePrompt, light: highlightPrompt, giveUp });
   app.overlay = new PromptOverlay($("marks"), scene);
   app.tools = new Tools($("slices"), scene, {
@@ -91,6 +93,12 @@ function initialize() {
     command: runCommand,
   });
   app.tools.frozen = true;
+  app.classList = new ClassList({
+    choose: (id) => app.tools.chooseClass(id),
+    show: toggleClass,
+    lock: toggleLock,
+    edit: editClass,
+  });
   createButtons();
   listModels((name) => openWith(app.session.state.image, name));
   useModel(info.models[0].name);
@@ -128,6 +136,7 @@ function connectControls() {
   $("image3d").onchange = () => (scene.imageIn3D = $("image3d").checked);
   $("channel").onchange = () => scene.setChannel(Number($("channel").value));
   $("radius").oninput = () => app.tools.resize(Number($("radius").value));
+  $("class-add").onclick = () => addClass(sendOperation);
   $("other").onclick = () => (location.hash = "");
   returnFocusToSlices();
   for (const event of ["online", "focus"]) window.addEventListener(event, () => app.session?.reconnect());
@@ -146,6 +155,7 @@ function returnFocusToSlices() {
 function connectFileInputs() {
   $("search").oninput = () => listScans(app.scans, app.sessions, $("search").value, openScan);
   $("file").onchange = () => upload([...$("file").files]);
+  $("labels-file").onchange = () => loadLabels($("labels-file").files[0]);
   $("log-file").onchange = () => loadLog($("log-file").files[0]);
   window.addEventListener("dragover", (event) => event.preventDefault());
   window.addEventListener("dragenter", () => document.body.classList.add("dragging"));
@@ -168,7 +178,7 @@ function onToolChanged() {
   $("radius-label").hidden = tool !== "mask";
   $("radius").value = radius;
   $("radius-text").textContent = `${radius} mm`;
-  const { name, color } = app.model.classes.find(({ id }) => id === classId);
+  const { name, color } = findClass(classId, app.classes, []);
   $("current").textContent = name;
   document.documentElement.style.setProperty("--current", color);
   $("slices").dataset.tool = tool;

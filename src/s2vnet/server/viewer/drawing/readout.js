@@ -15,7 +15,7 @@ export function drawOverlay() {
     cursor: app.tools.cursor,
     flash: app.flash,
     highlighted: app.highlighted,
-    colorOf: (id) => (id === 0 ? "#ffffff" : findClass(id, app.model.classes, entries).color),
+    colorOf: (id) => (id === 0 ? "#ffffff" : findClass(id, app.classes, entries).color),
   });
   updateReadout(app.pointer);
 }
@@ -27,7 +27,7 @@ export function updateReadout(hit) {
   if (!scene.shape || !session?.state?.shape) return ($("readout").textContent = "");
   const voxel = hit?.voxel ?? scene.at;
   const value = scene.valueAt(voxel);
-  const label = session.labels ? findClass(session.labelAt(...voxel), model.classes, session.state.entries ?? []).name : "";
+  const label = session.labels ? findClass(session.labelAt(...voxel), app.classes, session.state.entries ?? []).name : "";
   const unit = CT.test(model.channels[0]) ? " HU" : "";
   $("readout").textContent = `voxel ${voxel.join(" ")}    ${positionText(voxel, session.state.affine)}    ${Number(value.toPrecision(4))}${unit}    ${label ?? ""}`;
 }

@@ -16,14 +16,21 @@ export const suggestion = (name) => json(`api/sessions/${name}/suggestion`);
 export const log = (name) => bytes(`api/sessions/${name}/log`);
 export const labels = (name, format) => bytes(`api/sessions/${name}/labels?format=${encodeURIComponent(format)}`);
 export const image = (name, progress) => bytes(`api/sessions/${name}/image`, progress);
+export const labelDescriptions = (name) => bytes(`api/sessions/${name}/label-descriptions`);
+export const setClass = (name, id, style) => json(`api/sessions/${name}/classes/${id}`, { method: "PUT", ...body(style) });
+export const loadLabels = (name, file) => json(`api/sessions/${name}/labels`, { method: "POST", body: formOf(file) });
 export const replace = (name, entries) =>
   json(`api/sessions/${name}/prompts`, { method: "PUT", ...body({ op: "replace", entries }) });
 
 /** Upload a file; resolves to the scan. */
 export function send(file) {
+  return json("api/scans", { method: "POST", body: formOf(file) });
+}
+
+function formOf(file) {
   const form = new FormData();
   form.append("file", file);
-  return json("api/scans", { method: "POST", body: form });
+  return form;
 }
 
 function body(content) {

@@ -49,13 +49,13 @@ function show() {
 
 /** One item a class, the largest change first. */
 function describe() {
-  const { model, session, voxelMl } = app;
+  const { session, voxelMl } = app;
   const items = [...changes.classes].filter(([id]) => id > 0).map(([id, [gained, lost]]) => ({ id, ml: [gained, lost].map((n) => n * voxelMl()) }));
   items.sort((a, b) => Math.max(...b.ml) - Math.max(...a.ml));
   const large = items.filter(({ ml }) => Math.max(...ml) >= SMALLEST_ML);
   const listed = (large.length ? large : items).slice(0, MOST_CLASSES);
   return listed.map(({ id, ml: [gained, lost] }) => {
-    const { name, color } = findClass(id, model.classes, session.state.entries);
+    const { name, color } = findClass(id, app.classes, session.state.entries);
     const swatch = createElement("span", { className: "swatch" });
     swatch.style.setProperty("--color", color);
     const amounts = [gained && `+${formatMl(gained)}`, lost && `−${formatMl(lost)}`].filter(Boolean).join(" ");

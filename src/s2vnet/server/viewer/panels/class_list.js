@@ -12,18 +12,25 @@ export function lockedClasses(entries) {
   return locked;
 }
 
-/** The list of classes. Handlers: choose(id), show(id), lock(id). */
+/** The list of classes. Handlers: choose(id), show(id), lock(id), edit(id). */
 export class ClassList {
   #rows = new Map();
   #list = $("classes");
+  #handlers;
 
-  constructor(classes, handlers) {
-    this.#list.replaceChildren(...classes.map((one) => this.#row(one, handlers)));
+  constructor(handlers) {
+    this.#handlers = handlers;
     $("class-search").oninput = () => this.#filter();
     $("class-search").onkeydown = (event) => this.#searchKey(event, handlers.choose);
   }
 
-  #row({ id, name, color }, { choose, show, lock }) {
+  setClasses(classes) {
+    this.#rows.clear();
+    this.#list.replaceChildren(...classes.map((one) => this.#row(one, this.#handlers)));
+    this.#filter();
+  }
+
+  #row({ id, name, color }, { choose, show, lock, edit }) {
     const eye = createButton("eye", "", () => show(id));
     eye.title = `show or hide ${name}`;
     eye.style.setProperty("--color", color);
@@ -39,7 +46,12 @@ export class ClassList {
     bolt.title = `protect ${name} from later prompts`;
     bolt.setAttribute("aria-label", `lock ${name}`);
     eye.setAttribute("aria-label", `show ${name}`);
-    const row = createElement("li", {}, eye, pick, bolt);
+    const pen = createButton("pen", "✎", () => edit(id));
+    pen.title = `name and colour of ${name}`;
+    pen.setAttribute("aria-label", `edit ${name}`);
+    pen.disabled = id === 0;
+    pick.ondblclick = () => id && edit(id);
+    const row = createElement("li", {}, eye, pick, pen, bolt);
     this.#rows.set(id, { row, name, eye, pick, bolt, amount: pick.lastChild });
     return row;
   }

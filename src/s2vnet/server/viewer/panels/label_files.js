@@ -2,6 +2,7 @@
 
 import * as api from "../network/api.js";
 import { app } from "../state/app.js";
+import { displayName } from "../state/own_sessions.js";
 import { $, createElement } from "./dom.js";
 import { showProblem } from "./messages.js";
 import { showMessage } from "./status.js";
@@ -27,7 +28,9 @@ export function selectedFormat() {
 
 export async function saveLabels(session) {
   const { format, ending } = selectedFormat();
-  await fetchAndSave(session, () => api.labels(session.name, format), `labels.${ending}`);
+  const segmentation = ending === "nrrd" ? "seg.nrrd" : ending; // the ending by which 3D Slicer reads names and colours
+  await fetchAndSave(session, () => api.labels(session.name, format), `labels.${segmentation}`);
+  if (format === "nii.gz") await fetchAndSave(session, () => api.labelDescriptions(session.name), "labels.label.txt");
 }
 
 export async function saveLog(session) {
@@ -37,7 +40,7 @@ export async function saveLog(session) {
 async function fetchAndSave(session, fetchFile, ending) {
   showMessage("preparing the file");
   try {
-    const name = `${session.state.image.name.split("/").at(-1).replace(ENDINGS, "").replaceAll(" ", "-")}-${ending}`;
+    const name = `${displayName(session.state.image).split("/").at(-1).replace(ENDINGS, "").replaceAll(" ", "-")}-${ending}`;
     saveFile(await fetchFile(), name);
     showMessage(`saved ${name}`);
   } catch (error) {
@@ -51,6 +54,20 @@ export function saveFile(blob, name) {
   const url = URL.createObjectURL(blob);
   createElement("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60000);
+}
+
+/** Start a new session on the same scan from a label file. */
+export async function loadLabels(file) {
+  $("labels-file").value = "";
+  const { session } = app;
+  if (!file || !session?.state?.shape) return;
+  showMessage(`loading ${file.name}`);
+  try {
+    location.hash = (await api.loadLabels(session.name, file)).session;
+  } catch (error) {
+    showMessage("");
+    showProblem(`${file.name}: ${error.message}`);
+  }
 }
 
 export async function loadLog(file) {

@@ -1,7 +1,7 @@
 // The session's model, whose classes the page shows.
 
-import { ClassList } from "../panels/class_list.js";
 import { $, createElement } from "../panels/dom.js";
+import { updateClasses } from "../panels/refresh_lists.js";
 import { app } from "./app.js";
 
 /** Show the classes of a model, by its name. */
@@ -11,9 +11,7 @@ export function useModel(name) {
   if (model === app.model) return;
   app.model = model;
   app.hidden.clear();
-  app.tools.classes = model.classes;
-  app.classList = new ClassList(model.classes, app.classHandlers);
-  app.tools.chooseClass(model.classes.find(({ id }) => id > 0)?.id ?? 0);
+  updateClasses();
 }
 
 /** Offer the models of a server with several; `choose(name)`. */

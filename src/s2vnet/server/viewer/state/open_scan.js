@@ -11,7 +11,7 @@ import { setFormats } from "../panels/label_files.js";
 import { showNotes, showProblem } from "../panels/messages.js";
 import { listScans } from "../panels/scan_list.js";
 import { updateStatus } from "../panels/status.js";
-import { classColors, updateLists } from "../panels/refresh_lists.js";
+import { classColors, updateClasses, updateLists } from "../panels/refresh_lists.js";
 import { app } from "./app.js";
 import { useModel } from "./model.js";
 import { displayName, ownSessions, rememberFile, rememberSession } from "./own_sessions.js";
@@ -36,6 +36,7 @@ function closeSession() {
   showNotes([]);
   $("link").hidden = true;
   reportChanges(null);
+  updateClasses();
 }
 
 /** Show the page on which a scan is chosen. */
@@ -178,6 +179,7 @@ function onState(state) {
   setFormats(state.formats);
   if (state.status === "failed") showProblem(state.error);
   loadImage(app.session);
+  updateClasses();
   updateLists();
   updateStatus();
   app.scene.redrawOverlay();

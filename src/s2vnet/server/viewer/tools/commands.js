@@ -38,7 +38,7 @@ export function takeClass(voxel) {
   const id = session.labelAt(...voxel);
   if (id === 0 && tools.tool === "look") return;
   tools.chooseClass(id);
-  const { name } = findClass(id, app.model.classes, session.state.entries);
+  const { name } = findClass(id, app.classes, session.state.entries);
   showMessage(tools.tool === "look" ? `${name}; choose a tool to correct it` : name);
 }
 
@@ -56,6 +56,7 @@ export async function runCommand(name) {
   if (name === "next") await goToUncertainSlice(session);
   if (name === "save") await saveLabels(session);
   if (name === "save-log") await saveLog(session);
+  if (name === "load-labels") $("labels-file").click();
   if (name === "load-log") $("log-file").click();
   if (name === "fit") scene.fit();
 }
