@@ -302,6 +302,8 @@ def test_what_cannot_be_opened_is_said(viewer: Viewer, tmp_path: Path) -> None:
     viewer.page.locator("#scans button").first.wait_for()
     viewer.page.set_input_files("#file", tmp_path / "x.nii.gz")
     viewer.page.get_by_role("alert").filter(has_text="not a readable NIfTI").first.wait_for()
+    viewer.page.locator("#start").wait_for()
+    assert viewer.page.evaluate("() => location.hash") == ""
     viewer.page.goto(f"http://127.0.0.1:{viewer.port}/#{'0' * 32}")
     viewer.page.get_by_role("alert").filter(has_text="no such session").first.wait_for()
     viewer.errors.clear()  # the browser counts refused requests among errors

@@ -177,6 +177,7 @@ function onState(state) {
   showNotes([...state.unlike, ...state.notes]);
   useModel(state.model);
   setFormats(state.formats);
+  if (state.status === "failed" && app.displayed !== app.session) return onClosed(state.error); // no scan to show
   if (state.status === "failed") showProblem(state.error);
   loadImage(app.session);
   updateClasses();
