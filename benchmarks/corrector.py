@@ -104,8 +104,14 @@ def train(arguments: argparse.Namespace) -> None:
     paths = sorted(p for p in arguments.errors.glob("*.safetensors") if p.name.split("_")[0] not in arguments.held_out)
     volumes = [load_volume(path) for path in paths]
     sys.stderr.write(f"{len(volumes)} volumes, {sum(len(v.parts) for v in volumes)} errors\n")
-    config = CorrectorTraining(steps=arguments.steps, bf16=arguments.bf16, seed=arguments.seed)
+    config = CorrectorTraining(
+        steps=arguments.steps, learning_rate=arguments.learning_rate, bf16=arguments.bf16, seed=arguments.seed
+    )
     trainer = CorrectorTrainer(volumes, config, EpisodeConfig())
+    if arguments.initial is not None:
+        initial = {name: tensor.float() for name, tensor in load_file(arguments.initial).items()}
+        for network in (trainer.network, trainer.average.module):
+            network.load_state_dict(initial)
     arguments.output.mkdir(parents=True, exist_ok=True)
     corrector = trainer.fit(arguments.output / "checkpoint.pt", lambda row: sys.stderr.write(json.dumps(row) + "\n"))
     with atomic_write(arguments.output / "corrector.safetensors") as temporary:
@@ -130,6 +136,8 @@ def main() -> None:
     t.add_argument("--errors", type=Path, required=True)
     t.add_argument("--held-out", nargs="*", default=[], help="cases to leave out")
     t.add_argument("--steps", type=int, required=True)
+    t.add_argument("--learning-rate", type=float, default=CorrectorTraining.learning_rate)
+    t.add_argument("--initial", type=Path, help="corrector to start from (.safetensors)")
     t.add_argument("--bf16", action="store_true")
     t.set_defaults(run=train)
     for command in (p, t):

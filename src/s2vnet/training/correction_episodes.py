@@ -35,8 +35,8 @@ Labels = npt.NDArray[np.uint8]
 RADII = (2, 1, 0)
 """In-plane radii in pixels: an error is what is left of wrong pixels after opening by a disc of one of them."""
 RADIUS_SHARES = (0.7, 0.15, 0.15)
-MIN_PART = 60
-"""Smallest error, in pixels, that is prompted on."""
+MIN_PART, MIN_PART_SHARE, SMALLEST_PART = 60, 0.01, 12
+"""Smallest error that is prompted on: 60 pixels, less for small objects: 1 % of their pixels, at least 12 pixels."""
 ADDED_LABEL = 255
 """Label of an object that has no class."""
 _MARGIN = 8
@@ -115,13 +115,19 @@ def opened(mask: Bools, radius: int) -> Bools:
     return result
 
 
-def find_parts(labels: Labels, truth: Labels, radius: int, min_size: int = MIN_PART) -> list[Part]:
+def min_part(size: int) -> int:
+    """Smallest error that is prompted on, in pixels, of an object of `size` pixels."""
+    return int(min(MIN_PART, max(SMALLEST_PART, MIN_PART_SHARE * size)))
+
+
+def find_parts(labels: Labels, truth: Labels, radius: int) -> list[Part]:
     """6-connected components of each class's missed and false pixels after in-plane opening by a disc."""
     parts = []
     for label in np.union1d(np.unique(labels), np.unique(truth)).tolist():
         if not label:
             continue
         own, true = labels == label, truth == label
+        min_size = min_part(int(true.sum()))
         for missed, wrong in ((True, true & ~own), (False, own & ~true)):
             components, count = ndimage.label(opened(wrong, radius))
             sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
@@ -136,7 +142,7 @@ class EpisodeSampler:
 
     def __init__(self, volumes: Sequence[LabelledVolume], config: EpisodeConfig) -> None:
         self.volumes, self.config = volumes, config
-        weights = np.sqrt([case.truth.numel() for case in volumes])  # small volumes have less to learn from
+        weights = np.cbrt([case.truth.numel() for case in volumes])  # small volumes have less to learn from
         self.weights = weights / weights.sum()
 
     def draw(self, rng: np.random.Generator, predict: Predictor) -> Correction:
@@ -241,7 +247,7 @@ class _Episode:
             chosen = int(components[self.place]) if not self.statements else 0
             size = np.inf if chosen else float(sizes.max())
             choices.append((size, missed, wrong, components == (chosen or int(sizes.argmax()) + 1)))
-        if not choices or max(c[0] for c in choices) < MIN_PART / 2:
+        if not choices or max(c[0] for c in choices) < min_part(int(true.sum())) / 2:
             return None
         _, missed, wrong, part = max(choices, key=lambda choice: choice[0])
         pixels = _prompt_pixels(part, rng, points)
