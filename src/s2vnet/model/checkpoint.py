@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from s2vnet.config import ModelConfig
@@ -116,7 +116,7 @@ def load_model(folder: Path) -> TrainedModel:
     content = read_description(folder)
     try:
         config = model_config(content["config"])
-        stored = without_prompts(load_file(folder / WEIGHTS), config)
+        stored = without_prompts(load((folder / WEIGHTS).read_bytes()), config)  # load_file() takes text paths only
         with torch.device("meta"):  # nothing of the sizes that the description states is allocated
             sizes = {name: tensor.shape for name, tensor in S2VNet(config).state_dict().items()}
         if mismatched := sizes.items() ^ {name: tensor.shape for name, tensor in stored.items()}.items():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from s2vnet.data.preprocess import Case
 from s2vnet.utils.atomic_write import atomic_write
+from s2vnet.utils.file_names import is_unicode
 from s2vnet.visualization.palettes import rgba_palette
 
 TITLES = {"loss": "training loss", "dice": "validation Dice (automatic, few cases)"}
@@ -23,7 +27,14 @@ class TrainingLogger:
     def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
         self.folder = folder
         first_step = int(history[-1]["step"]) + 1 if history else None
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        board = folder / "tensorboard"
+        if not is_unicode(board):  # TensorBoard takes text only, and opens its file at every write
+            links = tempfile.mkdtemp(prefix="s2vnet-")
+            weakref.finalize(self, shutil.rmtree, links, ignore_errors=True)
+            board.mkdir(parents=True, exist_ok=True)
+            board = Path(links) / "tensorboard"
+            board.symlink_to((folder / "tensorboard").absolute())
+        self.board = SummaryWriter(str(board), purge_step=first_step)
 
     def write(self, history: list[dict[str, float]]) -> None:
         """Add the last row to TensorBoard and write all rows as JSON and as curves."""
