@@ -27,14 +27,15 @@ class TrainingLogger:
     def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
         self.folder = folder
         first_step = int(history[-1]["step"]) + 1 if history else None
-        board = folder / "tensorboard"
+        board, links = folder / "tensorboard", None
         if not is_unicode(board):  # TensorBoard takes text only, and opens its file at every write
-            links = tempfile.mkdtemp(prefix="s2vnet-")
-            weakref.finalize(self, shutil.rmtree, links, ignore_errors=True)
+            links = Path(tempfile.mkdtemp(prefix="s2vnet-"))
             board.mkdir(parents=True, exist_ok=True)
-            board = Path(links) / "tensorboard"
+            board = links / "tensorboard"
             board.symlink_to((folder / "tensorboard").absolute())
         self.board = SummaryWriter(str(board), purge_step=first_step)
+        if links is not None:
+            weakref.finalize(self, _close, self.board, links)
 
     def write(self, history: list[dict[str, float]]) -> None:
         """Add the last row to TensorBoard and write all rows as JSON and as curves."""
@@ -54,6 +55,12 @@ class TrainingLogger:
             axes.grid(alpha=0.3)
         with atomic_write(self.folder / "curves.png") as temporary:
             figure.savefig(temporary, dpi=110)
+
+
+def _close(board: SummaryWriter, links: Path) -> None:
+    """End the thread that writes, before the links go that it writes through."""
+    board.close()
+    shutil.rmtree(links, ignore_errors=True)
 
 
 def write_sample(path: Path, case: Case, predicted: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]) -> None:
