@@ -104,9 +104,10 @@ def test_labels_are_sent_slice_by_slice(client: TestClient, local: Session) -> N
         screen = Screen(socket).until(ready)
         np.testing.assert_array_equal(screen.labels, local.labels)
         parts = screen.parts
-        screen.send(op="add", entries=[CLICK.model_dump(mode="json")])
+        click = Point(class_id=1 if local.labels[CLICK.voxel] == 2 else 2, voxel=CLICK.voxel)  # changes this voxel
+        screen.send(op="add", entries=[click.model_dump(mode="json")])
         screen.until(lambda s: ready(s) and s.state["shown"] == 1)
-        local.add(CLICK)
+        local.add(click)
         np.testing.assert_array_equal(screen.labels, local.labels)
         assert screen.parts > parts
         screen.send(op="undo")
