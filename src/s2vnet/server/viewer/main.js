@@ -29,6 +29,7 @@ import {
   toggleClass,
   toggleLock,
 } from "./tools/commands.js";
+import { changeClass } from "./tools/class_operations.js";
 import { Tools, TOOLS } from "./tools/pointer_and_keys.js";
 
 const NIIVUE = "./vendor/niivue.js";
@@ -128,6 +129,12 @@ function createButtons() {
 
 function connectControls() {
   const { scene } = app;
+  $("ball").onchange = () => (app.tools.ball = $("ball").checked);
+  $("threshold").onchange = () => (app.tools.withinWindow = $("threshold").checked);
+  $("operation").onchange = () => {
+    changeClass($("operation").value);
+    $("operation").value = "";
+  };
   $("layout").onchange = () => scene.setLayout($("layout").value);
   $("window").onchange = () => setPreset($("window").value);
   $("level").oninput = $("width").oninput = () => setWindow(...sliderWindow());
@@ -175,7 +182,7 @@ function onToolChanged() {
   for (const button of $("tool-list").children) button.setAttribute("aria-pressed", button.dataset.tool === tool);
   $("sign").setAttribute("aria-pressed", !positive);
   $("sign-text").textContent = positive ? "+ is" : "− is not";
-  $("radius-label").hidden = tool !== "mask";
+  $("radius-label").hidden = $("brush-options").hidden = tool !== "mask";
   $("radius").value = radius;
   $("radius-text").textContent = `${radius} mm`;
   const { name, color } = findClass(classId, app.classes, []);

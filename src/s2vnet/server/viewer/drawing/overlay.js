@@ -32,7 +32,7 @@ export class PromptOverlay {
    * `colorOf`: returns the colour of a class ID; `cursor`: `{x, y, radius, entry}` of a brush (viewport pixels, radius in mm);
    * `flash`: of changed voxels.
    */
-  draw({ entries, waiting, draft, highlighted, colorOf, cursor, flash }) {
+  draw({ entries, waiting, draft, highlighted, colorOf, cursor, flash, ruler }) {
     this.#clear();
     const tiles = this.#scene.tiles();
     for (const tile of tiles) {
@@ -43,6 +43,7 @@ export class PromptOverlay {
         for (const entry of waiting) this.#entry(tile, entry, colorOf(entry.class_id), false);
         if (draft) this.#entry(tile, draft.entry, colorOf(draft.entry.class_id), true, draft.voxels);
         if (cursor) this.#brush(tile, cursor, colorOf(cursor.entry.class_id));
+        if (ruler?.normal === tile.normal) this.#ruler(tile, ruler);
         this.#caption(tile);
         this.#letters(tile);
         this.#scaleBar(tile);
@@ -86,6 +87,16 @@ export class PromptOverlay {
     this.#text(r, left + width - 18, top + height / 2, "bold 14px");
     this.#text(t, left + width / 2 - 5, top + 16, "bold 14px");
     this.#text(b, left + width / 2 - 5, top + height - 8, "bold 14px");
+  }
+
+  #ruler(tile, { from, to, length }) {
+    const [a, b] = [from, to].map((voxel) => this.#project(tile, voxel));
+    if (!a || !b) return;
+    this.#strokeWithHalo("#ffd33d", 1.5, [], (context) => {
+      context.moveTo(a.x, a.y);
+      context.lineTo(b.x, b.y);
+    });
+    this.#text(`${length.toFixed(1)} mm`, b.x + 6, b.y - 6);
   }
 
   /** A bar of a round length in millimetres. */

@@ -13,6 +13,7 @@ export function drawOverlay() {
     waiting: app.session?.waiting.flatMap(({ entries: added }) => added ?? []) ?? [],
     draft: app.tools.draft,
     cursor: app.tools.cursor,
+    ruler: app.tools.tool === "ruler" ? app.tools.ruler : null,
     flash: app.flash,
     highlighted: app.highlighted,
     colorOf: (id) => (id === 0 ? "#ffffff" : findClass(id, app.classes, entries).color),

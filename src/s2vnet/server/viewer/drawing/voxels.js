@@ -27,6 +27,17 @@ export function voxelDisc(centre, axis, radius, spacing, shape) {
   return voxels;
 }
 
+/** Voxels inside the image whose centres are within `radius` mm of the centre of a voxel, on all slices. */
+export function voxelBall(centre, radius, spacing, shape) {
+  const voxels = [];
+  const reach = Math.floor(radius / spacing[2]);
+  for (let dk = -reach; dk <= reach; dk++) {
+    const within = Math.sqrt(radius ** 2 - (dk * spacing[2]) ** 2);
+    voxels.push(...voxelDisc([centre[0], centre[1], centre[2] + dk], 2, within, spacing, shape));
+  }
+  return voxels;
+}
+
 /** Whether a voxel lies in an image of this shape. */
 export function inside(voxel, shape) {
   return voxel.every((at, n) => at >= 0 && at < shape[n]);

@@ -18,6 +18,15 @@ export function encodeMask(voxels) {
   return { start, stop, bits: base64(zlibStored(bytes)) };
 }
 
+/** Encode a block of a volume (1 in its voxels) as the box and compressed bits of an entry. */
+export async function encodeBlock(mask, { start, size }) {
+  const bytes = new Uint8Array(Math.ceil(mask.length / 8));
+  mask.forEach((value, at) => value && (bytes[at >> 3] |= 0x80 >> (at & 7)));
+  const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream("deflate"));
+  const packed = new Uint8Array(await new Response(stream).arrayBuffer());
+  return { start, stop: start.map((at, n) => at + size[n]), bits: base64(packed) };
+}
+
 /** Decode the voxels of a mask prompt. */
 export async function decodeMask({ start, stop, bits }) {
   const bytes = await inflate(Uint8Array.from(atob(bits), (c) => c.charCodeAt(0)));

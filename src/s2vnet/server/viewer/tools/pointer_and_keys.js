@@ -1,7 +1,8 @@
 // Translate pointer and keyboard events to prompts and navigation.
 
-import { boundingBox, promptCenter, uniqueVoxels, voxelDisc, voxelLine } from "../drawing/voxels.js";
+import { boundingBox, promptCenter, uniqueVoxels, voxelBall, voxelDisc, voxelLine } from "../drawing/voxels.js";
 import { encodeMask } from "../network/mask_codec.js";
+import { followTouch } from "./touch.js";
 
 export const TOOLS = [
   { id: "look", key: "v", name: "Look" },
@@ -10,6 +11,7 @@ export const TOOLS = [
   { id: "box", key: "b", name: "Box" },
   { id: "lasso", key: "l", name: "Lasso" },
   { id: "mask", key: "m", name: "Brush" },
+  { id: "ruler", key: "u", name: "Ruler" },
 ];
 const LARGE_STEP = 10; // slices or voxels of a large step
 const WHEEL_STEP = 40; // CSS pixels of fine scrolling (touchpads) per slice
@@ -28,6 +30,12 @@ export class Tools {
   classId = 1;
   positive = true;
   radius = 6;
+  /** Whether the brush is a ball instead of a disc. */
+  ball = false;
+  /** Whether the brush paints only intensities within the window. */
+  withinWindow = false;
+  /** Distance last measured: file voxels `from` and `to` on the plane with a RAS `normal`. */
+  ruler = null;
   classes = [];
   cursor = null;
   #scene;
@@ -43,6 +51,7 @@ export class Tools {
 
   constructor(canvas, scene, listener) {
     [this.#canvas, this.#scene, this.#listener] = [canvas, scene, listener];
+    followTouch(canvas, scene, () => this.cancel());
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
     canvas.addEventListener("pointerup", (event) => this.#up(event));
@@ -131,14 +140,18 @@ export class Tools {
   }
 
   #disc(voxel, axis) {
-    return voxelDisc(voxel, axis, this.radius, this.#scene.spacing, this.#scene.shape);
+    const { spacing, shape } = this.#scene;
+    const covered = this.ball ? voxelBall(voxel, this.radius, spacing, shape) : voxelDisc(voxel, axis, this.radius, spacing, shape);
+    if (!this.withinWindow) return covered;
+    const [low, high] = this.#scene.window;
+    return covered.filter((one) => this.#scene.valueAt(one) >= low && this.#scene.valueAt(one) <= high);
   }
 
   #finish() {
     const draft = this.#draft;
     this.#draft = null;
     const entry = entryOf(draft, true);
-    if (!entry) return this.#listener.say("the lasso is too short; draw around an area");
+    if (!entry) return this.#listener.say(draft.tool === "mask" ? "no voxel there is within the window" : "the lasso is too short; draw around an area");
     this.#listener.act({ op: "add", entries: [entry] });
     const place = promptCenter(entry);
     place[draft.axis] = this.#scene.at[draft.axis]; // move the other planes, not this one
@@ -160,6 +173,7 @@ export class Tools {
     this.#drag = { kind: this.#kindOf(event, hit), tile, x: event.clientX, y: event.clientY };
     if (this.#drag.kind === "prompt" && voxel) this.#begin(tile, voxel, event.shiftKey || event.altKey);
     if (this.#drag.kind === "look" && voxel) this.#look(voxel);
+    if (this.#drag.kind === "ruler" && voxel) this.#measure({ from: voxel, to: voxel, normal: tile.normal });
   }
 
   #look(voxel) {
@@ -177,6 +191,7 @@ export class Tools {
     if (event.button === 2) return "level";
     if (render) return "rotate";
     if (event.button === 1) return "pan";
+    if (this.tool === "ruler" && !event.ctrlKey) return "ruler";
     return this.tool === "look" || event.ctrlKey || event.metaKey ? "look" : "prompt";
   }
 
@@ -199,6 +214,14 @@ export class Tools {
     if (drag.kind === "level") this.#listener.level(dx, dy);
     if (drag.kind === "look") this.#scene.goTo(this.#scene.nearest(drag.tile, clientX, clientY));
     if (drag.kind === "prompt" && this.#draft) this.#extend(this.#scene.nearest(drag.tile, clientX, clientY));
+    if (drag.kind === "ruler" && this.ruler) this.#measure({ ...this.ruler, to: this.#scene.nearest(drag.tile, clientX, clientY) });
+  }
+
+  #measure(ruler) {
+    const length = Math.hypot(...ruler.to.map((at, n) => (at - ruler.from[n]) * this.#scene.spacing[n]));
+    this.ruler = { ...ruler, length };
+    this.#listener.say(`${length.toFixed(1)} mm`);
+    this.#scene.redrawOverlay();
   }
 
   /** Move the brush's outline to the pointer. */
@@ -350,7 +373,7 @@ export class Tools {
   #enter(inverted) {
     const tile = this.#scene.tiles().find((one) => one.normal === this.normal);
     if (this.#draft) this.#finish();
-    else if (tile && this.tool !== "look") this.#begin(tile, this.#scene.at, inverted);
+    else if (tile && !["look", "ruler"].includes(this.tool)) this.#begin(tile, this.#scene.at, inverted);
     return true;
   }
 
@@ -377,12 +400,13 @@ export class Tools {
   }
 }
 
-/** Convert a drawing to a log entry; null for a lasso of less than 3 voxels. `whole`: encode a mask's bits, for sending. */
+/** Convert a drawing to a log entry; null for a lasso of less than 3 voxels, or a brush that met none. `whole`: encode a mask's bits, for sending. */
 function entryOf({ tool, classId, positive, axis, path, voxels }, whole) {
   const entry = { kind: tool, class_id: classId, positive };
   if (tool === "point") return { ...entry, voxel: path.at(-1) };
   if (tool === "box") return { ...entry, ...boundingBox([path[0], path.at(-1)]) };
   if (tool === "scribble") return { ...entry, voxels: [...voxels.values()] };
+  if (tool === "mask" && whole && voxels.size === 0) return null;
   if (tool === "mask") return whole ? { ...entry, ...encodeMask([...voxels.values()]) } : entry;
   const vertices = uniqueVoxels(path);
   if (whole && vertices.length < 3) return null;
