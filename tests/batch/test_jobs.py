@@ -240,6 +240,22 @@ def test_a_dicom_series_gets_its_labels_as_a_label_map_and_as_dicom_seg(
             plan_jobs(series, series / name, 1)
 
 
+def test_a_multi_frame_dicom_file_is_a_case_by_itself(
+    segmenter: Segmenter, tmp_path: Path, write_frames: Callable[..., None]
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+    voxels = np.random.default_rng(0).integers(0, 900, (16, 18, 6)).astype(np.int16)
+    for name in ("a.dcm", "P.1.IMA", "IM0"):
+        write_frames(tmp_path / name, voxels, np.arange(6)[:, None] * (0, 0, 2.5))
+        seg = tmp_path / f"seg-{name}.dcm"
+        jobs = plan_jobs(tmp_path / name, tmp_path / "out", 1) + plan_jobs(tmp_path / name, seg, 1)
+        assert all_errors(list(predict(segmenter, jobs))) == []
+        assert seg.is_file()
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.nii.gz", "P.1.nii.gz", "IM0.nii.gz"}
+    with pytest.raises(InputError, match="the labels would replace the image"):
+        plan_jobs(tmp_path / "a.dcm", tmp_path / "a.dcm", 1)
+
+
 def test_a_dicom_series_gets_its_labels_as_contours(
     segmenter: Segmenter, tmp_path: Path, write_series: Callable[..., None]
 ) -> None:

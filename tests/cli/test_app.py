@@ -28,6 +28,12 @@ def test_every_command_shows_an_example_and_is_listed_by_its_first_line(command:
     assert help_text.startswith(cli.COMMANDS[command].summary)
 
 
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_shows_every_word_of_the_docstring(command: str) -> None:
+    shown = "".join(run(command, "--help").split())  # without line breaks; brackets in a docstring are markup
+    assert not [word for word in cli.load_command(command).help.split() if word not in shown]
+
+
 def test_help_imports_no_heavy_library() -> None:
     heavy = ("torch", "numpy", "monai", "pydantic", "scipy", "SimpleITK")
     code = (

@@ -14,7 +14,6 @@ from s2vnet.inference.label_writers import (
     is_dicom_output,
     is_label_file,
     is_rtstruct,
-    is_series,
     label_stem,
     require_format,
     save_result,
@@ -24,6 +23,7 @@ from s2vnet.inference.model_set import ModelSet
 from s2vnet.inference.segmentation import Segmentation, volumes_ml
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.dicom.seg import read_segmentation
+from s2vnet.io.dicom.series import is_series
 from s2vnet.io.files import image_ending, read_labels, read_lazy_image, write_image
 from s2vnet.io.geometry import LabelMap
 from s2vnet.io.lazy_image import LazyImage
@@ -68,9 +68,9 @@ class Job:
 def plan_jobs(source: Path, target: Path, channels: int) -> list[Job]:
     """List the images of a file, a DICOM folder, or a folder in nnU-Net's naming.
 
-    A zip archive, or a folder without image files, is read as one DICOM series; its labels can go to a DICOM SEG file
-    (``.dcm``) or an RT structure set (``.rtstruct.dcm``). One image with `channels` channels in several files is given
-    as a folder.
+    A zip archive, a multi-frame file, or a folder without image files is read as one DICOM series; its labels can go to
+    a DICOM SEG file (``.dcm``) or an RT structure set (``.rtstruct.dcm``). One image with `channels` channels in
+    several files is given as a folder.
 
     Raises:
         InputError: no such input, an output that is neither a folder nor a label file, or one that is an input.

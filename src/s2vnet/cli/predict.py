@@ -92,8 +92,8 @@ def predict(
     """Segment images automatically.
 
     A list (.csv, .parquet) with a column image, a URL (s3://bucket/scans), --workers or --engine run a batch, with
-    summary.csv; run the command again to resume. So do the series of a DICOM archive
-    (dicomwebs://host/path[/studies/UID[/series/UID]]; dicomweb:// for http on this machine).
+    summary.csv; run the command again to resume. So do the series of a DICOM archive (dicomwebs://host/path, followed
+    by /studies/UID or /studies/UID/series/UID for a part of it; dicomweb:// for http on this machine).
 
     Example: s2vnet predict -m abdomen-ct -i imagesTs -o labelsTs --overlay --volumes
     """

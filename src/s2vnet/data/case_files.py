@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from s2vnet.errors import InputError
+from s2vnet.io.dicom.folders import ENDINGS as DICOM_ENDINGS
+from s2vnet.io.dicom.series import is_multiframe
 from s2vnet.io.dicom.zip_archive import ENDING as ZIP
 from s2vnet.io.dicom.zip_archive import is_zip
 from s2vnet.io.files import ENDINGS, count_voxels, find_ending, read_geometry
@@ -67,6 +69,8 @@ def case_name(image: Path) -> str:
     """Name of the case of one image file, DICOM folder or archive, with regard to the other files of its folder."""
     if image.is_dir():
         return image.resolve().name
+    if is_multiframe(image):
+        return image.stem if image.suffix.lower() in DICOM_ENDINGS else image.name
     stem = file_stem(image)
     prefix, number = _split(stem)
     if number != 0 or find_ending(image) is None:

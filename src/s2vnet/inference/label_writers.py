@@ -10,7 +10,7 @@ from pathlib import Path
 from s2vnet.errors import InputError, S2VNetError
 from s2vnet.io.dicom import rtstruct
 from s2vnet.io.dicom import seg as dicom_seg
-from s2vnet.io.dicom.zip_archive import is_zip
+from s2vnet.io.dicom.series import is_series
 from s2vnet.io.files import ENDINGS, image_ending, write_labels
 from s2vnet.io.geometry import Geometry, LabelMap
 from s2vnet.io.segment_names import Segment
@@ -34,11 +34,6 @@ def output_formats(image: Path) -> tuple[str, ...]:
 @cache
 def _has_highdicom() -> bool:
     return find_spec("highdicom") is not None
-
-
-def is_series(image: Path) -> bool:
-    """Whether an image is a DICOM series: a folder, or a zip archive."""
-    return image.is_dir() or is_zip(image)
 
 
 def is_label_file(path: Path) -> bool:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from s2vnet.errors import InputError, NotFoundError, OutOfMemory
 from s2vnet.io import itk, nifti
 from s2vnet.io.dicom.folders import is_dicom_file
-from s2vnet.io.dicom.series import read_series, series_geometry
-from s2vnet.io.dicom.zip_archive import is_zip, open_series_folder
+from s2vnet.io.dicom.series import is_series, read_series, series_geometry
+from s2vnet.io.dicom.zip_archive import open_series_folder
 from s2vnet.io.geometry import Geometry, LabelMap, Volume
 from s2vnet.io.lazy_image import LazyImage, as_lazy_image
 from s2vnet.io.segment_names import Segment, names_of_fields, slicer_fields
@@ -77,7 +77,8 @@ def read_image(
     """Read an image, of one file or DICOM series per channel, with slope and intercept applied.
 
     Args:
-        paths: file, DICOM folder or zip archive, or a sequence with one of them per channel; all on one grid.
+        paths: file, DICOM folder, multi-frame DICOM file or zip archive, or a sequence with one of them per
+            channel; all on one grid.
         fill_nonfinite: value that replaces NaN and infinite voxels; None refuses them.
         frames_as_channels: accept a 4D file with all channels, as the Decathlon's; else a file must hold one frame.
 
@@ -118,7 +119,7 @@ def read_geometry(path: Path | str) -> Geometry:
         InputError: file missing or of another format, or a header without a usable grid.
     """
     path = Path(path)
-    if path.is_dir() or is_zip(path):
+    if is_series(path):
         with open_series_folder(path) as folder:
             return series_geometry(folder)
     with _open_format(path) as file_format:
@@ -128,7 +129,7 @@ def read_geometry(path: Path | str) -> Geometry:
 def count_voxels(path: Path | str) -> int:
     """Count the voxels of all frames and channels from the headers, as :func:`read_geometry`."""
     path = Path(path)
-    if path.is_dir() or is_zip(path):
+    if is_series(path):
         return math.prod(read_geometry(path).shape)
     with _open_format(path) as file_format:
         return file_format.count_voxels(path)
@@ -137,7 +138,7 @@ def count_voxels(path: Path | str) -> int:
 def max_read_nbytes(path: Path | str) -> int:
     """Peak memory in bytes of :func:`read_lazy_image` for one file, from the headers, as :func:`read_geometry`."""
     path = Path(path)
-    if path.is_dir() or is_zip(path):
+    if is_series(path):
         return 2 * np.dtype(np.float32).itemsize * count_voxels(path)
     with _open_format(path) as file_format:
         return file_format.max_read_nbytes(path)
@@ -214,7 +215,7 @@ def split_frames(path: Path | str, targets: Sequence[Path]) -> None:
 
 
 def _read_channels(path: Path, fill: float | None, frames_as_channels: bool) -> LazyImage:
-    if path.is_dir() or is_zip(path):
+    if is_series(path):
         with open_series_folder(path) as folder:
             image = as_lazy_image(read_series(folder))
     else:

@@ -13,6 +13,7 @@ from s2vnet.errors import InputError, NotFoundError
 from s2vnet.inference.model_set import HINT
 from s2vnet.inference.segmenter import Segmenter, find_model, load_plan
 from s2vnet.io.dicom.references import series_attributes
+from s2vnet.io.dicom.series import is_series
 from s2vnet.io.dicom.zip_archive import open_series_folder
 from s2vnet.io.files import count_voxels, read_lazy_image
 from s2vnet.io.geometry import Volume
@@ -192,7 +193,7 @@ class ModelLibrary:
         if self.only is not None:  # which is compared with the scan when that is read
             return self.only, None
         with self._reading, open_series_folder(path) as unpacked:  # one at a time, since a scan is read into memory
-            stated = series_attributes(unpacked, (MODALITY,)).get(MODALITY) if unpacked.is_dir() else None
+            stated = series_attributes(unpacked, (MODALITY,)).get(MODALITY) if is_series(unpacked) else None
             single = [model for model in self._models if model.channels == 1]
             if is_modality(stated) and single:
                 return ModelLibrary(single)._by(lambda expected: header_conflict(expected, stated))

@@ -97,13 +97,41 @@ def test_identifiers_that_an_anonymiser_removed_are_made(
     np.testing.assert_array_equal(read_segmentation(output, series)[0].data, labels.data)
 
 
-def test_images_without_an_identifier_of_their_own_are_refused(series: Path) -> None:
+def test_images_without_a_class_are_refused(series: Path) -> None:
+    for file in series_files(series):
+        image = pydicom.dcmread(file)
+        del image.SOPClassUID, image.file_meta.MediaStorageSOPClassUID
+        image.save_as(file)
+    with pytest.raises(InputError, match="images without SOPClassUID, which the output needs"):
+        read_referenced_series(series)
+
+
+def test_images_without_an_identifier_of_their_own_get_one(
+    series: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     for file in series_files(series):
         image = pydicom.dcmread(file)
         del image.SOPInstanceUID, image.file_meta.MediaStorageSOPInstanceUID
         image.save_as(file)
-    with pytest.raises(InputError, match="images without SOPInstanceUID, which the output needs"):
-        read_referenced_series(series)
+    read = read_referenced_series(series)
+    assert len({image.SOPInstanceUID for image in read.images}) == len(read.images)
+    assert read.notes == ("SOPInstanceUID is missing; the output refers to images by new ones, which only it has",)
+    pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
+    output = tmp_path_factory.mktemp("output") / "labels.dcm"
+    labels = LabelMap(np.ones(read.geometry.shape, np.uint8), read.geometry)
+    write_result(output, labels, {1: "liver"}, series)
+    found = pydicom.dcmread(output)
+    assert found.NumberOfFrames == labels.data.shape[2]
+
+
+def test_images_that_share_an_identifier_are_noted(series: Path) -> None:
+    for file in series_files(series):
+        image = pydicom.dcmread(file)
+        image.SOPInstanceUID = "1.2.3"
+        image.save_as(file)
+    assert read_referenced_series(series).notes == (
+        "several images have the same SOPInstanceUID; only positions tell which of them is meant",
+    )
 
 
 def test_attributes_are_those_of_the_images_without_reading_pixels(series: Path) -> None:

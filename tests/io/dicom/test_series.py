@@ -12,8 +12,8 @@ import pytest
 from oblique_series import COLUMNS, FRAMES, ORIGIN, ROWS, STEP, VOXELS, write_series, write_slice
 
 from s2vnet.errors import InputError
-from s2vnet.io.dicom.series import read_series, select_series, series_files
-from s2vnet.io.files import read_image, read_labels, write_labels
+from s2vnet.io.dicom.series import is_series, read_series, select_series, series_files
+from s2vnet.io.files import read_geometry, read_image, read_labels, write_labels
 from s2vnet.io.geometry import LabelMap
 
 WriteFrames = Callable[..., None]
@@ -157,6 +157,20 @@ def test_frames_may_have_all_functional_groups_of_their_own(
     np.testing.assert_allclose(found.data, expected.data, rtol=1e-6)
     np.testing.assert_allclose(found.data[0], VOXELS * slopes, rtol=1e-6)
     assert found.geometry.same_grid(expected.geometry)
+
+
+def test_a_file_of_frames_is_a_series_by_itself(tmp_path: Path, write_frames: WriteFrames) -> None:
+    write_frames(tmp_path / "a.dcm", VOXELS, FRAMES)
+    (tmp_path / "slices").mkdir()
+    write_series(tmp_path / "slices")
+    (tmp_path / "text.dcm").write_text("no image")
+    assert is_series(tmp_path / "a.dcm")
+    assert not is_series(next((tmp_path / "slices").iterdir()))
+    assert not is_series(tmp_path / "text.dcm")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.dcm").data[0], VOXELS)
+    assert read_geometry(tmp_path / "a.dcm").same_grid(read_series(tmp_path / "a.dcm").geometry)
+    with pytest.raises(InputError, match="a single DICOM file; name the folder of its series"):
+        read_image(next((tmp_path / "slices").iterdir()))
 
 
 def test_frames_without_a_preamble_are_read(tmp_path: Path, write_frames: WriteFrames) -> None:

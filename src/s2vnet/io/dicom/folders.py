@@ -12,7 +12,7 @@ MAX_FILES = 20_000
 """Largest number of files of a folder or archive; a CT of two metres has 4000 slices."""
 _MAX_SNIFFED = 256
 """Files of a folder that are opened to find out whether it holds DICOM files."""
-_ENDINGS = (".dcm", ".ima", ".dicom", "")
+ENDINGS = (".dcm", ".ima", ".dicom", "")
 """Usual endings, in lower case; files with these are opened first."""
 _LITTER = frozenset(("__macosx", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"))
 
@@ -25,11 +25,13 @@ def is_litter(path: PurePath) -> bool:
 def walk_files(folder: Path) -> list[Path]:
     """List the files of a folder and its subfolders in order of their paths, without litter; links are no subfolders.
 
+    Of a file, the list is the file itself.
+
     Raises:
         InputError: a folder that cannot be read, or more than ``MAX_FILES`` files.
     """
-    found: list[Path] = []
-    for parent, children, names in os.walk(folder, onerror=_raise):
+    found: list[Path] = [folder] if folder.is_file() else []
+    for parent, children, names in () if found else os.walk(folder, onerror=_raise):
         children[:] = [name for name in children if not is_litter(PurePath(name))]
         found += [file for name in names if not is_litter(PurePath(name)) and (file := Path(parent, name)).is_file()]
         if len(found) > MAX_FILES:
@@ -66,7 +68,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _rank(file: Path) -> int:
     suffix = file.suffix.lower()
-    return _ENDINGS.index(suffix) if suffix in _ENDINGS else len(_ENDINGS)
+    return ENDINGS.index(suffix) if suffix in ENDINGS else len(ENDINGS)
 
 
 def _is_dicom(file: Path) -> bool:

@@ -18,9 +18,8 @@ from s2vnet.io.dicom.zip_archive import open_series_folder
 from s2vnet.io.geometry import Geometry
 from s2vnet.io.library_output import quiet_libraries
 
-REQUIRED_ATTRIBUTES = ("SOPClassUID", "SOPInstanceUID")
-"""Attributes without which an image cannot be referred to; those of the image itself are also in the file's header."""
 _IN_FILE_META = {"SOPClassUID": "MediaStorageSOPClassUID", "SOPInstanceUID": "MediaStorageSOPInstanceUID"}
+"""Attributes by which an image is referred to, and where the file meta information repeats them."""
 SERIES_NUMBER = 300
 """Number of a written series; far from the numbers that scanners assign."""
 
@@ -67,7 +66,7 @@ def read_referenced_series(series: Path | str) -> ReferencedSeries:
     """Read slices and headers of a series' folder or zip archive.
 
     Raises:
-        InputError: images without required attributes, or as :func:`s2vnet.io.dicom.series.series_slices`.
+        InputError: images without SOPClassUID, or as :func:`s2vnet.io.dicom.series.series_slices`.
     """
     from pydicom import dcmread
 
@@ -84,10 +83,10 @@ def read_referenced_series(series: Path | str) -> ReferencedSeries:
             thickness = _thickness(headers[0], geometry)
         except Exception as error:  # pydicom has an exception type for each of many faults
             raise InputError(f"{series}: a damaged DICOM header ({type(error).__name__}); copy it again") from error
-    for name in REQUIRED_ATTRIBUTES:
-        if not all(each[name] for each in identifiers):
-            raise InputError(f"{series}: images without {name}, which the output needs; write .nii.gz instead")
+    if not all(each["SOPClassUID"] for each in identifiers):
+        raise InputError(f"{series}: images without SOPClassUID, which the output needs; write .nii.gz instead")
     notes += _unify(identifiers)
+    notes += _identify(identifiers)
     images = []
     for each, one in zip(identifiers, slices, strict=False):
         image = _make_header(each, one, thickness)
@@ -100,7 +99,7 @@ def read_referenced_series(series: Path | str) -> ReferencedSeries:
 
 _SHARED_IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 """Attributes that are equal in all images of a series; anonymisers remove them."""
-_IDENTIFIERS = (*REQUIRED_ATTRIBUTES, *_SHARED_IDENTIFIERS)
+_IDENTIFIERS = (*_IN_FILE_META, *_SHARED_IDENTIFIERS)
 
 
 def _identifier(header: Any, name: str) -> str:
@@ -123,6 +122,19 @@ def _unify(identifiers: list[dict[str, str]]) -> list[str]:
         chosen = found[0] if found else str(generate_uid())
         for each in identifiers:
             each[name] = chosen
+    return notes
+
+
+def _identify(identifiers: list[dict[str, str]]) -> list[str]:
+    """Give images without a UID a new one, and return what viewers that look images up by UID will not find."""
+    from pydicom.uid import generate_uid
+
+    missing = [each for each in identifiers if not each["SOPInstanceUID"]]
+    for each in missing:
+        each["SOPInstanceUID"] = str(generate_uid())
+    notes = ["SOPInstanceUID is missing; the output refers to images by new ones, which only it has"] if missing else []
+    if len({each["SOPInstanceUID"] for each in identifiers}) < len(identifiers):
+        notes.append("several images have the same SOPInstanceUID; only positions tell which of them is meant")
     return notes
 
 

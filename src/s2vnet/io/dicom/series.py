@@ -18,9 +18,9 @@ import numpy.typing as npt
 from s2vnet.errors import InputError, NotFoundError, OutOfMemory
 from s2vnet.io import itk, nifti
 from s2vnet.io.dicom import zip_archive
-from s2vnet.io.dicom.folders import walk_files
+from s2vnet.io.dicom.folders import is_dicom_file, walk_files
 from s2vnet.io.dicom.slices import SeriesSlice, parse_integer, read_slices, stack_geometry
-from s2vnet.io.dicom.validate import MODALITY, SERIES_NUMBER, SERIES_UID, is_image, read_header
+from s2vnet.io.dicom.validate import FRAMES, MODALITY, SERIES_NUMBER, SERIES_UID, is_image, read_header
 from s2vnet.io.dicom.zip_archive import is_zip, open_series_folder
 from s2vnet.io.geometry import Geometry, Volume
 from s2vnet.io.itk import silence_stderr
@@ -33,12 +33,29 @@ NON_IMAGE_MODALITIES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO",
 """Modalities of series that accompany the images of a study."""
 
 
+def is_series(path: Path) -> bool:
+    """Whether a path is read as a DICOM series: a folder, a zip archive, or a multi-frame file."""
+    return path.is_dir() or is_zip(path) or is_multiframe(path)
+
+
+def is_multiframe(file: Path) -> bool:
+    """Whether a file is a DICOM image of several frames; a damaged one is not."""
+    if not is_dicom_file(file):
+        return False
+    try:
+        header = read_header(file)
+    except (InputError, OSError):
+        return False
+    return header.has_pixels and parse_integer(header.values.get(FRAMES, "1")) > 1
+
+
 @quiet_libraries()
 def series_slices(folder: Path | str, *, series: str | None = None) -> tuple[SeriesSlice, ...]:
     """Slices of the folder's series in the order of the volume (k).
 
     Args:
-        folder: searched with its subfolders; files that are no DICOM images (reports, notes, SEG) are ignored.
+        folder: searched with its subfolders; files that are no DICOM images (reports, notes, SEG) are ignored. Or one
+            file.
         series: SeriesInstanceUID, or the number of the series in the error about a folder with several.
 
     Raises:
@@ -131,7 +148,7 @@ def _rescale_frames(array: npt.NDArray[np.float32], slices: Sequence[SeriesSlice
 
 def _find_series_files(folder: Path, chosen: str | None) -> tuple[Path, ...]:
     """Files of the only series of a folder, or of the chosen one."""
-    if not folder.is_dir():
+    if not folder.exists():
         raise NotFoundError("no such folder", path=folder)
     files: dict[str, list[Path]] = {}
     attributes: dict[str, tuple[str, str, str]] = {}

@@ -32,17 +32,17 @@ MAX_DEPTH = 32
 """Largest depth of nested sequences: readers recurse, and a stack overflow ends the process."""
 MAX_INFLATED_NBYTES = 1 << 30
 """Largest size of a deflated file."""
-SERIES_UID, SERIES_NUMBER, MODALITY = 0x0020000E, 0x00200011, 0x00080060
-_SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS = 0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100
+SERIES_UID, SERIES_NUMBER, MODALITY, FRAMES = 0x0020000E, 0x00200011, 0x00080060, 0x00280008
+_SAMPLES, _ROWS, _COLUMNS, _BITS = 0x00280002, 0x00280010, 0x00280011, 0x00280100
 _CLASS, _SYNTAX = 0x00020002, 0x00020010
-_KEPT = frozenset((SERIES_UID, SERIES_NUMBER, MODALITY, _FRAMES, _CLASS, _SYNTAX))
+_KEPT = frozenset((SERIES_UID, SERIES_NUMBER, MODALITY, FRAMES, _CLASS, _SYNTAX))
 """Elements whose values are read."""
 _MAX_KEPT_NBYTES = 256
 _SYNTAXES = "1.2.840.10008.1.2."
 """Prefix of the supported transfer syntaxes: all but Papyrus, which GDCM interprets differently."""
 _RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 _SIZES = frozenset((_SAMPLES, _ROWS, _COLUMNS, _BITS))
-_UNIQUE = frozenset((PIXEL_DATA, _FRAMES, *_SIZES))
+_UNIQUE = frozenset((PIXEL_DATA, FRAMES, *_SIZES))
 """Elements that must not repeat; real files contain duplicates of other elements."""
 _MIN_SIZE_NBYTES, _MAX_SIZE_NBYTES = 2, 7
 """Lengths of rows, columns and the like; GDCM takes longer values without a VR for sequences."""
@@ -257,7 +257,7 @@ class _Validator(ElementReader):
 
     def _check_pixels(self, vr: bytes, length: int, end: int, sizes: dict[int, int], depth: int) -> None:
         """Check the pixels of a data set against the sizes stated before them."""
-        frames = 1 if depth else self._frame_count(_FRAMES)
+        frames = 1 if depth else self._frame_count(FRAMES)
         rows, columns = sizes.get(_ROWS, 0), sizes.get(_COLUMNS, 0)
         size = PixelSize(rows, columns, sizes.get(_SAMPLES, 1), sizes.get(_BITS, 0), frames)
         capacity = check_pixel_data(self, vr, length, end, size, rle=self.rle, nested=depth > 0)

@@ -167,12 +167,12 @@ def test_errors_of_dicom_seg_name_the_scan_as_the_client_does(
     write_series(series, np.random.default_rng(0).integers(0, 900, (18, 20, 6)).astype(np.int16))
     for file in series.iterdir():
         image = pydicom.dcmread(file)
-        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = ""
+        image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = ""
         image.save_as(file)
     client, form = serve(data=tmp_path / "scans"), slicer_form({"params": "{}"}, {})
     answer = client.post("/monailabel/infer/automatic?image=some&output=dicom_seg", **form)
     assert answer.status_code == 422
-    assert answer.json()["detail"].startswith("some: images without SOPInstanceUID")
+    assert answer.json()["detail"].startswith("some: images without SOPClassUID")
 
 
 @pytest.mark.parametrize(
