@@ -1,4 +1,4 @@
-"""Drawing: windows, shapes of a class, the brush's options and the ruler, in the page."""
+"""Drawing: windows, shapes of a class, the brush's options, the ruler and touch, in the page."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_operations_on_a_class_are_entries_that_replay_and_undo(viewer: Viewer, 
 
 
 SHAPES = """
-async (mask) => {
+async ([mask, free]) => {
   const { removeIslands, fillHoles, shrink, smooth } = await import("./tools/class_shapes.js");
-  const shape = { size: [9, 9, 9], mask: Uint8Array.from(mask), free: Uint8Array.from(mask, (n) => 1 - n) };
+  const shape = { size: [9, 9, 9], mask: Uint8Array.from(mask), free: Uint8Array.from(free) };
   return [removeIslands, fillHoles, shrink, smooth].map((change) => Array.from(change(shape)));
 }
 """
@@ -54,17 +54,19 @@ def test_shapes_are_those_of_scipy(viewer: Viewer) -> None:
     mask = np.random.default_rng(0).random((9, 9, 9)) < 0.4
     mask[2:7, 2:7, 2:7] = True
     mask[4, 4, 4] = False
+    free = ~mask
+    free[4, 4, 4] = False  # of another class
     viewer.open()
     islands, filled, shrunk, smooth = (
         np.array(found, bool).reshape(mask.shape)
-        for found in viewer.page.evaluate(SHAPES, mask.ravel().astype(int).tolist())
+        for found in viewer.page.evaluate(SHAPES, [one.ravel().astype(int).tolist() for one in (mask, free)])
     )
     parts, _ = ndimage.label(mask)
     np.testing.assert_array_equal(islands, parts == np.bincount(parts[parts > 0]).argmax())
-    np.testing.assert_array_equal(filled, ndimage.binary_fill_holes(mask))
+    np.testing.assert_array_equal(filled, mask | (ndimage.binary_fill_holes(mask) & free))
     np.testing.assert_array_equal(shrunk, ndimage.binary_erosion(mask))
     counts = ndimage.convolve(mask.astype(int), np.ones((3, 3, 3), int), mode="constant")
-    np.testing.assert_array_equal(smooth, counts >= 14)
+    np.testing.assert_array_equal(smooth, (counts >= 14) & (mask | free))
 
 
 def test_the_brush_paints_a_ball_within_the_window(viewer: Viewer) -> None:
@@ -94,3 +96,30 @@ def test_the_ruler_measures_without_an_entry(viewer: Viewer) -> None:
     spacing = viewer.page.evaluate("() => s2vnet.scene.spacing")
     assert viewer.page.evaluate("() => s2vnet.tools.ruler.length") == 5 * spacing[0]
     assert viewer.entries() == []
+
+
+def test_two_fingers_pan_and_zoom_and_one_gives_a_prompt(viewer: Viewer) -> None:
+    viewer.open()
+    viewer.press("1")
+    viewer.go((9, 9, 6))
+    touch = viewer.page.context.new_cdp_session(viewer.page)
+
+    def fingers(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "id": n} for n, (x, y) in enumerate(places)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    x, y = viewer.at((9, 9, 6))
+    before = np.subtract(viewer.at((10, 9, 6)), (x, y))
+    fingers("touchStart", (x, y))
+    fingers("touchStart", (x, y), (x + 50, y))
+    fingers("touchMove", (x, y), (x + 100, y))
+    fingers("touchEnd")
+    after = np.subtract(viewer.at((10, 9, 6)), viewer.at((9, 9, 6)))
+    np.testing.assert_allclose(after, 2 * before, rtol=0.1)
+    assert viewer.entries() == []
+    with viewer.asking():
+        fingers("touchStart", viewer.at((9, 9, 6)))
+        assert viewer.entries() == []
+        fingers("touchEnd")
+    (point,) = viewer.entries()
+    assert (point.kind, point.voxel) == ("point", (9, 9, 6))

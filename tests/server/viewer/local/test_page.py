@@ -47,8 +47,8 @@ class TabPage:
 
     def labels(self) -> npt.NDArray[np.uint8]:
         """Labels (I, J, K) once they are final."""
-        self.page.wait_for_function("() => s2vnet.ready || s2vnet.state?.status === 'failed'")
-        assert self.page.evaluate("() => s2vnet.state.error") is None
+        self.page.wait_for_function("() => s2vnet.ready || document.querySelector('#problems p')")
+        assert self.page.locator("#problems").inner_text() == ""
         flat = self.page.evaluate("() => Array.from(s2vnet.labels)")
         return np.array(flat, np.uint8).reshape(self.page.evaluate("() => s2vnet.state.shape"))
 
@@ -153,5 +153,6 @@ def test_files_that_are_no_scan_are_refused_in_one_line(built: Path, page: Any, 
     with host(built) as address:
         tab.load(address)
     tab.page.set_input_files("#file", str(tmp_path / "scan.nii.gz"))
-    tab.page.wait_for_function("() => s2vnet.state?.status === 'failed'")
-    assert tab.page.evaluate("() => s2vnet.state.error").startswith("not a readable NIfTI image")
+    tab.page.get_by_role("alert").filter(has_text="not a readable NIfTI image").wait_for()
+    tab.page.locator("#start").wait_for()
+    assert tab.page.evaluate("() => location.hash") == ""

@@ -49,8 +49,8 @@ export function removeIslands({ size, mask }) {
   return parts.map((part) => Number(part === largest));
 }
 
-/** With all holes that the class encloses. */
-export function fillHoles({ size, mask }) {
+/** With all free voxels of the holes that the class encloses: a lesion inside of an organ stays. */
+export function fillHoles({ size, mask, free }) {
   const outside = new Int32Array(mask.length);
   const [ni, nj, nk] = size;
   for (let at = 0; at < mask.length; at++) {
@@ -58,7 +58,7 @@ export function fillHoles({ size, mask }) {
     const border = i === 0 || j === 0 || k === 0 || i === ni - 1 || j === nj - 1 || k === nk - 1;
     if (border && !mask[at] && !outside[at]) flood(size, at, outside, 1, (next) => !mask[next]);
   }
-  return outside.map((reached) => Number(!reached));
+  return outside.map((reached, at) => Number(mask[at] || (!reached && free[at])));
 }
 
 /** A voxel belongs to the class where most of the 27 voxels around it do. */

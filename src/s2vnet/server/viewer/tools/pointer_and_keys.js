@@ -113,7 +113,8 @@ export class Tools {
 
   // ---- prompts ----
 
-  #begin(tile, voxel, inverted) {
+  /** Begin a prompt; a point is complete at once, unless `later`. */
+  #begin(tile, voxel, inverted, later = false) {
     const { tool, classId, positive } = this;
     this.#draft = {
       tool,
@@ -124,7 +125,7 @@ export class Tools {
       voxels: new Map(),
     };
     this.#extend(voxel);
-    if (tool === "point") this.#finish();
+    if (tool === "point" && !later) this.#finish();
   }
 
   #extend(voxel) {
@@ -171,7 +172,8 @@ export class Tools {
     const { tile, voxel } = hit;
     if (tile) this.#normal = tile.normal;
     this.#drag = { kind: this.#kindOf(event, hit), tile, x: event.clientX, y: event.clientY };
-    if (this.#drag.kind === "prompt" && voxel) this.#begin(tile, voxel, event.shiftKey || event.altKey);
+    // a finger may be the first of two, which navigate: its point is sent when it is lifted
+    if (this.#drag.kind === "prompt" && voxel) this.#begin(tile, voxel, event.shiftKey || event.altKey, event.pointerType === "touch");
     if (this.#drag.kind === "look" && voxel) this.#look(voxel);
     if (this.#drag.kind === "ruler" && voxel) this.#measure({ from: voxel, to: voxel, normal: tile.normal });
   }

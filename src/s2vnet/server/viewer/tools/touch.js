@@ -8,8 +8,9 @@ export function followTouch(canvas, scene, cancel) {
   canvas.addEventListener("pointerdown", (event) => {
     if (event.pointerType !== "touch") return;
     fingers.set(event.pointerId, event);
-    if (fingers.size !== 2) return;
-    event.stopImmediatePropagation();
+    if (fingers.size < 2) return;
+    event.stopImmediatePropagation(); // a further finger draws nothing
+    if (fingers.size > 2) return;
     cancel();
     const { x, y } = middle([...fingers.values()]);
     tile = scene.pick(x, y)?.tile ?? null;
