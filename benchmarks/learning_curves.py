@@ -34,7 +34,7 @@ from benchmarks.peers.encoder_unet import EncoderUNet
 from benchmarks.peers.inference import segment_slices
 from benchmarks.peers.networks import build_network
 from benchmarks.peers.training import deep_supervision_loss
-from s2vnet.config import ModelConfig, TrainConfig
+from s2vnet.config import TrainConfig
 from s2vnet.data.clips import ClipDataset, collate
 from s2vnet.data.dataset import Dataset, read_dataset, read_folds
 from s2vnet.data.plan import Plan
@@ -44,7 +44,7 @@ from s2vnet.inference.segmentation import Segmentation
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.io.files import read_labels
 from s2vnet.metrics.overlap_and_distance import dice
-from s2vnet.model.checkpoint import TrainedModel, read_description, without_prompts
+from s2vnet.model.checkpoint import TrainedModel, model_config, read_description, without_prompts
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.training.checkpointed_steps import run_steps
 from s2vnet.training.initialization import IMAGENET, load_imagenet_encoder
@@ -127,7 +127,7 @@ class Curve:
             {**TRAINING, "precision": "bf16-mixed" if self.bf16 else "32-true", **settings, "seed": arguments.seed}
         )
         auxiliary = {"auxiliary_masks": self.name == "s2vnet-auxiliary"}
-        self.model_config = ModelConfig.model_validate({**description["config"], **auxiliary})
+        self.model_config = model_config(description["config"]).model_copy(update=auxiliary)
         self.dataset = dataset = read_dataset(arguments.data)
         every = {"train": [case.name for case in dataset.training], "val": []}
         fold = every if arguments.fold == "all" else read_folds(dataset)[int(arguments.fold)]

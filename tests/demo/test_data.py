@@ -189,6 +189,7 @@ def test_without_apt_get_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_debian_package_gives_its_file_and_never_what_a_link_points_at(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "DEBIAN").mkdir(parents=True)
+    (root / "DEBIAN").chmod(0o755)  # dpkg-deb refuses a folder that others cannot read
     (root / "DEBIAN" / "control").write_text(
         "Package: demo-brain\nVersion: 1.0\nArchitecture: all\nMaintainer: n <n@example.org>\nDescription: d\n"
     )

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from s2vnet.config import ModelConfig
-from s2vnet.errors import CheckpointError, InputError
+from s2vnet.errors import InputError
 from s2vnet.inference.backends import RUNTIMES, ExportedNetwork, fastest_runtime, to_runtime
 from s2vnet.inference.segmenter import Segmenter
 from s2vnet.interactive.session import Session
@@ -81,7 +81,7 @@ def test_what_cannot_run_is_refused(exported: Path) -> None:
     trained = load_model(exported)
     with pytest.raises(InputError, match="choose one of torch, onnxruntime, openvino"):
         to_runtime(trained, "abacus", CPU, exported)
-    with pytest.raises(CheckpointError, match="computes on the CPU"):
+    with pytest.raises(InputError, match="computes on the CPU"):
         to_runtime(trained, OTHERS[0], torch.device("cuda"), exported)
     unnamed = TrainedModel(S2VNet(ModelConfig(in_channels=1, num_classes=2)), {}, {}, "")
     with pytest.raises(InputError, match="never saved"):

@@ -88,6 +88,12 @@ def test_rounds_and_detours_to_one_log_give_one_result(session: Session, labels_
     np.testing.assert_array_equal(session.labels, expected)
 
 
+def changing_point(session: Session) -> Point:
+    """A click that changes at least its own voxel."""
+    voxel = (5, 9, 4)
+    return Point(class_id=1 if session.labels[voxel] != 1 else 2, voxel=voxel)
+
+
 def test_work_that_is_ended_changes_nothing(session: Session, labels_of: Callable[..., Labels]) -> None:
     session.add(PROMPTS["point"])
     before, history = session.labels.copy(), session.history
@@ -96,7 +102,7 @@ def test_work_that_is_ended_changes_nothing(session: Session, labels_of: Callabl
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        session.apply(history.add(PROMPTS["scribble"]), end)
+        session.apply(history.add(changing_point(session)), end)
     np.testing.assert_array_equal(session.labels, before)
     assert session.history is history
     session.apply(history.add(PROMPTS["scribble"]).add(PROMPTS["mask"]))
@@ -107,7 +113,8 @@ def test_work_that_is_ended_changes_nothing(session: Session, labels_of: Callabl
 
 
 def test_work_on_locks_can_be_ended_and_tells_nothing(session: Session, labels_of: Callable[..., Labels]) -> None:
-    wanted = session.history.add(*(PROMPTS[name] for name in ("scribble", "lock", "point", "lock", "mask")))
+    others = (PROMPTS[name] for name in ("scribble", "lock", "point", "lock", "mask"))
+    wanted = session.history.add(changing_point(session), *others)
     told, steps = [], 0
 
     def pause() -> None:

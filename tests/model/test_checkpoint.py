@@ -129,6 +129,6 @@ def test_auto_chooses_an_available_device() -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "cpu:1", "meta"])
 def test_an_unavailable_device_is_refused_in_one_line(name: str) -> None:
-    with pytest.raises(CheckpointError, match=r"not available; choose one of .*cpu") as caught:
+    with pytest.raises(InputError, match=r"not available; choose one of .*cpu") as caught:
         choose_device(name)
     assert "\n" not in str(caught.value)

@@ -45,7 +45,7 @@ def test_every_imported_module_is_a_file(page: Path) -> None:
 
 
 def test_the_policy_allows_webassembly_and_no_other_origin(page: Path) -> None:
-    text = (page / "index.html").read_text()
+    text = (page / "index.html").read_text("utf-8")
     (policy,) = re.findall(r'http-equiv="content-security-policy" content="([^"]+)"', text)
     assert "unsafe" not in policy.replace("'wasm-unsafe-eval'", "")
     sources = {source for part in policy.split(";") for source in part.split()[1:]}

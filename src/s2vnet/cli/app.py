@@ -37,7 +37,7 @@ COMMANDS = {
         "import_dataset", "Convert an official release to a dataset in nnU-Net's raw layout, with its usual split."
     ),
     "plan": Command("plan", "Choose plane, sampling, intensities and network size for a dataset."),
-    "train": Command("train", "Train one network for automatic and interactive use."),
+    "train": Command("train", "Train one network."),
     "models": Command("models", "List models: name, modality, plane, size, classes, licence."),
     "export": Command("export", "Write a model with its ONNX graphs, for --runtime and for your own programs."),
     "predict": Command("predict", "Segment images automatically."),

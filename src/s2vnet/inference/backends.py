@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from s2vnet.config import ModelConfig
-from s2vnet.errors import CheckpointError, InputError, S2VNetError
+from s2vnet.errors import InputError, S2VNetError
 from s2vnet.model.aggregation import PropagationState
 from s2vnet.model.checkpoint import TrainedModel, choose_device
 from s2vnet.model.interface import DecoderOutput, Network, SliceInput, initial_state
@@ -98,15 +98,15 @@ def to_runtime(trained: TrainedModel, runtime: str, device: torch.device, folder
             without them, graphs are exported once to the user's cache.
 
     Raises:
-        CheckpointError: unsupported device, or graphs of other weights.
-        InputError: unknown runtime, or it is not installed.
+        CheckpointError: graphs of other weights.
+        InputError: unknown runtime or device, or the runtime is not installed.
     """
     if runtime == "torch":
         return trained.model.to(device)
     if runtime not in RUNTIMES:
         raise InputError(f"no runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}")
     if device.type != "cpu":
-        raise CheckpointError(f"runtime {runtime} computes on the CPU; leave out the device or choose cpu")
+        raise InputError(f"runtime {runtime} computes on the CPU; leave out the device or choose cpu")
     load = _onnxruntime if runtime == "onnxruntime" else _openvino
     require_extra("onnx" if runtime == "onnxruntime" else "openvino", f"--runtime {runtime}", runtime)
     module = import_module(runtime)

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from s2vnet.config import ModelConfig
-from s2vnet.errors import CheckpointError
+from s2vnet.errors import CheckpointError, InputError
 from s2vnet.model.bundled import verify_bundled_files
 from s2vnet.model.s2vnet import S2VNet
 from s2vnet.utils.atomic_write import atomic_write
@@ -135,7 +135,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device of a name; ``auto`` prefers CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        CheckpointError: the device is not available.
+        InputError: the device is not available.
     """
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     available = [kind for kind, count in counts.items() if count]
@@ -145,4 +145,4 @@ def choose_device(name: str) -> torch.device:
             return device
     except RuntimeError:  # not a device name
         pass
-    raise CheckpointError(f"device {name} is not available; choose one of {', '.join(available)}")
+    raise InputError(f"device {name} is not available; choose one of {', '.join(available)}")

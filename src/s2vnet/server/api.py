@@ -221,8 +221,10 @@ def set_class(worker: WorkerDep, class_id: int, style: ClassStyle) -> Response:
     return _encode(worker.set_style(class_id, style))
 
 
-@router.get("/sessions/{name}/label-descriptions")
-def label_descriptions(worker: WorkerDep) -> PlainTextResponse:
+@router.get(
+    "/sessions/{name}/label-descriptions", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+)
+def label_descriptions(worker: WorkerDep) -> Response:
     """Return names and colours of the classes as ITK-SNAP's label description file."""
     segments = [Segment(each.id, each.name, each.color) for each in worker.state().classes]
     return PlainTextResponse(snap_descriptions(segments))

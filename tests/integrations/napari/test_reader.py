@@ -19,7 +19,7 @@ def test_the_manifest_names_what_is_there() -> None:
     manifest = json.loads(Path(get_reader.__code__.co_filename).with_name("napari.json").read_text())
     contributed = manifest["contributions"]
     names = {command["id"]: command["python_name"] for command in contributed["commands"]}
-    assert {part["command"] for kind in ("readers", "widgets") for part in contributed[kind]} == set(names)
+    assert {part["command"] for kind in ("readers", "writers", "widgets") for part in contributed[kind]} == set(names)
     for name in names.values():
         module, function = name.split(":")
         spec = find_spec(module)

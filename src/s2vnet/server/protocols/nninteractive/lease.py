@@ -71,7 +71,9 @@ class Lease(ObjectClient):
         if models.only is not None:
             self._store.memory.require(models.only.segmenter.opening_nbytes(geometry))
         with self._store.memory.unpacking:
-            image = unpack(message, 4, self._store.settings.max_voxels * channels).astype(np.float32, copy=False)
+            sent = unpack(message, 4, self._store.settings.max_voxels * channels)
+            with np.errstate(over="ignore"):  # beyond float32 it is infinite, which is refused or filled as such
+                image = sent.astype(np.float32, copy=False)
             self.replace_image(Volume(image, geometry), None if stated else _orient_by)
         self.last_active = time.monotonic()
         return {"original_image_shape": [channels, i, j, k]}

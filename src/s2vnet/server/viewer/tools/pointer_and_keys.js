@@ -1,7 +1,7 @@
 // Translate pointer and keyboard events to prompts and navigation.
 
-import { boundingBox, promptCenter, uniqueVoxels, voxelBall, voxelDisc, voxelLine } from "../drawing/voxels.js";
-import { encodeMask } from "../network/mask_codec.js";
+import { promptCenter, voxelBall, voxelDisc } from "../drawing/voxels.js";
+import { DrawnPrompt } from "./drawn_prompt.js";
 import { followTouch } from "./touch.js";
 
 export const TOOLS = [
@@ -101,7 +101,7 @@ export class Tools {
 
   /** Prompt being drawn, for the overlay. */
   get draft() {
-    return this.#draft && { entry: entryOf(this.#draft, false), voxels: [...this.#draft.voxels.values()] };
+    return this.#draft && { entry: this.#draft.preview(), voxels: this.#draft.voxels };
   }
 
   cancel() {
@@ -115,29 +115,13 @@ export class Tools {
 
   /** Begin a prompt; a point is complete at once, unless `later`. */
   #begin(tile, voxel, inverted, later = false) {
-    const { tool, classId, positive } = this;
-    this.#draft = {
-      tool,
-      classId,
-      positive: positive !== inverted,
-      axis: this.#scene.fileAxis(tile.normal),
-      path: [],
-      voxels: new Map(),
-    };
+    this.#draft = new DrawnPrompt(this.tool, this.classId, this.positive !== inverted, this.#scene.fileAxis(tile.normal));
     this.#extend(voxel);
-    if (tool === "point" && !later) this.#finish();
+    if (this.tool === "point" && !later) this.#finish();
   }
 
   #extend(voxel) {
-    const { path, voxels, tool, axis } = this.#draft;
-    const last = path.at(-1) ?? voxel;
-    if (path.length && last.join() === voxel.join()) return;
-    path.push(voxel);
-    for (const crossed of voxelLine(last, voxel)) {
-      if (tool === "scribble") voxels.set(crossed.join(), crossed);
-      if (tool === "mask") for (const covered of this.#disc(crossed, axis)) voxels.set(covered.join(), covered);
-    }
-    this.#scene.redrawOverlay();
+    if (this.#draft.extend(voxel, (center, axis) => this.#disc(center, axis))) this.#scene.redrawOverlay();
   }
 
   #disc(voxel, axis) {
@@ -151,7 +135,7 @@ export class Tools {
   #finish() {
     const draft = this.#draft;
     this.#draft = null;
-    const entry = entryOf(draft, true);
+    const entry = draft.complete();
     if (!entry) return this.#listener.say(draft.tool === "mask" ? "no voxel there is within the window" : "the lasso is too short; draw around an area");
     this.#listener.act({ op: "add", entries: [entry] });
     const place = promptCenter(entry);
@@ -171,11 +155,13 @@ export class Tools {
     this.#canvas.setPointerCapture(event.pointerId);
     const { tile, voxel } = hit;
     if (tile) this.#normal = tile.normal;
-    this.#drag = { kind: this.#kindOf(event, hit), tile, x: event.clientX, y: event.clientY };
+    const kind = this.#kindOf(event, hit);
+    this.#drag = { kind, tile, x: event.clientX, y: event.clientY };
+    if (!voxel) return;
     // a finger may be the first of two, which navigate: its point is sent when it is lifted
-    if (this.#drag.kind === "prompt" && voxel) this.#begin(tile, voxel, event.shiftKey || event.altKey, event.pointerType === "touch");
-    if (this.#drag.kind === "look" && voxel) this.#look(voxel);
-    if (this.#drag.kind === "ruler" && voxel) this.#measure({ from: voxel, to: voxel, normal: tile.normal });
+    if (kind === "prompt") this.#begin(tile, voxel, event.shiftKey || event.altKey, event.pointerType === "touch");
+    if (kind === "look") this.#look(voxel); // the tool may change, which ends the drag
+    if (kind === "ruler") this.#measure({ from: voxel, to: voxel, normal: tile.normal });
   }
 
   #look(voxel) {
@@ -400,17 +386,4 @@ export class Tools {
     const at = this.classes.findIndex((one) => one.id === this.classId);
     this.chooseClass(this.classes[(at + by + this.classes.length) % this.classes.length].id);
   }
-}
-
-/** Convert a drawing to a log entry; null for a lasso of less than 3 voxels, or a brush that met none. `whole`: encode a mask's bits, for sending. */
-function entryOf({ tool, classId, positive, axis, path, voxels }, whole) {
-  const entry = { kind: tool, class_id: classId, positive };
-  if (tool === "point") return { ...entry, voxel: path.at(-1) };
-  if (tool === "box") return { ...entry, ...boundingBox([path[0], path.at(-1)]) };
-  if (tool === "scribble") return { ...entry, voxels: [...voxels.values()] };
-  if (tool === "mask" && whole && voxels.size === 0) return null;
-  if (tool === "mask") return whole ? { ...entry, ...encodeMask([...voxels.values()]) } : entry;
-  const vertices = uniqueVoxels(path);
-  if (whole && vertices.length < 3) return null;
-  return { ...entry, axis, vertices };
 }
