@@ -29,8 +29,9 @@ import torch
 from safetensors.torch import load_file
 from scipy import ndimage
 
-from benchmarks.corrector import load_network
+from benchmarks.corrector import ABLATIONS, ablate, load_network
 from benchmarks.measures.environment import processor, write_json
+from benchmarks.peers.random_walker import random_walker
 from s2vnet.data.dataset import read_dataset, read_folds
 from s2vnet.data.slice_grid import SliceGrid
 from s2vnet.evaluation.protocol import run_click_rounds
@@ -224,10 +225,12 @@ def main() -> None:
     parser.add_argument("--model", default="abdomen-ct")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--corrector", type=Path, help="weights of another corrector than the package's")
+    parser.add_argument("--ablate", choices=ABLATIONS, help="part of the input that the corrector was trained without")
     parser.add_argument("--threshold", type=float, default=ChangeLimits.threshold, help="logit that a change exceeds")
     parser.add_argument("--reach", type=float, default=ChangeLimits.reach_mm, help="largest distance of a change, mm")
     parser.add_argument("--thin", type=float, default=ChangeLimits.thin_penalty, help="logit that thin changes exceed")
     parser.add_argument("--methods", nargs="+", default=["corrector", "sphere"])
+    parser.add_argument("--walker", type=float, nargs=2, default=[], help="radius in mm and beta of the random walker")
     parser.add_argument("--effort", action="store_true")
     parser.add_argument("--rounds", type=int, default=0, help="also rounds of the CVPR 2025 protocol")
     parser.add_argument("--limit", type=int, help="only so many parts of a case")
@@ -238,7 +241,8 @@ def main() -> None:
     network, plan = load_network(arguments)
     segmenter = Segmenter([TrainedModel(network, plan.model_dump(mode="json"), {}, "")], device="cpu")
     if arguments.corrector is not None:
-        segmenter.__dict__["corrector"] = Corrector.from_state_dict(load_file(arguments.corrector))
+        corrector = Corrector.from_state_dict(load_file(arguments.corrector))
+        segmenter.__dict__["corrector"] = ablate(corrector, arguments.ablate) if arguments.ablate else corrector
     dataset = read_dataset(arguments.data)
     names = arguments.cases or read_folds(dataset)[arguments.fold]["val"]
     limits = ChangeLimits(arguments.threshold, reach_mm=arguments.reach, thin_penalty=arguments.thin)
@@ -257,6 +261,9 @@ def main() -> None:
             "corrector": Method("corrector", corrected_by(corrections)),
             "sphere": Method("sphere", sphere(volume.geometry.spacing, labels.shape)),
         }
+        if "walker" in arguments.methods:
+            walker = random_walker(volume.data[0].astype(np.float32), volume.geometry.spacing, *arguments.walker)
+            methods["walker"] = Method("walker", walker)
         if arguments.rounds:
             played.append(rounds_of_clicks(corrections, labels, truth, list(plan.class_names)[1:], arguments.rounds))
             sys.stderr.write(f"{name} rounds: {json.dumps(summarize_rounds(played[-1:]))}\n")

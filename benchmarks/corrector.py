@@ -4,7 +4,8 @@
     python -m benchmarks.corrector train --errors runs/errors --held-out img0001 ... -o runs/corrector --steps 20000
 
 ``prepare`` segments the training cases slice by slice, without propagation, and stores labels and errors; with
-``--warp`` also of warped images. ``train`` resumes from its checkpoint.
+``--warp`` also of warped images. ``train`` resumes from its checkpoint; ``--hidden`` leaves classes out: they become
+background in labels, truth and probabilities. ``--ablate`` trains without some of the input.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,10 +27,12 @@ from safetensors.torch import save_file as save_tensors
 from s2vnet.data.dataset import read_dataset, read_folds
 from s2vnet.data.plan import Plan
 from s2vnet.data.preprocess import Case
+from s2vnet.inference.correction_maps import SegmentedVolume
 from s2vnet.inference.segmenter import Segmenter, find_model
 from s2vnet.model.checkpoint import model_config, read_description, without_prompts
+from s2vnet.model.corrector import CELL_MAPS, PIXEL_MAPS, Corrector, CorrectorBlocks
 from s2vnet.model.s2vnet import S2VNet
-from s2vnet.training.correction_episodes import EpisodeConfig
+from s2vnet.training.correction_episodes import EpisodeConfig, LabelledVolume
 from s2vnet.training.correction_trainer import (
     CorrectorTrainer,
     CorrectorTraining,
@@ -37,6 +43,13 @@ from s2vnet.training.correction_trainer import (
 )
 from s2vnet.training.trainer import load_cases
 from s2vnet.utils.atomic_write import atomic_write
+
+ABLATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "image": (("image", "contrast"), ()),
+    "similarity": ((), ("similarity", "affinity")),
+    "slices": ((), ()),
+}
+"""Maps on pixels and on cells that are hidden; `slices`: no exchange of channels between slices."""
 
 
 def warp(case: Case, rng: np.random.Generator) -> Case:
@@ -99,15 +112,48 @@ def prepare(arguments: argparse.Namespace) -> None:
         sys.stderr.write(f"{name}: {len(labelled.parts)} errors, {wrong:.4f} of all pixels are wrong\n")
 
 
+def hide_classes(volume: SegmentedVolume, classes: Sequence[int]) -> SegmentedVolume:
+    """Volume whose probabilities of some classes are added to those of background."""
+    probabilities = volume.probabilities.float().clone()
+    probabilities[:, 0] += probabilities[:, list(classes)].sum(1)
+    probabilities[:, list(classes)] = 0
+    return replace(volume, probabilities=probabilities.to(volume.probabilities.dtype))
+
+
+def without_classes(case: LabelledVolume, classes: Sequence[int]) -> LabelledVolume:
+    """Labelled volume in which some classes are background."""
+    truth = torch.where(torch.isin(case.truth, torch.tensor(classes, dtype=torch.uint8)), 0, case.truth)
+    return labelled_volume(hide_classes(case.volume, classes), truth.numpy())
+
+
+def ablate(corrector: Corrector, what: str) -> Corrector:
+    """Hide a part of the input, before training and at inference alike; `what` is one of :data:`ABLATIONS`."""
+    if what == "slices":
+        for module in corrector.modules():
+            if isinstance(module, CorrectorBlocks):
+                module.register_forward_pre_hook(lambda _, given: (given[0], 1))  # each slice is a volume of its own
+        return corrector
+    pixel_maps, cell_maps = ABLATIONS[what]
+    pixels = torch.tensor([float(name not in pixel_maps) for name in PIXEL_MAPS])[:, None, None]
+    cells = torch.tensor([float(name not in cell_maps) for name in CELL_MAPS])[:, None, None]
+    corrector.register_forward_pre_hook(lambda _, given: (given[0] * pixels, given[1] * cells))
+    return corrector
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Train, and write ``corrector.safetensors``."""
     paths = sorted(p for p in arguments.errors.glob("*.safetensors") if p.name.split("_")[0] not in arguments.held_out)
     volumes = [load_volume(path) for path in paths]
+    if arguments.hidden:
+        volumes = [without_classes(volume, arguments.hidden) for volume in volumes]
     sys.stderr.write(f"{len(volumes)} volumes, {sum(len(v.parts) for v in volumes)} errors\n")
     config = CorrectorTraining(
         steps=arguments.steps, learning_rate=arguments.learning_rate, bf16=arguments.bf16, seed=arguments.seed
     )
     trainer = CorrectorTrainer(volumes, config, EpisodeConfig())
+    if arguments.ablate:
+        for network in (trainer.network, trainer.average.module):
+            ablate(cast(Corrector, network), arguments.ablate)
     if arguments.initial is not None:
         initial = {name: tensor.float() for name, tensor in load_file(arguments.initial).items()}
         for network in (trainer.network, trainer.average.module):
@@ -139,6 +185,8 @@ def main() -> None:
     t.add_argument("--learning-rate", type=float, default=CorrectorTraining.learning_rate)
     t.add_argument("--initial", type=Path, help="corrector to start from (.safetensors)")
     t.add_argument("--bf16", action="store_true")
+    t.add_argument("--hidden", type=int, nargs="*", default=[], help="classes to leave out")
+    t.add_argument("--ablate", choices=ABLATIONS, help="part of the input to leave out")
     t.set_defaults(run=train)
     for command in (p, t):
         command.add_argument("-o", "--output", type=Path, required=True)

@@ -57,10 +57,10 @@ class Corrector(nn.Module):
         super().__init__()
         fine, middle, coarse = widths
         self.stem = nn.Conv2d(CELL * CELL * len(PIXEL_MAPS) + len(CELL_MAPS), fine, 1)
-        self.encode = nn.ModuleList([_Blocks(fine, 1), _Blocks(middle, 2), _Blocks(coarse, 3)])
+        self.encode = nn.ModuleList([CorrectorBlocks(fine, 1), CorrectorBlocks(middle, 2), CorrectorBlocks(coarse, 3)])
         self.down = nn.ModuleList([nn.Conv2d(fine, middle, 1), nn.Conv2d(middle, coarse, 1)])
         self.up = nn.ModuleList([nn.Conv2d(middle, fine, 1), nn.Conv2d(coarse, middle, 1)])
-        self.decode = nn.ModuleList([_Blocks(fine, 1), _Blocks(middle, 1)])
+        self.decode = nn.ModuleList([CorrectorBlocks(fine, 1), CorrectorBlocks(middle, 1)])
         self.head = nn.Conv2d(fine, CELL * CELL, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
@@ -106,7 +106,7 @@ class Corrector(nn.Module):
         return logits
 
 
-class _Blocks(nn.Module):
+class CorrectorBlocks(nn.Module):
     """Residual blocks of two 3 x 3 convolutions, each after an exchange of channels between slices."""
 
     def __init__(self, width: int, count: int) -> None:
