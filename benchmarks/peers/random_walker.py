@@ -2,7 +2,8 @@
 
 The walker starts on the voxels around the click; background are voxels beyond a distance. It knows the present labels,
 as the corrector does: only voxels that the click may change take part. `RADIUS_MM` and `BETA` are the best of six
-pairs (20, 35 mm; 30, 130, 1000) on two training cases (``python -m benchmarks.clicks --methods walker --walker RADIUS BETA``).
+pairs (20, 35 mm; 30, 130, 1000) on two training cases (``python -m benchmarks.clicks --methods walker
+--walker RADIUS BETA``).
 """
 
 from __future__ import annotations
