@@ -70,7 +70,9 @@ def test_cells_are_blocks_of_pixels(any_affine: npt.NDArray[np.float64], plan: P
     ijk = np.argwhere(np.ones(SHAPE))
     pixels = grid.voxels_to_pixels(ijk)
     np.testing.assert_array_equal(grid.voxels_to_cells(ijk, 1), pixels)
+    np.testing.assert_array_equal(grid.cells_to_voxels(pixels, 1), ijk)
     cells = grid.voxels_to_cells(ijk, 4)
+    np.testing.assert_array_equal(grid.cells_to_voxels(cells, 4), ijk)
     np.testing.assert_array_equal(cells[:, 0], pixels[:, 0])
     np.testing.assert_allclose((cells[:, 1:] + 0.5) * 4, pixels[:, 1:] + 0.5)
 

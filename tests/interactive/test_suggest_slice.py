@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from s2vnet.interactive.session import Session
-from s2vnet.interactive.suggest_slice import newest_prompt_centre
+from s2vnet.interactive.suggest_slice import PLACE_DISTANCE_MM, newest_prompt_centre
 from s2vnet.prompts import Box, Lock, Point
 
 
@@ -29,6 +30,20 @@ def test_the_next_slice_to_check_lies_beyond_a_box_whose_voxels_nobody_lists(
     monkeypatch.setattr("s2vnet.interactive.voxelize.prompt_voxels", None)
     found = session.next_slice_to_check()
     assert found is None or found[1] != unsure[1]
+
+
+def test_places_to_check_are_apart_from_each_other_and_from_prompts(session: Session) -> None:
+    places = session.places_to_check()
+    assert places
+    session.add_point(1, places[0])
+    later = session.places_to_check()
+    affine = session.geometry.affine[:3, :3]
+    for chosen in (places, [places[0], *later]):
+        for n, place in enumerate(chosen):
+            for other in chosen[:n]:
+                away = np.linalg.norm(affine @ (np.array(place) - other))
+                assert away > 0.5 * PLACE_DISTANCE_MM  # of cells' centres; voxels of the file are smaller or larger
+    assert session.places_to_check(count=1) == later[:1]
 
 
 def test_the_newest_prompt_s_centre_is_that_of_its_bounding_box() -> None:

@@ -75,7 +75,7 @@ def test_waiting_requests_do_not_block_others(client: TestClient, bordered: Volu
     snap.attach(worker, shape)
     packed = gzip.compress(bordered.data[0].astype("<f4").tobytes(order="F"))
     body = {"files": {"file": ("image.gz", packed), "metadata": (None, json.dumps({"dimensions": shape}))}}
-    asked = [lambda what=what: client.get(f"/api/sessions/{name}/{what}") for what in ("labels", "log", "suggestion")]
+    asked = [lambda what=what: client.get(f"/api/sessions/{name}/{what}") for what in ("labels", "log", "suggestions")]
     asked.append(lambda: client.post("/monailabel/infer/automatic?image=more/two.nii.gz&output=json"))
     asked.append(lambda: client.delete("/monailabel/train/"))
     asked.append(lambda: client.post("/nninteractive/predict", headers={"x-lease-token": claimed}))

@@ -130,6 +130,19 @@ class SliceGrid:
         cells[:, 1:] = (cells[:, 1:] + 0.5) / stride - 0.5
         return cells
 
+    def cells_to_voxels(self, cells: npt.ArrayLike, stride: int) -> npt.NDArray[np.intp]:
+        """File voxels (N, 3) nearest to the centres of cells (N, 3), within the volume."""
+        crop = np.array(cells, np.float64)
+        crop[:, 1:] = (crop[:, 1:] + 0.5) * stride - 0.5
+        crop[:, 0] = (crop[:, 0] + 0.5) * self.slab_size - 0.5
+        for column, (n, m) in enumerate(zip(self.size[1:], self.sampled, strict=True), start=1):
+            crop[:, column] = (crop[:, column] + 0.5) * n / m - 0.5
+        canonical = np.empty_like(crop)
+        canonical[:, list(self.axes)] = crop + np.array(self.start)
+        voxels = np.rint(self.orientation.invert_points(canonical)).astype(np.intp)
+        within: npt.NDArray[np.intp] = np.clip(voxels, 0, np.array(self.orientation.shape) - 1)
+        return within
+
     def labels_to_pixels(
         self, labels: npt.NDArray[np.uint8], start: int = 0, stop: int | None = None
     ) -> npt.NDArray[np.uint8]:

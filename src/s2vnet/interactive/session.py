@@ -354,6 +354,13 @@ class Session:
         """File axis and index of the most uncertain slice away from prompts; None where no slice is left."""
         return suggest.next_slice(self._segmentation(), self.log)
 
+    def places_to_check(self, count: int = 12) -> list[Voxel]:
+        """Voxels of highest uncertainty of the automatic result, the most uncertain first.
+
+        They are at least 3 cm apart from each other and from prompts.
+        """
+        return suggest.places_to_check(self._segmentation(), self.log, self.segmenter.plan.stem_stride, count)
+
     def voxel_to_check(self) -> Voxel:
         """Centre of the newest prompt; without prompts the most uncertain voxel of :meth:`next_slice_to_check`."""
         stride = self.segmenter.plan.stem_stride

@@ -1,10 +1,11 @@
-"""Suggestion of the slice or voxel to check next: the one of highest uncertainty away from prompts."""
+"""Suggestions of what to check: the slice, voxel, or list of places of highest uncertainty away from prompts."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from s2vnet.inference.segmentation import Segmentation
@@ -14,6 +15,12 @@ from s2vnet.prompts import Voxel
 
 CHECKED_MARGIN = 2
 """The network's slices on either side of a prompt that count as checked."""
+PLACE_MM = 12.0
+"""Side of the block over which the uncertainty of a place is averaged, mm; a sharp boundary alone is not doubtful."""
+PLACE_DISTANCE_MM = 30.0
+"""Smallest distance of two places, and of a place from a prompt, mm."""
+PLACE_SHARE = 0.25
+"""Places are less uncertain than the first one, down to this share of its uncertainty."""
 
 
 def slice_uncertainty(segmentation: Segmentation) -> npt.NDArray[np.float32]:
@@ -70,6 +77,51 @@ def next_voxel(segmentation: Segmentation, log: Log, stride: int) -> Voxel:
     entropy = torch.special.entr(scores_at(segmentation, voxels, stride)).sum(1)
     i, j, k = voxels[int(entropy.argmax())].tolist()
     return i, j, k
+
+
+def places_to_check(segmentation: Segmentation, log: Log, stride: int, count: int) -> list[Voxel]:
+    """Voxels of highest uncertainty, the most uncertain place first, apart from each other and from prompts.
+
+    Args:
+        segmentation: the network's automatic result.
+        log: prompts and locks.
+        stride: side of a mask cell in pixels of the network's slices.
+        count: largest number of places.
+    """
+    grid = segmentation.grid
+    entropy = torch.special.entr(segmentation.scores.float().clamp(0, 1)).sum(1).cpu().numpy()
+    spacing = np.array([grid.slice_distance * grid.pixel_size, *[grid.pixel_size * stride] * 2])
+    size = [max(1, round(PLACE_MM / mm)) for mm in spacing.tolist()]
+    doubt: npt.NDArray[np.float32] = ndimage.uniform_filter(entropy, size, mode="constant")
+    for entry in log:
+        if is_prompt(entry):
+            cells = grid.voxels_to_cells(prompt_corners(entry), stride)
+            _suppress(doubt, cells.min(0), cells.max(0), spacing)
+    places: list[Voxel] = []
+    least = max(PLACE_SHARE * float(doubt.max()), np.finfo(np.float32).tiny)
+    while len(places) < count and doubt.max() >= least:
+        cell = np.array(np.unravel_index(doubt.argmax(), doubt.shape), np.float64)
+        i, j, k = grid.cells_to_voxels(cell[None], stride)[0].tolist()
+        places.append((i, j, k))
+        _suppress(doubt, cell, cell, spacing)
+    return places
+
+
+def _suppress(
+    doubt: npt.NDArray[np.float32],
+    low: npt.NDArray[np.float64],
+    high: npt.NDArray[np.float64],
+    spacing: npt.NDArray[np.float64],
+) -> None:
+    """Set cells (D, h, w) to zero that are near a box from `low` to `high`; `spacing` is mm of a cell."""
+    reach = PLACE_DISTANCE_MM / spacing
+    start = np.maximum(np.floor(low - reach), 0).astype(int)
+    stop = np.maximum(np.ceil(high + reach) + 1, 0).astype(int)
+    block = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    grid = np.indices(doubt[block].shape).reshape(3, -1).T + start
+    outside = (np.maximum(low - grid, 0) + np.maximum(grid - high, 0)) * spacing
+    near = np.hypot.reduce(outside, axis=1) < PLACE_DISTANCE_MM
+    doubt[block][near.reshape(doubt[block].shape)] = 0
 
 
 def scores_at(segmentation: Segmentation, voxels: npt.NDArray[np.intp], stride: int) -> Tensor:

@@ -43,7 +43,7 @@ from s2vnet.server.schemas import (
     SessionSummary,
     State,
     Step,
-    Suggestion,
+    Suggestions,
 )
 from s2vnet.server.security import MAX_OPERATION_BYTES
 from s2vnet.server.session_store import SessionStore
@@ -243,13 +243,13 @@ async def log(worker: WorkerDep) -> Response:
     return await worker.label_queue.run(respond)
 
 
-@router.get("/sessions/{name}/suggestion")
-async def suggestion(worker: WorkerDep) -> Suggestion | None:
-    """Return the slice of highest uncertainty away from prompts; null if there is none."""
-    slice_ = await worker.label_queue.run(
-        lambda seconds: worker.when_ready(lambda session: session.next_slice_to_check(), seconds)
+@router.get("/sessions/{name}/suggestions")
+async def suggestions(worker: WorkerDep) -> Suggestions:
+    """Return the places of highest uncertainty away from prompts, the most uncertain first."""
+    places = await worker.label_queue.run(
+        lambda seconds: worker.when_ready(lambda session: session.places_to_check(), seconds)
     )
-    return None if slice_ is None else Suggestion(axis=slice_[0], index=slice_[1])
+    return Suggestions(places=places)
 
 
 @router.websocket("/sessions/{name}/live")

@@ -187,12 +187,10 @@ class Block(_Message):
     """False for one slice of a computation in progress."""
 
 
-class Suggestion(_Message):
-    """Slice to check next."""
+class Suggestions(_Message):
+    """Places to check, the most doubtful first."""
 
-    axis: int
-    """File axis across which the slice lies."""
-    index: int
+    places: list[Voxel]
 
 
 class Problem(_Message):

@@ -45,7 +45,7 @@ export class BackEnd {
     if (what === "image") return session.scan.file;
     if (what === "labels") return session.labels(parameters.get("format"));
     if (what === "log") return session.log();
-    if (what === "suggestion") return null;
+    if (what === "suggestions") return { places: [] };
     throw new Error(NO_PROMPTS);
   }
 

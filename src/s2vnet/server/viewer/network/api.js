@@ -12,7 +12,7 @@ export const info = () => json("api/info");
 export const scans = () => json("api/scans");
 export const sessions = (names) => json(`api/sessions?${new URLSearchParams(names.map((name) => ["name", name]))}`);
 export const open = (image, model) => json("api/sessions", { method: "POST", ...body({ image, model }) });
-export const suggestion = (name) => json(`api/sessions/${name}/suggestion`);
+export const suggestions = (name) => json(`api/sessions/${name}/suggestions`);
 export const log = (name) => bytes(`api/sessions/${name}/log`);
 export const labels = (name, format) => bytes(`api/sessions/${name}/labels?format=${encodeURIComponent(format)}`);
 export const image = (name, progress) => bytes(`api/sessions/${name}/image`, progress);

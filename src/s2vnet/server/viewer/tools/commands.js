@@ -53,7 +53,7 @@ export async function runCommand(name) {
   if (name === "redo" && session.state.can_redo) sendOperation({ op: "redo" });
   if (name === "reset") await removeAllPrompts(session);
   if (name === "changes" && !goToChanges(showVoxel)) showMessage("no changes off the screen");
-  if (name === "next") await goToUncertainSlice(session);
+  if (name === "next") await goToDoubtfulPlace(session);
   if (name === "save") await saveLabels(session);
   if (name === "save-log") await saveLog(session);
   if (name === "load-labels") $("labels-file").click();
@@ -67,20 +67,28 @@ async function removeAllPrompts({ state }) {
   if (await confirmAction(`Remove all ${count} prompts? Undo restores them.`)) sendOperation({ op: "reset" });
 }
 
-/** Go to the slice of highest uncertainty. */
-async function goToUncertainSlice(session) {
-  showMessage("searching for the slice to check");
-  try {
-    const slice = await api.suggestion(session.name);
-    if (session !== app.session) return;
-    if (!slice) return showMessage("no slice left to check");
-    const voxel = app.scene.at;
-    voxel[slice.axis] = slice.index;
-    showVoxel(voxel, app.scene.normalOf(slice.axis));
-    showMessage(`highest uncertainty: slice ${slice.index}`);
-  } catch (error) {
-    showProblem(error.message);
+const doubtful = { session: null, places: [], next: 0 };
+
+/** Go to the next place of a session's list of doubtful places; after the last one the list is made again. */
+async function goToDoubtfulPlace(session) {
+  if (doubtful.session !== session || doubtful.next === doubtful.places.length) {
+    showMessage("searching for places to check");
+    try {
+      const { places } = await api.suggestions(session.name);
+      if (session !== app.session) return;
+      Object.assign(doubtful, { session, places, next: 0 });
+    } catch (error) {
+      return showProblem(error.message);
+    }
   }
+  const { places } = doubtful;
+  if (places.length === 0) return showMessage("no doubtful place is left to check");
+  const place = places[doubtful.next];
+  doubtful.next += 1;
+  showVoxel(place, app.scene.normalOf(session.state.plane));
+  const name = findClass(session.labelAt(...place), app.classes, session.state.entries).name;
+  const further = doubtful.next < places.length ? "" : "; all were shown, E begins again without those that prompts correct";
+  showMessage(`doubtful place ${doubtful.next} of ${places.length}: ${name}${further}`);
 }
 
 /** Go to a voxel; a layout of a single plane changes to the plane with this RAS normal. */
