@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from s2vnet.interactive.session import Session
-from s2vnet.interactive.suggest_slice import PLACE_DISTANCE_MM, newest_prompt_centre
+from s2vnet.interactive.suggest_slice import PLACE_DISTANCE_MM, PLACE_DISTANCE_SHARE, newest_prompt_centre
 from s2vnet.prompts import Box, Lock, Point
 
 
@@ -38,11 +38,13 @@ def test_places_to_check_are_apart_from_each_other_and_from_prompts(session: Ses
     session.add_point(1, places[0])
     later = session.places_to_check()
     affine = session.geometry.affine[:3, :3]
+    extent = np.abs(affine @ session.geometry.shape).max()
+    distance = min(PLACE_DISTANCE_MM, PLACE_DISTANCE_SHARE * extent)
     for chosen in (places, [places[0], *later]):
         for n, place in enumerate(chosen):
             for other in chosen[:n]:
                 away = np.linalg.norm(affine @ (np.array(place) - other))
-                assert away > 0.5 * PLACE_DISTANCE_MM  # of cells' centres; voxels of the file are smaller or larger
+                assert away > 0.5 * distance  # of cells' centres; voxels of the file are smaller or larger
     assert session.places_to_check(count=1) == later[:1]
 
 

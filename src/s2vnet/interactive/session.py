@@ -357,7 +357,7 @@ class Session:
     def places_to_check(self, count: int = 12) -> list[Voxel]:
         """Voxels of highest uncertainty of the automatic result, the most uncertain first.
 
-        They are at least 3 cm apart from each other and from prompts.
+        They are at least 3 cm, or a fifth of a small volume's largest side, apart from each other and from prompts.
         """
         return suggest.places_to_check(self._segmentation(), self.log, self.segmenter.plan.stem_stride, count)
 

@@ -15,10 +15,11 @@ from s2vnet.prompts import Voxel
 
 CHECKED_MARGIN = 2
 """The network's slices on either side of a prompt that count as checked."""
-PLACE_MM = 12.0
-"""Side of the block over which the uncertainty of a place is averaged, mm; a sharp boundary alone is not doubtful."""
-PLACE_DISTANCE_MM = 30.0
-"""Smallest distance of two places, and of a place from a prompt, mm."""
+PLACE_DISTANCE_MM, PLACE_DISTANCE_SHARE = 30.0, 0.2
+"""Smallest distance of two places, and of a place from a prompt: mm, or a share of a small volume's largest side."""
+PLACE_SIZE = 0.4
+"""Side of the block over which the uncertainty of a place is averaged, in units of that distance; a sharp border alone
+is not doubtful."""
 PLACE_SHARE = 0.25
 """Places are less uncertain than the first one, down to this share of its uncertainty."""
 
@@ -89,21 +90,23 @@ def places_to_check(segmentation: Segmentation, log: Log, stride: int, count: in
         count: largest number of places.
     """
     grid = segmentation.grid
-    entropy = torch.special.entr(segmentation.scores.float().clamp(0, 1)).sum(1).cpu().numpy()
+    rows, columns = (-(-n // stride) for n in grid.sampled)  # the others are padding
+    entropy = torch.special.entr(segmentation.scores[..., :rows, :columns].float().clamp(0, 1)).sum(1).cpu().numpy()
     spacing = np.array([grid.slice_distance * grid.pixel_size, *[grid.pixel_size * stride] * 2])
-    size = [max(1, round(PLACE_MM / mm)) for mm in spacing.tolist()]
+    distance = min(PLACE_DISTANCE_MM, PLACE_DISTANCE_SHARE * float((spacing * entropy.shape).max()))
+    size = [max(1, round(PLACE_SIZE * distance / mm)) for mm in spacing.tolist()]
     doubt: npt.NDArray[np.float32] = ndimage.uniform_filter(entropy, size, mode="constant")
     for entry in log:
         if is_prompt(entry):
             cells = grid.voxels_to_cells(prompt_corners(entry), stride)
-            _suppress(doubt, cells.min(0), cells.max(0), spacing)
+            _suppress(doubt, cells.min(0), cells.max(0), spacing, distance)
     places: list[Voxel] = []
     least = max(PLACE_SHARE * float(doubt.max()), np.finfo(np.float32).tiny)
     while len(places) < count and doubt.max() >= least:
         cell = np.array(np.unravel_index(doubt.argmax(), doubt.shape), np.float64)
         i, j, k = grid.cells_to_voxels(cell[None], stride)[0].tolist()
         places.append((i, j, k))
-        _suppress(doubt, cell, cell, spacing)
+        _suppress(doubt, cell, cell, spacing, distance)
     return places
 
 
@@ -112,15 +115,16 @@ def _suppress(
     low: npt.NDArray[np.float64],
     high: npt.NDArray[np.float64],
     spacing: npt.NDArray[np.float64],
+    distance: float,
 ) -> None:
-    """Set cells (D, h, w) to zero that are near a box from `low` to `high`; `spacing` is mm of a cell."""
-    reach = PLACE_DISTANCE_MM / spacing
+    """Set cells (D, h, w) to zero that are within a distance (mm) of a box from `low` to `high`; `spacing` in mm."""
+    reach = distance / spacing
     start = np.maximum(np.floor(low - reach), 0).astype(int)
     stop = np.maximum(np.ceil(high + reach) + 1, 0).astype(int)
     block = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     grid = np.indices(doubt[block].shape).reshape(3, -1).T + start
     outside = (np.maximum(low - grid, 0) + np.maximum(grid - high, 0)) * spacing
-    near = np.hypot.reduce(outside, axis=1) < PLACE_DISTANCE_MM
+    near = np.hypot.reduce(outside, axis=1) < distance
     doubt[block][near.reshape(doubt[block].shape)] = 0
 
 
