@@ -10,7 +10,7 @@ from command_line import Main, run
 
 def test_models_are_listed(model: Path, tmp_path: Path, main: Main) -> None:
     shown = run("models", model)
-    assert "abdomen-ct: CT, axial slices, 13 classes, 5.4 MB\n" in shown
+    assert "abdomen-ct: CT, axial slices, 13 classes, 5.2 MB\n" in shown
     assert "hippocampus-mr: MR, coronal slices, 2 classes, 9.4 MB\n  classes: 1 Anterior, 2 Posterior\n" in shown
     assert "CC BY-SA 4.0" in shown
     assert f"{model}: boxes, " in shown

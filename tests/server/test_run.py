@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import os
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,23 @@ def test_the_preferred_port_is_tried_first(settings: Callable[..., Settings]) ->
         first.listen()
         _bind(second, settings(port=0), port)
         assert second.getsockname()[1] not in (0, port)
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Other tests' files have their usual modes."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def test_what_a_server_writes_is_readable_by_its_owner_alone(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        run(settings(port=0, device="cpu"), unexpected, tmp_path / "none.pem", tmp_path / "none.key")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "labels.nii.gz").write_bytes(b"")
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "folder", tmp_path / "folder" / "labels.nii.gz")]
+    assert modes == [0o700, 0o600]
 
 
 def test_a_missing_certificate_is_reported(settings: Callable[..., Settings], tmp_path: Path) -> None:

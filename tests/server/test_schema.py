@@ -57,6 +57,7 @@ def test_responses_conform_to_the_schema(case: Any, known: bool, session: str, a
     if known and fits and case.path == "/api/sessions" and isinstance(case.body, dict):
         case.body["image"] = "one.nii.gz"
     answer = case.call_and_validate(base_url=address, excluded_checks=[positive_data_acceptance])
+    assert answer.headers["cache-control"] == ["no-store"]  # of whatever may be a patient's
     if fits and answer.status_code == 422:  # for what it means, such as a place outside of the scan, not for its form
         detail = answer.json()["detail"]
         assert "Value error" in detail or not detail.startswith(("body", "path", "query")), detail

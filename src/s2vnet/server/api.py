@@ -249,7 +249,7 @@ async def suggestions(worker: WorkerDep) -> Suggestions:
     places = await worker.label_queue.run(
         lambda seconds: worker.when_ready(lambda session: session.places_to_check(), seconds)
     )
-    return Suggestions(places=places)
+    return Suggestions(places=[list(place) for place in places])
 
 
 @router.websocket("/sessions/{name}/live")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -190,7 +190,8 @@ class Block(_Message):
 class Suggestions(_Message):
     """Places to check, the most doubtful first."""
 
-    places: list[Voxel]
+    places: list[Annotated[list[int], Field(min_length=3, max_length=3)]]
+    """File voxels i, j, k."""
 
 
 class Problem(_Message):
