@@ -15,6 +15,7 @@ import { listScans } from "./panels/scan_list.js";
 import { showMessage } from "./panels/status.js";
 import { updateLists } from "./panels/refresh_lists.js";
 import { app } from "./state/app.js";
+import { keepView } from "./state/kept_view.js";
 import { findClass } from "./state/classes.js";
 import { listModels, useModel } from "./state/model.js";
 import { followAddress, openScan, openWith, upload } from "./state/open_scan.js";
@@ -70,6 +71,7 @@ async function start() {
   app.scene = new Scene(module, $("slices"), $("solid"));
   initialize();
   window.addEventListener("hashchange", followAddress);
+  window.addEventListener("pagehide", keepView);
   followAddress();
 }
 

@@ -13,6 +13,7 @@ import { listScans } from "../panels/scan_list.js";
 import { updateStatus } from "../panels/status.js";
 import { classColors, updateClasses, updateLists } from "../panels/refresh_lists.js";
 import { app } from "./app.js";
+import { restoreView } from "./kept_view.js";
 import { useModel } from "./model.js";
 import { displayName, ownSessions, rememberFile, rememberSession } from "./own_sessions.js";
 import { Session } from "./session.js";
@@ -156,9 +157,10 @@ async function showImage(session, bytes) {
   await scene.open(bytes, presetRange(preset));
   if (session !== app.session) return scene.close();
   app.displayed = session;
-  scene.setColors(classColors());
   setPreset(preset);
   prepareChannels();
+  restoreView(session);
+  scene.setColors(classColors());
   if (session.labels) onLabels([0, 0, 0], scene.shape);
   app.tools.frozen = false;
 }
