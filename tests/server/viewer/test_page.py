@@ -218,29 +218,6 @@ def test_a_reload_and_a_restart_come_back_to_the_same(
         np.testing.assert_array_equal(viewer.labels(), own.labels)
 
 
-def test_a_reload_keeps_the_view(viewer: Viewer) -> None:
-    viewer.open()
-    page = viewer.page
-    page.locator("#layout").select_option("coronal")
-    page.locator("#window").select_option("bone")
-    eye = page.get_by_role("button", name="show right", exact=True)
-    eye.click()
-    viewer.press("s")
-    viewer.press("2")
-    viewer.go((9, 4, 6))
-
-    def view() -> list[Any]:
-        chosen = [page.locator(name).input_value() for name in ("#layout", "#window")]
-        state = page.evaluate("() => [s2vnet.scene.at, s2vnet.scene.window, s2vnet.tools.tool, s2vnet.tools.classId]")
-        return [*chosen, *state, eye.get_attribute("aria-pressed")]
-
-    before = view()
-    assert [*before[:3], *before[4:]] == ["coronal", "bone", [9, 4, 6], "scribble", 2, "false"]
-    page.reload()
-    viewer.until("s2vnet.ready")
-    assert view() == before
-
-
 def test_while_all_places_are_taken_it_waits_for_one(
     page: Any, settings: Callable[..., Settings], segmenter: Segmenter
 ) -> None:
