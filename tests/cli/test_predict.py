@@ -246,4 +246,8 @@ def test_images_are_given_to_the_model_of_their_modality(tmp_path: Path, main: M
     for option in (["--volumes"], ["--classes", "1"]):
         code, (line,) = main(*call, "-m", "abdomen-ct", "-m", "hippocampus-mr", *option)
         assert (code, "need one model" in line) == (1, True)
+    one = ("predict", "-i", tmp_path / "scans" / "brain.nii.gz", "-o", tmp_path / "one.nii.gz", "--device", "cpu")
+    assert main(*one, "-m", "abdomen-ct", "-m", "hippocampus-mr")[0] == 0
+    expected = read_labels(tmp_path / "out" / "brain.nii.gz").data
+    np.testing.assert_array_equal(read_labels(tmp_path / "one.nii.gz").data, expected)
     assert main(*call, "-m", "abdomen-ct", "--any-modality")[0] == 0

@@ -17,7 +17,7 @@ from s2vnet.config import ModelConfig, TrainConfig
 from s2vnet.data.dataset import read_dataset
 from s2vnet.data.plan import Plan, save_json
 from s2vnet.data.preprocess import Case
-from s2vnet.errors import CheckpointError, InputError
+from s2vnet.errors import InputError
 from s2vnet.io.files import write_image, write_labels
 from s2vnet.io.geometry import LabelMap, Volume
 from s2vnet.model.checkpoint import load_model
@@ -87,7 +87,7 @@ def test_invalid_inputs_are_refused(
 ) -> None:
     with pytest.raises(InputError, match="2 clips cannot be shared by 3 processes"):
         run(tmp_path, devices=3)
-    with pytest.raises(CheckpointError, match="device abacus is not available"):
+    with pytest.raises(InputError, match="device abacus is not available"):
         run(tmp_path, device="abacus")
     unlabelled = [Case(c.name, c.image, None, c.grid) for c in cases]
     with pytest.raises(InputError, match="no labelled cases"):
