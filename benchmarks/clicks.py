@@ -216,16 +216,22 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def main() -> None:
-    """Run the trials."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Parser of the options that choose cases and a network."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cases", nargs="*", help="names; by default the held-out cases of the fold")
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--model", default="abdomen-ct")
     parser.add_argument("--weights", type=Path)
+    return parser
+
+
+def main() -> None:
+    """Run the trials."""
+    parser = make_parser(__doc__)
     parser.add_argument("--corrector", type=Path, help="weights of another corrector than the package's")
-    parser.add_argument("--ablate", choices=ABLATIONS, help="part of the input that the corrector was trained without")
+    parser.add_argument("--ablate", choices=ABLATIONS, help="part of the corrector's input to hide")
     parser.add_argument("--threshold", type=float, default=ChangeLimits.threshold, help="logit that a change exceeds")
     parser.add_argument("--reach", type=float, default=ChangeLimits.reach_mm, help="largest distance of a change, mm")
     parser.add_argument("--thin", type=float, default=ChangeLimits.thin_penalty, help="logit that thin changes exceed")
@@ -240,8 +246,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     network, plan = load_network(arguments)
     segmenter = Segmenter([TrainedModel(network, plan.model_dump(mode="json"), {}, "")], device="cpu")
-    if arguments.corrector is not None:
-        corrector = Corrector.from_state_dict(load_file(arguments.corrector))
+    if arguments.corrector is not None or arguments.ablate is not None:
+        stored = arguments.corrector and load_file(arguments.corrector)
+        corrector = Corrector.from_state_dict(stored) if stored else Corrector.bundled()
         segmenter.__dict__["corrector"] = ablate(corrector, arguments.ablate) if arguments.ablate else corrector
     dataset = read_dataset(arguments.data)
     names = arguments.cases or read_folds(dataset)[arguments.fold]["val"]

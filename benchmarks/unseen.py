@@ -14,7 +14,6 @@ corrector sees similarities only, were trained with the hidden classes.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import sys
@@ -27,7 +26,7 @@ import torch
 from safetensors.torch import load_file
 from scipy import ndimage
 
-from benchmarks.clicks import Labels, Method, Part, click_on, corrected_by, sphere
+from benchmarks.clicks import Labels, Method, Part, click_on, corrected_by, make_parser, sphere
 from benchmarks.corrector import hide_classes, load_network
 from benchmarks.measures.environment import processor, write_json
 from s2vnet.data.dataset import read_dataset, read_folds
@@ -103,26 +102,23 @@ def play_case(
 
 def main() -> None:
     """Segment the hidden classes of the held-out cases."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--cases", nargs="*", help="names; by default the held-out cases of the fold")
-    parser.add_argument("--fold", type=int, default=0)
-    parser.add_argument("--model", default="abdomen-ct")
-    parser.add_argument("--weights", type=Path)
+    parser = make_parser(__doc__)
     parser.add_argument("--hidden", type=int, nargs="+", required=True, help="classes")
     parser.add_argument("--corrector", type=Path, required=True, help="trained without them")
+    parser.add_argument("--name", default="without the classes", help="of the corrector; a control has another one")
     parser.add_argument("-o", "--output", type=Path, required=True, help="rows are added to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     network, plan = load_network(arguments)
     segmenter = Segmenter([TrainedModel(network, plan.model_dump(mode="json"), {}, "")], device="cpu")
     correctors = {
-        "without the classes": Corrector.from_state_dict(load_file(arguments.corrector)),
+        arguments.name: Corrector.from_state_dict(load_file(arguments.corrector)),
         "bundled, which has seen them": Corrector.bundled(),
     }
     dataset = read_dataset(arguments.data)
     rows: list[dict[str, Any]] = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else []
-    rows = [row for row in rows if row["class"] not in arguments.hidden]
+    measured = {*correctors, "ball"}
+    rows = [row for row in rows if row["class"] not in arguments.hidden or row["method"] not in measured]
     for name in arguments.cases or read_folds(dataset)[arguments.fold]["val"]:
         rows += play_case(segmenter, dataset, name, arguments.hidden, correctors)
         sys.stderr.write(f"{name}\n")

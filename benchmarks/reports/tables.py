@@ -21,7 +21,7 @@ NAMES = {
     "unetr": "UNETR",
     "clicknet": "click channels, 3D (DeepEdit, RITM)",
     "litemedsam": "LiteMedSAM, true box per slice",
-    "shipped": "S2VNet, bundled weights",
+    "shipped": "S2VNet, weights bundled at the time",
 }
 """Methods, as reports name them."""
 CAPTIONS = {

@@ -45,7 +45,7 @@ export class BackEnd {
     if (what === "image") return session.scan.file;
     if (what === "labels") return session.labels(parameters.get("format"));
     if (what === "log") return session.log();
-    if (what === "suggestions") return { places: [] };
+    if (what === "suggestions") throw new Error("the page without a server does not list doubtful places; use `s2vnet view`");
     throw new Error(NO_PROMPTS);
   }
 

@@ -86,6 +86,7 @@ async function goToDoubtfulPlace(session) {
   const place = places[doubtful.next];
   doubtful.next += 1;
   showVoxel(place, app.scene.normalOf(session.state.plane));
+  if (!session.labels) return; // the first ones are still on their way
   const name = findClass(session.labelAt(...place), app.classes, session.state.entries).name;
   const further = doubtful.next < places.length ? "" : "; all were shown, E begins again without those that prompts correct";
   showMessage(`doubtful place ${doubtful.next} of ${places.length}: ${name}${further}`);
